@@ -1,0 +1,198 @@
+"""TRMConfig: every architectural number of the model family, its meaning, its validation, and the named presets.
+
+Sources: Tiny Recursive Model, arXiv 2510.04871 (sections 2 to 4 and the public code's config/arch); Mamba-2 hybrids, arXiv 2602.12078.
+
+Glossary (paper's symbol = our name = the reference code's name):
+  y = z_H (answer latent) = z_H          z = z_L (scratch latent) = z_L
+  T = H_cycles = H_cycles                n = L_cycles = L_cycles
+  N_sup = halt_max_steps = halt_max_steps
+"""
+
+import dataclasses
+import difflib
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+# What a config.json carries besides our fields; transformers consumes these itself.
+HUB_METADATA = frozenset(
+    {"model_type", "transformers_version", "torch_dtype", "auto_map", "name_or_path", "attn_implementation", "dtype"}
+)
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "trm-attn": {"block_operators": ["attention", "mlp", "attention", "mlp"]},
+    "trm-mlp-t": {"block_operators": ["mlp_t", "mlp", "mlp_t", "mlp"]},
+    "tr-mamba2attn": {"block_operators": ["mamba2", "mamba2", "attention", "mlp"]},
+    # Whether a channel MLP follows the MLP-t is not stated in arXiv 2602.12078; with it every preset ends in one.
+    "tr-mamba2mlpt": {"block_operators": ["mamba2", "mamba2", "mlp_t", "mlp"]},
+    "mamba2": {"block_operators": ["mamba2", "mlp", "mamba2", "mlp"]},
+}
+
+
+@strict
+class TRMConfig(PreTrainedConfig):
+    """Architecture of a tiny recursive model. Batch sizes, learning rates and data sets live in the training recipes.
+
+    Args:
+        vocab_size: number of token ids, pad (0) included.
+        seq_len: number of cells of a grid (81 for Sudoku, 900 for a 30x30 canvas), without the prefix.
+        num_puzzles: rows of the puzzle table; row 0 is the blank puzzle id.
+        puzzle_prefix_len: positions in front of the grid, the first of them filled from the puzzle table
+            (0: no prefix and no table; the halting head then reads the first cell).
+        hidden_size: channels D of both latents.
+        block_operators: names of the sublayers of the stack, in order; see `operators_trm.OPERATORS`.
+        H_cycles: cycles of a supervision step; only the last one carries gradient.
+        L_cycles: updates of the scratch latent a cycle.
+        num_latents: 2 = answer and scratch latent as published; 1 = a single latent, z = stack(z + x), L_cycles times.
+        halt_max_steps: supervision steps after which a puzzle is always stopped.
+        num_attention_heads: heads of the attention operator; divides hidden_size into even head sizes.
+        rope_theta: base wavelength of the rotary embedding.
+        position_embedding: "rope" (inside attention), "learned" (added to the input) or "none".
+        mlp_expansion: inner width of both MLPs is expansion * width * 2/3, rounded up to `mlp_multiple_of`.
+        mlp_multiple_of: see mlp_expansion.
+        mlp_gate: "silu" = SwiGLU; "normalized" = sigmoid(g) * rms_norm(g * v), arXiv 2601.19085.
+        mlp_gate_bias: None = no bias (reference); a number = a learned bias on the gate that starts there.
+        mamba_d_state: state size N of Mamba-2.
+        mamba_d_conv: width of its depthwise causal convolution.
+        mamba_expand: inner width of Mamba-2 over hidden_size.
+        mamba_head_dim: head size P; divides the inner width.
+        mamba_n_groups: groups that share B and C; divides the number of heads.
+        ssd_backend: "auto" picks per call (CUDA tensor and mamba_ssm importable: its kernels), "torch" and "cuda" force.
+        rms_norm_eps: epsilon of every RMSNorm.
+        initial_state_std: standard deviation of the fixed initial latents.
+        halt_bias: initial bias of the halting head.
+        blank_token_id: None = answers are the arg max everywhere (reference); a token id = `solve` keeps every cell
+            whose input is another token, so that only blanks are answered (for models trained on blanks alone).
+
+    Raises:
+        TypeError: an unknown key, with the nearest known one.
+        StrictDataclassError: a value of the wrong type, or one that does not fit the others, naming both.
+    """
+
+    model_type = "trm"
+
+    vocab_size: int = 12
+    seq_len: int = 81
+    num_puzzles: int = 1
+    puzzle_prefix_len: int = 16
+    hidden_size: int = 512
+    block_operators: list[str] = dataclasses.field(default_factory=lambda: list(PRESETS["trm-attn"]["block_operators"]))
+    H_cycles: int = 3
+    L_cycles: int = 6
+    num_latents: Literal[1, 2] = 2
+    halt_max_steps: int = 16
+    num_attention_heads: int = 8
+    rope_theta: int | float = 10000.0
+    position_embedding: Literal["rope", "learned", "none"] = "rope"
+    mlp_expansion: int | float = 4.0
+    mlp_multiple_of: int = 256
+    mlp_gate: Literal["silu", "normalized"] = "silu"
+    mlp_gate_bias: int | float | None = None
+    mamba_d_state: int = 128
+    mamba_d_conv: int = 4
+    mamba_expand: int = 2
+    mamba_head_dim: int = 64
+    mamba_n_groups: int = 1
+    ssd_backend: Literal["auto", "torch", "cuda"] = "auto"
+    rms_norm_eps: float = 1e-5
+    initial_state_std: int | float = 1.0
+    halt_bias: int | float = -5.0
+    blank_token_id: int | None = None
+
+    @classmethod
+    def from_preset(cls, name: str, **overrides: Any) -> "TRMConfig":
+        """The named preset of PRESETS with any field overridden. Raises ValueError for an unknown name."""
+        if name not in PRESETS:
+            raise ValueError(f"unknown preset {name!r}{_near_miss(name, PRESETS)}; allowed: {', '.join(PRESETS)}")
+        return cls(**{**PRESETS[name], **overrides})
+
+    @property
+    def num_positions(self) -> int:
+        """Length the stack sees: prefix + grid."""
+        return self.puzzle_prefix_len + self.seq_len
+
+    def inner_width(self, width: int) -> int:
+        """Inner width of a SwiGLU over `width` channels or positions (reference: models/layers.py, SwiGLU)."""
+        return -(-round(self.mlp_expansion * width * 2 / 3) // self.mlp_multiple_of) * self.mlp_multiple_of
+
+    @property
+    def mamba_d_inner(self) -> int:
+        return self.mamba_expand * self.hidden_size
+
+    @property
+    def mamba_n_heads(self) -> int:
+        return self.mamba_d_inner // self.mamba_head_dim
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        known = {field.name for field in dataclasses.fields(self)}
+        for key in kwargs:
+            if key not in HUB_METADATA and not key.startswith("_"):
+                raise TypeError(f"TRMConfig has no field {key!r}{_near_miss(key, known)}")
+        super().__post_init__(**kwargs)
+
+    def validate_architecture(self) -> None:
+        """Cross-field checks; run at construction and again by the model (overrides at load time skip construction)."""
+        self._require_positive(
+            "vocab_size seq_len num_puzzles hidden_size H_cycles L_cycles halt_max_steps num_attention_heads "
+            "mlp_multiple_of mamba_d_state mamba_d_conv mamba_expand mamba_head_dim mamba_n_groups "
+            "rope_theta mlp_expansion rms_norm_eps"
+        )
+        if self.puzzle_prefix_len < 0:
+            raise ValueError(f"puzzle_prefix_len={self.puzzle_prefix_len} is negative; allowed: 0 or more")
+        if self.puzzle_prefix_len == 0 and self.num_puzzles > 1:
+            raise ValueError(f"num_puzzles={self.num_puzzles} needs a prefix to be read from; puzzle_prefix_len is 0")
+        if self.initial_state_std < 0:
+            raise ValueError(f"initial_state_std={self.initial_state_std} is negative; allowed: 0 or more")
+        if self.blank_token_id is not None and not 0 <= self.blank_token_id < self.vocab_size:
+            raise ValueError(f"blank_token_id={self.blank_token_id} is not a token id; allowed: 0..{self.vocab_size - 1}")
+        if not self.block_operators:
+            raise ValueError("block_operators is empty; name at least one operator")
+        if "attention" in self.block_operators:
+            self._validate_attention()
+        if "mamba2" in self.block_operators:
+            self._validate_mamba2()
+
+    def _require_positive(self, names: str) -> None:
+        for name in names.split():
+            value = self.__dict__[name]
+            if not value > 0:
+                raise ValueError(f"{name}={value} must be greater than 0")
+
+    def _validate_attention(self) -> None:
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size={self.hidden_size} is not divisible by num_attention_heads={self.num_attention_heads}"
+            )
+        head_dim = self.hidden_size // self.num_attention_heads
+        if self.position_embedding == "rope" and head_dim % 2:
+            raise ValueError(
+                f"hidden_size={self.hidden_size} / num_attention_heads={self.num_attention_heads} gives heads of "
+                f"{head_dim}; position_embedding='rope' needs an even head size"
+            )
+
+    def _validate_mamba2(self) -> None:
+        if self.mamba_d_inner % self.mamba_head_dim:
+            raise ValueError(
+                f"mamba_expand * hidden_size = {self.mamba_d_inner} is not divisible by mamba_head_dim={self.mamba_head_dim}"
+            )
+        if self.mamba_n_heads % self.mamba_n_groups:
+            raise ValueError(
+                f"mamba_n_groups={self.mamba_n_groups} does not divide the {self.mamba_n_heads} Mamba-2 heads "
+                f"(mamba_expand * hidden_size / mamba_head_dim)"
+            )
+        if self.mamba_d_inner % self.mamba_n_groups:
+            raise ValueError(f"mamba_n_groups={self.mamba_n_groups} does not divide the inner width {self.mamba_d_inner}")
+        if self.ssd_backend == "cuda":
+            width = 2 * self.mamba_d_inner + 2 * self.mamba_n_groups * self.mamba_d_state + self.mamba_n_heads
+            if width % 8:
+                # causal-conv1d reads channel-last rows whose stride must be a multiple of 8 elements.
+                raise ValueError(
+                    f"ssd_backend='cuda' needs 2*d_inner + 2*n_groups*d_state + n_heads = {width} to be a multiple of 8; "
+                    f"change mamba_head_dim={self.mamba_head_dim} or mamba_d_state={self.mamba_d_state}, or use 'torch'"
+                )
+
+
+def _near_miss(name: str, known: Any) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

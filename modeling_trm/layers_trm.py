@@ -1,0 +1,54 @@
+"""Small layers that the operators share: RMSNorm without weight, rotary embedding, initialisation.
+
+Shapes: B batch, L positions, D hidden, H heads, P head size. Source: arXiv 2510.04871, models/layers.py.
+"""
+
+import torch
+from torch import Tensor, nn
+from transformers import initialization as init
+
+# Standard deviation of a unit normal truncated at two standard deviations; dividing by it restores the wanted one.
+TRUNCATED_STD = 0.87962566103423978
+
+
+class Operator(nn.Module):
+    """A sublayer of the stack: `forward(x_BLD) -> x_BLD`, stateless, wrapped as h = rms_norm(h + operator(h)).
+
+    `norm_dim` is the axis of that post-norm: -1 (channels), or -2 (positions) for an operator that mixes positions
+    on the transposed tensor, as the reference's MLP-t does.
+    """
+
+    norm_dim = -1
+
+    def init_parameters(self) -> None:
+        """Fill the parameters that are not in a Linear, through transformers.initialization (loaded ones are kept)."""
+
+
+def rms_norm(x: Tensor, eps: float, dim: int = -1) -> Tensor:
+    """x / rms(x) over `dim`, without weight; computed in float32 at least, returned in x's dtype."""
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    return (wide * torch.rsqrt(wide.square().mean(dim, keepdim=True) + eps)).to(x.dtype)
+
+
+def truncated_normal_(tensor: Tensor, std: float) -> Tensor:
+    """Truncated at two standard deviations, with standard deviation `std` *after* the truncation (JAX's lecun_normal)."""
+    wide = std / TRUNCATED_STD
+    return init.trunc_normal_(tensor, mean=0.0, std=wide, a=-2 * wide, b=2 * wide)
+
+
+def rotary_tables(length: int, head_dim: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """cos and sin [L, P] of RoPE (arXiv 2104.09864), halves repeated.
+
+    Computed at each call: a non-persistent buffer would come back as garbage from transformers' meta-device loading.
+    """
+    frequencies = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim)
+    angles = torch.outer(torch.arange(length, dtype=torch.float32, device=device), frequencies).repeat(1, 2)
+    return angles.cos(), angles.sin()
+
+
+def apply_rotary(x_BHLP: Tensor, cos_LP: Tensor, sin_LP: Tensor) -> Tensor:
+    """Rotate the pairs (p, p + P/2) of every head by the position's angle; in float32 at least, back in x's dtype."""
+    x = x_BHLP.to(torch.promote_types(x_BHLP.dtype, torch.float32))
+    first, second = x.chunk(2, dim=-1)
+    rotated = torch.cat((-second, first), dim=-1)
+    return (x * cos_LP + rotated * sin_LP).to(x_BHLP.dtype)

@@ -1,0 +1,54 @@
+"""Losses of a supervision step. Source: arXiv 2510.04871 section 2 and the public code's models/losses.py.
+
+Shapes: B batch, L positions, V vocabulary. Every loss is returned per sequence, [B]; callers average.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+IGNORE_INDEX = -100
+
+
+def log_stablemax(logits: Tensor) -> Tensor:
+    """log(s(x) / sum s), s(x) = x + 1 for x >= 0 and 1 / (1 - x) below (arXiv 2501.04697), over the last axis."""
+    positive = logits.clamp(min=0)
+    negative = logits.clamp(max=0)
+    # log s directly, so that neither branch's gradient sees the other's infinity.
+    log_s = torch.log1p(positive) - torch.log1p(-negative)
+    return log_s - torch.logsumexp(log_s, dim=-1, keepdim=True)
+
+
+def stablemax_cross_entropy(logits_BLV: Tensor, labels_BL: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Sum over a sequence's labels divided by their number, [B]; in float64, as the reference (float32 where there is none)."""
+    wide = torch.float32 if logits_BLV.device.type == "mps" else torch.float64
+    return _mean_over_labels(log_stablemax(logits_BLV.to(wide)), labels_BL, label_smoothing)
+
+
+def softmax_cross_entropy(logits_BLV: Tensor, labels_BL: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """The ordinary cross-entropy, averaged over each sequence's labels, [B]; in float32 at least."""
+    wide = torch.promote_types(logits_BLV.dtype, torch.float32)
+    return _mean_over_labels(logits_BLV.to(wide).log_softmax(-1), labels_BL, label_smoothing)
+
+
+TOKEN_LOSSES = {"stablemax": stablemax_cross_entropy, "softmax": softmax_cross_entropy}
+
+
+def is_exact(logits_BLV: Tensor, labels_BL: Tensor) -> Tensor:
+    """True where every labelled position is predicted right, [B]."""
+    return ((logits_BLV.argmax(-1) == labels_BL) | (labels_BL == IGNORE_INDEX)).all(-1)
+
+
+def halting_loss(halt_logits_B: Tensor, exact_B: Tensor) -> Tensor:
+    """Binary cross-entropy of "this answer is exactly right now", [B]."""
+    return F.binary_cross_entropy_with_logits(halt_logits_B.float(), exact_B.float(), reduction="none")
+
+
+def _mean_over_labels(log_p_BLV: Tensor, labels_BL: Tensor, label_smoothing: float) -> Tensor:
+    mask_BL = labels_BL != IGNORE_INDEX
+    target_BL = labels_BL.masked_fill(~mask_BL, 0).long()
+    loss_BL = -log_p_BLV.gather(-1, target_BL[..., None]).squeeze(-1)
+    if label_smoothing:
+        loss_BL = (1 - label_smoothing) * loss_BL - label_smoothing * log_p_BLV.mean(-1)
+    # A sequence without labels costs nothing instead of 0 / 0.
+    return (loss_BL * mask_BL).sum(-1) / mask_BL.sum(-1).clamp(min=1)

@@ -1,0 +1,206 @@
+"""Operator "mamba2": the Mamba-2 mixer (arXiv 2405.21060) with the state-space dual form (SSD) in plain PyTorch.
+
+Parameter names and shapes are those of mamba_ssm.Mamba2 and of transformers' Mamba2Mixer, so weights move freely.
+
+Shapes: B batch, L positions, D hidden, H heads, P head size, G groups, N state, K chunks, Q positions of a chunk.
+Paper's letters: A [H] decay rate, B_BLGN and C_BLGN input and output maps, dt_BLH step size, D [H] skip weight.
+    h_t = exp(dt_t A) h_{t-1} + dt_t B_t x_t^T,      y_t = C_t h_t + D x_t
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import initialization as init
+from transformers.utils import logging
+
+from .configuration_trm import TRMConfig
+from .layers_trm import Operator, rms_norm
+
+try:
+    from causal_conv1d import causal_conv1d_fn
+    from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined
+
+    CUDA_KERNELS_MISSING = None
+except ImportError as error:
+    CUDA_KERNELS_MISSING = str(error)
+
+logger = logging.get_logger(__name__)
+
+ONE_CHUNK_UP_TO = 256  # one chunk is fastest up to here, shorter chunks above (measured on CPU: 97 and 916 positions)
+CHUNK = 64
+
+
+class Mamba2(Operator):
+    """in_proj -> causal depthwise convolution -> SSD -> gated RMSNorm -> out_proj; unidirectional in raster order."""
+
+    def __init__(self, config: TRMConfig) -> None:
+        super().__init__()
+        self.d_inner, self.d_state = config.mamba_d_inner, config.mamba_d_state
+        self.n_heads, self.n_groups, self.head_dim = config.mamba_n_heads, config.mamba_n_groups, config.mamba_head_dim
+        self.backend, self.eps = config.ssd_backend, config.rms_norm_eps
+        d_conv_channels = self.d_inner + 2 * self.n_groups * self.d_state
+        self.in_proj = nn.Linear(config.hidden_size, self.d_inner + d_conv_channels + self.n_heads, bias=False)
+        self.conv1d = nn.Conv1d(d_conv_channels, d_conv_channels, config.mamba_d_conv, groups=d_conv_channels)
+        self.dt_bias = nn.Parameter(torch.empty(self.n_heads))
+        self.A_log = nn.Parameter(torch.empty(self.n_heads))
+        self.D = nn.Parameter(torch.empty(self.n_heads))
+        self.norm = GatedRMSNorm(self.d_inner, self.n_groups, self.eps)
+        self.out_proj = nn.Linear(self.d_inner, config.hidden_size, bias=False)
+
+    def init_parameters(self) -> None:
+        """mamba_ssm.Mamba2's initialisation: A in [1, 16], dt log-uniform in [0.001, 0.1], convolution as PyTorch's."""
+        bound = self.conv1d.kernel_size[0] ** -0.5
+        init.uniform_(self.conv1d.weight, -bound, bound)
+        init.uniform_(self.conv1d.bias, -bound, bound)
+        shape, device = (self.n_heads,), self.dt_bias.device
+        dt = torch.empty(shape, device=device).uniform_(math.log(0.001), math.log(0.1)).exp()
+        init.copy_(self.dt_bias, dt + torch.log(-torch.expm1(-dt)))  # inverse of softplus
+        init.copy_(self.A_log, torch.empty(shape, device=device).uniform_(1, 16).log())
+        init.ones_(self.D)
+        init.ones_(self.norm.weight)
+
+    def forward(self, x_BLD: Tensor) -> Tensor:
+        z_BLI, xBC_BLC, dt_BLH = self.in_proj(x_BLD).split(
+            [self.d_inner, self.conv1d.in_channels, self.n_heads], dim=-1
+        )
+        mix = self._mix_cuda if self._use_cuda_kernels(x_BLD) else self._mix_torch
+        return self.out_proj(self.norm(mix(xBC_BLC, dt_BLH), z_BLI))
+
+    def _use_cuda_kernels(self, x: Tensor) -> bool:
+        """Chosen per call by the tensor's device: a model may move between CPU and GPU."""
+        if self.backend == "torch":
+            return False
+        if x.is_cuda and CUDA_KERNELS_MISSING is None:
+            return True
+        if self.backend == "cuda":
+            reason = CUDA_KERNELS_MISSING or f"the tensor is on {x.device}"
+            raise RuntimeError(
+                f"ssd_backend='cuda' cannot be used: {reason}. Install with pip install 'modeling-trm[cuda]' and move the "
+                f"model to a CUDA device, or set ssd_backend='auto' or 'torch'."
+            )
+        if x.is_cuda:
+            logger.warning_once(
+                f"Mamba-2 runs its PyTorch path on {x.device.type}, because the CUDA kernels are missing "
+                f"({CUDA_KERNELS_MISSING}). Results are the same; for the kernels: pip install 'modeling-trm[cuda]'. "
+                f"To silence this: ssd_backend='torch'."
+            )
+        return False
+
+    def _mix_torch(self, xBC_BLC: Tensor, dt_BLH: Tensor) -> Tensor:
+        xBC_BLC = F.silu(causal_conv(xBC_BLC, self.conv1d.weight, self.conv1d.bias))
+        x_BLHP, B_BLGN, C_BLGN = self._heads(xBC_BLC)
+        # A, dt and the running sums stay in float32 at least: bf16 loses the small steps.
+        wide = torch.promote_types(xBC_BLC.dtype, torch.float32)
+        dt_BLH = F.softplus(dt_BLH.to(wide) + self.dt_bias.to(wide))
+        y_BLHP = ssd(x_BLHP, dt_BLH, -torch.exp(self.A_log.to(wide)), B_BLGN, C_BLGN)
+        y_BLHP = y_BLHP + self.D.to(x_BLHP.dtype)[:, None] * x_BLHP
+        return y_BLHP.flatten(-2)
+
+    def _mix_cuda(self, xBC_BLC: Tensor, dt_BLH: Tensor) -> Tensor:
+        weight_CK = self.conv1d.weight.squeeze(1).to(xBC_BLC.dtype)
+        bias_C = self.conv1d.bias.to(xBC_BLC.dtype)
+        xBC_BLC = causal_conv1d_fn(xBC_BLC.transpose(1, 2), weight_CK, bias_C, activation="silu").transpose(1, 2)
+        x_BLHP, B_BLGN, C_BLGN = self._heads(xBC_BLC)
+        A_H = -torch.exp(self.A_log.float())
+        # chunk_size 128 and not the default 256: at 97 positions 256 pads the work 2.6 times.
+        y_BLHP = mamba_chunk_scan_combined(
+            x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN, 128, D=self.D, dt_bias=self.dt_bias, dt_softplus=True
+        )
+        return y_BLHP.flatten(-2)
+
+    def _heads(self, xBC_BLC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        states = self.n_groups * self.d_state
+        x, B, C = xBC_BLC.split([self.d_inner, states, states], dim=-1)
+        groups = (self.n_groups, self.d_state)
+        return x.unflatten(-1, (self.n_heads, self.head_dim)), B.unflatten(-1, groups), C.unflatten(-1, groups)
+
+
+class GatedRMSNorm(nn.Module):
+    """rms_norm(y * silu(z)) * weight within each group of channels (mamba_ssm's RMSNormGated, norm_before_gate=False)."""
+
+    def __init__(self, width: int, n_groups: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width))
+        self.n_groups, self.eps = n_groups, eps
+
+    def forward(self, y: Tensor, z: Tensor) -> Tensor:
+        gated = (y * F.silu(z)).unflatten(-1, (self.n_groups, -1))
+        return rms_norm(gated, self.eps).flatten(-2) * self.weight.to(y.dtype)
+
+
+def causal_conv(x_BLC: Tensor, weight_C1K: Tensor, bias_C: Tensor) -> Tensor:
+    """Depthwise causal convolution as a few shifted multiply-adds; faster than conv1d(groups=C) for the width of 4."""
+    L, width = x_BLC.shape[1], weight_C1K.shape[-1]
+    padded, weight_C1K = F.pad(x_BLC, (0, 0, width - 1, 0)), weight_C1K.to(x_BLC.dtype)
+    y_BLC = bias_C.to(x_BLC.dtype) + padded[:, :L] * weight_C1K[:, 0, 0]
+    for shift in range(1, width):
+        y_BLC = y_BLC + padded[:, shift : shift + L] * weight_C1K[:, 0, shift]
+    return y_BLC
+
+
+def ssd(x_BLHP: Tensor, dt_BLH: Tensor, A_H: Tensor, B_BLGN: Tensor, C_BLGN: Tensor) -> Tensor:
+    """y [B, L, H, P] of the recurrence above without the skip term: one chunk when short, else the chunked form.
+
+    Args:
+        x_BLHP: inputs. dt_BLH: step sizes, positive, float32. A_H: negative rates, float32. B_BLGN, C_BLGN: maps.
+    """
+    if x_BLHP.shape[1] <= ONE_CHUNK_UP_TO:
+        return ssd_one_chunk(x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN)
+    return ssd_chunked(x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN, CHUNK)
+
+
+def ssd_one_chunk(x_BLHP: Tensor, dt_BLH: Tensor, A_H: Tensor, B_BLGN: Tensor, C_BLGN: Tensor) -> Tensor:
+    """The quadratic dual form (paper, section 3.3): y = (C B^T * decay) (dt x), a masked attention without softmax."""
+    cumulative_BHL = (dt_BLH * A_H).cumsum(1).transpose(1, 2)
+    scores_BGLL = C_BLGN.transpose(1, 2) @ B_BLGN.permute(0, 2, 3, 1)
+    decay_BGELL = _decay(cumulative_BHL).to(scores_BGLL.dtype).unflatten(1, (scores_BGLL.shape[1], -1))
+    weights_BHLL = (decay_BGELL * scores_BGLL[:, :, None]).flatten(1, 2)
+    # dt multiplies x and not the weights: L * P numbers a head instead of L * L.
+    return (weights_BHLL @ _scale(x_BLHP, dt_BLH).transpose(1, 2)).transpose(1, 2)
+
+
+def ssd_chunked(
+    x_BLHP: Tensor, dt_BLH: Tensor, A_H: Tensor, B_BLGN: Tensor, C_BLGN: Tensor, chunk: int
+) -> Tensor:
+    """The chunked form (paper, section 6): dual form inside each chunk, states carried between chunks."""
+    B, L, H, P = x_BLHP.shape
+    G, pad = B_BLGN.shape[2], -L % chunk
+    # dt = 0 in the padding: it neither decays nor adds to the state.
+    x, dt, Bm, Cm = (_split_chunks(t, pad, chunk) for t in (x_BLHP, dt_BLH, B_BLGN, C_BLGN))
+    y = ssd_one_chunk(x.flatten(0, 1), dt.flatten(0, 1), A_H, Bm.flatten(0, 1), Cm.flatten(0, 1)).view(x.shape)
+
+    cumulative_BKQH = (dt * A_H).cumsum(2)
+    total_BKH = cumulative_BKQH[:, :, -1]
+    # 1. What each chunk adds to the state: sum_j exp(total - cumulative_j) dt_j x_j B_j^T.
+    to_end = torch.exp(total_BKH[:, :, None] - cumulative_BKQH) * dt
+    weighted_x = _scale(x, to_end).unflatten(3, (G, H // G))
+    added_BKGEPN = torch.einsum("bkqgep,bkqgn->bkgepn", weighted_x, Bm)
+    # 2. The state at the start of each chunk, from what the chunks before it added.
+    between_BHKK = _decay(F.pad(total_BKH.transpose(1, 2).cumsum(-1), (1, 0)))[..., :-1, 1:]
+    between = between_BHKK.unflatten(1, (G, H // G)).to(x.dtype)
+    start_BKGEPN = torch.einsum("bgekj,bjgepn->bkgepn", between, added_BKGEPN)
+    # 3. What that state contributes to each position: C_i state exp(cumulative_i).
+    carried = torch.einsum("bkqgn,bkgepn->bkqgep", Cm, start_BKGEPN).flatten(3, 4)
+    y = y + _scale(carried, torch.exp(cumulative_BKQH))
+    return y.flatten(1, 2)[:, :L]
+
+
+def _scale(x: Tensor, factor: Tensor) -> Tensor:
+    """x [..., P] times a factor [...], in x's dtype."""
+    return x * factor[..., None].to(x.dtype)
+
+
+def _decay(cumulative_L: Tensor) -> Tensor:
+    """exp(c_i - c_j) for i >= j, else 0: [..., L] -> [..., L, L]. Masked before exp, else inf * 0 = NaN in backward."""
+    L = cumulative_L.shape[-1]
+    future = torch.ones(L, L, dtype=torch.bool, device=cumulative_L.device).triu(1)
+    difference = cumulative_L[..., :, None] - cumulative_L[..., None, :]
+    return torch.exp(difference.masked_fill(future, float("-inf")))
+
+
+def _split_chunks(t: Tensor, pad: int, chunk: int) -> Tensor:
+    """[B, L, ...] -> [B, K, Q, ...], zero-padded at the end."""
+    padding = (0, 0) * (t.ndim - 2) + (0, pad)
+    return F.pad(t, padding).unflatten(1, (-1, chunk))

@@ -1,0 +1,197 @@
+"""The tiny recursive model as a transformers model. Source: arXiv 2510.04871; hybrids: arXiv 2602.12078.
+
+Shapes: B batch, L cells of the grid, S = prefix + L positions the stack sees, D hidden, V vocabulary.
+
+`forward` is one supervision step and a pure function: state in, state out. What loops over steps at inference is in
+reasoning_trm.py, what loops in training is in training/.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+from .configuration_trm import TRMConfig
+from .layers_trm import Operator, truncated_normal_
+from .losses_trm import halting_loss, is_exact, stablemax_cross_entropy
+from .operators_trm import Stack
+from .reasoning_trm import ReasoningMixin
+from .recursion_trm import RecursionState, recurse
+
+HALT_LOSS_WEIGHT = 0.5  # arXiv 2510.04871, public code models/losses.py
+
+
+@dataclass
+class TRMOutput(ModelOutput):
+    """loss: scalar or None; logits [B, L, V]; halt_logits [B]; state: the latents to carry, detached."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    halt_logits: Tensor | None = None
+    state: RecursionState | None = None
+
+
+class TRMPreTrainedModel(PreTrainedModel):
+    """Initialisation and loading shared by the models of the family."""
+
+    config_class = TRMConfig
+    base_model_prefix = "model"
+    main_input_name = "input_ids"
+    _no_split_modules = ["Stack"]
+
+    def __init__(self, config: TRMConfig) -> None:
+        config.validate_architecture()  # overrides passed to from_pretrained skip the config's own validation
+        super().__init__(config)
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        """Truncated LeCun normal everywhere (public code, models/common.py); operators fill what is their own."""
+        if isinstance(module, nn.Linear):
+            truncated_normal_(module.weight, module.in_features**-0.5)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            truncated_normal_(module.weight, module.embedding_dim**-0.5)
+        elif isinstance(module, Operator):
+            module.init_parameters()
+        elif isinstance(module, TRMModel):
+            module.init_parameters()
+
+
+class TRMModel(TRMPreTrainedModel):
+    """Embedding, prefix and recursion, without heads."""
+
+    def __init__(self, config: TRMConfig) -> None:
+        super().__init__(config)
+        D = config.hidden_size
+        self.embed_tokens = nn.Embedding(config.vocab_size, D)
+        learned = config.position_embedding == "learned"
+        self.embed_positions = nn.Embedding(config.num_positions, D) if learned else None
+        # Sparse gradients: the optimiser touches only the rows of a batch, whatever the size of the table.
+        self.puzzle_emb = nn.Embedding(config.num_puzzles, D, sparse=True) if config.puzzle_prefix_len else None
+        self.stack = Stack(config)
+        # Persistent: they belong to the trained function, and transformers restores only persistent buffers.
+        self.register_buffer("H_init", torch.empty(D))
+        self.register_buffer("L_init", torch.empty(D) if config.num_latents == 2 else None)
+        self.post_init()
+
+    def init_parameters(self) -> None:
+        """What the general rule does not cover: the zero puzzle table and the fixed initial latents."""
+        for buffer in (self.H_init, self.L_init):
+            if buffer is not None:
+                truncated_normal_(buffer, self.config.initial_state_std)
+        if self.puzzle_emb is not None:
+            init.zeros_(self.puzzle_emb.weight)
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.embed_tokens
+
+    def initial_state(self, batch_size: int, dtype: torch.dtype | None = None) -> RecursionState:
+        """H_init and L_init broadcast over batch and positions, [B, S, D] each (views; nothing is copied)."""
+        shape = (batch_size, self.config.num_positions, self.config.hidden_size)
+        z_L = None if self.L_init is None else self.L_init
+        return RecursionState(self.H_init, z_L).map(lambda z: z.to(dtype or z.dtype).expand(shape))
+
+    def embed(self, input_ids: Tensor, puzzle_ids: Tensor | None) -> Tensor:
+        """sqrt(D) * (prefix ++ tokens [+ positions]), [B, S, D]; in autocast's dtype where autocast is on."""
+        x = self.embed_tokens(input_ids)
+        if self.puzzle_emb is not None:
+            ids = input_ids.new_zeros(len(input_ids)) if puzzle_ids is None else puzzle_ids
+            row_B1D = self.puzzle_emb(ids)[:, None]
+            # The first prefix position carries the row, the others are zero (the reference pads the flat row).
+            x = torch.cat((F.pad(row_B1D, (0, 0, 0, self.config.puzzle_prefix_len - 1)), x), dim=1)
+        if self.embed_positions is not None:
+            x = (x + self.embed_positions.weight) * 0.5**0.5
+        x = x * self.config.hidden_size**0.5
+        device = x.device.type
+        return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
+
+    def forward(
+        self, input_ids: Tensor, puzzle_ids: Tensor | None = None, state: RecursionState | None = None
+    ) -> RecursionState:
+        """One supervision step: the latents after H_cycles cycles, with the last cycle's gradient history.
+
+        Args:
+            input_ids: [B, L] token ids. puzzle_ids: [B] rows of the puzzle table; None is the blank row 0.
+            state: latents of the previous step; None starts from H_init, L_init.
+
+        Raises:
+            ValueError: input_ids of another shape than [B, config.seq_len].
+        """
+        self._check(input_ids)
+        x = self.embed(input_ids, puzzle_ids)
+        state = self.initial_state(len(input_ids), x.dtype) if state is None else state.map(lambda z: z.to(x.dtype))
+        return recurse(self.stack, state, x, self.config.H_cycles, self.config.L_cycles)
+
+    def _check(self, input_ids: Tensor) -> None:
+        if input_ids.ndim != 2 or input_ids.shape[1] != self.config.seq_len:
+            raise ValueError(
+                f"input_ids has shape {list(input_ids.shape)}; this model was made for [batch, {self.config.seq_len}] "
+                f"(config.seq_len)"
+            )
+
+
+class TRMForGridReasoning(ReasoningMixin, TRMPreTrainedModel):
+    """The model with its two heads: an answer for every cell, and whether that answer is right.
+
+    AutoModel loads this class: the latents alone are of no use to anyone who asks for a TRM checkpoint.
+    """
+
+    def __init__(self, config: TRMConfig) -> None:
+        super().__init__(config)
+        self.model = TRMModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        # Two outputs as in the reference, halt and continue; only halt is used (its no_ACT_continue).
+        self.q_head = nn.Linear(config.hidden_size, 2)
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if module is self.q_head:
+            init.zeros_(module.weight)
+            init.constant_(module.bias, float(self.config.halt_bias))
+
+    def get_output_embeddings(self) -> nn.Linear:
+        return self.lm_head
+
+    def initial_state(self, batch_size: int, dtype: torch.dtype | None = None) -> RecursionState:
+        return self.model.initial_state(batch_size, dtype)
+
+    def num_parameters_table(self) -> int:
+        """Parameters of the puzzle table; reports state a model's size as core + table."""
+        return 0 if self.model.puzzle_emb is None else self.model.puzzle_emb.weight.numel()
+
+    def num_parameters_core(self) -> int:
+        """All parameters but the puzzle table."""
+        return self.num_parameters() - self.num_parameters_table()
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        puzzle_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        state: RecursionState | None = None,
+    ) -> TRMOutput:
+        """One supervision step.
+
+        Args:
+            input_ids: [B, L] token ids. puzzle_ids: [B] rows of the puzzle table; None is the blank row 0.
+            labels: [B, L] token ids, IGNORE_INDEX where there is none; gives the reference's loss, stablemax
+                cross-entropy + 0.5 * halting loss, averaged over the batch.
+            state: latents of the previous step, None for a fresh start.
+        """
+        latents = self.model(input_ids, puzzle_ids, state)
+        logits = self.lm_head(latents.z_H[:, self.config.puzzle_prefix_len :])
+        halt_logits = self.q_head(latents.z_H[:, 0])[:, 0]
+        loss = None
+        if labels is not None:
+            with torch.no_grad():
+                exact = is_exact(logits, labels)
+            token_loss, halt_loss = stablemax_cross_entropy(logits, labels), halting_loss(halt_logits, exact)
+            loss = (token_loss + HALT_LOSS_WEIGHT * halt_loss).mean().float()
+        return TRMOutput(loss=loss, logits=logits, halt_logits=halt_logits, state=latents.detach())

@@ -1,0 +1,46 @@
+"""The operator registry and the post-norm stack that the recursion applies. Source: arXiv 2510.04871, section 4.
+
+An operator is a class with `__init__(config)` and `forward(x_BLD) -> x_BLD` (see layers_trm.Operator). A user's own one
+joins in one line, `OPERATORS["name"] = Class`, and is then named in `TRMConfig.block_operators`.
+"""
+
+import difflib
+
+from torch import Tensor, nn
+
+from .attention_trm import Attention
+from .configuration_trm import TRMConfig
+from .layers_trm import Operator, rms_norm
+from .mamba2_trm import Mamba2
+from .mlp_trm import Mlp, MlpT
+
+OPERATORS: dict[str, type[Operator]] = {
+    "attention": Attention,
+    "mamba2": Mamba2,
+    "mlp_t": MlpT,
+    "mlp": Mlp,
+}
+
+
+class Stack(nn.ModuleList):
+    """h = rms_norm(h + operator(h)) for each of `config.block_operators`: [B, L, D] -> [B, L, D].
+
+    Post-norm, without weight: pre-norm residuals grow over the recursion until they overflow (arXiv 2602.12078).
+    """
+
+    def __init__(self, config: TRMConfig) -> None:
+        super().__init__(_operator_class(i, name)(config) for i, name in enumerate(config.block_operators))
+        self.eps = config.rms_norm_eps
+
+    def forward(self, h_BLD: Tensor) -> Tensor:
+        for operator in self:
+            h_BLD = rms_norm(h_BLD + operator(h_BLD), self.eps, operator.norm_dim)
+        return h_BLD
+
+
+def _operator_class(index: int, name: str) -> type[Operator]:
+    if name not in OPERATORS:
+        close = difflib.get_close_matches(name, list(OPERATORS), n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"block_operators[{index}]={name!r} is not an operator{hint}; allowed: {', '.join(OPERATORS)}")
+    return OPERATORS[name]

@@ -1,0 +1,246 @@
+"""GridProcessor: the one alphabet shared by data set builders, training and inference: grid <-> token ids.
+
+Token ids (TRM, arXiv 2510.04871, public data builders; 0 is padding in every task):
+
+| task   | grid given and returned                        | token ids                                            |
+|--------|------------------------------------------------|------------------------------------------------------|
+| sudoku | string, row by row, "." (or "0") for a blank   | 1 blank, 2..n+1 the digits 1..n (n = 9)              |
+| maze   | string, row by row, of the characters "# SGo"  | 1..5 in that order: wall, open, start, goal, path    |
+| arc    | list of rows of colours 0..9                   | 1 end of grid (EOS), 2..11 the colours, on a canvas  |
+| grid   | string over an alphabet of your own            | alphabet[i] is i + 1                                 |
+
+Shapes: N grids, L = height * width positions of a grid, row-major.
+"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from transformers import BatchFeature
+from transformers.feature_extraction_utils import FeatureExtractionMixin
+
+TASKS = ("sudoku", "maze", "arc", "grid")
+PAD_TOKEN_ID = 0
+EOS_TOKEN_ID = 1  # ARC only
+FIRST_COLOUR_ID = 2  # ARC only
+NUM_COLOURS = 10
+UNKNOWN = 255  # marks a character outside the alphabet in token_table(); the ASCII alphabets are shorter
+SUDOKU_DIGITS = "123456789ABCDEFGHIJKLMNOP"  # one character a digit, up to 25 x 25
+MAZE_ALPHABET = "# SGo"
+
+Grid = str | Sequence[Sequence[int]]
+
+
+class GridProcessor(FeatureExtractionMixin):
+    """Turns puzzles into token ids and back.
+
+    Args:
+        task: "sudoku", "maze", "arc" or "grid" (puzzles of your own).
+        grid_shape: (height, width). Default: sudoku (9, 9), maze and arc (30, 30); required for "grid".
+        alphabet: the characters of a "grid" task, in the order of their ids 1, 2, ...; given by the other tasks.
+
+    Raises:
+        ValueError: naming the field, its value and what is allowed.
+    """
+
+    model_input_names = ["input_ids"]
+
+    def __init__(
+        self, task: str = "sudoku", grid_shape: Sequence[int] | None = None, alphabet: str | None = None, **kwargs
+    ):
+        kwargs.pop("feature_extractor_type", None)
+        super().__init__(**kwargs)
+        if task not in TASKS:
+            raise ValueError(f"task={task!r} is unknown; allowed: {', '.join(TASKS)}")
+        self.task = task
+        self.grid_shape = _checked_shape(task, grid_shape)
+        if task != "grid" and alphabet is not None:
+            raise ValueError(f"alphabet={alphabet!r} is for task='grid' only; task={task!r} has its own")
+        if task == "grid":
+            _check_alphabet(alphabet)
+        self.alphabet = alphabet
+
+    def __eq__(self, other: object) -> bool:
+        # By name, not by class: a copy loaded as remote code is another class object.
+        return type(other).__name__ == type(self).__name__ and self.to_dict() == other.to_dict()
+
+    def __hash__(self) -> int:
+        return hash((self.task, tuple(self.grid_shape), self.alphabet))
+
+    @property
+    def seq_len(self) -> int:
+        """L, the number of positions of a grid."""
+        return self.grid_shape[0] * self.grid_shape[1]
+
+    @property
+    def characters(self) -> str:
+        """The characters of token ids 1, 2, ... (tasks whose grids are strings)."""
+        if self.task == "sudoku":
+            return "." + SUDOKU_DIGITS[: self.grid_shape[0]]
+        if self.task == "maze":
+            return MAZE_ALPHABET
+        if self.task == "grid":
+            return self.alphabet
+        raise ValueError("task='arc' has colours 0..9, not characters")
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids, padding included."""
+        return FIRST_COLOUR_ID + NUM_COLOURS if self.task == "arc" else len(self.characters) + 1
+
+    @property
+    def blank_token_id(self) -> int | None:
+        """The id of a cell that is to be filled in (sudoku: 1); None where the task has none."""
+        return 1 if self.task == "sudoku" else None
+
+    def token_table(self) -> np.ndarray:
+        """uint8 [256]: byte -> token id, UNKNOWN for every character that is not allowed."""
+        table = np.full(256, UNKNOWN, dtype=np.uint8)
+        for token_id, character in enumerate(self.characters, start=1):
+            table[ord(character)] = token_id
+        if self.task == "sudoku":
+            table[ord("0")] = 1
+        return table
+
+    def encode(self, grid: Grid) -> torch.LongTensor:
+        """Token ids [L] of one grid. Raises ValueError naming the row, the column and the character."""
+        return torch.from_numpy(self._encode(grid))
+
+    def _encode(self, grid: Grid) -> np.ndarray:
+        if self.task == "arc":
+            return self._encode_colours(grid)
+        if not isinstance(grid, str):
+            raise ValueError(f"a {self.task} grid is given as a string, got {type(grid).__name__}")
+        height, width = self.grid_shape
+        cells = clean_text(grid, self.task)
+        if len(cells) != self.seq_len:
+            raise ValueError(f"the grid has {len(cells)} cells, expected {self.seq_len} ({height} x {width})")
+        table = self.token_table()
+        ids = np.array([table[ord(c)] if ord(c) < 256 else UNKNOWN for c in cells], dtype=np.int64)
+        if (ids == UNKNOWN).any():
+            position = int(np.argmax(ids == UNKNOWN))
+            raise ValueError(self.unknown_character(position, cells[position]))
+        return ids
+
+    def unknown_character(self, position: int, character: str) -> str:
+        """The message for a character outside the alphabet at a position of the grid."""
+        row, column = divmod(position, self.grid_shape[1])
+        return f"row {row + 1}, column {column + 1}: {character!r} is not allowed; allowed: {self.characters!r}"
+
+    def _encode_colours(self, grid: Grid) -> np.ndarray:
+        rows = grid.tolist() if isinstance(grid, np.ndarray) else grid
+        if isinstance(rows, str) or not rows or not all(isinstance(row, Sequence) for row in rows):
+            raise ValueError("an arc grid is a non-empty list of rows of colours 0..9")
+        height, width = len(rows), len(rows[0])
+        if any(len(row) != width for row in rows):
+            raise ValueError(f"the rows of an arc grid differ in length: {[len(row) for row in rows]}")
+        if not (0 < height <= self.grid_shape[0] and 0 < width <= self.grid_shape[1]):
+            raise ValueError(f"the grid is {height} x {width}, at most {self.grid_shape[0]} x {self.grid_shape[1]}")
+        for r, row in enumerate(rows):
+            for c, colour in enumerate(row):
+                if colour not in range(NUM_COLOURS):
+                    raise ValueError(f"row {r + 1}, column {c + 1}: colour {colour!r} is not allowed; allowed: 0..9")
+        canvas = np.full(self.grid_shape, PAD_TOKEN_ID, dtype=np.int64)
+        canvas[:height, :width] = np.array(rows) + FIRST_COLOUR_ID
+        canvas[height : height + 1, :width] = EOS_TOKEN_ID
+        canvas[:height, width : width + 1] = EOS_TOKEN_ID
+        return canvas.reshape(-1)
+
+    def decode(self, ids: Sequence[int] | np.ndarray | torch.Tensor) -> str | list[list[int]] | None:
+        """The grid of token ids [L]: a string, for arc a list of rows; None when the ids are no grid."""
+        tokens = np.asarray(ids.detach().cpu() if isinstance(ids, torch.Tensor) else ids)
+        if tokens.shape != (self.seq_len,):
+            return None
+        if self.task == "arc":
+            return _crop(tokens.reshape(self.grid_shape))
+        characters = self.characters
+        if tokens.min() < 1 or tokens.max() > len(characters):
+            return None
+        return "".join(characters[token - 1] for token in tokens)
+
+    def __call__(self, grids: Grid | Sequence[Grid], return_tensors: str | None = "pt") -> BatchFeature:
+        """BatchFeature(input_ids [N, L]) of one grid or of a list of grids."""
+        batch = []
+        for number, grid in enumerate(self._as_list(grids)):
+            try:
+                batch.append(self._encode(grid))
+            except ValueError as error:
+                raise ValueError(f"grid {number + 1}: {error}") from error
+        if not batch:
+            raise ValueError("no grid was given")
+        return BatchFeature({"input_ids": np.stack(batch)}, tensor_type=return_tensors)
+
+    def _as_list(self, grids: Grid | Sequence[Grid]) -> Sequence[Grid]:
+        if isinstance(grids, str):
+            return [grids]
+        is_one_arc_grid = self.task == "arc" and len(grids) > 0 and np.ndim(grids[0]) == 1
+        return [grids] if is_one_arc_grid else grids
+
+    def render(self, grid: Grid) -> str:
+        """The grid on several lines, for people: Sudoku with its boxes, the others row by row."""
+        if self.task == "arc":
+            return "\n".join(" ".join(str(colour) for colour in row) for row in grid)
+        width = self.grid_shape[1]
+        cells = clean_text(grid, self.task)
+        rows = [cells[start : start + width] for start in range(0, len(cells), width)]
+        return _render_sudoku(rows) if self.task == "sudoku" else "\n".join(rows)
+
+
+def clean_text(grid: str, task: str) -> str:
+    """Drops line ends; for sudoku all white space and the lines that rendering draws (a space is a maze's open cell)."""
+    if task == "sudoku":
+        return "".join(c for c in grid if not c.isspace() and c not in "|+-")
+    return grid.replace("\r", "").replace("\n", "")
+
+
+def _checked_shape(task: str, grid_shape: Sequence[int] | None) -> list[int]:
+    """[height, width] as a list, which is what JSON gives back."""
+    if grid_shape is None:
+        if task == "grid":
+            raise ValueError("task='grid' needs grid_shape=(height, width) of your puzzles")
+        return [9, 9] if task == "sudoku" else [30, 30]
+    shape = [int(size) for size in grid_shape]
+    if len(shape) != 2 or min(shape) < 1:
+        raise ValueError(f"grid_shape={tuple(grid_shape)} must be (height, width), both at least 1")
+    if task == "sudoku":
+        n = shape[0]
+        if shape[1] != n or math.isqrt(n) ** 2 != n or not 4 <= n <= len(SUDOKU_DIGITS):
+            raise ValueError(f"grid_shape={tuple(shape)} is no Sudoku; allowed: (4, 4), (9, 9), (16, 16), (25, 25)")
+    return shape
+
+
+def _check_alphabet(alphabet: str | None) -> None:
+    if not alphabet:
+        raise ValueError("task='grid' needs alphabet='...', the characters of your puzzles")
+    repeated = sorted({c for c in alphabet if alphabet.count(c) > 1})
+    if repeated:
+        raise ValueError(f"alphabet={alphabet!r} repeats {repeated}; every character may occur once")
+    forbidden = [c for c in alphabet if not c.isascii() or c in "\r\n"]
+    if forbidden:
+        raise ValueError(f"alphabet={alphabet!r} has {forbidden}; allowed are ASCII characters other than line ends")
+
+
+def _crop(tokens_HW: np.ndarray) -> list[list[int]] | None:
+    """The largest rectangle from the top left without padding or EOS (TRM's ARC evaluator); first one wins a tie."""
+    is_colour = (tokens_HW >= FIRST_COLOUR_ID) & (tokens_HW < FIRST_COLOUR_ID + NUM_COLOURS)
+    run_H = np.cumprod(is_colour, axis=1).sum(axis=1)  # colours from the left edge on, row by row
+    width_H = np.minimum.accumulate(run_H)
+    area_H = width_H * np.arange(1, len(width_H) + 1)
+    if area_H.max() == 0:
+        return None
+    height = int(np.argmax(area_H)) + 1
+    return (tokens_HW[:height, : width_H[height - 1]] - FIRST_COLOUR_ID).tolist()
+
+
+def _render_sudoku(rows: list[str]) -> str:
+    box = math.isqrt(len(rows))
+    lines = []
+    for r, row in enumerate(rows):
+        if r and r % box == 0:
+            lines.append("+".join(["-" * (2 * box + 1)] * box)[1:-1])
+        lines.append(" | ".join(" ".join(row[c : c + box]) for c in range(0, len(row), box)))
+    return "\n".join(lines)
+
+
+GridProcessor.register_for_auto_class("AutoFeatureExtractor")
