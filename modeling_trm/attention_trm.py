@@ -27,7 +27,7 @@ class Attention(Operator):
         B, L, D = x_BLD.shape
         q, k, v = self.qkv_proj(x_BLD).view(B, L, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
         if self.rope_theta is not None:
-            cos, sin = rotary_tables(L, self.head_dim, self.rope_theta, x_BLD.device)
+            cos, sin = rotary_tables(L, self.head_dim, self.rope_theta, x_BLD)
             q, k = apply_rotary(q, cos, sin), apply_rotary(k, cos, sin)
         y_BHLP = F.scaled_dot_product_attention(q, k, v)
         return self.o_proj(y_BHLP.transpose(1, 2).reshape(B, L, D))

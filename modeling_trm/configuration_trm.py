@@ -17,7 +17,8 @@ from transformers import PreTrainedConfig
 
 # What a config.json carries besides our fields; transformers consumes these itself.
 HUB_METADATA = frozenset(
-    {"model_type", "transformers_version", "torch_dtype", "auto_map", "name_or_path", "attn_implementation", "dtype"}
+    "model_type transformers_version torch_dtype dtype auto_map name_or_path attn_implementation experts_implementation "
+    "output_attentions num_labels".split()
 )
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -124,6 +125,16 @@ class TRMConfig(PreTrainedConfig):
     def mamba_n_heads(self) -> int:
         return self.mamba_d_inner // self.mamba_head_dim
 
+    @property
+    def mamba_d_in_proj(self) -> int:
+        """Outputs of Mamba-2's in_proj: gate z, then x, B, C, then dt."""
+        return 2 * self.mamba_d_inner + 2 * self.mamba_n_groups * self.mamba_d_state + self.mamba_n_heads
+
+    @property
+    def mamba_fits_cuda_kernels(self) -> bool:
+        """causal-conv1d takes widths 2 to 4, and rows whose stride is a multiple of 8 elements."""
+        return self.mamba_d_in_proj % 8 == 0 and 2 <= self.mamba_d_conv <= 4
+
     def __post_init__(self, **kwargs: Any) -> None:
         known = {field.name for field in dataclasses.fields(self)}
         for key in kwargs:
@@ -183,14 +194,12 @@ class TRMConfig(PreTrainedConfig):
             )
         if self.mamba_d_inner % self.mamba_n_groups:
             raise ValueError(f"mamba_n_groups={self.mamba_n_groups} does not divide the inner width {self.mamba_d_inner}")
-        if self.ssd_backend == "cuda":
-            width = 2 * self.mamba_d_inner + 2 * self.mamba_n_groups * self.mamba_d_state + self.mamba_n_heads
-            if width % 8:
-                # causal-conv1d reads channel-last rows whose stride must be a multiple of 8 elements.
-                raise ValueError(
-                    f"ssd_backend='cuda' needs 2*d_inner + 2*n_groups*d_state + n_heads = {width} to be a multiple of 8; "
-                    f"change mamba_head_dim={self.mamba_head_dim} or mamba_d_state={self.mamba_d_state}, or use 'torch'"
-                )
+        if self.ssd_backend == "cuda" and not self.mamba_fits_cuda_kernels:
+            raise ValueError(
+                f"ssd_backend='cuda' needs mamba_d_conv={self.mamba_d_conv} in 2..4 and 2*d_inner + 2*n_groups*d_state + "
+                f"n_heads = {self.mamba_d_in_proj} to be a multiple of 8; change mamba_head_dim={self.mamba_head_dim} or "
+                f"mamba_d_state={self.mamba_d_state}, or use 'torch'"
+            )
 
 
 def _near_miss(name: str, known: Any) -> str:

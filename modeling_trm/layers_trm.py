@@ -36,13 +36,14 @@ def truncated_normal_(tensor: Tensor, std: float) -> Tensor:
     return init.trunc_normal_(tensor, mean=0.0, std=wide, a=-2 * wide, b=2 * wide)
 
 
-def rotary_tables(length: int, head_dim: int, theta: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """cos and sin [L, P] of RoPE (arXiv 2104.09864), halves repeated.
+def rotary_tables(length: int, head_dim: int, theta: float, like: Tensor) -> tuple[Tensor, Tensor]:
+    """cos and sin [L, P] of RoPE (arXiv 2104.09864), halves repeated; on `like`'s device, in float32 at least.
 
     Computed at each call: a non-persistent buffer would come back as garbage from transformers' meta-device loading.
     """
-    frequencies = theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim)
-    angles = torch.outer(torch.arange(length, dtype=torch.float32, device=device), frequencies).repeat(1, 2)
+    kind = {"dtype": torch.promote_types(like.dtype, torch.float32), "device": like.device}
+    frequencies = theta ** (-torch.arange(0, head_dim, 2, **kind) / head_dim)
+    angles = torch.outer(torch.arange(length, **kind), frequencies).repeat(1, 2)
     return angles.cos(), angles.sin()
 
 

@@ -12,10 +12,9 @@ IGNORE_INDEX = -100
 
 def log_stablemax(logits: Tensor) -> Tensor:
     """log(s(x) / sum s), s(x) = x + 1 for x >= 0 and 1 / (1 - x) below (arXiv 2501.04697), over the last axis."""
-    positive = logits.clamp(min=0)
-    negative = logits.clamp(max=0)
-    # log s directly, so that neither branch's gradient sees the other's infinity.
-    log_s = torch.log1p(positive) - torch.log1p(-negative)
+    # log s = +-log(1 + |x|), written without abs: its gradient is 1 at 0, and no branch sees the other's infinity.
+    below = logits < 0
+    log_s = torch.log1p(torch.where(below, -logits, logits)) * torch.where(below, -1, 1)
     return log_s - torch.logsumexp(log_s, dim=-1, keepdim=True)
 
 
@@ -41,7 +40,8 @@ def is_exact(logits_BLV: Tensor, labels_BL: Tensor) -> Tensor:
 
 def halting_loss(halt_logits_B: Tensor, exact_B: Tensor) -> Tensor:
     """Binary cross-entropy of "this answer is exactly right now", [B]."""
-    return F.binary_cross_entropy_with_logits(halt_logits_B.float(), exact_B.float(), reduction="none")
+    wide = halt_logits_B.to(torch.promote_types(halt_logits_B.dtype, torch.float32))
+    return F.binary_cross_entropy_with_logits(wide, exact_B.to(wide.dtype), reduction="none")
 
 
 def _mean_over_labels(log_p_BLV: Tensor, labels_BL: Tensor, label_smoothing: float) -> Tensor:

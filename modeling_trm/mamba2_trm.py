@@ -40,8 +40,11 @@ class Mamba2(Operator):
         self.d_inner, self.d_state = config.mamba_d_inner, config.mamba_d_state
         self.n_heads, self.n_groups, self.head_dim = config.mamba_n_heads, config.mamba_n_groups, config.mamba_head_dim
         self.backend, self.eps = config.ssd_backend, config.rms_norm_eps
+        self.kernels_missing = CUDA_KERNELS_MISSING
+        if not config.mamba_fits_cuda_kernels:
+            self.kernels_missing = f"they cannot take mamba_d_conv={config.mamba_d_conv} or in_proj's {config.mamba_d_in_proj} outputs"
         d_conv_channels = self.d_inner + 2 * self.n_groups * self.d_state
-        self.in_proj = nn.Linear(config.hidden_size, self.d_inner + d_conv_channels + self.n_heads, bias=False)
+        self.in_proj = nn.Linear(config.hidden_size, config.mamba_d_in_proj, bias=False)
         self.conv1d = nn.Conv1d(d_conv_channels, d_conv_channels, config.mamba_d_conv, groups=d_conv_channels)
         self.dt_bias = nn.Parameter(torch.empty(self.n_heads))
         self.A_log = nn.Parameter(torch.empty(self.n_heads))
@@ -72,18 +75,18 @@ class Mamba2(Operator):
         """Chosen per call by the tensor's device: a model may move between CPU and GPU."""
         if self.backend == "torch":
             return False
-        if x.is_cuda and CUDA_KERNELS_MISSING is None:
+        if x.is_cuda and self.kernels_missing is None:
             return True
         if self.backend == "cuda":
-            reason = CUDA_KERNELS_MISSING or f"the tensor is on {x.device}"
+            reason = self.kernels_missing or f"the tensor is on {x.device}"
             raise RuntimeError(
                 f"ssd_backend='cuda' cannot be used: {reason}. Install with pip install 'modeling-trm[cuda]' and move the "
                 f"model to a CUDA device, or set ssd_backend='auto' or 'torch'."
             )
         if x.is_cuda:
             logger.warning_once(
-                f"Mamba-2 runs its PyTorch path on {x.device.type}, because the CUDA kernels are missing "
-                f"({CUDA_KERNELS_MISSING}). Results are the same; for the kernels: pip install 'modeling-trm[cuda]'. "
+                f"Mamba-2 runs its PyTorch path on {x.device.type}, not the CUDA kernels "
+                f"({self.kernels_missing}). Results are the same; for the kernels: pip install 'modeling-trm[cuda]'. "
                 f"To silence this: ssd_backend='torch'."
             )
         return False

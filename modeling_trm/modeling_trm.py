@@ -7,6 +7,7 @@ reasoning_trm.py, what loops in training is in training/.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -47,6 +48,28 @@ class TRMPreTrainedModel(PreTrainedModel):
         config.validate_architecture()  # overrides passed to from_pretrained skip the config's own validation
         super().__init__(config)
 
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """As transformers', but a checkpoint of another architecture is an error; transformers fills gaps at random.
+
+        Raises:
+            ValueError: naming the weights that are missing, unknown to this config, or of another size
+                (`ignore_mismatched_sizes=True` allows the last).
+        """
+        with_info, allow_mismatch = (kwargs.pop(k, False) for k in ("output_loading_info", "ignore_mismatched_sizes"))
+        model, info = super().from_pretrained(*args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs)
+        problems = {"missing": sorted(info["missing_keys"]), "unknown to this config": sorted(info["unexpected_keys"])}
+        if not allow_mismatch:
+            sizes = sorted(info["mismatched_keys"])
+            problems["of another size"] = [f"{key} {list(saved)} instead of {list(own)}" for key, saved, own in sizes]
+        found = [f"{len(keys)} weights {what} ({_first(keys)})" for what, keys in problems.items() if keys]
+        if found:
+            raise ValueError(
+                f"the checkpoint does not fit block_operators={model.config.block_operators}, "
+                f"hidden_size={model.config.hidden_size}, num_latents={model.config.num_latents}: {'; '.join(found)}"
+            )
+        return (model, info) if with_info else model
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         """Truncated LeCun normal everywhere (public code, models/common.py); operators fill what is their own."""
@@ -62,8 +85,14 @@ class TRMPreTrainedModel(PreTrainedModel):
             module.init_parameters()
 
 
+def _first(keys: list[str]) -> str:
+    return ", ".join(keys[:3]) + (", ..." if keys[3:] else "")
+
+
 class TRMModel(TRMPreTrainedModel):
     """Embedding, prefix and recursion, without heads."""
+
+    _keys_to_ignore_on_load_unexpected = (r"^lm_head\.", r"^q_head\.")  # the latents of a checkpoint with heads
 
     def __init__(self, config: TRMConfig) -> None:
         super().__init__(config)
@@ -122,16 +151,20 @@ class TRMModel(TRMPreTrainedModel):
         Raises:
             ValueError: input_ids of another shape than [B, config.seq_len].
         """
-        self._check(input_ids)
+        self._check(input_ids, state)
         x = self.embed(input_ids, puzzle_ids)
         state = self.initial_state(len(input_ids), x.dtype) if state is None else state.map(lambda z: z.to(x.dtype))
         return recurse(self.stack, state, x, self.config.H_cycles, self.config.L_cycles)
 
-    def _check(self, input_ids: Tensor) -> None:
+    def _check(self, input_ids: Tensor, state: RecursionState | None) -> None:
         if input_ids.ndim != 2 or input_ids.shape[1] != self.config.seq_len:
             raise ValueError(
                 f"input_ids has shape {list(input_ids.shape)}; this model was made for [batch, {self.config.seq_len}] "
                 f"(config.seq_len)"
+            )
+        if state is not None and (state.z_L is None) != (self.config.num_latents == 1):
+            raise ValueError(
+                f"the state has {2 - (state.z_L is None)} latents, the model num_latents={self.config.num_latents}"
             )
 
 

@@ -14,6 +14,7 @@ Shapes: N grids, L = height * width positions of a grid, row-major.
 
 import math
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -44,10 +45,14 @@ class GridProcessor(FeatureExtractionMixin):
         ValueError: naming the field, its value and what is allowed.
     """
 
-    model_input_names = ["input_ids"]
+    model_input_names: ClassVar[list[str]] = ["input_ids"]
 
     def __init__(
-        self, task: str = "sudoku", grid_shape: Sequence[int] | None = None, alphabet: str | None = None, **kwargs
+        self,
+        task: str = "sudoku",
+        grid_shape: Sequence[int] | None = None,
+        alphabet: str | None = None,
+        **kwargs: Any,
     ):
         kwargs.pop("feature_extractor_type", None)
         super().__init__(**kwargs)
@@ -57,13 +62,13 @@ class GridProcessor(FeatureExtractionMixin):
         self.grid_shape = _checked_shape(task, grid_shape)
         if task != "grid" and alphabet is not None:
             raise ValueError(f"alphabet={alphabet!r} is for task='grid' only; task={task!r} has its own")
-        if task == "grid":
-            _check_alphabet(alphabet)
-        self.alphabet = alphabet
+        self.alphabet = _checked_alphabet(alphabet) if task == "grid" else None
 
     def __eq__(self, other: object) -> bool:
         # By name, not by class: a copy loaded as remote code is another class object.
-        return type(other).__name__ == type(self).__name__ and self.to_dict() == other.to_dict()
+        if type(other).__name__ != type(self).__name__:
+            return NotImplemented
+        return self.to_dict() == other.to_dict()  # type: ignore[attr-defined]
 
     def __hash__(self) -> int:
         return hash((self.task, tuple(self.grid_shape), self.alphabet))
@@ -80,7 +85,7 @@ class GridProcessor(FeatureExtractionMixin):
             return "." + SUDOKU_DIGITS[: self.grid_shape[0]]
         if self.task == "maze":
             return MAZE_ALPHABET
-        if self.task == "grid":
+        if self.alphabet is not None:
             return self.alphabet
         raise ValueError("task='arc' has colours 0..9, not characters")
 
@@ -103,8 +108,8 @@ class GridProcessor(FeatureExtractionMixin):
             table[ord("0")] = 1
         return table
 
-    def encode(self, grid: Grid) -> torch.LongTensor:
-        """Token ids [L] of one grid. Raises ValueError naming the row, the column and the character."""
+    def encode(self, grid: Grid) -> torch.Tensor:
+        """Token ids int64 [L] of one grid. Raises ValueError naming the row, the column and the character."""
         return torch.from_numpy(self._encode(grid))
 
     def _encode(self, grid: Grid) -> np.ndarray:
@@ -171,7 +176,7 @@ class GridProcessor(FeatureExtractionMixin):
             raise ValueError("no grid was given")
         return BatchFeature({"input_ids": np.stack(batch)}, tensor_type=return_tensors)
 
-    def _as_list(self, grids: Grid | Sequence[Grid]) -> Sequence[Grid]:
+    def _as_list(self, grids: Any) -> Sequence[Grid]:
         if isinstance(grids, str):
             return [grids]
         is_one_arc_grid = self.task == "arc" and len(grids) > 0 and np.ndim(grids[0]) == 1
@@ -179,7 +184,7 @@ class GridProcessor(FeatureExtractionMixin):
 
     def render(self, grid: Grid) -> str:
         """The grid on several lines, for people: Sudoku with its boxes, the others row by row."""
-        if self.task == "arc":
+        if not isinstance(grid, str):
             return "\n".join(" ".join(str(colour) for colour in row) for row in grid)
         width = self.grid_shape[1]
         cells = clean_text(grid, self.task)
@@ -188,7 +193,7 @@ class GridProcessor(FeatureExtractionMixin):
 
 
 def clean_text(grid: str, task: str) -> str:
-    """Drops line ends; for sudoku all white space and the lines that rendering draws (a space is a maze's open cell)."""
+    """Drops line ends; for sudoku all white space and the lines that render() draws (a maze's space is a cell)."""
     if task == "sudoku":
         return "".join(c for c in grid if not c.isspace() and c not in "|+-")
     return grid.replace("\r", "").replace("\n", "")
@@ -210,7 +215,7 @@ def _checked_shape(task: str, grid_shape: Sequence[int] | None) -> list[int]:
     return shape
 
 
-def _check_alphabet(alphabet: str | None) -> None:
+def _checked_alphabet(alphabet: str | None) -> str:
     if not alphabet:
         raise ValueError("task='grid' needs alphabet='...', the characters of your puzzles")
     repeated = sorted({c for c in alphabet if alphabet.count(c) > 1})
@@ -219,6 +224,7 @@ def _check_alphabet(alphabet: str | None) -> None:
     forbidden = [c for c in alphabet if not c.isascii() or c in "\r\n"]
     if forbidden:
         raise ValueError(f"alphabet={alphabet!r} has {forbidden}; allowed are ASCII characters other than line ends")
+    return alphabet
 
 
 def _crop(tokens_HW: np.ndarray) -> list[list[int]] | None:

@@ -37,7 +37,7 @@ def answers_from_logits(logits_BLV: Tensor, input_ids: Tensor, blank_token_id: i
 class ReasoningMixin:
     """Gives a grid-reasoning model `solve`, as GenerationMixin gives a language model `generate`."""
 
-    @torch.inference_mode()
+    @torch.no_grad()  # and not inference_mode: its tensors could not enter a later computation with gradients
     def solve(
         self,
         input_ids: Tensor,
@@ -62,7 +62,8 @@ class ReasoningMixin:
         if max_steps < 1:
             raise ValueError(f"max_steps={max_steps} must be at least 1")
         rows = torch.arange(len(input_ids), device=input_ids.device)
-        answers, halt_logits = torch.empty_like(input_ids), torch.empty(len(input_ids), device=input_ids.device)
+        answers = torch.empty_like(input_ids, dtype=torch.long)
+        halt_logits = torch.empty(len(input_ids), device=input_ids.device)
         steps = torch.zeros_like(rows)
         trace: list[TraceStep] = []
         state = None

@@ -5,7 +5,7 @@ The stack is any function [B, L, D] -> [B, L, D]; nothing here knows which opera
 Glossary (paper = ours): y = z_H, the latent of the current answer; z = z_L, the scratch latent; x = the embedded puzzle.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -27,6 +27,12 @@ class RecursionState(NamedTuple):
     def select(self, index: Tensor) -> "RecursionState":
         """The batch rows `index` (a boolean mask [B] or row numbers)."""
         return self.map(lambda z: z[index])
+
+    @staticmethod
+    def join(parts: Sequence["RecursionState"]) -> "RecursionState":
+        """The batches of several states as one."""
+        z_L = [part.z_L for part in parts if part.z_L is not None]
+        return RecursionState(torch.cat([part.z_H for part in parts]), torch.cat(z_L) if z_L else None)
 
     def where(self, mask_B: Tensor, other: "RecursionState") -> "RecursionState":
         """This state's rows where the mask holds, the other's elsewhere."""
@@ -50,10 +56,14 @@ def cycle(stack: Callable[[Tensor], Tensor], state: RecursionState, x: Tensor, L
 def recurse(
     stack: Callable[[Tensor], Tensor], state: RecursionState, x: Tensor, H_cycles: int, L_cycles: int
 ) -> RecursionState:
-    """One supervision step: H_cycles cycles, only the last of them with gradient."""
+    """One supervision step: H_cycles cycles, only the last of them with gradient.
+
+    autocast keeps the bf16 copies of the weights. They must be neither those from before an optimiser step nor, in the
+    last cycle, those made without gradient, which have no history: hence the two clearings.
+    """
+    torch.clear_autocast_cache()
     with torch.no_grad():
         for _ in range(H_cycles - 1):
             state = cycle(stack, state, x, L_cycles)
-    # Weights that autocast cast to bf16 without gradient are cached without history; the last cycle must cast its own.
     torch.clear_autocast_cache()
     return cycle(stack, state, x, L_cycles)

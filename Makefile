@@ -1,0 +1,40 @@
+# Two commands for users (quickstart, test), the rest for developers. Needs git, make and Python 3.11 or newer.
+# `make help` lists the targets. Variables: VENV (folder of the environment), PYTHON (the interpreter to build it with).
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.complete
+THREADS := $(shell nproc 2>/dev/null || echo 1)
+# Every flag that `accelerate launch` would otherwise guess, with a warning. Threads: its own default is a single one.
+LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
+	--num_cpu_threads_per_process $(THREADS)
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test lint check clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  No NVIDIA GPU? Prefix PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu to download the small CPU build of PyTorch."
+
+quickstart: $(STAMP) ## train a small model on real Sudoku, evaluate it, watch it solve three puzzles
+	$(LAUNCH) scripts/train.py scripts/recipes/quickstart.yaml
+
+test: $(STAMP) ## run the tests
+	$(BIN)/python -m pytest
+
+lint: $(STAMP) ## ruff, formatting, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+check: lint test ## everything CI and reviewers look at
+
+clean: ## remove the environment and every cache
+	rm -rf .venv .venv-ci build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamp is written last, so an environment whose creation was interrupted is built anew.
+$(STAMP): pyproject.toml constraints.txt
+	@sh scripts/create_venv.sh $(VENV)
+	@touch $@

@@ -1,0 +1,216 @@
+"""PuzzleSet: the puzzles of one split as token ids, read from any source and checked row by row.
+
+Shapes: N puzzles, L positions of a grid.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from datasets_builders.files import SPLITS, Paths
+from datasets_builders.randomness import subset_rows
+from datasets_builders.sources import Rows, open_source
+from datasets_builders.validation import (
+    BadRow,
+    DataError,
+    check_paths,
+    check_tokens,
+    list_bad_rows,
+    sudoku_side,
+    tokenise,
+)
+from modeling_trm.processing_trm import GridProcessor, clean_text
+
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow as pa
+
+CHUNK_ROWS = 65_536  # text of so many rows is held as Python strings at a time
+PATHS_CHECKED = 256  # mazes whose path is searched for unless validate="all"
+
+
+@dataclass(frozen=True, eq=False)
+class PuzzleSet:
+    """Puzzles of one task and shape.
+
+    Attributes:
+        inputs, labels: uint8 [N, L] token ids of question and answer.
+        sources: str [N]; ratings: int32 [N] (0 where the data set has none).
+        bad_rows: rows left out by on_bad_row="skip".
+        origin: one line saying where the rows came from.
+    """
+
+    task: str
+    inputs: np.ndarray
+    labels: np.ndarray
+    sources: np.ndarray
+    ratings: np.ndarray
+    processor: GridProcessor
+    origin: str = ""
+    bad_rows: tuple[BadRow, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over task, shape and rows (questions, answers, sources, ratings, in order)."""
+        digest = hashlib.sha256(f"{self.task} {self.processor.grid_shape} {len(self)}\n".encode())
+        for column in (self.inputs, self.labels, self.ratings.astype("<i4")):
+            digest.update(np.ascontiguousarray(column).tobytes())
+        digest.update("\n".join(self.sources.tolist()).encode())
+        return digest.hexdigest()
+
+    def select(self, indices: np.ndarray) -> "PuzzleSet":
+        """The puzzles at these positions (or where a bool mask is true), in this order."""
+        columns = (self.inputs[indices], self.labels[indices], self.sources[indices], self.ratings[indices])
+        return PuzzleSet(self.task, *columns, self.processor, self.origin, self.bad_rows)
+
+    def to_table(self) -> "pa.Table":
+        """The puzzles as text: an Arrow table of source, question, answer and rating."""
+        import pyarrow as pa
+
+        characters = np.frombuffer(("\0" + self.processor.characters).encode("ascii"), dtype=np.uint8)
+        text = [
+            np.ascontiguousarray(characters[ids]).view(f"S{self.processor.seq_len}")[:, 0].astype(str)
+            for ids in (self.inputs, self.labels)
+        ]
+        columns = (self.sources, *text, self.ratings)
+        types = (pa.string(), pa.string(), pa.string(), pa.int32())
+        names = ("source", "question", "answer", "rating")
+        return pa.table({name: pa.array(col, type_) for name, col, type_ in zip(names, columns, types, strict=True)})
+
+
+def load_puzzles(
+    task: str,
+    split: str,
+    *,
+    data_dir: str | Path | None = None,
+    data_files: Paths | Mapping[str, Paths] | None = None,
+    dataset: "str | Path | datasets.Dataset | datasets.DatasetDict | None" = None,
+    subset: int | None = None,
+    seed: int = 0,
+    on_bad_row: str = "error",
+    validate: str = "sample",
+    grid_shape: tuple[int, int] | None = None,
+    alphabet: str | None = None,
+    expected_fingerprint: str | None = None,
+) -> PuzzleSet:
+    """Reads and checks the puzzles of a split; without data_dir, data_files and dataset, the shipped sample's.
+
+    Args:
+        task: "sudoku", "maze" or "grid" (puzzles of your own; needs grid_shape and alphabet).
+        split: "train", "validation" or "test".
+        data_dir: folder whose file names say the split; data_files: csv or parquet files, {split: files} or files;
+            dataset: "hub" (the pinned source), a Hub id, a local data set folder, or a Dataset in memory.
+            Columns: question, answer (or input, label), and if there are any, source and rating.
+        subset: keep this many puzzles, those with the smallest splitmix64 hashes of (seed, row number).
+        on_bad_row: "error" raises DataError naming the first bad rows; "skip" leaves them out, see `bad_rows`.
+        validate: "sample" searches the paths of a seeded sample of the mazes, "all" of all. The rest is always checked.
+        grid_shape: default from the length of the grids (Sudoku, and square mazes).
+        expected_fingerprint: raise DataError unless the puzzles have this fingerprint.
+    """
+    for name, value, allowed in (
+        ("task", task, ("sudoku", "maze", "grid")),
+        ("split", split, SPLITS),
+        ("on_bad_row", on_bad_row, ("error", "skip")),
+        ("validate", validate, ("sample", "all")),
+    ):
+        if value not in allowed:
+            raise DataError(f"{name}={value!r} is unknown; allowed: {', '.join(allowed)}")
+    rows = open_source(task, data_dir, data_files, dataset).read(split)
+    if rows.table.num_rows == 0:
+        raise DataError(f"{rows.origin}: the data set is empty: it has no rows")
+    processor = GridProcessor(task, grid_shape=grid_shape or _shape_of(task, rows), alphabet=alphabet)
+    everything, reasons = _read_puzzles(task, processor, rows, seed, validate)
+    kept = _without_bad_rows(rows, reasons, on_bad_row)
+    if subset is not None:
+        kept = _subset(rows, kept, subset, seed)
+    bad_rows = tuple(BadRow(*rows.place(number), reasons[number]) for number in sorted(reasons))
+    puzzles = PuzzleSet(task, *everything, processor, rows.origin, bad_rows).select(kept)
+    if expected_fingerprint is not None and puzzles.fingerprint != expected_fingerprint:
+        raise DataError(
+            f"{rows.origin}: the puzzles have fingerprint {puzzles.fingerprint}, expected {expected_fingerprint}"
+        )
+    return puzzles
+
+
+def _shape_of(task: str, rows: Rows) -> tuple[int, int] | None:
+    """The shape that most of the first rows have; None leaves it to the processor."""
+    if task == "grid":
+        return None
+    texts = [text for text in rows.table["question"][:1000].to_pylist() if text is not None]
+    lengths = [len(clean_text(text, task)) for text in texts]
+    most_common = max(set(lengths), key=lengths.count, default=0)
+    if task == "sudoku":
+        return (sudoku_side(most_common),) * 2
+    lines = texts[0].strip("\r\n").splitlines() if texts else []
+    if len(lines) > 1:
+        return len(lines), len(lines[0])
+    side = round(most_common**0.5)
+    return (side, side) if side * side == most_common and side > 0 else None
+
+
+def _read_puzzles(
+    task: str, processor: GridProcessor, rows: Rows, seed: int, validate: str
+) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], dict[int, str]]:
+    """(inputs, labels, sources, ratings) of all rows, bad ones included, and the reason of each bad row."""
+    inputs, labels = [], []
+    reasons: dict[int, str] = {}
+    start = 0
+    for batch in rows.table.select(["question", "answer"]).to_batches(max_chunksize=CHUNK_ROWS):
+        inputs_NL, wrong_question = tokenise(processor, batch["question"].to_pylist())
+        labels_NL, wrong_answer = tokenise(processor, batch["answer"].to_pylist())
+        found = {row: f"the answer: {reason}" for row, reason in wrong_answer.items()}
+        found |= {row: f"the question: {reason}" for row, reason in wrong_question.items()}
+        found = check_tokens(processor, inputs_NL, labels_NL) | found
+        reasons |= {start + row: reason for row, reason in found.items()}
+        inputs.append(inputs_NL)
+        labels.append(labels_NL)
+        start += len(inputs_NL)
+    all_inputs, all_labels = np.concatenate(inputs), np.concatenate(labels)
+    if task == "maze":
+        reasons |= _bad_paths(processor, all_inputs, all_labels, reasons, seed, validate)
+    sources = np.array(rows.table["source"].to_pylist(), dtype=str)
+    return (all_inputs, all_labels, sources, rows.table["rating"].to_numpy()), reasons
+
+
+def _bad_paths(
+    processor: GridProcessor,
+    inputs_NL: np.ndarray,
+    labels_NL: np.ndarray,
+    reasons: dict[int, str],
+    seed: int,
+    validate: str,
+) -> dict[int, str]:
+    """Checks the paths of the mazes that are well-formed: of all, or of a seeded sample."""
+    rows = np.array([row for row in range(len(inputs_NL)) if row not in reasons], dtype=np.int64)
+    if validate == "sample":
+        rows = subset_rows(rows, PATHS_CHECKED, seed)
+    found: dict[int, str] = {}
+    for start in range(0, len(rows), 1000):  # bounds the memory of the search
+        part = rows[start : start + 1000]
+        wrong = check_paths(processor, inputs_NL[part], labels_NL[part])
+        found |= {int(part[row]): reason for row, reason in wrong.items()}
+    return found
+
+
+def _without_bad_rows(rows: Rows, reasons: dict[int, str], on_bad_row: str) -> np.ndarray:
+    """The row numbers that are good. Raises DataError if there are bad ones (on_bad_row="error") or only bad ones."""
+    kept = np.setdiff1d(np.arange(rows.table.num_rows), np.array(sorted(reasons), dtype=np.int64))
+    if reasons and (on_bad_row == "error" or len(kept) == 0):
+        bad_rows = [BadRow(*rows.place(number), reasons[number]) for number in sorted(reasons)]
+        hint = "; on_bad_row='skip' leaves them out" if len(kept) else ""
+        raise DataError(f"{len(bad_rows)} of {rows.table.num_rows} rows are bad{hint}:\n{list_bad_rows(bad_rows)}")
+    return kept
+
+
+def _subset(rows: Rows, kept: np.ndarray, subset: int, seed: int) -> np.ndarray:
+    if not 1 <= subset <= len(kept):
+        raise DataError(f"subset={subset} is not between 1 and the {len(kept)} puzzles of {rows.origin}")
+    return subset_rows(kept, subset, seed)

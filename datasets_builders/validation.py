@@ -1,0 +1,231 @@
+"""Checks of puzzles: size, alphabet, answer against question, Sudoku rules, mazes' shortest paths, clues in conflict.
+
+All rows are checked at once in numpy; only the rows found bad get a message, written in plain Python.
+
+Shapes: N puzzles, L positions, S side of a Sudoku, U = 3 * S its units (rows, columns, boxes).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from datasets_builders.mazes import GOAL, OPEN, PATH, START, are_shortest_paths, distances_to_goal
+from modeling_trm.processing_trm import PAD_TOKEN_ID, UNKNOWN, GridProcessor, clean_text
+
+MAX_LISTED = 5  # bad rows named in one message
+
+
+class DataError(ValueError):
+    """A data set that cannot be used: its message names the file and what is wrong."""
+
+
+class PuzzleError(DataError):
+    """A puzzle that is wrong: its message is the reason."""
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that was refused: its file, its number (from 1, a header line not counted) and why."""
+
+    file: str
+    row: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}, row {self.row}: {self.reason}"
+
+
+def list_bad_rows(bad_rows: Sequence[BadRow]) -> str:
+    """The first few bad rows, one a line."""
+    lines = [str(row) for row in bad_rows[:MAX_LISTED]]
+    more = len(bad_rows) - len(lines)
+    return "\n".join(lines + ([f"... and {more} more"] if more else []))
+
+
+def tokenise(processor: GridProcessor, texts: Sequence[str | None]) -> tuple[np.ndarray, dict[int, str]]:
+    """uint8 [N, L] token ids, and the reason of each text that is no grid (its tokens are padding)."""
+    reasons: dict[int, str] = {}
+    cells = []
+    for number, text in enumerate(texts):
+        # The fast path must not look at single characters: millions of rows go through here.
+        if text is not None and len(text) != processor.seq_len:
+            text = clean_text(text, processor.task)
+        if text is None or len(text) != processor.seq_len or not text.isascii():
+            reasons[number] = _why_no_grid(processor, text)
+            text = "\0" * processor.seq_len
+        cells.append(text)
+    codes = np.frombuffer("".join(cells).encode("ascii"), dtype=np.uint8).reshape(-1, processor.seq_len)
+    ids_NL = processor.token_table()[codes]
+    for number in np.flatnonzero((ids_NL == UNKNOWN).any(axis=1)).tolist():
+        position = int(np.argmax(ids_NL[number] == UNKNOWN))
+        reasons.setdefault(number, processor.unknown_character(position, cells[number][position]))
+        ids_NL[number] = PAD_TOKEN_ID
+    return ids_NL, reasons
+
+
+def _why_no_grid(processor: GridProcessor, text: str | None) -> str:
+    if text is None:
+        return "is missing"
+    if len(text) != processor.seq_len:
+        height, width = processor.grid_shape
+        return f"has {len(text)} cells, expected {processor.seq_len} ({height} x {width})"
+    position = next(i for i, character in enumerate(text) if not character.isascii())
+    return processor.unknown_character(position, text[position])
+
+
+def check_tokens(processor: GridProcessor, inputs_NL: np.ndarray, labels_NL: np.ndarray) -> dict[int, str]:
+    """The reason of every puzzle whose answer cannot be right, except for the length of mazes' paths."""
+    if processor.task == "sudoku":
+        return _first_reasons(
+            _differs_from_clues(processor, inputs_NL, labels_NL), _breaks_sudoku_rules(processor, labels_NL)
+        )
+    if processor.task == "maze":
+        return _first_reasons(_odd_mazes(inputs_NL), _differs_from_maze(processor, inputs_NL, labels_NL))
+    return {}
+
+
+def _first_reasons(*checks: dict[int, str]) -> dict[int, str]:
+    merged: dict[int, str] = {}
+    for reasons in reversed(checks):
+        merged.update(reasons)
+    return merged
+
+
+def _where(processor: GridProcessor, position: int) -> str:
+    row, column = divmod(position, processor.grid_shape[1])
+    return f"row {row + 1}, column {column + 1}"
+
+
+def _first_positions(wrong_NL: np.ndarray) -> list[tuple[int, int]]:
+    rows = np.flatnonzero(wrong_NL.any(axis=1))
+    return [(int(row), int(np.argmax(wrong_NL[row]))) for row in rows]
+
+
+def _differs_from_clues(processor: GridProcessor, inputs_NL: np.ndarray, labels_NL: np.ndarray) -> dict[int, str]:
+    blank = processor.blank_token_id
+    reasons = {
+        row: f"the answer is blank at {_where(processor, at)}" for row, at in _first_positions(labels_NL == blank)
+    }
+    for row, at in _first_positions((inputs_NL != blank) & (inputs_NL != labels_NL)):
+        given, answered = (processor.characters[ids[row, at] - 1] for ids in (inputs_NL, labels_NL))
+        reason = f"the answer has {answered!r} where the question has {given!r}, at {_where(processor, at)}"
+        reasons.setdefault(row, reason)
+    return reasons
+
+
+def sudoku_units(side: int) -> list[tuple[str, np.ndarray]]:
+    """The 3 * S units of a Sudoku: (name, positions [S])."""
+    cells = np.arange(side * side).reshape(side, side)
+    box = math.isqrt(side)
+    boxes = cells.reshape(box, box, box, box).swapaxes(1, 2).reshape(side, side)
+    kinds = (("row", cells), ("column", cells.T), ("box", boxes))
+    return [(f"{kind} {i + 1}", unit) for kind, units in kinds for i, unit in enumerate(units)]
+
+
+def _breaks_sudoku_rules(processor: GridProcessor, labels_NL: np.ndarray) -> dict[int, str]:
+    reasons: dict[int, str] = {}
+    side = processor.grid_shape[0]
+    bits_NL = np.left_shift(np.int32(1), labels_NL.astype(np.int32))
+    complete = np.bitwise_or.reduce(np.left_shift(np.int32(1), np.arange(2, side + 2, dtype=np.int32)))
+    for name, positions in sudoku_units(side):
+        for row in np.flatnonzero(np.bitwise_or.reduce(bits_NL[:, positions], axis=1) != complete).tolist():
+            reasons.setdefault(row, f"the answer breaks the rules: {name} does not have every digit once")
+    return reasons
+
+
+def _odd_mazes(inputs_NL: np.ndarray) -> dict[int, str]:
+    reasons: dict[int, str] = {}
+    for token, name, allowed in ((START, "S", 1), (GOAL, "G", 1), (PATH, "o", 0)):
+        counts_N = (inputs_NL == token).sum(axis=1)
+        for row in np.flatnonzero(counts_N != allowed).tolist():
+            reasons.setdefault(row, f"the question has {counts_N[row]} cells {name!r}, expected {allowed}")
+    return reasons
+
+
+def _differs_from_maze(processor: GridProcessor, inputs_NL: np.ndarray, labels_NL: np.ndarray) -> dict[int, str]:
+    marked = (inputs_NL == OPEN) & (labels_NL == PATH)
+    return {
+        row: f"the answer is not the maze of the question at {_where(processor, at)}"
+        for row, at in _first_positions(~marked & (inputs_NL != labels_NL))
+    }
+
+
+def check_paths(processor: GridProcessor, inputs_NL: np.ndarray, labels_NL: np.ndarray) -> dict[int, str]:
+    """The reason of every maze whose answer is no shortest path from S to G."""
+    height, width = processor.grid_shape
+    mazes = inputs_NL.reshape(-1, height, width)
+    wrong = np.flatnonzero(~are_shortest_paths(mazes, labels_NL.reshape(-1, height, width)))
+    reasons = {}
+    for row in wrong.tolist():
+        distance = int(distances_to_goal(mazes[row : row + 1])[mazes[row : row + 1] == START].max())
+        marked = int((labels_NL[row] == PATH).sum())
+        if distance < 0:
+            reasons[row] = "no path leads from S to G"
+        else:
+            reasons[row] = f"the {marked} path cells of the answer are no shortest path (those have {distance - 1})"
+    return reasons
+
+
+def _check_one(processor: GridProcessor, question: str, answer: str) -> None:
+    inputs_1L, wrong_question = tokenise(processor, [question])
+    labels_1L, wrong_answer = tokenise(processor, [answer])
+    for name, reasons in (("question", wrong_question), ("answer", wrong_answer)):
+        if reasons:
+            raise PuzzleError(f"the {name}: {reasons[0]}")
+    reasons = check_tokens(processor, inputs_1L, labels_1L)
+    if not reasons and processor.task == "maze":
+        reasons = check_paths(processor, inputs_1L, labels_1L)
+    if reasons:
+        raise PuzzleError(reasons[0])
+
+
+def sudoku_side(num_cells: int) -> int:
+    """The side of a Sudoku with that many cells; 9 where there is none, so that the message says what is expected."""
+    side = math.isqrt(num_cells)
+    return side if side * side == num_cells and side in (4, 9, 16, 25) else 9
+
+
+def check_sudoku(question: str, answer: str) -> None:
+    """Raises PuzzleError with the reason unless the answer keeps the clues and obeys the rules (4x4, 9x9, ...)."""
+    side = sudoku_side(len(clean_text(question, "sudoku")))
+    _check_one(GridProcessor("sudoku", grid_shape=(side, side)), question, answer)
+
+
+def _maze_processor(question: str) -> GridProcessor:
+    """The shape of a maze: its lines, or a square where it comes as one line."""
+    lines = question.strip("\r\n").splitlines()
+    side = math.isqrt(len(question))
+    shape = (len(lines), len(lines[0])) if len(lines) > 1 else (max(side, 1), max(side, 1))
+    return GridProcessor("maze", grid_shape=shape)
+
+
+def check_maze(question: str, answer: str) -> None:
+    """Raises PuzzleError with the reason unless the answer is a shortest path through the maze of the question."""
+    _check_one(_maze_processor(question), question, answer)
+
+
+def maze_path_is_valid_and_shortest(question: str, answer: str) -> bool:
+    """Whether the answer is *a* shortest path: there are very many, and "exact" accepts only one of them."""
+    try:
+        check_maze(question, answer)
+    except PuzzleError:
+        return False
+    return True
+
+
+def check_clues(question: str) -> None:
+    """Raises PuzzleError naming the cells if two clues of a Sudoku in one row, column or box are the same."""
+    side = sudoku_side(len(clean_text(question, "sudoku")))
+    processor = GridProcessor("sudoku", grid_shape=(side, side))
+    ids_1L, reasons = tokenise(processor, [question])
+    if reasons:
+        raise PuzzleError(f"the puzzle {reasons[0]}" if reasons[0].startswith("has") else reasons[0])
+    for name, positions in sudoku_units(side):
+        clues = ids_1L[0, positions]
+        for token in range(2, processor.vocab_size):  # after padding and blank
+            at = positions[clues == token]
+            if len(at) > 1:
+                digit, cells = processor.characters[token - 1], " and ".join(_where(processor, int(i)) for i in at)
+                raise PuzzleError(f"the clues contradict: {digit!r} is given twice in {name}, at {cells}")

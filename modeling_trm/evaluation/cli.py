@@ -1,0 +1,23 @@
+"""Small helpers of the command-line scripts."""
+
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+USER_ERROR = 2  # argparse's own exit code for wrong arguments
+
+
+@contextmanager
+def user_errors(*kinds: type[Exception]) -> Iterator[None]:
+    """Turn these exceptions into "error: ..." on stderr and exit code 2; any other one keeps its traceback."""
+    try:
+        yield
+    except kinds as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(USER_ERROR) from error
+
+
+def command_line(script: str, arguments: Sequence[str]) -> str:
+    """The command to type for the same run, with quotes where the shell needs them."""
+    return shlex.join(["python", f"scripts/{script}", *arguments])

@@ -1,0 +1,117 @@
+"""Grids, answers and metrics for people: coloured by rich on a terminal, plain text in a file or a pipe."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..processing_trm import GridProcessor
+from .solving import Frame, Solution
+
+CHANGED = "bold black on green"
+GIVEN = "bold"
+MAZE_STYLES = {"#": "dim", "S": "bold yellow", "G": "bold yellow", "o": "bold cyan"}
+
+
+def grid_text(processor: GridProcessor, grid: str, given: str = "", changed: Iterable[int] = ()) -> Text:
+    """The rendered grid; on a terminal clues (`given`) are bold, `changed` cells green, parts of a maze distinct."""
+    text = Text(processor.render(grid), no_wrap=True, overflow="ignore")
+    marked = set(changed)
+    for cell, offset in enumerate(_cell_offsets(processor, text.plain)):
+        if cell in marked:
+            style = CHANGED
+        elif processor.task == "maze":
+            style = MAZE_STYLES.get(grid[cell], "")
+        else:
+            style = GIVEN if given and given[cell] == grid[cell] else ""
+        if style:
+            text.stylize(style, offset, offset + 1)
+    return text
+
+
+def print_solution(
+    console: Console, processor: GridProcessor, name: str, solution: Solution, verdict: str | None
+) -> None:
+    """The puzzle, the trace where there is one, the answer and the verdict.
+
+    Args:
+        verdict: None for an answer that obeys the rules, else what is wrong with it; "" where no rules are known.
+    """
+    console.print(Text(name, style="bold underline"))
+    console.print(grid_text(processor, solution.puzzle, given=solution.puzzle))
+    for frame in solution.trace:
+        _print_frame(console, processor, solution.puzzle, frame)
+    console.print()
+    steps = f"{solution.steps} supervision step{'' if solution.steps == 1 else 's'}"
+    console.print(Text(f"answer after {steps}, halt probability {_probability(solution.halt_probability)}:"))
+    console.print(grid_text(processor, solution.answer, given=solution.puzzle))
+    if verdict is None:
+        console.print(Text("a valid solution", style="bold green"))
+    elif verdict:
+        console.print(Text(f"NOT a valid solution: {verdict}", style="bold red"), soft_wrap=True)
+    console.print()
+
+
+def print_metrics(console: Console, metrics: dict[str, Any]) -> None:
+    """A small table of the exact accuracies with their 95 % intervals, then the other figures on lines."""
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    table.add_column("puzzles")
+    table.add_column("count", justify="right")
+    table.add_column("solved", justify="right")
+    table.add_column("95 % interval", justify="right")
+    rows = [(f"source {source}", group) for source, group in metrics["by_source"].items()]
+    rows += [(f"rating {group['min']} to {group['max']}", group) for group in metrics["by_rating"]]
+    total = {
+        "count": metrics["count"],
+        "exact_accuracy": metrics["exact_accuracy"],
+        "ci95": metrics["exact_accuracy_ci95"],
+    }
+    for name, group in [*rows, ("all", total)]:
+        low, high = group["ci95"]
+        style = "bold" if name == "all" else None
+        table.add_row(
+            Text(name), f"{group['count']:,}", f"{group['exact_accuracy']:.1%}", f"{low:.1%} to {high:.1%}", style=style
+        )
+    console.print(table)
+    for line in _metric_lines(metrics):
+        console.print(Text(line))
+
+
+def _metric_lines(metrics: dict[str, Any]) -> Iterable[str]:
+    halt = metrics["halt"]
+    if "valid_and_shortest" in metrics:
+        low, high = metrics["valid_and_shortest_ci95"]
+        yield f"valid and shortest: {metrics['valid_and_shortest']:.1%} ({low:.1%} to {high:.1%})"
+    if metrics["cell_accuracy"] is not None:
+        yield f"cells right: {metrics['cell_accuracy']:.1%}"
+    yield (
+        f"stopping at the first positive halt logit: {halt['exact_accuracy']:.1%} solved, "
+        f"{metrics['mean_halting_step']:.2f} of {metrics['steps']} steps on average"
+    )
+    yield f"{metrics['seconds']:.1f} s, {metrics['puzzles_per_second']:,.0f} puzzles per second"
+    if metrics["non_finite"]:
+        yield f"WARNING: NaN or infinite halt logits on {metrics['non_finite']} puzzles: the model has diverged"
+
+
+def _print_frame(console: Console, processor: GridProcessor, puzzle: str, frame: Frame) -> None:
+    count = len(frame.changed)
+    cells = "no cell changed" if count == 0 else f"{count} cell{'' if count == 1 else 's'} changed"
+    console.print()
+    console.print(
+        Text(f"step {frame.step}: {cells}, halt probability {_probability(frame.halt_probability)}", style="cyan")
+    )
+    if count:
+        console.print(grid_text(processor, frame.answer, given=puzzle, changed=frame.changed))
+
+
+def _probability(value: float | None) -> str:
+    return "undefined (NaN)" if value is None else f"{value:.3f}"
+
+
+def _cell_offsets(processor: GridProcessor, rendered: str) -> list[int]:
+    """Where each cell stands in the rendered text; a rendered Sudoku has spaces and box lines between its cells."""
+    between = " |-+\n" if processor.task == "sudoku" else "\n"
+    return [offset for offset, character in enumerate(rendered) if character not in between]

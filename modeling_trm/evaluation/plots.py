@@ -1,0 +1,208 @@
+"""Three small plots of a run: learning curve, exact accuracy against supervision step, halting histogram.
+
+Figures are built without pyplot: no display, no global state, safe in a training process.
+"""
+
+import io
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from .files import write_bytes
+from .intervals import wilson_interval
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart; black is kept for the total.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+TOTAL_COLOUR = "#222222"
+GREY = "#8c8c8c"
+MAX_SOURCES = len(COLOURS)
+DOTS_PER_INCH = 150
+PERCENT = FuncFormatter(lambda share, _position: f"{100 * share:g}%")
+
+
+def learning_curve(log_path: str | Path, output: str | Path) -> Path:
+    """Loss, and exact accuracy on the training slots and on the evaluations, against step and minutes.
+
+    Args:
+        log_path: the run's log.jsonl: records of training steps (step, loss, exact_accuracy, seconds since the start)
+            and of evaluations ({"step", "eval": metrics of `evaluate_puzzles`}).
+        output: PNG file to write.
+
+    Raises:
+        ValueError: when the log holds no training step.
+    """
+    with open(log_path, encoding="utf-8") as lines:
+        records = [json.loads(line) for line in lines if line.strip()]
+    training = [record for record in records if "loss" in record]
+    evaluations = [record for record in records if "eval" in record]
+    if not training:
+        raise ValueError(f"{log_path} holds no training step: there is no learning curve to draw")
+    steps = np.array([record["step"] for record in training])
+    minutes = np.array([record["seconds"] for record in training]) / 60
+
+    figure = _figure(width=9.0)
+    loss_axes, accuracy_axes = figure.subplots(1, 2)
+    _trend(loss_axes, steps, [record["loss"] for record in training], "loss", COLOURS[0])
+    loss_axes.set(title="Training loss", ylabel="loss of a supervision step")
+    _trend(accuracy_axes, steps, [record["exact_accuracy"] for record in training], "training slots", COLOURS[0])
+    if evaluations:
+        _evaluation_points(accuracy_axes, evaluations)
+    accuracy_axes.set(title="Exact accuracy", ylabel="puzzles solved")
+    _percent_axis(accuracy_axes)
+    for axes in (loss_axes, accuracy_axes):
+        axes.set_xlabel("training step")
+        axes.set_xlim(0, steps[-1])
+        _minutes_axis(axes, steps, minutes)
+    figure.legend(*accuracy_axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    return _save(figure, output)
+
+
+def accuracy_by_step(metrics: dict[str, Any], output: str | Path, title: str | None = None) -> Path:
+    """Exact accuracy against supervision step: the whole set with its 95 % interval, and the largest sources.
+
+    Raises:
+        ValueError: when the metrics were taken with early exit, which leaves no curve.
+    """
+    if "by_step" not in metrics:
+        raise ValueError("these metrics have no 'by_step': evaluate with halt=False to record every step")
+    steps = np.arange(1, len(metrics["by_step"]) + 1)
+    figure = _figure(width=6.6)
+    axes = figure.subplots()
+    by_source = metrics["by_source"]
+    if len(by_source) > 1:
+        largest = sorted(by_source, key=lambda source: -by_source[source]["count"])[:MAX_SOURCES]
+        for colour, source in zip(COLOURS, sorted(largest), strict=False):
+            group = by_source[source]
+            axes.plot(steps, group["by_step"], color=colour, linewidth=1.4, label=f"{source} ({group['count']:,})")
+    _with_band(axes, steps, metrics["by_step"], metrics["count"])
+    axes.set(
+        title=title or f"{metrics['task'].capitalize()}: accuracy against thinking time",
+        xlabel="supervision step",
+        ylabel="puzzles solved",
+        xlim=(1, max(2, len(steps))),
+    )
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _percent_axis(axes)
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), title="source (puzzles)", alignment="left")
+    return _save(figure, output)
+
+
+def halting_histogram(metrics: dict[str, Any], output: str | Path, title: str | None = None) -> Path:
+    """Share of the puzzles that first ask to halt at each supervision step; a grey bar for those that never do."""
+    counts = np.array(metrics["halting_histogram"])
+    total = metrics["count"]
+    steps = np.arange(1, len(counts) + 1)
+    never = len(counts) + 1.5
+    mean = metrics["mean_halting_step"]
+    figure = _figure(width=5.6)
+    axes = figure.subplots()
+    axes.bar(steps, counts / total, color=COLOURS[0], width=0.8)
+    axes.bar([never], [metrics["never_halted"] / total], color=GREY, width=0.8)
+    axes.axvline(mean, color=COLOURS[1], linewidth=1.4, linestyle="--", label=f"mean {mean:.1f} of {len(counts)} steps")
+    shown = steps if len(steps) <= 16 else steps[:: -(-len(steps) // 8)]
+    axes.set_xticks([*shown, never], [*map(str, shown), "never"])
+    axes.set(
+        title=title or f"{metrics['task'].capitalize()}: when the model wants to halt",
+        xlabel="supervision step with the first positive halt logit",
+        ylabel=f"share of {total:,} puzzles",
+    )
+    axes.margins(x=0.02, y=0.18)
+    axes.yaxis.set_major_formatter(PERCENT)
+    axes.legend(loc="upper right")
+    return _save(figure, output)
+
+
+def write_plots(
+    folder: str | Path, evaluations: dict[str, dict[str, Any]], log_path: str | Path | None = None
+) -> list[Path]:
+    """Every plot that these results allow, as PNG files in the folder, named after the evaluation.
+
+    Args:
+        evaluations: {name: metrics}; the accuracy curve is left out for metrics taken with early exit.
+        log_path: log.jsonl of the training run, if there was one.
+    """
+    folder = Path(folder)
+    written = [] if log_path is None else [learning_curve(log_path, folder / "learning_curve.png")]
+    for name, metrics in evaluations.items():
+        if "by_step" in metrics:
+            written.append(accuracy_by_step(metrics, folder / f"{name}_accuracy_by_step.png"))
+        written.append(halting_histogram(metrics, folder / f"{name}_halting.png"))
+    return written
+
+
+def _figure(width: float) -> Figure:
+    return Figure(figsize=(width, 3.4), dpi=DOTS_PER_INCH, layout="constrained")
+
+
+def _save(figure: Figure, output: str | Path) -> Path:
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color="#e3e3e3", linewidth=0.7)
+        axes.set_axisbelow(True)
+        axes.title.set_fontsize(11)
+        legend = axes.get_legend()
+        if legend is not None:
+            legend.set_frame_on(False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return write_bytes(output, buffer.getvalue())
+
+
+def _trend(axes: Axes, steps: np.ndarray, values: Iterable[float], label: str, colour: str) -> None:
+    """The raw values pale, their centred running mean (over a twentieth of the run) strong."""
+    values = np.array(list(values), dtype=np.float64)
+    axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
+    reach = len(values) // 40
+    sums = np.cumsum(np.concatenate([[0.0], values]))
+    starts = np.maximum(0, np.arange(len(values)) - reach)
+    ends = np.minimum(len(values), np.arange(len(values)) + reach + 1)
+    axes.plot(steps, (sums[ends] - sums[starts]) / (ends - starts), color=colour, linewidth=1.8, label=label)
+
+
+def _evaluation_points(axes: Axes, evaluations: list[dict[str, Any]]) -> None:
+    steps = [record["step"] for record in evaluations]
+    metrics = [record["eval"] for record in evaluations]
+    shares = np.array([metric["exact_accuracy"] for metric in metrics])
+    intervals = np.array([metric["exact_accuracy_ci95"] for metric in metrics])
+    spread = np.abs(intervals - shares[:, None]).T
+    axes.errorbar(
+        steps, shares, yerr=spread, color=COLOURS[1], marker="o", markersize=3.5, linewidth=1.4, elinewidth=0.8,
+        capsize=2, clip_on=False, label="evaluation (95 % interval)",
+    )  # fmt: skip
+
+
+def _with_band(axes: Axes, steps: np.ndarray, shares: list[float], count: int) -> None:
+    intervals = np.array([wilson_interval(round(share * count), count) for share in shares])
+    axes.fill_between(steps, intervals[:, 0], intervals[:, 1], color=TOTAL_COLOUR, alpha=0.12, linewidth=0)
+    axes.plot(steps, shares, color=TOTAL_COLOUR, linewidth=2.2, label=f"all ({count:,})")
+
+
+def _percent_axis(axes: Axes) -> None:
+    """From 0 to a little above the data, 100 % at most: low curves stay readable and none looks higher than it is."""
+    axes.set_ylim(0, min(1.02, max(0.05, 1.1 * axes.dataLim.y1)))
+    axes.yaxis.set_major_formatter(PERCENT)
+
+
+def _minutes_axis(axes: Axes, steps: np.ndarray, minutes: np.ndarray) -> None:
+    """A second scale on top: minutes of training at those steps (both grow, so interpolation maps between them)."""
+    if len(steps) < 2 or minutes[-1] <= 0:
+        return
+    known_steps, known_minutes = np.concatenate([[0], steps]), np.concatenate([[0.0], minutes])
+
+    def to_minutes(step: np.ndarray) -> np.ndarray:
+        return np.interp(step, known_steps, known_minutes)
+
+    def to_steps(minute: np.ndarray) -> np.ndarray:
+        return np.interp(minute, known_minutes, known_steps)
+
+    top = axes.secondary_xaxis("top", functions=(to_minutes, to_steps))
+    # Only ticks inside the run: interpolation would pile every later one up at its end.
+    top.set_ticks([tick for tick in MaxNLocator(6).tick_values(0, minutes[-1]) if tick <= minutes[-1]])
+    top.set_xlabel("minutes", fontsize=9)
+    top.tick_params(labelsize=8)

@@ -1,0 +1,283 @@
+"""Evaluate a model on a set of puzzles: one pass of supervision steps, every step scored.
+
+TRM (arXiv 2510.04871, section 4): the answer is refined over supervision steps, and a halting head says when to stop.
+A pass that never stops early and scores the answer after each step yields the accuracy after any number of steps, the
+halting histogram and the accuracy of per-puzzle halting all at once.
+
+Metrics (JSON-ready; shares in [0, 1], intervals are Wilson's at 95 %):
+
+    count, task, fingerprint         puzzles scored, their task and the hash of their rows
+    exact_accuracy, exact_accuracy_ci95       every cell right after the last step
+    cell_accuracy                    cells right among the blank ones (all scored cells where the task has no blank)
+    valid_and_shortest, .._ci95      only with `score_valid`: the answer obeys the rules, whatever the label says
+    by_step                          exact accuracy after step 1..steps            (absent with halt=True)
+    halting_histogram                puzzles whose first positive halt logit comes at step 1..steps
+    never_halted, mean_halting_step  puzzles without any; mean step, counting those as `steps`
+    halt                             {count, exact_accuracy, ci95, halted, exact_when_halted}: stop at the first halt
+    by_source                        {source: {count, exact_accuracy, ci95, by_step, valid_and_shortest}}
+    by_rating                        [{min, max, count, exact_accuracy, ci95}]: at most five groups of rising difficulty
+    steps, early_exit                supervision steps a puzzle could take; whether puzzles really stopped early
+    non_finite                       puzzles with a NaN or infinite halt logit (a diverged model)
+    seconds, puzzles_per_second      wall-clock time of the pass
+
+Shapes: N puzzles, B batch, L positions, S supervision steps.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, Self, TypeVar
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from ..modeling_trm import TRMForGridReasoning
+from ..processing_trm import GridProcessor
+from ..reasoning_trm import answers_from_logits
+from .records import EvaluationRecords, summarise
+
+PAD_TOKEN_ID = 0  # of every task's alphabet: a label of padding is not scored
+
+ScoreValid = Callable[[Any, Any], bool]
+
+
+class Puzzles(Protocol):
+    """The part of `datasets_builders.features.PuzzleSet` that an evaluation reads; ids are uint8 [N, L]."""
+
+    @property
+    def task(self) -> str: ...
+    @property
+    def inputs(self) -> np.ndarray: ...
+    @property
+    def labels(self) -> np.ndarray: ...
+    @property
+    def sources(self) -> np.ndarray: ...
+    @property
+    def ratings(self) -> np.ndarray: ...
+    @property
+    def processor(self) -> GridProcessor: ...
+    @property
+    def fingerprint(self) -> str: ...
+    def __len__(self) -> int: ...
+    def select(self, indices: np.ndarray) -> Self: ...
+
+
+P = TypeVar("P", bound=Puzzles)
+
+
+def evaluate_puzzles(
+    model: TRMForGridReasoning,
+    puzzles: Puzzles,
+    *,
+    max_steps: int | None = None,
+    halt: bool = False,
+    batch_size: int = 64,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+    score_valid: ScoreValid | None = None,
+) -> dict[str, Any]:
+    """Score the model on the puzzles. See the module's docstring for the metrics.
+
+    Args:
+        max_steps: supervision steps of a puzzle; the config's `halt_max_steps` when None.
+        halt: really stop a puzzle at its first positive halt logit and compact the batch (`model.solve`). Cheaper, but
+            without `by_step`, and `exact_accuracy` is then that of the answers given at the stop.
+        batch_size: does not change the metrics beyond float error.
+        device: where to run; the model is moved there. Its own device when None. Run under autocast to use bf16.
+        score_valid: `(question, answer) -> bool` on decoded grids, for tasks with many right answers (mazes).
+
+    Raises:
+        ValueError: for an empty set, sizes below 1, or a model of another size or vocabulary than the puzzles.
+    """
+    started = time.perf_counter()
+    records = record_puzzles(
+        model,
+        puzzles,
+        max_steps=max_steps,
+        halt=halt,
+        batch_size=batch_size,
+        device=device,
+        progress=progress,
+        score_valid=score_valid,
+    )
+    seconds = time.perf_counter() - started
+    metrics = summarise(records)
+    metrics |= {
+        "task": puzzles.task,
+        "fingerprint": puzzles.fingerprint,
+        "early_exit": halt,
+        "seconds": seconds,
+        "puzzles_per_second": len(records) / seconds,
+    }
+    return metrics
+
+
+def record_puzzles(
+    model: TRMForGridReasoning,
+    puzzles: Puzzles,
+    *,
+    max_steps: int | None = None,
+    halt: bool = False,
+    batch_size: int = 64,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+    score_valid: ScoreValid | None = None,
+) -> EvaluationRecords:
+    """As `evaluate_puzzles`, but return the records: merge the shards of several processes, then `summarise`."""
+    check_model_fits(model, puzzles)
+    steps = model.config.halt_max_steps if max_steps is None else max_steps
+    if steps < 1:
+        raise ValueError(f"max_steps must be at least 1, got {steps}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    if device is not None:
+        torch.nn.Module.to(model, device)
+    run_batch = _run_with_early_exit if halt else _run_every_step
+    was_training = model.training
+    model.eval()
+    parts: list[EvaluationRecords] = []
+    right = 0
+    try:
+        with tqdm(total=len(puzzles), desc="evaluating", unit="puzzle", disable=not progress) as bar:
+            for rows in _batches(len(puzzles), batch_size):
+                parts.append(_record_batch(model, puzzles.select(rows), steps, run_batch, score_valid))
+                right += int(parts[-1].exact[:, -1].sum())
+                bar.set_postfix(exact=f"{right / (bar.n + len(rows)):.1%}", refresh=False)
+                bar.update(len(rows))
+    finally:
+        model.train(was_training)
+    return EvaluationRecords.concatenate(parts)
+
+
+def check_model_fits(model: TRMForGridReasoning, puzzles: Puzzles) -> None:
+    """Raise a ValueError that names both sides when the puzzles cannot be fed to this model, or are none at all."""
+    if len(puzzles) == 0:
+        raise ValueError(f"the evaluation set of task {puzzles.task!r} is empty: there is no puzzle to score")
+    config, processor = model.config, puzzles.processor
+    pairs = [
+        ("vocab_size", config.vocab_size, processor.vocab_size),
+        ("seq_len", config.seq_len, processor.seq_len),
+    ]
+    for name, of_model, of_data in pairs:
+        if of_model != of_data:
+            raise ValueError(
+                f"the model does not fit the puzzles: its config has {name}={of_model}, "
+                f"but {puzzles.task!r} puzzles need {name}={of_data}; was this checkpoint trained on another task?"
+            )
+
+
+def choose_subset(puzzles: P, count: int, seed: int = 0) -> P:
+    """At most `count` puzzles, every source in its proportion, the same ones for the same seed; the order is kept."""
+    return puzzles.select(stratified_indices(puzzles.sources, count, seed))
+
+
+def stratified_indices(sources_N: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
+    """Sorted indices of `count` rows, shared out over the sources by largest remainder (all rows if there are fewer).
+
+    Raises:
+        ValueError: when `count` is below 1.
+    """
+    if count < 1:
+        raise ValueError(f"the number of puzzles to choose must be at least 1, got {count}")
+    total = len(sources_N)
+    if count >= total:
+        return np.arange(total)
+    names, sizes = np.unique(sources_N, return_counts=True)
+    whole, remainder = np.divmod(sizes * count, total)
+    largest_first = np.argsort(-remainder, kind="stable")
+    whole[largest_first[: count - whole.sum()]] += 1
+    # RandomState, because numpy promises never to change its stream; Generator's may change with a release.
+    random = np.random.RandomState(seed)
+    chosen = [
+        random.permutation(np.flatnonzero(sources_N == name))[:size] for name, size in zip(names, whole, strict=True)
+    ]
+    return np.sort(np.concatenate(chosen))
+
+
+def _batches(total: int, batch_size: int) -> Iterator[np.ndarray]:
+    """Batches of nearly equal size: a short last one would make a compiled stack compile once more, and waste."""
+    return iter(np.array_split(np.arange(total), -(-total // batch_size)))
+
+
+def _record_batch(
+    model: TRMForGridReasoning,
+    batch: Puzzles,
+    steps: int,
+    run_batch: Callable[..., dict[str, torch.Tensor]],
+    score_valid: ScoreValid | None,
+) -> EvaluationRecords:
+    input_ids_BL = torch.from_numpy(batch.inputs).to(model.device).long()
+    labels_BL = torch.from_numpy(batch.labels).to(model.device).long()
+    with torch.inference_mode():
+        tallies = run_batch(model, input_ids_BL, labels_BL, steps)
+        counted_BL = _blank_cells(input_ids_BL, labels_BL, batch.processor.blank_token_id)
+        answers_BL = tallies.pop("answers_BL")
+        tallies["cells_right"] = ((answers_BL == labels_BL) & counted_BL).sum(dim=1)
+        tallies["cells"] = counted_BL.sum(dim=1)
+        # The one transfer of the batch: everything above stays on the device, so that nothing waits for it.
+        on_host = {name: tally.cpu().numpy() for name, tally in tallies.items()}
+        valid_N = None if score_valid is None else _score_validity(batch, answers_BL.cpu(), score_valid)
+    return EvaluationRecords(
+        sources=batch.sources,
+        ratings=batch.ratings,
+        valid=valid_N,
+        max_steps=steps,
+        early_exit=run_batch is _run_with_early_exit,
+        **on_host,
+    )
+
+
+def _run_every_step(
+    model: TRMForGridReasoning, input_ids_BL: torch.Tensor, labels_BL: torch.Tensor, steps: int
+) -> dict[str, torch.Tensor]:
+    """All supervision steps for every puzzle, each step's answer compared with the label."""
+    state = None
+    exact, halt_logits = [], []
+    for _ in range(steps):
+        output = model(input_ids_BL, state=state)
+        state = output.state
+        answers_BL = answers_from_logits(output.logits, input_ids_BL, model.config.blank_token_id)
+        exact.append(_all_scored_right(answers_BL, labels_BL))
+        halt_logits.append(output.halt_logits)
+    halt_logits_BS = torch.stack(halt_logits, dim=1)
+    return {
+        "answers_BL": answers_BL,
+        "exact": torch.stack(exact, dim=1),
+        "first_halt": _first_true(halt_logits_BS > 0),
+        "non_finite": ~halt_logits_BS.isfinite().all(dim=1),
+    }
+
+
+def _run_with_early_exit(
+    model: TRMForGridReasoning, input_ids_BL: torch.Tensor, labels_BL: torch.Tensor, steps: int
+) -> dict[str, torch.Tensor]:
+    """Each puzzle leaves the batch at its first positive halt logit."""
+    solved = model.solve(input_ids_BL, max_steps=steps, halt=True)
+    halted_B = (solved.steps < steps) | (solved.halt_probability > 0.5)
+    return {
+        "answers_BL": solved.answers,
+        "exact": _all_scored_right(solved.answers, labels_BL)[:, None],
+        "first_halt": torch.where(halted_B, solved.steps, 0),
+        "non_finite": ~solved.halt_probability.isfinite(),
+    }
+
+
+def _all_scored_right(answers_BL: torch.Tensor, labels_BL: torch.Tensor) -> torch.Tensor:
+    return ((answers_BL == labels_BL) | (labels_BL == PAD_TOKEN_ID)).all(dim=1)
+
+
+def _blank_cells(input_ids_BL: torch.Tensor, labels_BL: torch.Tensor, blank_token_id: int | None) -> torch.Tensor:
+    scored_BL = labels_BL != PAD_TOKEN_ID
+    return scored_BL if blank_token_id is None else scored_BL & (input_ids_BL == blank_token_id)
+
+
+def _first_true(flags_BS: torch.Tensor) -> torch.Tensor:
+    """1-based column of the first True of each row, 0 where there is none."""
+    return torch.where(flags_BS.any(dim=1), flags_BS.int().argmax(dim=1) + 1, 0)
+
+
+def _score_validity(batch: Puzzles, answers_BL: torch.Tensor, score_valid: ScoreValid) -> np.ndarray:
+    decode = batch.processor.decode
+    pairs = zip(torch.from_numpy(batch.inputs).long(), answers_BL, strict=True)
+    grids = [(decode(question_L), decode(answer_L)) for question_L, answer_L in pairs]
+    return np.array([answer is not None and score_valid(question, answer) for question, answer in grids], dtype=bool)

@@ -1,0 +1,218 @@
+"""What a recipe says: YAML files read by HfArgumentParser, every field overridable on the command line.
+
+Architecture (ModelArguments) has the names of TRMConfig; what the data decides (vocab_size, seq_len) is not asked for.
+"""
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Optional
+
+import yaml
+from transformers import HfArgumentParser
+
+from ..configuration_trm import TRMConfig
+from ..losses_trm import TOKEN_LOSSES
+from .optimisers import OPTIMISERS
+from .schedule import SCHEDULES
+
+FROM_DATA = ("vocab_size", "seq_len", "num_puzzles")
+_PLAIN = {int | float: float, int | float | None: Optional[float], int | None: Optional[int]}
+
+
+def _model_fields() -> list[tuple[str, Any, Any]]:
+    """TRMConfig's own fields, each optional; HfArgumentParser knows no `int | float`."""
+    fields = []
+    for name, kind in TRMConfig.__annotations__.items():
+        if name not in FROM_DATA:
+            plain = _PLAIN.get(kind, kind)
+            fields.append((name, Optional[plain], field(default=None, metadata={"help": "see TRMConfig"})))
+    return fields
+
+
+ModelArguments = dataclasses.make_dataclass(
+    "ModelArguments",
+    [("preset", str, field(default="trm-attn", metadata={"help": "named architecture; the fields below override it"}))]
+    + _model_fields(),
+    namespace={"__doc__": "The architecture: a preset and overrides, field by field those of TRMConfig."},
+)
+
+
+def _help(text: str, default: Any = None) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass
+class DataArguments:
+    """Which puzzles are trained and evaluated on. Without data_dir, data_files and dataset: the shipped sample."""
+
+    task: Literal["sudoku", "maze", "grid"] = _help("kind of puzzle", "sudoku")
+    data_dir: Optional[str] = _help("folder with train/validation/test csv or parquet files")
+    data_files: Optional[str] = _help("JSON or YAML mapping {split: file or files}")
+    dataset: Optional[str] = _help("'hub' for the pinned benchmark, a Hub id, or a data set folder")
+    grid_shape: Optional[list[int]] = _help("rows and columns, for task grid")
+    alphabet: Optional[str] = _help("characters of a cell, for task grid")
+    subset: Optional[int] = _help("train on this many puzzles, drawn by data_seed (the literature's 1k: 1000)")
+    data_seed: int = _help("seed of the subset", 0)
+    on_bad_row: Literal["error", "skip"] = _help("refuse a data set with bad rows, or leave them out", "error")
+    augment: bool = _help("draw a symmetry of the puzzle for every row", True)
+    source_weights: Optional[str] = _help("JSON or YAML mapping {source: weight}; default: every puzzle alike")
+    reveal_start: float = _help("curriculum: share of the blanks filled in at the start, falling linearly to 0", 0.0)
+    reveal_until: float = _help("curriculum: share of the run after which nothing is filled in", 0.0)
+    validation_puzzles: Optional[int] = _help("puzzles of the validation split for the periodic evaluation", 512)
+    test_puzzles: Optional[int] = _help("puzzles of the test split for the final evaluation; default: all")
+
+
+@dataclass
+class OptimisationArguments:
+    """How the weights are trained. Defaults: the reference recipe (arXiv 2510.04871, public code config/)."""
+
+    train_steps: int = _help("optimiser steps", 65_104)
+    batch_size: int = _help("puzzles a step, over all processes", 768)
+    gradient_accumulation: int = _help("parts a batch is computed in; the result is the same, the memory smaller", 1)
+    token_loss: str = _help(f"one of {', '.join(TOKEN_LOSSES)}", "stablemax")
+    label_smoothing: float = _help("share of the target spread over the vocabulary", 0.0)
+    halt_loss_weight: float = _help("weight of the halting loss", 0.5)
+    loss_on: Literal["all", "blanks"] = _help("which cells are trained; with blanks, answers keep the given cells", "all")
+    release_when: Literal["halted", "exact"] = _help("what frees a slot before its last step", "halted")
+    halt_exploration: float = _help("probability of a random minimum of 2..halt_max_steps steps", 0.1)
+    optimiser: str = _help(f"one of {', '.join(OPTIMISERS)}", "adam_atan2")
+    learning_rate: float = _help("learning rate of everything that muon_lr and puzzle_lr do not cover", 1e-4)
+    beta1: float = _help("decay of the first moment", 0.9)
+    beta2: float = _help("decay of the second moment", 0.95)
+    weight_decay: float = _help("decoupled, times the learning rate", 1.0)
+    muon_lr: float = _help("learning rate of the stack's matrices under optimiser muon", 0.02)
+    muon_momentum: float = _help("momentum of Muon", 0.95)
+    muon_ns_steps: int = _help("Newton-Schulz iterations of Muon", 5)
+    muon_weight_decay: float = _help("weight decay of Muon", 0.0)
+    puzzle_lr: float = _help("learning rate of the puzzle table's sign-SGD", 1e-4)
+    puzzle_weight_decay: float = _help("weight decay of the puzzle table", 1.0)
+    lr_schedule: str = _help(f"one of {', '.join(SCHEDULES)}, after the warm-up", "constant")
+    warmup_steps: int = _help("steps of linear warm-up", 2000)
+    lr_min_ratio: float = _help("where the cosine ends, as a share of the learning rate", 0.0)
+    clip_grad_norm: Optional[float] = _help("largest norm of the core's gradient; default: no clipping")
+    ema_decay: float = _help("decay of the averaged weights", 0.999)
+
+
+@dataclass
+class RunArguments:
+    """Where and how the run goes. Nothing here changes what is learnt, but seed, mixed_precision and compile."""
+
+    output_dir: str = _help("folder of the run", "runs/trm")
+    seed: int = _help("seed of weights, data order, augmentation and exploration", 0)
+    mixed_precision: Literal["auto", "no", "bf16"] = _help("auto: bf16 where the processor computes in it", "auto")
+    compile: Literal["auto", "yes", "no"] = _help("torch.compile of the stack; auto: where a compiler is found", "auto")
+    cpu: bool = _help("stay on the CPU although there is a GPU", False)
+    log_every: int = _help("steps between two lines of log.jsonl", 50)
+    eval_every: int = _help("steps between two evaluations on validation puzzles", 1000)
+    eval_batch_size: int = _help("puzzles a batch in evaluations", 64)
+    eval_max_steps: Optional[int] = _help("supervision steps in evaluations; default: halt_max_steps of the config")
+    checkpoint_every: int = _help("steps between two checkpoints to resume from; the newest two are kept", 500)
+    stop_after_minutes: Optional[float] = _help("write a checkpoint and stop after so long; run again to go on")
+    report_to: list[str] = field(
+        default_factory=lambda: ["tensorboard"],
+        metadata={"help": "trackers of accelerate (tensorboard, trackio, wandb), or none"},
+    )
+
+
+@dataclass
+class Recipe:
+    """The four parts of a recipe, checked against each other."""
+
+    model: Any
+    data: DataArguments
+    optimisation: OptimisationArguments
+    run: RunArguments
+
+    def __post_init__(self) -> None:
+        o, d, r = self.optimisation, self.data, self.run
+        for name, value, allowed in (
+            ("token_loss", o.token_loss, TOKEN_LOSSES),
+            ("optimiser", o.optimiser, OPTIMISERS),
+            ("lr_schedule", o.lr_schedule, SCHEDULES),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name}={value!r}; allowed: {', '.join(allowed)}")
+        for name in ("train_steps", "batch_size", "gradient_accumulation"):
+            _require(name, getattr(o, name), getattr(o, name) >= 1, "1 or more")
+        for name in ("log_every", "eval_every", "checkpoint_every", "eval_batch_size"):
+            _require(name, getattr(r, name), getattr(r, name) >= 1, "1 or more")
+        _require("label_smoothing", o.label_smoothing, 0 <= o.label_smoothing < 1, "0 <= x < 1")
+        _require("halt_exploration", o.halt_exploration, 0 <= o.halt_exploration <= 1, "0..1")
+        _require("reveal_start", d.reveal_start, 0 <= d.reveal_start <= 1, "0..1")
+        _require("reveal_until", d.reveal_until, 0 <= d.reveal_until <= 1, "0..1")
+        if d.reveal_start and d.task != "sudoku":
+            raise ValueError(f"reveal_start={d.reveal_start} is for task sudoku only; task is {d.task!r}")
+        if o.loss_on == "blanks" and d.task != "sudoku":
+            raise ValueError(f"loss_on='blanks' is for task sudoku only; task is {d.task!r}")
+
+    def model_config(self, vocab_size: int, seq_len: int, blank_token_id: int | None) -> TRMConfig:
+        """The config of the model that this recipe trains on grids of this alphabet and size."""
+        overrides = {name: value for name, value in vars(self.model).items() if value is not None and name != "preset"}
+        if self.optimisation.loss_on == "blanks":
+            overrides.setdefault("blank_token_id", blank_token_id)
+        return TRMConfig.from_preset(self.model.preset, vocab_size=vocab_size, seq_len=seq_len, **overrides)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Flat, without the architecture fields that are left to the preset; what a YAML recipe would say."""
+        model = {name: value for name, value in vars(self.model).items() if value is not None}
+        return model | vars(self.data) | vars(self.optimisation) | vars(self.run)
+
+
+def _require(name: str, value: Any, holds: bool, allowed: str) -> None:
+    if not holds:
+        raise ValueError(f"{name}={value}; allowed: {allowed}")
+
+
+def parse_recipe(arguments: Sequence[str]) -> Recipe:
+    """A recipe from command-line arguments: [RECIPE.yaml] [--field value ...].
+
+    Raises:
+        ValueError: a recipe that is no YAML mapping, an unknown field (with the nearest known one), a bad value.
+        OSError: the recipe cannot be read.
+    """
+    parser = HfArgumentParser(
+        (ModelArguments, DataArguments, OptimisationArguments, RunArguments),
+        prog="scripts/train.py RECIPE.yaml",
+        description="Train a tiny recursive model. The recipe is a YAML file of the fields below; options override it.",
+        epilog="example: accelerate launch scripts/train.py scripts/recipes/sudoku-trm-mlp-t.yaml --seed 1",
+        allow_abbrev=False,
+    )
+    rest = list(arguments)
+    from_file = _recipe_as_arguments(rest.pop(0)) if rest and not rest[0].startswith("-") else []
+    model, data, optimisation, run, unknown = parser.parse_args_into_dataclasses(
+        [*from_file, *rest], return_remaining_strings=True
+    )
+    if unknown:
+        known = [option for action in parser._actions for option in action.option_strings]
+        close = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ValueError(f"the recipe has no field {unknown[0]}{hint}")
+    return Recipe(model, data, optimisation, run)
+
+
+def _recipe_as_arguments(path: str) -> list[str]:
+    """Options come after these, so they win."""
+    content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is no recipe: expected a YAML mapping of fields, found {type(content).__name__}")
+    arguments = []
+    for name, value in content.items():
+        if isinstance(value, list):
+            arguments += [f"--{name}", *(str(item) for item in value)]
+        elif value is not None:
+            arguments += [f"--{name}", json.dumps(value) if isinstance(value, dict) else str(value)]
+    return arguments
+
+
+def parse_mapping(name: str, text: str | None) -> dict[str, Any] | None:
+    """The mapping that a field such as source_weights holds as text. Raises ValueError naming the field."""
+    if text is None:
+        return None
+    value = yaml.safe_load(text)
+    if not isinstance(value, dict):
+        raise ValueError(f"{name}={text!r} is no mapping; write it as {{key: value, ...}}")
+    return value

@@ -1,0 +1,237 @@
+"""Optimisers of the recipes and how they divide a model's parameters.
+
+Sources: AdamATan2 (arXiv 2407.05872, section 5) as the TRM reference runs it (package adam-atan2, used by pretrain.py
+of SamsungSAILMontreal/TinyRecursiveModels); sign-SGD on the puzzle table (models/sparse_embedding.py there); Muon
+(https://kellerjordan.github.io/posts/muon), which PyTorch ships.
+
+A model's parameters fall into three sets, the same for every recipe:
+  table     the puzzle table, whose gradient is sparse: sign-SGD, whatever the optimiser of the rest
+  matrices  the two-dimensional weights of the operators in the stack: Muon, where the recipe asks for it
+  others    embeddings, heads, biases, vectors and convolutions
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.optimizer import ParamsT
+
+from ..modeling_trm import TRMForGridReasoning
+
+
+class AdamATan2(Optimizer):
+    """Adam with atan2 in place of the division, so without an epsilon; plain PyTorch, foreach.
+
+        m <- b1 m + (1 - b1) g          v <- b2 v + (1 - b2) g^2
+        w <- (1 - lr weight_decay) w - lr / (1 - b1^t) * atan2(m, sqrt(v / (1 - b2^t)))
+
+    This is the arithmetic of the CUDA kernel behind the reference's adam-atan2: the first moment's bias correction
+    stands outside the atan2, and there are no scales a and b. The package adam-atan2-pytorch corrects m inside, so that
+    its first step is a * lr * pi/4 where this one is lr * 0.997 (b1 = 0.9); late in a run the two differ only by the
+    factor a, which is 1.27 there unless it is set.
+
+    Args:
+        params: parameters or groups; dense gradients only.
+        lr: learning rate; a step moves an entry by at most lr * pi/2 / (1 - b1^t).
+        betas: decay rates of the two moments. weight_decay: decoupled, multiplied by lr.
+
+    Raises:
+        ValueError: a setting out of range, naming it.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float = 1e-4,
+        betas: tuple[float, float] = (0.9, 0.95),
+        weight_decay: float = 0.1,
+    ) -> None:
+        _require_non_negative(lr=lr, weight_decay=weight_decay)
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"betas={betas} must both lie in [0, 1)")
+        super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        loss = _evaluate(closure)
+        for group in self.param_groups:
+            self._step_group(group)
+        return loss
+
+    def _step_group(self, group: dict[str, Any]) -> None:
+        params = [p for p in group["params"] if p.grad is not None]
+        if not params:
+            return
+        grads: list[Tensor] = [p.grad for p in params]
+        states = [self._state(p) for p in params]
+        m, v = [s["exp_avg"] for s in states], [s["exp_avg_sq"] for s in states]
+        lr, (beta1, beta2) = group["lr"], group["betas"]
+        for state in states:
+            state["step"] += 1
+        steps = [state["step"].item() for state in states]  # on the CPU, so that reading it waits for no GPU
+
+        torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
+        torch._foreach_lerp_(m, grads, 1 - beta1)
+        torch._foreach_mul_(v, beta2)
+        torch._foreach_addcmul_(v, grads, grads, 1 - beta2)
+        scales = torch._foreach_sqrt(v)
+        torch._foreach_div_(scales, [math.sqrt(1 - beta2**t) for t in steps])
+        updates = [torch.atan2(m_p, scale, out=scale) for m_p, scale in zip(m, scales)]
+        torch._foreach_mul_(updates, [-lr / (1 - beta1**t) for t in steps])
+        torch._foreach_add_(params, updates)
+
+    def _state(self, param: Tensor) -> dict[str, Tensor]:
+        state = self.state[param]
+        if not state:
+            state["step"] = torch.zeros((), device="cpu")
+            state["exp_avg"] = torch.zeros_like(param)
+            state["exp_avg_sq"] = torch.zeros_like(param)
+        return state
+
+
+class SignSGD(Optimizer):
+    """Sign-SGD with decoupled weight decay on the rows of an `nn.Embedding(sparse=True)` that a batch has read.
+
+        w[r] <- (1 - lr weight_decay) w[r] - lr sign(g[r])          for every row r of the batch, g[r] summed over it
+
+    With gradients this sparse it is what Adam comes to (reference, models/sparse_embedding.py). A row of the batch
+    whose gradient sums to zero still decays; rows that are not in the batch are untouched. Time and memory follow the
+    batch, not the table. It has no state.
+
+    Raises:
+        ValueError: a negative lr or weight_decay, or a dense gradient at `step`.
+    """
+
+    def __init__(self, params: ParamsT, lr: float = 1e-4, weight_decay: float = 0.1) -> None:
+        _require_non_negative(lr=lr, weight_decay=weight_decay)
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
+        loss = _evaluate(closure)
+        for group in self.param_groups:
+            for table in group["params"]:
+                if table.grad is not None:
+                    self._step_rows(table, table.grad, group["lr"], group["weight_decay"])
+        return loss
+
+    @staticmethod
+    def _step_rows(table_ND: Tensor, grad: Tensor, lr: float, weight_decay: float) -> None:
+        if not grad.is_sparse:
+            raise ValueError("SignSGD needs the sparse gradient of nn.Embedding(sparse=True), but this one is dense")
+        grad = grad.coalesce()  # sums the contributions of a row that several puzzles of the batch share
+        rows_R, grad_RD = grad.indices()[0], grad.values()
+        updated_RD = table_ND[rows_R] * (1 - lr * weight_decay) - lr * grad_RD.sign()
+        table_ND.index_copy_(0, rows_R, updated_RD)
+
+
+@dataclass(frozen=True)
+class OptimiserSettings:
+    """What a recipe sets; `build_optimisers` documents the fields."""
+
+    lr: float
+    betas: tuple[float, float]
+    weight_decay: float
+    muon_lr: float
+    muon_momentum: float
+    muon_ns_steps: int
+    muon_weight_decay: float
+
+
+Parameters = list[nn.Parameter]
+
+
+def _adam_atan2(matrices: Parameters, others: Parameters, s: OptimiserSettings) -> list[Optimizer]:
+    # The reference decays every parameter of the core, biases and Mamba-2's A_log and dt_bias included.
+    return [AdamATan2([*matrices, *others], s.lr, s.betas, s.weight_decay)]
+
+
+def _adamw(matrices: Parameters, others: Parameters, s: OptimiserSettings) -> list[Optimizer]:
+    return [torch.optim.AdamW([*matrices, *others], lr=s.lr, betas=s.betas, weight_decay=s.weight_decay)]
+
+
+def _muon(matrices: Parameters, others: Parameters, s: OptimiserSettings) -> list[Optimizer]:
+    """Muon on the matrices, AdamW on the others (recipe of arXiv 2601.19085, there with momentum 0.6 and 3 steps).
+
+    Fused matrices (qkv_proj, gate_up_proj, in_proj) are orthogonalised whole, as that recipe does for its gates; its
+    maze runs split the attention projections by head. adjust_lr_fn "original" scales by sqrt(max(1, rows / columns)).
+    """
+    muon = torch.optim.Muon(
+        matrices,
+        lr=s.muon_lr,
+        weight_decay=s.muon_weight_decay,
+        momentum=s.muon_momentum,
+        nesterov=True,
+        ns_steps=s.muon_ns_steps,
+        adjust_lr_fn="original",
+    )
+    return [muon, torch.optim.AdamW(others, lr=s.lr, betas=s.betas, weight_decay=s.weight_decay)]
+
+
+OPTIMISERS: dict[str, Callable[[Parameters, Parameters, OptimiserSettings], list[Optimizer]]] = {
+    "adam_atan2": _adam_atan2,
+    "adamw": _adamw,
+    "muon": _muon,
+}
+
+
+def core_parameters(model: TRMForGridReasoning) -> dict[str, nn.Parameter]:
+    """Name -> parameter of everything but the puzzle table: what is clipped, averaged and given to the optimiser."""
+    table = model.model.puzzle_emb
+    return {name: p for name, p in model.named_parameters() if table is None or p is not table.weight}
+
+
+def build_optimisers(
+    model: TRMForGridReasoning,
+    *,
+    optimiser: str = "adam_atan2",
+    lr: float = 1e-4,
+    betas: tuple[float, float] = (0.9, 0.95),
+    weight_decay: float = 1.0,
+    muon_lr: float = 0.02,
+    muon_momentum: float = 0.95,
+    muon_ns_steps: int = 5,
+    muon_weight_decay: float = 0.0,
+    puzzle_lr: float = 1e-4,
+    puzzle_weight_decay: float = 1.0,
+) -> list[Optimizer]:
+    """The optimisers of a recipe: those of OPTIMISERS[optimiser] for the core, then sign-SGD for the puzzle table.
+
+    Args:
+        optimiser: "adam_atan2" (the reference), "adamw", or "muon" (the stack's matrices; AdamW has the others).
+        lr, betas, weight_decay: of AdamATan2 or AdamW.
+        muon_lr, muon_momentum, muon_ns_steps, muon_weight_decay: of Muon; read only where optimiser is "muon".
+        puzzle_lr, puzzle_weight_decay: of the puzzle table; read only where the model has one.
+
+    Raises:
+        ValueError: an unknown optimiser, naming the known ones, or a setting out of range.
+    """
+    if optimiser not in OPTIMISERS:
+        raise ValueError(f"optimiser={optimiser!r} is unknown; allowed: {', '.join(OPTIMISERS)}")
+    core = core_parameters(model)
+    matrix_names = {f"model.stack.{name}" for name, p in model.model.stack.named_parameters() if p.ndim == 2}
+    matrices = [p for name, p in core.items() if name in matrix_names]
+    others = [p for name, p in core.items() if name not in matrix_names]
+    settings = OptimiserSettings(lr, betas, weight_decay, muon_lr, muon_momentum, muon_ns_steps, muon_weight_decay)
+    optimisers = OPTIMISERS[optimiser](matrices, others, settings)
+    if model.model.puzzle_emb is not None:
+        optimisers.append(SignSGD([model.model.puzzle_emb.weight], puzzle_lr, puzzle_weight_decay))
+    return optimisers
+
+
+def _evaluate(closure: Callable[[], float] | None) -> float | None:
+    """Optimizer.step's optional closure, which computes the loss with gradients."""
+    if closure is None:
+        return None
+    with torch.enable_grad():
+        return closure()
+
+
+def _require_non_negative(**settings: float) -> None:
+    for name, value in settings.items():
+        if value < 0:
+            raise ValueError(f"{name}={value} is negative; allowed: 0 or more")

@@ -1,0 +1,51 @@
+"""The rows of each step, drawn by a thread while the device works on the step before."""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Stream(Protocol):
+    """An endless sequence of training rows, each a pure function of its number (datasets_builders.sampling)."""
+
+    def rows(self, indices_n: np.ndarray, reveal: float = 0.0) -> dict[str, np.ndarray]: ...
+
+
+class RowFeed:
+    """Row number (step - 1) * batch_size + slot for every slot of this process, at any step asked for.
+
+    A slot that is not released at that step ignores its row, as in the reference: so the data of a step depends on the
+    step alone, whatever the slots did before, and a resumed run or another number of processes sees the same.
+
+    Args:
+        stream: where rows come from. slots: numbers of this process's slots in the global batch of `batch_size`.
+        reveal: the curriculum, share of the blanks filled in at a step. device: where the rows are needed.
+    """
+
+    def __init__(
+        self, stream: Stream, slots: np.ndarray, batch_size: int, reveal: Callable[[int], float], device: torch.device
+    ) -> None:
+        self.stream, self.slots, self.batch_size, self.reveal, self.device = stream, slots, batch_size, reveal, device
+        self.thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rows")
+        self.next: tuple[int, Future] | None = None
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """inputs [B, L], labels [B, L], puzzle_ids [B] of this step, int64 on the device."""
+        ahead = self.next
+        rows = ahead[1].result() if ahead is not None and ahead[0] == step else self._draw(step)
+        self.next = (step + 1, self.thread.submit(self._draw, step + 1))
+        inputs, labels, puzzle_ids = (
+            torch.from_numpy(rows[name]).to(self.device, non_blocking=True).long()
+            for name in ("inputs", "labels", "puzzle_ids")
+        )
+        return inputs, labels, puzzle_ids
+
+    def close(self) -> None:
+        self.thread.shutdown(wait=True, cancel_futures=True)
+
+    def _draw(self, step: int) -> dict[str, np.ndarray]:
+        return self.stream.rows((step - 1) * self.batch_size + self.slots, reveal=self.reveal(step))

@@ -1,0 +1,47 @@
+"""The learning-rate schedule as a pure function of the step, so that a resumed run needs no schedule state.
+
+Source: reference TRM, pretrain.py (linear warm-up, then constant or cosine). Steps are counted from 1, as there: step 1
+is the first update and already moves, step `total_steps` is the last.
+"""
+
+import math
+from collections.abc import Iterable
+
+from torch.optim import Optimizer
+
+SCHEDULES = ("constant", "cosine")
+
+
+def lr_factor(
+    step: int, *, warmup_steps: int, total_steps: int, kind: str = "constant", min_ratio: float = 0.0
+) -> float:
+    """What the recipe's learning rates are multiplied with for update number `step`.
+
+    Args:
+        step: 1 for the first update. warmup_steps: the factor rises linearly and reaches 1 at this step.
+        total_steps: updates of the whole run; where the cosine reaches min_ratio and stays.
+        kind: "constant" or "cosine", after the warm-up. min_ratio: the cosine's end.
+
+    Raises:
+        ValueError: an unknown kind, or numbers out of range, naming them.
+    """
+    if kind not in SCHEDULES:
+        raise ValueError(f"kind={kind!r} is no schedule; allowed: {', '.join(SCHEDULES)}")
+    if step < 1 or warmup_steps < 0 or total_steps < 1:
+        raise ValueError(
+            f"step={step}, warmup_steps={warmup_steps}, total_steps={total_steps}: "
+            f"steps are counted from 1, and the warm-up takes 0 steps or more"
+        )
+    if step < warmup_steps:
+        return step / warmup_steps
+    if kind == "constant":
+        return 1.0
+    progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
+    return min_ratio + (1 - min_ratio) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def set_lr(optimisers: Iterable[Optimizer], factor: float) -> None:
+    """Set every group's "lr" to factor times the rate it was created with (kept in the group as "initial_lr")."""
+    for optimiser in optimisers:
+        for group in optimiser.param_groups:
+            group["lr"] = factor * group.setdefault("initial_lr", group["lr"])

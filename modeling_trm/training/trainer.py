@@ -1,0 +1,267 @@
+"""The run: prepare, step, log, evaluate, checkpoint, resume. Source of the recipe: arXiv 2510.04871, public code pretrain.py.
+
+Folder of a run:
+  log.jsonl          a line every `log_every` steps, and one for each evaluation
+  checkpoints/       to resume from (optimisers, slots, averages, ...)
+  weights/           best (averaged weights, highest validation accuracy), ema and last (averaged and plain, at the end)
+  metrics.json       figures of the final evaluation
+  model/             what is published: weights/best with processor, code, card and plots
+"""
+
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.logging import get_logger
+from accelerate.utils import ProjectConfiguration, set_seed
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+from tqdm.auto import tqdm
+
+from ..evaluation.runner import Puzzles, evaluate_puzzles
+from ..modeling_trm import TRMForGridReasoning
+from .arguments import Recipe
+from .checkpointing import load_checkpoint, load_progress, newest_checkpoint, save_checkpoint
+from .ema import ExponentialMovingAverage
+from .hardware import computes_in_bf16, has_compiler
+from .optimisers import build_optimisers, core_parameters
+from .results import RunLog, save_model
+from .rows import RowFeed, Stream
+from .schedule import lr_factor
+from .slots import Slots
+from .step import TrainingStep
+
+logger = get_logger(__name__)
+TABLE = "model.puzzle_emb.weight"
+# Fields that a resumed run may change: they do not touch what is learnt.
+FREE_TO_CHANGE = frozenset(
+    "output_dir log_every eval_every eval_batch_size eval_max_steps checkpoint_every stop_after_minutes report_to "
+    "validation_puzzles test_puzzles".split()
+)
+
+
+class Trainer:
+    """Trains one model from a recipe; `train()` resumes by itself from the newest checkpoint of the output folder.
+
+    Args:
+        stream: training rows. validation: puzzles of the periodic evaluation, which choose the published weights.
+
+    Raises:
+        ValueError: a recipe that does not fit the data, the processes, or the run that is to be resumed.
+    """
+
+    def __init__(self, recipe: Recipe, stream: Stream, validation: Puzzles) -> None:
+        self.recipe, self.validation = recipe, validation
+        self.output = Path(recipe.run.output_dir)
+        self.accelerator = self._accelerator()
+        set_seed(recipe.run.seed)
+        processor = validation.processor
+        config = recipe.model_config(processor.vocab_size, processor.seq_len, processor.blank_token_id)
+        self.model = TRMForGridReasoning(config).to(self.accelerator.device)
+        self.step = self._training_step(stream)
+        self.log = RunLog(self.output, self.accelerator)
+        self.progress: dict[str, Any] = {"seconds": 0.0, "best": None, "recipe": recipe.to_dict()}
+        self.stop_signal: int | None = None
+
+    def train(self) -> int:
+        """Train to the end, or to a stop that was asked for. Returns the last step taken."""
+        total, step = self.recipe.optimisation.train_steps, self._resume()
+        started = time.perf_counter() - self.progress["seconds"]
+        tallies: list[dict[str, Tensor]] = []
+        with self._progress_bar(step, total) as bar, self._signals():
+            while step < total and not self._must_stop(step):
+                step += 1
+                tallies.append(self.step(step))
+                self.progress["seconds"] = time.perf_counter() - started
+                bar.update()
+                if step % self.recipe.run.log_every == 0 or step == total:
+                    self._log(step, tallies, bar)
+                    tallies = []
+                if step % self.recipe.run.eval_every == 0 or step == total:
+                    self._evaluate(step)
+                if step % self.recipe.run.checkpoint_every == 0 or step == total:
+                    self._checkpoint(step, started)
+            if step < total:
+                self._checkpoint(step, started)
+        self.step.feed.close()
+        if step == total:
+            self._save_final_weights()
+        self.log.close()
+        return step
+
+    # Preparation
+
+    def _accelerator(self) -> Accelerator:
+        run = self.recipe.run
+        on_gpu = torch.cuda.is_available() and not run.cpu
+        precision = run.mixed_precision
+        if precision == "auto":
+            precision = "bf16" if computes_in_bf16("cuda" if on_gpu else "cpu") else "no"
+        return Accelerator(
+            cpu=run.cpu,
+            mixed_precision=precision,
+            log_with=[name for name in run.report_to if name != "none"] or None,
+            project_config=ProjectConfiguration(project_dir=str(self.output), logging_dir=str(self.output / "trackers")),
+            # H_init and L_init never change, so they need not be sent at every step.
+            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        )
+
+    def _training_step(self, stream: Stream) -> TrainingStep:
+        o, run, accelerator, model = self.recipe.optimisation, self.recipe.run, self.accelerator, self.model
+        share, rest = divmod(o.batch_size, accelerator.num_processes)
+        if rest or o.gradient_accumulation > share:
+            raise ValueError(
+                f"batch_size={o.batch_size} must be a multiple of the {accelerator.num_processes} processes and leave "
+                f"each at least gradient_accumulation={o.gradient_accumulation} puzzles"
+            )
+        optimisers = build_optimisers(
+            model,
+            optimiser=o.optimiser,
+            lr=o.learning_rate,
+            betas=(o.beta1, o.beta2),
+            weight_decay=o.weight_decay,
+            muon_lr=o.muon_lr,
+            muon_momentum=o.muon_momentum,
+            muon_ns_steps=o.muon_ns_steps,
+            muon_weight_decay=o.muon_weight_decay,
+            puzzle_lr=o.puzzle_lr,
+            puzzle_weight_decay=o.puzzle_weight_decay,
+        )
+        ema = ExponentialMovingAverage(core_parameters(model).values(), o.ema_decay)
+        if run.compile == "yes" or (run.compile == "auto" and has_compiler(accelerator.device)):
+            model.model.stack.compile()  # the stack alone: one small graph instead of the unrolled recursion
+        # The table's sparse gradient is averaged in TrainingStep.
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, [TABLE])
+        wrapped, *optimisers = accelerator.prepare(model, *optimisers)
+        slots = np.arange(share) + accelerator.process_index * share
+        feed = RowFeed(stream, slots, o.batch_size, self._reveal, accelerator.device)
+        empty = Slots.empty(model, share)
+        return TrainingStep(o, accelerator, model, wrapped, optimisers, ema, feed, empty, run.seed)
+
+    def _reveal(self, step: int) -> float:
+        """The curriculum: share of the blanks that are filled in at this step."""
+        data, end = self.recipe.data, self.recipe.data.reveal_until * self.recipe.optimisation.train_steps
+        return data.reveal_start * max(0.0, 1 - step / end) if end else 0.0
+
+    def _resume(self) -> int:
+        """Restore the newest whole checkpoint; 0 if there is none."""
+        checkpoint = newest_checkpoint(self.output / "checkpoints")
+        if checkpoint is None:
+            self.log.truncate(0)
+            return 0
+        progress = load_progress(checkpoint)
+        ours = self.recipe.to_dict()
+        for name in sorted((ours.keys() | progress["recipe"].keys()) - FREE_TO_CHANGE):
+            before, now = progress["recipe"].get(name), ours.get(name)
+            if before != now:
+                raise ValueError(
+                    f"{checkpoint} was trained with {name}={before!r}, the recipe now says {now!r}: set it back to resume, "
+                    f"or give another output_dir to start anew"
+                )
+        load_checkpoint(self.accelerator, checkpoint, self.step.slots, self.step.ema)
+        self.progress = {name: progress[name] for name in self.progress} | {"recipe": ours}
+        self.log.truncate(progress["step"])
+        logger.info(f"resumed from {checkpoint}")
+        return progress["step"]
+
+    # During the run
+
+    def _log(self, step: int, tallies: list[dict[str, Tensor]], bar: tqdm) -> None:
+        """One line of the log; the only place of the loop that waits for the device."""
+        names = list(tallies[0])
+        sums = torch.stack([torch.stack([t[name].float() for name in names]) for t in tallies]).sum(0)
+        t = dict(zip(names, self.accelerator.reduce(sums, "sum").tolist()))
+        o, seconds = self.recipe.optimisation, self.progress["seconds"]
+        token_loss, halt_loss = t["token_loss"] / t["slots"], t["halt_loss"] / t["slots"]
+        released = max(t["released"], 1.0)
+        record = {
+            "step": step,
+            "loss": token_loss + o.halt_loss_weight * halt_loss,
+            "token_loss": token_loss,
+            "halt_loss": halt_loss,
+            "exact_accuracy": t["released_exact"] / released,
+            "cell_accuracy": t["cells_right"] / max(t["cells"], 1.0),
+            "mean_steps": t["released_steps"] / released,
+            "puzzles": t["released"],
+            "lr": o.learning_rate
+            * lr_factor(step, warmup_steps=o.warmup_steps, total_steps=o.train_steps, kind=o.lr_schedule, min_ratio=o.lr_min_ratio),
+            "seconds": seconds,
+        }
+        if not np.isfinite(record["loss"]):
+            raise FloatingPointError(
+                f"the loss is {record['loss']} at step {step}: training has diverged; lower the learning rates or set "
+                f"clip_grad_norm. Checkpoints before it are in {self.output / 'checkpoints'}"
+            )
+        self.log.write(record)
+        bar.set_postfix(loss=f"{record['loss']:.3f}", exact=f"{record['exact_accuracy']:.1%}", refresh=False)
+
+    def _evaluate(self, step: int) -> None:
+        """Score the averaged weights on the validation puzzles; keep them if they are the best so far."""
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            with self.step.ema.swapped_in():
+                metrics = evaluate_puzzles(
+                    self.model,
+                    self.validation,
+                    max_steps=self.recipe.run.eval_max_steps,
+                    batch_size=self.recipe.run.eval_batch_size,
+                    progress=False,
+                )
+                accuracy, best = metrics["exact_accuracy"], self.progress["best"]
+                if best is None or accuracy > best["exact_accuracy"]:
+                    self.progress["best"] = {"step": step, "exact_accuracy": accuracy}
+                    save_model(self.model, self.validation.processor, self.output / "weights" / "best")
+            low, high = metrics["exact_accuracy_ci95"]
+            tqdm.write(f"step {step}: {accuracy:.1%} of {len(self.validation)} validation puzzles exact ({low:.1%} to {high:.1%})")
+            self.log.write({"step": step, "seconds": self.progress["seconds"], "eval": metrics})
+        self.accelerator.wait_for_everyone()
+
+    def _checkpoint(self, step: int, started: float) -> None:
+        self.progress["seconds"] = time.perf_counter() - started
+        save_checkpoint(
+            self.accelerator, self.output / "checkpoints", step, self.step.slots, self.step.ema, self.progress
+        )
+
+    def _save_final_weights(self) -> None:
+        if self.accelerator.is_main_process:
+            processor, folder = self.validation.processor, self.output / "weights"
+            save_model(self.model, processor, folder / "last")
+            with self.step.ema.swapped_in():
+                save_model(self.model, processor, folder / "ema")
+        self.accelerator.wait_for_everyone()
+
+    def _must_stop(self, step: int) -> bool:
+        """True once a signal came or stop_after_minutes have passed; all processes agree on it, at the log's rhythm."""
+        if self.accelerator.num_processes > 1 and step % self.recipe.run.log_every:
+            return False
+        limit = self.recipe.run.stop_after_minutes
+        late = limit is not None and time.perf_counter() - self.run_started > 60 * limit
+        wanted = float(late or self.stop_signal is not None)
+        if self.accelerator.num_processes == 1:
+            return bool(wanted)
+        return bool(self.accelerator.reduce(torch.tensor(wanted, device=self.accelerator.device), "sum") > 0)
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """SIGINT and SIGTERM end the run after the step under way, with a checkpoint."""
+        self.run_started = time.perf_counter()
+
+        def remember(number: int, frame: Any) -> None:
+            self.stop_signal = number
+
+        before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _progress_bar(self, step: int, total: int) -> tqdm:
+        disable = not self.accelerator.is_main_process
+        return tqdm(total=total, initial=step, desc="training", unit="step", smoothing=0.05, disable=disable)

@@ -1,0 +1,128 @@
+"""Builds a data set folder ready for the Hub: checked parquet files, a card with `configs:`, summary.json.
+
+Examples:
+    python scripts/build_datasets.py sudoku --output data/sudoku-sample
+    python scripts/build_datasets.py sudoku --dataset hub --subset 1000 --seed 0 --output data/sudoku-extreme-1k
+    python scripts/build_datasets.py maze --data-files train=mazes.csv --validate all --output data/my-mazes
+    python scripts/build_datasets.py grid --data-files mine.csv --grid-shape 5 5 --alphabet ".ab" --output data/mine
+
+Without --data-dir, --data-files or --dataset the sample that ships with the package is built. The folder is loaded and
+streamed by `datasets.load_dataset(folder)`, and read by the trainer and the evaluation.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from datasets_builders.features import PuzzleSet, load_puzzles
+from datasets_builders.files import SPLITS
+from datasets_builders.folder import write_dataset_folder
+from datasets_builders.sources import open_source
+from datasets_builders.validation import DataError, list_bad_rows
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", choices=("sudoku", "maze", "grid"), help="grid: puzzles of your own")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write; must be new or empty")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--data-dir", type=Path, help="folder of csv or parquet files named for their splits")
+    source.add_argument("--data-files", nargs="+", metavar="[SPLIT=]FILE", help="csv or parquet files")
+    source.add_argument("--dataset", help="'hub' (the pinned source), a Hub id (org/name[@revision]) or a folder")
+    parser.add_argument("--subset", type=int, help="keep this many training puzzles")
+    parser.add_argument("--seed", type=int, default=0, help="which ones a subset keeps (default 0)")
+    parser.add_argument("--expected-fingerprint", help="fail unless the training puzzles have this fingerprint")
+    parser.add_argument(
+        "--validate", choices=("sample", "all"), default="sample", help="search the path of which mazes"
+    )
+    parser.add_argument("--on-bad-row", choices=("error", "skip"), default="error", help="skip: leave out, count, list")
+    parser.add_argument("--grid-shape", type=int, nargs=2, metavar=("H", "W"), help="if not told by the puzzles")
+    parser.add_argument("--alphabet", help="the characters of a grid task, in the order of their token ids")
+    parser.add_argument("--overwrite", action="store_true", help="replace the output folder if it exists")
+    return parser.parse_args(arguments)
+
+
+def data_files_argument(values: list[str] | None) -> Any:
+    """["train=a.csv", "test=b.csv"] -> {"train": ["a.csv"], "test": ["b.csv"]}; files without a split as they are."""
+    if values is None:
+        return None
+    named = [value.partition("=") for value in values if value.partition("=")[0] in SPLITS and "=" in value]
+    if not named:
+        return values
+    if len(named) < len(values):
+        raise DataError(f"--data-files {' '.join(values)}: give SPLIT=FILE for all files or for none")
+    found: dict[str, list[str]] = {}
+    for split, _, file in named:
+        found.setdefault(split, []).append(file)
+    return found
+
+
+def load_splits(arguments: argparse.Namespace, source: dict[str, Any], splits: list[str]) -> dict[str, PuzzleSet]:
+    """Every split of the source, checked; the subset is one of the training puzzles."""
+    puzzles = {}
+    for split in splits:
+        is_train = split == "train"
+        puzzles[split] = load_puzzles(
+            arguments.task,
+            split,
+            **source,
+            subset=arguments.subset if is_train else None,
+            seed=arguments.seed,
+            on_bad_row=arguments.on_bad_row,
+            validate=arguments.validate,
+            grid_shape=arguments.grid_shape,
+            alphabet=arguments.alphabet,
+            expected_fingerprint=arguments.expected_fingerprint if is_train else None,
+        )
+        bad_rows = puzzles[split].bad_rows
+        print(f"{split}: {len(puzzles[split]):,} puzzles, fingerprint {puzzles[split].fingerprint}", file=sys.stderr)
+        if bad_rows:
+            print(f"{split}: {len(bad_rows)} bad rows left out:\n{list_bad_rows(bad_rows)}", file=sys.stderr)
+    return puzzles
+
+
+def build(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Reads, checks and writes everything; returns the summary."""
+    source = {
+        "data_dir": arguments.data_dir,
+        "data_files": data_files_argument(arguments.data_files),
+        "dataset": arguments.dataset,
+    }
+    opened = open_source(arguments.task, **source)
+    splits = opened.splits()
+    if arguments.subset is not None and "train" not in splits:
+        raise DataError(f"--subset is for the training puzzles; the source has {', '.join(splits)}")
+    puzzles = load_splits(arguments, source, splits)
+    if len({tuple(part.processor.grid_shape) for part in puzzles.values()}) > 1:
+        shapes = {split: tuple(part.processor.grid_shape) for split, part in puzzles.items()}
+        raise DataError(f"the splits have different grid shapes: {shapes}; one data set has one")
+    options = {name: getattr(arguments, name) for name in ("subset", "seed", "validate", "on_bad_row")}
+    return write_dataset_folder(
+        puzzles,
+        arguments.output,
+        provenance=opened.provenance(),
+        license_id=opened.license_id,
+        options=options,
+        overwrite=arguments.overwrite,
+    )
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    started = time.perf_counter()
+    try:
+        summary = build(arguments)
+    except (ValueError, OSError) as error:  # bad data, a full disk: one line and no folder
+        print(f"build_datasets: {error}", file=sys.stderr)
+        return 1
+    counts = {split: part["rows"] for split, part in summary["splits"].items()}
+    seconds = round(time.perf_counter() - started, 2)
+    print(json.dumps({"output": str(arguments.output), "rows": counts, "seconds": seconds}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,169 @@
+"""Solve puzzles with a trained checkpoint: a string, a file or stdin in, the answer and whether it obeys the rules out.
+
+examples:
+  python scripts/solve.py --model DIR 53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79
+  python scripts/solve.py --model DIR puzzles.txt --trace        one puzzle a line, or 9 lines of 9 (a maze: 30 of 30)
+  python scripts/solve.py --model DIR - --json < puzzles.txt
+  python scripts/solve.py --model DIR puzzles.txt --max-steps 64 --no-halt --output answers.json
+
+exit code: 0 when every puzzle was answered (right or wrong), 2 when one was malformed or contradictory, or on another
+error; the others are still answered.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # PyTorch takes seconds to import: --help and wrong arguments must not wait for it
+    from modeling_trm import GridProcessor
+    from modeling_trm.evaluation.solving import PuzzleText, Solution
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    summary, _, epilog = __doc__.partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=summary, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("puzzles", nargs="+", metavar="PUZZLE", help="a puzzle, a file of puzzles, or - for stdin")
+    parser.add_argument("--model", required=True, metavar="DIR", help="folder of a checkpoint, or its id on the Hub")
+    parser.add_argument("--max-steps", type=int, metavar="N", help="supervision steps (default: as in training)")
+    parser.add_argument(
+        "--halt",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="stop at the first step that the model believes to be right (default), or take every step",
+    )
+    parser.add_argument("--trace", action="store_true", help="show the grid after each supervision step")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of grids")
+    parser.add_argument("--output", metavar="FILE", help="write the JSON to this file as well")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto, the GPU where there is one)")
+    arguments = parser.parse_intermixed_args(argv)  # puzzles may stand before and after the options
+    if arguments.max_steps is not None and arguments.max_steps < 1:
+        parser.error(f"--max-steps must be at least 1, got {arguments.max_steps}")
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parse_arguments(argv)
+    from modeling_trm.evaluation.cli import USER_ERROR, user_errors
+    from modeling_trm.evaluation.files import write_json
+    from modeling_trm.evaluation.loading import CheckpointError, choose_device, load_model, load_processor
+    from modeling_trm.evaluation.solving import read_puzzles, solve_grids
+
+    with user_errors(OSError, ValueError):
+        device = choose_device(arguments.device)
+        processor = load_processor(arguments.model)
+        if processor.task == "arc":
+            raise CheckpointError(
+                f"checkpoint {arguments.model!r} solves ARC tasks; solve.py reads Sudoku, mazes and text grids"
+            )
+        puzzles = read_puzzles(arguments.puzzles, processor, sys.stdin)
+    problems = [find_problem(processor, puzzle) for puzzle in puzzles]
+    for puzzle, problem in zip(puzzles, problems, strict=True):
+        if problem is not None:
+            print(f"error: {puzzle.name}: {problem}", file=sys.stderr)
+    solvable = [puzzle for puzzle, problem in zip(puzzles, problems, strict=True) if problem is None]
+    solutions: list[Solution] = []
+    if solvable:
+        with user_errors(CheckpointError):
+            model = load_model(arguments.model, device)
+        solutions = solve_grids(
+            model,
+            processor,
+            [puzzle.text for puzzle in solvable],
+            max_steps=arguments.max_steps,
+            halt=arguments.halt,
+            trace=arguments.trace,
+        )
+    verdicts = [find_fault(processor, solution) for solution in solutions]
+    results = as_json(puzzles, problems, solutions, verdicts)
+    if arguments.output is not None:
+        with user_errors(OSError):
+            write_json(arguments.output, results)
+    show(arguments.json, processor, solvable, solutions, verdicts, results)
+    return USER_ERROR if len(solvable) < len(puzzles) else 0
+
+
+def find_problem(processor: "GridProcessor", puzzle: "PuzzleText") -> str | None:
+    """What makes this no puzzle for the model: layout, characters, clues that contradict; None for a good one."""
+    from datasets_builders.validation import check_clues
+
+    if puzzle.error is not None:
+        return puzzle.error
+    try:
+        processor.encode(puzzle.text)
+        if processor.task == "sudoku":
+            check_clues(puzzle.text)
+    except ValueError as error:
+        return str(error)
+    if processor.task == "maze":
+        for character, expected in (("S", 1), ("G", 1), ("o", 0)):
+            count = puzzle.text.count(character)
+            if count != expected:
+                return f"the maze has {count} cells {character!r}, expected {expected}"
+    return None
+
+
+def find_fault(processor: "GridProcessor", solution: "Solution") -> str | None:
+    """What is wrong with the answer by the rules of the puzzle alone; None for a right one, "" without known rules."""
+    from datasets_builders.validation import PuzzleError, check_maze, check_sudoku
+    from modeling_trm.evaluation.solving import UNKNOWN_CELL
+
+    missing = solution.answer.count(UNKNOWN_CELL)
+    if missing:
+        return f"{missing} cell{'' if missing == 1 else 's'} without an answer"
+    try:
+        if processor.task == "sudoku":
+            check_sudoku(solution.puzzle, solution.answer)
+        elif processor.task == "maze":
+            check_maze(processor.render(solution.puzzle), solution.answer)
+        else:
+            return ""
+    except PuzzleError as error:
+        return str(error)
+    return None
+
+
+def as_json(
+    puzzles: "list[PuzzleText]", problems: list[str | None], solutions: "list[Solution]", verdicts: list[str | None]
+) -> list[dict[str, Any]]:
+    """One object a puzzle, in the order given; `valid` is null where no rules are known."""
+    from dataclasses import asdict
+
+    solved = iter(zip(solutions, verdicts, strict=True))
+    results: list[dict[str, Any]] = []
+    for puzzle, problem in zip(puzzles, problems, strict=True):
+        if problem is not None:
+            results.append({"name": puzzle.name, "puzzle": puzzle.text, "error": problem})
+            continue
+        solution, verdict = next(solved)
+        valid = None if verdict == "" else verdict is None
+        results.append({"name": puzzle.name, **asdict(solution), "valid": valid, "fault": verdict or None})
+    return results
+
+
+def show(
+    json_wanted: bool,
+    processor: "GridProcessor",
+    puzzles: "list[PuzzleText]",
+    solutions: "list[Solution]",
+    verdicts: list[str | None],
+    results: list[dict[str, Any]],
+) -> None:
+    import json
+
+    from rich.console import Console
+
+    from modeling_trm.evaluation.display import print_solution
+
+    if json_wanted:
+        print(json.dumps(results, indent=2, allow_nan=False))
+        return
+    console = Console(highlight=False)
+    for puzzle, solution, verdict in zip(puzzles, solutions, verdicts, strict=True):
+        print_solution(console, processor, puzzle.name, solution, verdict)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,120 @@
+"""Train a tiny recursive model from a recipe, evaluate it, and leave a folder that the Hub can take as it is.
+
+    accelerate launch scripts/train.py scripts/recipes/quickstart.yaml
+    accelerate launch scripts/train.py scripts/recipes/sudoku-trm-mlp-t.yaml --data_dir DIR --subset 1000 --seed 1
+
+A run that was stopped or killed goes on where it was when the same command is given again.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    from huggingface_hub.errors import StrictDataclassError
+
+    from modeling_trm.evaluation.cli import user_errors
+    from modeling_trm.training.arguments import parse_recipe
+
+    with user_errors(ValueError, TypeError, OSError, StrictDataclassError, FloatingPointError):
+        recipe = parse_recipe(arguments)
+        return run(recipe, arguments)
+
+
+def run(recipe: Any, arguments: list[str]) -> int:
+    """Load the data, train, and when the training is complete evaluate and publish."""
+    from datasets_builders.sampling import TrainingStream
+    from modeling_trm.evaluation.runner import choose_subset
+    from modeling_trm.training.arguments import parse_mapping
+    from modeling_trm.training.trainer import Trainer
+
+    data, output = recipe.data, Path(recipe.run.output_dir)
+    puzzles, validation = load_split(data, "train", data.subset), load_split(data, "validation")
+    if data.validation_puzzles is not None:
+        validation = choose_subset(validation, data.validation_puzzles, data.data_seed)
+    stream = TrainingStream(
+        puzzles,
+        seed=recipe.run.seed,
+        augment=data.augment,
+        source_weights=parse_mapping("source_weights", data.source_weights),
+    )
+    trainer = Trainer(recipe, stream, validation)
+    model, say = trainer.model, trainer.accelerator.print
+    operators = " ".join(model.config.block_operators)
+    say(f"model: {model.num_parameters_core():,} parameters ({operators}) + puzzle table {model.num_parameters_table():,}")
+    say(f"data:  {len(puzzles):,} training and {len(validation):,} validation puzzles, {puzzles.origin}")
+    step = trainer.train()
+    if step < recipe.optimisation.train_steps:
+        say(f"stopped at step {step} of {recipe.optimisation.train_steps}; the same command goes on from there")
+        return 0
+    if trainer.accelerator.is_main_process:
+        finish(recipe, arguments, trainer, {"training puzzles": len(puzzles), "training data": puzzles.fingerprint})
+        print(f"model, card and plots: {output / 'model'}\nfigures: {output / 'metrics.json'}")
+    trainer.accelerator.wait_for_everyone()
+    return 0
+
+
+def load_split(data: Any, split: str, subset: int | None = None) -> Any:
+    """The puzzles of a split from where the recipe says."""
+    from datasets_builders.features import load_puzzles
+    from modeling_trm.training.arguments import parse_mapping
+
+    shape = tuple(data.grid_shape) if data.grid_shape else None
+    return load_puzzles(
+        data.task,
+        split,
+        data_dir=data.data_dir,
+        data_files=parse_mapping("data_files", data.data_files),
+        dataset=data.dataset,
+        subset=subset,
+        seed=data.data_seed,
+        on_bad_row=data.on_bad_row,
+        grid_shape=shape,
+        alphabet=data.alphabet,
+    )
+
+
+def finish(recipe: Any, arguments: list[str], trainer: Any, facts: dict[str, Any]) -> None:
+    """Evaluate the published weights on the test split; write metrics, plots and card."""
+    from datasets_builders.validation import maze_path_is_valid_and_shortest
+    from modeling_trm.evaluation.cli import command_line
+    from modeling_trm.evaluation.loading import load_model
+    from modeling_trm.evaluation.runner import choose_subset, evaluate_puzzles
+    from modeling_trm.training.results import publish_folder
+
+    data, output = recipe.data, Path(recipe.run.output_dir)
+    test = load_split(data, "test")
+    if data.test_puzzles is not None:
+        test = choose_subset(test, data.test_puzzles, data.data_seed)
+    weights = output / "weights" / "best"
+    device = trainer.accelerator.device
+    with trainer.accelerator.autocast():
+        metrics = evaluate_puzzles(
+            load_model(str(weights), device),
+            test,
+            max_steps=recipe.run.eval_max_steps,
+            batch_size=recipe.run.eval_batch_size,
+            score_valid=maze_path_is_valid_and_shortest if data.task == "maze" else None,
+        )
+    metrics |= {"command": command_line("train.py", arguments), "dataset": test.origin, "split": "test"}
+    best = trainer.progress["best"]
+    publish_folder(
+        weights,
+        output,
+        metrics={"test": metrics},
+        recipe=recipe.to_dict(),
+        run={
+            "command": command_line("train.py", arguments),
+            "steps": recipe.optimisation.train_steps,
+            "seconds": trainer.progress["seconds"],
+            "device": device,
+            "train": facts | {"published step": best["step"], "validation exact accuracy": best["exact_accuracy"]},
+        },
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""What every test shares: nothing from the network, fixed seeds, torch.empty full of NaN, and models small enough to test.
+
+A file under tests/ imports the float64 oracles as `from tests.oracles import ...`.
+"""
+
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+# Before any Hugging Face import: they read the environment once. A cache of their own, so that no test sees the user's.
+os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="trm-tests-")
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
+
+import pytest
+import torch
+from transformers.utils import logging as transformers_logging
+
+from modeling_trm import TRMConfig, TRMForGridReasoning
+
+# Tiny tensors: a second thread only waits for the first.
+torch.set_num_threads(1)
+transformers_logging.disable_progress_bar()
+
+# A 4x4 Sudoku (padding, blank, four digits) through a stack of 32 channels; every size differs from every other where
+# it can, so that a swapped axis shows.
+TINY = {
+    "vocab_size": 6,
+    "seq_len": 16,
+    "num_puzzles": 3,
+    "puzzle_prefix_len": 2,
+    "hidden_size": 32,
+    "H_cycles": 2,
+    "L_cycles": 2,
+    "halt_max_steps": 4,
+    "num_attention_heads": 4,
+    "mlp_multiple_of": 8,
+    "mamba_d_state": 12,
+    "mamba_head_dim": 16,
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("cuda") is not None:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seed_and_nan_memory(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Seeds torch; fills uninitialised memory with NaN (deterministic mode does), so that a forgotten value shows."""
+    torch.manual_seed(0)
+    # CUDA tests compare within a tolerance: some CUDA kernels have no deterministic form and would raise.
+    torch.use_deterministic_algorithms(request.node.get_closest_marker("cuda") is None)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def tiny_config() -> Callable[..., TRMConfig]:
+    """tiny_config(preset, **overrides): the preset at the sizes of TINY."""
+
+    def make(preset: str, **overrides: Any) -> TRMConfig:
+        return TRMConfig.from_preset(preset, **{**TINY, **overrides})
+
+    return make
+
+
+@pytest.fixture
+def tiny_model(tiny_config: Callable[..., TRMConfig]) -> Callable[..., TRMForGridReasoning]:
+    """tiny_model(preset, **overrides): a model in which nothing hides behind a zero.
+
+    The halting head and the puzzle table start at zero by design; here they are random, as after training.
+    """
+
+    def make(preset: str, **overrides: Any) -> TRMForGridReasoning:
+        model = TRMForGridReasoning(tiny_config(preset, **overrides))
+        with torch.no_grad():
+            torch.nn.init.normal_(model.q_head.weight)
+            torch.nn.init.normal_(model.q_head.bias)
+            if model.model.puzzle_emb is not None:
+                torch.nn.init.normal_(model.model.puzzle_emb.weight)
+        return model
+
+    return make
+
+
+@pytest.fixture
+def tiny_batch() -> Callable[..., dict[str, torch.Tensor]]:
+    """tiny_batch(config, batch_size): random input_ids, puzzle_ids and labels (some of them ignored) that fit the config."""
+
+    def make(config: TRMConfig, batch_size: int = 3) -> dict[str, torch.Tensor]:
+        shape = (batch_size, config.seq_len)
+        labels = torch.randint(config.vocab_size, shape)
+        labels[:, ::5] = -100
+        return {
+            "input_ids": torch.randint(config.vocab_size, shape),
+            "puzzle_ids": torch.arange(batch_size) % config.num_puzzles,
+            "labels": labels,
+        }
+
+    return make

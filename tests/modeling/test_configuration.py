@@ -1,0 +1,211 @@
+"""TRMConfig: what it refuses and what the message names, presets, and every way to write it down and read it back."""
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig
+
+from modeling_trm import OPERATORS, PRESETS, TRMConfig, TRMForGridReasoning
+from modeling_trm.operators_trm import Stack
+
+# A legal value other than the default for every field that TRMConfig declares.
+CHANGED: dict[str, Any] = {
+    "vocab_size": 6,
+    "seq_len": 16,
+    "num_puzzles": 3,
+    "puzzle_prefix_len": 2,
+    "hidden_size": 64,
+    "block_operators": ["mamba2", "attention", "mlp_t"],
+    "H_cycles": 2,
+    "L_cycles": 5,
+    "num_latents": 1,
+    "halt_max_steps": 7,
+    "num_attention_heads": 4,
+    "rope_theta": 500.0,
+    "position_embedding": "learned",
+    "mlp_expansion": 2.5,
+    "mlp_multiple_of": 8,
+    "mlp_gate": "normalized",
+    "mlp_gate_bias": 1.0,
+    "mamba_d_state": 16,
+    "mamba_d_conv": 3,
+    "mamba_expand": 1,
+    "mamba_head_dim": 16,
+    "mamba_n_groups": 2,
+    "ssd_backend": "torch",
+    "rms_norm_eps": 1e-6,
+    "initial_state_std": 0.5,
+    "halt_bias": -1.0,
+    "blank_token_id": 1,
+}
+POSITIVE = (
+    "vocab_size seq_len num_puzzles hidden_size H_cycles L_cycles halt_max_steps num_attention_heads mlp_multiple_of "
+    "mamba_d_state mamba_d_conv mamba_expand mamba_head_dim mamba_n_groups rope_theta mlp_expansion rms_norm_eps"
+).split()
+MAMBA = {"block_operators": ["mamba2"]}
+
+# values -> what the message must name: the field, the value, and what is allowed or what it clashes with.
+BAD: list[tuple[dict[str, Any], list[str]]] = [
+    *[({name: 0.0 if name in ("rope_theta", "mlp_expansion", "rms_norm_eps") else 0}, [f"{name}=0", "greater than 0"]) for name in POSITIVE],
+    ({"L_cycles": -1}, ["L_cycles=-1", "greater than 0"]),
+    ({"puzzle_prefix_len": -1}, ["puzzle_prefix_len=-1", "0 or more"]),
+    ({"puzzle_prefix_len": 0, "num_puzzles": 2}, ["num_puzzles=2", "puzzle_prefix_len"]),
+    ({"initial_state_std": -0.5}, ["initial_state_std=-0.5", "0 or more"]),
+    ({"blank_token_id": 12}, ["blank_token_id=12", "0..11"]),
+    ({"blank_token_id": -1}, ["blank_token_id=-1", "0..11"]),
+    ({"block_operators": []}, ["block_operators", "empty"]),
+    ({"block_operators": "attention"}, ["block_operators", "list", "'attention'"]),
+    ({"hidden_size": 65}, ["hidden_size=65", "num_attention_heads=8"]),
+    ({"num_attention_heads": 7}, ["hidden_size=512", "num_attention_heads=7"]),
+    ({"hidden_size": 24}, ["hidden_size=24", "num_attention_heads=8", "heads of 3", "rope", "even"]),
+    ({"mamba_head_dim": 48, **MAMBA}, ["mamba_expand * hidden_size = 1024", "mamba_head_dim=48"]),
+    ({"mamba_n_groups": 3, **MAMBA}, ["mamba_n_groups=3", "16"]),
+    ({"mamba_d_conv": 5, "ssd_backend": "cuda", **MAMBA}, ["ssd_backend='cuda'", "mamba_d_conv=5", "2..4"]),
+    ({"mamba_d_state": 127, "ssd_backend": "cuda", **MAMBA}, ["ssd_backend='cuda'", "2318", "multiple of 8", "mamba_d_state=127"]),
+    ({"num_latents": 3}, ["num_latents", "3", "(1, 2)"]),
+    ({"position_embedding": "sinus"}, ["position_embedding", "'sinus'", "'rope'", "'learned'", "'none'"]),
+    ({"mlp_gate": "relu"}, ["mlp_gate", "'relu'", "'silu'", "'normalized'"]),
+    ({"ssd_backend": "gpu"}, ["ssd_backend", "'gpu'", "'auto'", "'torch'", "'cuda'"]),
+    ({"L_cycles": "six"}, ["L_cycles", "int", "'six'"]),
+    ({"hidden_size": 512.0}, ["hidden_size", "int", "512.0"]),
+]  # fmt: skip
+MISSPELT = {
+    "hidden_sise": "hidden_size",
+    "L_cycle": "L_cycles",
+    "h_cycles": "H_cycles",
+    "block_operator": "block_operators",
+    "mamba_dstate": "mamba_d_state",
+    "num_heads": "num_attention_heads",
+}
+
+
+def own_fields() -> set[str]:
+    return set(TRMConfig.__annotations__)
+
+
+def assert_same(one: TRMConfig, two: TRMConfig) -> None:
+    for name in own_fields():
+        assert vars(one)[name] == vars(two)[name], name
+
+
+@pytest.mark.parametrize(("values", "named"), BAD, ids=lambda value: str(value)[:60])
+def test_a_bad_value_is_refused_by_name(values: dict[str, Any], named: list[str]) -> None:
+    with pytest.raises((ValueError, StrictDataclassError)) as error:
+        TRMConfig(**values)
+    for text in named:
+        assert text in str(error.value)
+
+
+@pytest.mark.parametrize(("key", "near"), MISSPELT.items())
+def test_a_misspelt_key_is_refused_with_the_near_miss(key: str, near: str) -> None:
+    with pytest.raises(TypeError, match=f"'{key}'; did you mean '{near}'"):
+        TRMConfig(**{key: 3})
+
+
+def test_a_key_like_no_other_is_refused_without_a_guess() -> None:
+    with pytest.raises(TypeError, match="no field 'zebra'$"):
+        TRMConfig(zebra=1)
+
+
+def test_a_misspelt_key_in_a_saved_config_is_refused(tmp_path: Path) -> None:
+    TRMConfig().save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "L_cycle": 4}))
+    with pytest.raises(TypeError, match="'L_cycle'; did you mean 'L_cycles'"):
+        AutoConfig.from_pretrained(tmp_path)
+
+
+def test_sizes_of_operators_that_are_not_used_do_not_matter() -> None:
+    TRMConfig(hidden_size=65, block_operators=["mlp"])
+    TRMConfig(mamba_head_dim=48, block_operators=["attention"])
+    TRMConfig(hidden_size=24, position_embedding="learned")  # odd heads are fine without rotary embedding
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_build_and_take_overrides(preset: str) -> None:
+    config = TRMConfig.from_preset(preset, vocab_size=7, L_cycles=4)
+    assert config.block_operators == PRESETS[preset]["block_operators"]
+    assert set(config.block_operators) <= set(OPERATORS)
+    assert (config.vocab_size, config.L_cycles, config.H_cycles, config.hidden_size) == (7, 4, 3, 512)
+    assert config.block_operators[-1] == "mlp"
+    assert TRMConfig.from_preset(preset, block_operators=["mlp"]).block_operators == ["mlp"]
+
+
+def test_the_published_presets() -> None:
+    """arXiv 2510.04871 (attention, MLP-t) and 2602.12078 (Mamba-2, Mamba-2, attention or MLP-t, MLP)."""
+    assert PRESETS["trm-attn"]["block_operators"] == ["attention", "mlp"] * 2
+    assert PRESETS["trm-mlp-t"]["block_operators"] == ["mlp_t", "mlp"] * 2
+    assert PRESETS["tr-mamba2attn"]["block_operators"] == ["mamba2", "mamba2", "attention", "mlp"]
+    assert PRESETS["tr-mamba2mlpt"]["block_operators"] == ["mamba2", "mamba2", "mlp_t", "mlp"]
+
+
+def test_an_unknown_preset_is_refused_with_the_near_miss_and_the_list() -> None:
+    with pytest.raises(ValueError, match="'trm-atn'; did you mean 'trm-attn'.*tr-mamba2mlpt"):
+        TRMConfig.from_preset("trm-atn")
+
+
+def test_an_unknown_operator_is_refused_with_its_index_and_the_list() -> None:
+    config = TRMConfig(block_operators=["mlp", "atention"])
+    with pytest.raises(ValueError, match=r"block_operators\[1\]='atention'.*did you mean 'attention'.*mlp_t") as error:
+        Stack(config)
+    for name in OPERATORS:
+        assert name in str(error.value)
+    with pytest.raises(ValueError, match="'atention'"):
+        TRMForGridReasoning(config)
+
+
+def test_a_preset_is_not_shared_with_the_configs_made_from_it() -> None:
+    before = copy.deepcopy(PRESETS)
+    TRMConfig.from_preset("trm-attn").block_operators.append("mlp")
+    TRMConfig().block_operators.append("mlp")
+    assert before == PRESETS
+    assert TRMConfig().block_operators == PRESETS["trm-attn"]["block_operators"]
+
+
+def test_num_positions_counts_the_prefix() -> None:
+    assert TRMConfig(seq_len=81).num_positions == 97
+    assert TRMConfig(seq_len=900).num_positions == 916
+
+
+def test_every_field_has_a_changed_value_here() -> None:
+    assert set(CHANGED) == own_fields() - {"model_type"}
+    default = TRMConfig()
+    assert [name for name, value in CHANGED.items() if vars(default)[name] == value] == []
+
+
+WRITTEN: dict[str, Callable[[TRMConfig, Path], TRMConfig]] = {
+    "to_dict": lambda config, _: TRMConfig.from_dict(config.to_dict()),
+    "keywords": lambda config, _: TRMConfig(**config.to_dict()),
+    "to_diff_dict": lambda config, _: TRMConfig.from_dict(config.to_diff_dict()),
+    "json": lambda config, _: TRMConfig(**json.loads(config.to_json_string(use_diff=False))),
+    "json, differences only": lambda config, _: TRMConfig(**json.loads(config.to_json_string())),
+    "deep copy": lambda config, _: copy.deepcopy(config),
+    "folder": lambda config, folder: (config.save_pretrained(folder), TRMConfig.from_pretrained(folder))[1],
+    "folder, AutoConfig": lambda config, folder: (config.save_pretrained(folder), AutoConfig.from_pretrained(folder))[1],
+}
+
+
+@pytest.mark.parametrize("way", WRITTEN)
+@pytest.mark.parametrize("config", [{}, CHANGED], ids=["defaults", "everything changed"])
+def test_a_config_survives_being_written_down(config: dict[str, Any], way: str, tmp_path: Path) -> None:
+    original = TRMConfig(**config)
+    back = WRITTEN[way](original, tmp_path)
+    assert type(back) is TRMConfig
+    assert_same(back, original)
+    back.validate_architecture()
+
+
+def test_config_json_holds_no_training_or_generation_settings(tmp_path: Path) -> None:
+    TRMConfig(**CHANGED).save_pretrained(tmp_path)
+    saved = set(json.loads((tmp_path / "config.json").read_text()))
+    assert own_fields() - {"model_type"} <= saved
+    assert saved - own_fields() <= {"auto_map", "model_type", "transformers_version", "dtype", "architectures"}
+
+
+def test_auto_classes_know_the_type() -> None:
+    assert type(AutoConfig.for_model("trm")) is TRMConfig

@@ -1,0 +1,107 @@
+"""A checkpoint folder in a process that cannot import modeling_trm: trust_remote_code gives the same function, bit by bit."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from modeling_trm import GridProcessor, TRMForGridReasoning
+
+PRESETS_LOADED = ("trm-attn", "tr-mamba2mlpt")  # together every operator
+SUDOKU = "1.3.....2...4..."
+
+# Isolated (-I): no PYTHONPATH, no current folder, no user site. An installed package is blocked by name.
+SCRIPT = """
+import sys
+sys.modules["modeling_trm"] = None
+try:
+    import modeling_trm
+except ImportError:
+    pass
+else:
+    raise SystemExit("modeling_trm can be imported")
+from pathlib import Path
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoProcessor
+
+torch.set_num_threads(1)
+
+def observe(folder, ids):
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
+    model = AutoModel.from_pretrained(folder, trust_remote_code=True)
+    for cls in (type(config), type(model)):
+        assert cls.__module__.startswith("transformers_modules."), cls
+    with torch.no_grad():
+        first = model(ids)
+        second = model(ids, state=first.state)
+    solved = model.solve(ids, halt=True)
+    tensors = {"first": first.logits, "second": second.logits, "halt": second.halt_logits, "answers": solved.answers}
+    return model, {**tensors, **{"state." + name: value for name, value in model.state_dict().items()}}
+
+for folder in map(Path, sys.argv[1:]):
+    processors = [auto.from_pretrained(folder, trust_remote_code=True) for auto in (AutoProcessor, AutoFeatureExtractor)]
+    encoded = {f"encoded.{i}": processor("SUDOKU")["input_ids"] for i, processor in enumerate(processors)}
+    model, observed = observe(folder, load_file(folder / "input.safetensors")["ids"])
+    save_file({**observed, **encoded}, folder / "observed.safetensors")
+    again = folder / "again"
+    model.save_pretrained(again)
+    processors[0].save_pretrained(again)
+    _, observed_again = observe(again, load_file(folder / "input.safetensors")["ids"])
+    for name, value in observed.items():
+        assert torch.equal(value, observed_again[name]), name
+""".replace("SUDOKU", SUDOKU)
+
+
+@pytest.mark.slow
+def test_remote_code_gives_the_same_function_and_travels_on(
+    tiny_model: Callable[..., TRMForGridReasoning], tmp_path: Path
+) -> None:
+    models, processor = {}, GridProcessor("sudoku", grid_shape=(4, 4))
+    for preset in PRESETS_LOADED:
+        models[preset] = tiny_model(preset).eval()
+        models[preset].save_pretrained(tmp_path / preset)
+        processor.save_pretrained(tmp_path / preset)
+        save_file({"ids": torch.randint(6, (3, 16))}, tmp_path / preset / "input.safetensors")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_", "PYTHON"))},
+        "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_MODULES_CACHE": str(tmp_path / "modules"),
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, "-I", "-c", SCRIPT, *(str(tmp_path / preset) for preset in models)]
+    done = subprocess.run(command, cwd=empty, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+    for preset, model in models.items():
+        folder = tmp_path / preset
+        observed, ids = load_file(folder / "observed.safetensors"), load_file(folder / "input.safetensors")["ids"]
+        with torch.no_grad():
+            first = model(ids)
+            second = model(ids, state=first.state)
+        expected = {
+            "first": first.logits,
+            "second": second.logits,
+            "halt": second.halt_logits,
+            "answers": model.solve(ids, halt=True).answers,
+            "encoded.0": processor(SUDOKU)["input_ids"],
+            "encoded.1": processor(SUDOKU)["input_ids"],
+            **{f"state.{name}": value for name, value in model.state_dict().items()},
+        }
+        assert set(observed) == set(expected)
+        for name, value in expected.items():
+            assert torch.equal(observed[name], value), f"{preset}: {name}"
+        # The copy saved over there carries the code on, unchanged.
+        for path in folder.glob("*_trm.py"):
+            assert (folder / "again" / path.name).read_bytes() == path.read_bytes()
+        # And this process, with the package, loads that copy as well.
+        back = TRMForGridReasoning.from_pretrained(folder / "again")
+        assert torch.equal(back(ids).logits, first.logits)

@@ -1,0 +1,134 @@
+"""The operators of the stack and the post-norm stack itself, one sequence, one head, one position at a time.
+
+Sources: attention, SwiGLU, MLP-t and post-norm from TRM, arXiv 2510.04871; RoPE, arXiv 2104.09864; the normalised gate,
+arXiv 2601.19085; Mamba-2, arXiv 2405.21060, with the projections, convolution and gated norm of mamba_ssm.Mamba2.
+
+Shapes: B batch, L positions, D channels, H heads, P head size, G groups, N state. `config` is anything with TRMConfig's
+fields; `weights` maps an operator's parameter names to tensors.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Weights = dict[str, Tensor]
+
+
+def rms_norm(x: Tensor, axis: int, eps: float) -> Tensor:
+    return x / torch.sqrt((x**2).mean(axis, keepdim=True) + eps)
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    return 1 / (1 + torch.exp(-x))
+
+
+def rotate(x_LP: Tensor, theta: float) -> Tensor:
+    """RoPE as complex numbers: entries p and p + P/2 of position l are turned by the angle l * theta^(-2p/P)."""
+    L, P = x_LP.shape
+    angles = torch.tensor([[pos * theta ** (-2 * p / P) for p in range(P // 2)] for pos in range(L)], dtype=x_LP.dtype)
+    turned = torch.complex(x_LP[:, : P // 2], x_LP[:, P // 2 :]) * torch.complex(angles.cos(), angles.sin())
+    return torch.cat((turned.real, turned.imag), dim=1)
+
+
+def attention(weights: Weights, config: Any, x_BLD: Tensor) -> Tensor:
+    """softmax(q k^T / sqrt(P)) v, head by head and without mask; the heads lie side by side within q, k and v."""
+    H, D = config.num_attention_heads, config.hidden_size
+    P = D // H
+    sequences = []
+    for x_LD in x_BLD:
+        heads = []
+        for h in range(H):
+            q, k, v = (x_LD @ weights["qkv_proj.weight"][part * D + h * P :][:P].T for part in range(3))
+            if config.position_embedding == "rope":
+                q, k = rotate(q, config.rope_theta), rotate(k, config.rope_theta)
+            scores_LL = torch.exp(q @ k.T / math.sqrt(P))
+            heads.append(scores_LL @ v / scores_LL.sum(1, keepdim=True))
+        sequences.append(torch.cat(heads, dim=1) @ weights["o_proj.weight"].T)
+    return torch.stack(sequences)
+
+
+def gated_mlp(weights: Weights, config: Any, x: Tensor) -> Tensor:
+    """down(gate(g, v)) of the rows of x: SwiGLU g sigmoid(g) v, or sigmoid(g) rms_norm(g v); gate rows come first."""
+    inner = weights["down_proj.weight"].shape[1]
+    g = x @ weights["gate_up_proj.weight"][:inner].T
+    v = x @ weights["gate_up_proj.weight"][inner:].T
+    if config.mlp_gate_bias is not None:
+        g = g + weights["gate_bias"]
+    hidden = g * v if config.mlp_gate == "silu" else rms_norm(g * v, -1, config.rms_norm_eps)
+    return (sigmoid(g) * hidden) @ weights["down_proj.weight"].T
+
+
+def mlp(weights: Weights, config: Any, x_BLD: Tensor) -> Tensor:
+    """The gated MLP on the channels of each position."""
+    return torch.stack([gated_mlp(weights, config, x_LD) for x_LD in x_BLD])
+
+
+def mlp_t(weights: Weights, config: Any, x_BLD: Tensor) -> Tensor:
+    """The gated MLP on the positions of each channel."""
+    return torch.stack([gated_mlp(weights, config, x_LD.T).T for x_LD in x_BLD])
+
+
+def ssm(x_BLHP: Tensor, dt_BLH: Tensor, A_H: Tensor, B_BLGN: Tensor, C_BLGN: Tensor) -> Tensor:
+    """h_t = exp(dt_t A) h_{t-1} + dt_t B_t x_t;  y_t = C_t h_t: one step after the other (arXiv 2405.21060, eq. 1)."""
+    heads_per_group = x_BLHP.shape[2] // B_BLGN.shape[2]
+    B_BLHN = torch.repeat_interleave(B_BLGN, heads_per_group, dim=2)
+    C_BLHN = torch.repeat_interleave(C_BLGN, heads_per_group, dim=2)
+    h_BHPN = x_BLHP.new_zeros(*x_BLHP.shape[:1], *x_BLHP.shape[2:], B_BLGN.shape[3])
+    y = []
+    for t in range(x_BLHP.shape[1]):
+        dt_BH11 = dt_BLH[:, t, :, None, None]
+        input_BHPN = dt_BH11 * x_BLHP[:, t, :, :, None] * B_BLHN[:, t, :, None, :]
+        h_BHPN = torch.exp(dt_BH11 * A_H[:, None, None]) * h_BHPN + input_BHPN
+        y.append((h_BHPN * C_BLHN[:, t, :, None, :]).sum(-1))
+    return torch.stack(y, dim=1)
+
+
+def causal_conv(x_BLC: Tensor, weight_C1K: Tensor, bias_C: Tensor) -> Tensor:
+    """y_t = bias + sum_k weight_k x_{t - (K-1) + k}, x = 0 before the start; every channel by itself."""
+    K = weight_C1K.shape[-1]
+    y = []
+    for t in range(x_BLC.shape[1]):
+        taps = [weight_C1K[:, 0, k] * x_BLC[:, t - (K - 1) + k] for k in range(K) if t - (K - 1) + k >= 0]
+        y.append(bias_C + sum(taps))
+    return torch.stack(y, dim=1)
+
+
+def mamba2(weights: Weights, config: Any, x_BLD: Tensor) -> Tensor:
+    """in_proj -> [z, xBC, dt]; silu(conv(xBC)) -> x, B, C; recurrence + D x; rms_norm(y silu(z)) per group; out_proj."""
+    B, L, _ = x_BLD.shape
+    N, G, P = config.mamba_d_state, config.mamba_n_groups, config.mamba_head_dim
+    inner = config.mamba_expand * config.hidden_size
+    H = inner // P
+    projected = x_BLD @ weights["in_proj.weight"].T
+    z, xBC, dt = projected.split([inner, inner + 2 * G * N, H], dim=-1)
+    xBC = causal_conv(xBC, weights["conv1d.weight"], weights["conv1d.bias"])
+    x, B_maps, C_maps = (xBC * sigmoid(xBC)).split([inner, G * N, G * N], dim=-1)
+    dt = torch.log1p(torch.exp(dt + weights["dt_bias"]))
+    x_BLHP = x.reshape(B, L, H, P)
+    A_H = -torch.exp(weights["A_log"])
+    y = ssm(x_BLHP, dt, A_H, B_maps.reshape(B, L, G, N), C_maps.reshape(B, L, G, N))
+    y = (y + weights["D"][:, None] * x_BLHP).reshape(B, L, inner)
+    gated = (y * z * sigmoid(z)).reshape(B, L, G, inner // G)
+    normed = rms_norm(gated, -1, config.rms_norm_eps).reshape(B, L, inner) * weights["norm.weight"]
+    return normed @ weights["out_proj.weight"].T
+
+
+ORACLES: dict[str, Callable[[Weights, Any, Tensor], Tensor]] = {
+    "attention": attention,
+    "mamba2": mamba2,
+    "mlp_t": mlp_t,
+    "mlp": mlp,
+}
+# The reference normalises the transposed tensor of its MLP-t, so over positions; everything else over channels.
+NORM_AXIS = {"mlp_t": 1}
+
+
+def stack(weights: Weights, config: Any, h_BLD: Tensor) -> Tensor:
+    """h = rms_norm(h + operator(h)) after every sublayer; the weights of sublayer i are named `i.`..."""
+    for i, name in enumerate(config.block_operators):
+        own = {key.removeprefix(f"{i}."): value for key, value in weights.items() if key.startswith(f"{i}.")}
+        h_BLD = rms_norm(h_BLD + ORACLES[name](own, config, h_BLD), NORM_AXIS.get(name, 2), config.rms_norm_eps)
+    return h_BLD

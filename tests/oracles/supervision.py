@@ -1,0 +1,60 @@
+"""One supervision step of the whole model from its state dict. Source: arXiv 2510.04871, section 4, and its public code.
+
+    e = puzzle prefix ++ token embeddings        the puzzle's row, zero-padded to prefix * D numbers, then cut into positions
+    x = sqrt(D) * e                              with learned positions: sqrt(D) * (e + positions) / sqrt(2)
+    z_H, z_L = recursion(x)                      from H_init, L_init at the first step
+    logits = lm_head(z_H) behind the prefix      halt logit = the first output of q_head at position 0
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .losses import step_loss
+from .operators import Weights, stack
+from .recursion import one_latent, two_latents
+
+State = tuple[Tensor, Tensor | None]
+
+
+def embed(weights: Weights, config: Any, input_ids: Tensor, puzzle_ids: Tensor) -> Tensor:
+    D, prefix = config.hidden_size, config.puzzle_prefix_len
+    sequences = []
+    for tokens, puzzle in zip(input_ids, puzzle_ids):
+        positions = []
+        if prefix:
+            row = weights["model.puzzle_emb.weight"][puzzle]
+            positions = list(torch.cat([row, row.new_zeros(prefix * D - D)]).reshape(prefix, D))
+        positions += [weights["model.embed_tokens.weight"][token] for token in tokens]
+        sequences.append(torch.stack(positions))
+    e = torch.stack(sequences)
+    if config.position_embedding == "learned":
+        e = (e + weights["model.embed_positions.weight"]) / math.sqrt(2)
+    return math.sqrt(D) * e
+
+
+def initial_state(weights: Weights, config: Any, like: Tensor) -> State:
+    z_H = weights["model.H_init"] + torch.zeros_like(like)
+    return z_H, weights["model.L_init"] + torch.zeros_like(like) if config.num_latents == 2 else None
+
+
+def supervision_step(
+    weights: Weights, config: Any, input_ids: Tensor, puzzle_ids: Tensor, labels: Tensor, state: State | None
+) -> tuple[Tensor, Tensor, Tensor, State]:
+    """loss, logits [B, L, V], halt logits [B] and the state to carry (cut off), as the paper defines them."""
+    x = embed(weights, config, input_ids, puzzle_ids)
+    own = {key.removeprefix("model.stack."): value for key, value in weights.items() if key.startswith("model.stack.")}
+    z_H, z_L = initial_state(weights, config, x) if state is None else state
+
+    def apply(h: Tensor) -> Tensor:
+        return stack(own, config, h)
+
+    if z_L is None:
+        z_H, z_L = one_latent(apply, z_H, x, config.H_cycles, config.L_cycles)
+    else:
+        z_H, z_L = two_latents(apply, z_H, z_L, x, config.H_cycles, config.L_cycles)
+    logits = z_H[:, config.puzzle_prefix_len :] @ weights["lm_head.weight"].T
+    halt_logits = z_H[:, 0] @ weights["q_head.weight"][0] + weights["q_head.bias"][0]
+    return step_loss(logits, halt_logits, labels), logits, halt_logits, (z_H.detach(), None if z_L is None else z_L.detach())

@@ -1,0 +1,147 @@
+"""scripts/eval_puzzles.py: the figures it writes, and what bad data or another checkpoint gets."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from datasets_builders.features import load_puzzles
+from modeling_trm import GridProcessor
+from modeling_trm.evaluation import choose_subset, evaluate_puzzles
+from modeling_trm.evaluation.loading import load_model
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "eval_puzzles.py"
+SOLVED = "534678912672195348198342567859761423426853791713924856961537284287419635345286179"
+PUZZLE = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("eval_puzzles_script", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def checkpoint(tiny_model, tmp_path: Path):
+    def make(task: str, processor: GridProcessor) -> str:
+        sizes = {"vocab_size": processor.vocab_size, "seq_len": processor.seq_len, "L_cycles": 1, "num_puzzles": 1}
+        model = tiny_model("trm-mlp-t", **sizes, blank_token_id=processor.blank_token_id)
+        model.save_pretrained(tmp_path / task)
+        processor.save_pretrained(tmp_path / task)
+        return str(tmp_path / task)
+
+    return make
+
+
+def read(folder: Path) -> dict:
+    return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+
+
+def test_figures_equal_the_library(script, checkpoint, tmp_path: Path, capsys) -> None:
+    """On the shipped sample, sub-sampled; the JSON holds exactly what evaluate_puzzles returns."""
+    folder, output = checkpoint("sudoku", GridProcessor("sudoku")), tmp_path / "out put"
+    arguments = ["--model", folder, "--task", "sudoku", "--max-puzzles", "12", "--max-steps", "2"]
+    assert script.main([*arguments, "--output", str(output)]) == 0
+    report = read(output)
+    metrics = report["evaluations"]["test"]
+    puzzles = choose_subset(load_puzzles("sudoku", "test"), 12)
+    expected = evaluate_puzzles(load_model(folder), puzzles, max_steps=2, progress=False)
+    for name, value in expected.items():
+        if "second" not in name:
+            assert metrics[name] == value, name
+    assert metrics["split"] == "test"
+    assert metrics["dataset"] == puzzles.origin
+    assert metrics["command"].startswith("python scripts/eval_puzzles.py --model ")
+    assert metrics["command"].endswith("out put'")
+    assert report["hardware"]
+    assert "torch" in report["versions"]
+    assert {path.name for path in (output / "plots").iterdir()} == {"test_accuracy_by_step.png", "test_halting.png"}
+    shown = capsys.readouterr().out
+    assert "95 % interval" in shown
+    assert str(output / "metrics.json") in shown
+    for source in expected["by_source"]:
+        assert source in shown
+
+
+def test_mazes_and_early_exit(script, checkpoint, tmp_path: Path) -> None:
+    folder = checkpoint("maze", GridProcessor("maze"))
+    arguments = ["--model", folder, "--task", "maze", "--max-puzzles", "3", "--max-steps", "2", "--halt"]
+    assert script.main([*arguments, "--batch-size", "2", "--output", str(tmp_path / "out")]) == 0
+    metrics = read(tmp_path / "out")["evaluations"]["test"]
+    assert metrics["early_exit"] is True
+    assert metrics["valid_and_shortest"] == 0.0
+    assert metrics["count"] == 3
+
+
+def csv(tmp_path: Path, *rows: str) -> str:
+    path = tmp_path / "mine_test.csv"
+    path.write_text("\n".join(["source,question,answer,rating", *rows]) + "\n", encoding="utf-8")
+    return str(path)
+
+
+def test_own_file_and_skipped_rows(script, checkpoint, tmp_path: Path) -> None:
+    folder = checkpoint("sudoku", GridProcessor("sudoku"))
+    data = csv(tmp_path, f"mine,{PUZZLE},{SOLVED},3", f"mine,{SOLVED},{SOLVED},0", f"mine,{PUZZLE},{PUZZLE},3")
+    common = ["--model", folder, "--task", "sudoku", "--data", data, "--max-steps", "1"]
+    with pytest.raises(SystemExit) as caught:
+        script.main([*common, "--output", str(tmp_path / "refused")])
+    assert caught.value.code == 2
+    assert not (tmp_path / "refused").exists()
+    assert script.main([*common, "--on-bad-row", "skip", "--output", str(tmp_path / "out")]) == 0
+    metrics = read(tmp_path / "out")["evaluations"]["test"]
+    assert metrics["count"] == 2
+    assert metrics["exact_accuracy"] == 0.5  # the given cells are kept, so the grid without blanks is right
+    assert len(metrics["skipped_rows"]) == 1
+    assert "mine_test.csv, row 3" in metrics["skipped_rows"][0]
+
+
+def test_user_errors_are_one_line_each(script, checkpoint, tmp_path: Path, capsys) -> None:
+    small = GridProcessor("sudoku", grid_shape=(4, 4))
+    nine, four, maze = (
+        checkpoint("nine", GridProcessor("sudoku")),
+        checkpoint("four", small),
+        checkpoint("m", GridProcessor("maze")),
+    )
+    output = tmp_path / "out"
+    cases = [
+        (["--model", four, "--task", "sudoku"], "config has vocab_size=6, but 'sudoku' puzzles need vocab_size=11"),
+        (["--model", maze, "--task", "sudoku"], "was made for task 'maze', not for --task 'sudoku'"),
+        (["--model", "runs/of/nobody", "--task", "sudoku"], "checkpoint 'runs/of/nobody': no such folder"),
+        (["--model", nine, "--task", "sudoku", "--data", "no.csv"], "--data 'no.csv': no such file or folder"),
+        (["--model", nine, "--task", "sudoku", "--data", csv(tmp_path)], "empty"),
+        (["--model", nine, "--task", "sudoku", "--data", csv(tmp_path, f"a,{PUZZLE},{SOLVED[:80]},1")], "has 80 cells"),
+        (["--model", nine, "--task", "sudoku", "--max-puzzles", "0"], "--max-puzzles must be at least 1, got 0"),
+        (["--model", nine, "--task", "chess"], "invalid choice: 'chess'"),
+    ]
+    for arguments, message in cases:
+        with pytest.raises(SystemExit) as caught:
+            script.main([*arguments, "--output", str(output)])
+        assert caught.value.code == 2, arguments
+        shown = capsys.readouterr().err
+        assert message in shown
+        assert "error: " in shown
+    assert not output.exists()
+
+
+def test_output_that_cannot_be_written(script, checkpoint, tmp_path: Path, capsys) -> None:
+    folder = checkpoint("sudoku", GridProcessor("sudoku"))
+    (tmp_path / "taken").write_text("a file", encoding="utf-8")
+    arguments = ["--model", folder, "--task", "sudoku", "--max-puzzles", "1", "--max-steps", "1"]
+    with pytest.raises(SystemExit) as caught:
+        script.main([*arguments, "--output", str(tmp_path / "taken")])
+    assert caught.value.code == 2
+    assert "taken" in capsys.readouterr().err
+
+
+def test_help_is_fast_and_has_examples() -> None:
+    started = time.perf_counter()
+    shown = subprocess.run([sys.executable, SCRIPT, "--help"], capture_output=True, text=True, check=True)
+    assert time.perf_counter() - started < 2.0  # importing PyTorch takes longer
+    assert "python scripts/eval_puzzles.py --model DIR" in shown.stdout

@@ -1,0 +1,175 @@
+"""scripts/solve.py: what it prints and writes, and what a bad puzzle or checkpoint gets."""
+
+import importlib.util
+import io
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from modeling_trm import GridProcessor, TRMForGridReasoning
+from modeling_trm.evaluation.solving import Solution
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "solve.py"
+SOLVED = "534678912672195348198342567859761423426853791713924856961537284287419635345286179"
+PUZZLE = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
+CONTRADICTORY = "55..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
+
+
+@pytest.fixture(scope="module")
+def solve() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("solve_script", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def save(model: TRMForGridReasoning, processor: GridProcessor, folder: Path) -> str:
+    """A checkpoint whose answers are digits or maze cells: padding loses every arg max."""
+    with torch.no_grad():
+        model.lm_head.weight[0] = 0
+        model.lm_head.weight[1:] += 0.01 * torch.arange(1, len(model.lm_head.weight))[:, None]
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def sudoku(tiny_model, tmp_path: Path) -> str:
+    model = tiny_model("trm-mlp-t", vocab_size=11, seq_len=81, blank_token_id=1, num_puzzles=1)
+    return save(model, GridProcessor("sudoku"), tmp_path / "sudoku")
+
+
+@pytest.fixture
+def maze(tiny_model, tmp_path: Path) -> str:
+    model = tiny_model("trm-attn", vocab_size=6, seq_len=20, num_puzzles=1)
+    return save(model, GridProcessor("maze", grid_shape=(4, 5)), tmp_path / "maze")
+
+
+def test_a_solved_grid_is_valid_and_a_guess_is_not(solve, sudoku: str, capsys) -> None:
+    """The given cells are kept, so a full grid is its own answer; a random model's guess breaks the rules."""
+    assert solve.main(["--model", sudoku, SOLVED, PUZZLE]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.count("NOT a valid solution") == 1
+    assert "a valid solution\n" in shown.out.splitlines(keepends=True)
+    assert "halt probability" in shown.out
+    assert "5 3 4 | 6 7 8 | 9 1 2" in shown.out
+    assert shown.err == ""
+
+
+def test_trace_json_and_output(solve, sudoku: str, tmp_path: Path, capsys) -> None:
+    arguments = ["--model", sudoku, "--trace", "--no-halt", "--max-steps", "3", "--json"]
+    assert solve.main([*arguments, "--output", str(tmp_path / "answers.json"), PUZZLE]) == 0
+    results = json.loads(capsys.readouterr().out)
+    assert results == json.loads((tmp_path / "answers.json").read_text(encoding="utf-8"))
+    (result,) = results
+    assert result["steps"] == 3
+    assert [frame["step"] for frame in result["trace"]] == [1, 2, 3]
+    assert result["trace"][-1]["answer"] == result["answer"]
+    assert result["valid"] is False
+    assert result["fault"]
+    assert all(answer == given for answer, given in zip(result["answer"], PUZZLE, strict=True) if given != ".")
+    assert 0 <= result["halt_probability"] <= 1
+
+    assert solve.main(["--model", sudoku, "--trace", "--no-halt", "--max-steps", "2", PUZZLE]) == 0
+    shown = capsys.readouterr().out
+    assert "step 1: " in shown
+    assert "step 2: " in shown
+
+
+def test_bad_puzzles_are_named_and_the_good_one_is_answered(solve, sudoku: str, capsys) -> None:
+    unknown = PUZZLE.replace("7", "x", 1)
+    assert solve.main(["--model", sudoku, "--json", CONTRADICTORY, unknown, PUZZLE[:80], PUZZLE, "no.txt"]) == 2
+    shown = capsys.readouterr()
+    errors = shown.err.splitlines()
+    assert len(errors) == 4
+    assert errors[0].startswith("error: puzzle 1: the clues contradict: '5' is given twice in row 1")
+    assert "row 1, column 1 and row 1, column 2" in errors[0]
+    assert errors[1].startswith("error: puzzle 2: row 1, column 5: 'x' is not allowed")
+    assert "has 80 cells, expected 81 (9 x 9)" in errors[2]
+    assert errors[3].startswith("error: puzzle 5: 'no.txt' has 6 cells")
+    results = json.loads(shown.out)
+    assert ["error" in result for result in results] == [True, True, True, False, True]
+
+
+def test_only_bad_puzzles(solve, sudoku: str, tmp_path: Path, capsys) -> None:
+    empty = tmp_path / "empty.txt"
+    empty.write_text("\n", encoding="utf-8")
+    assert solve.main(["--model", sudoku, CONTRADICTORY, str(empty)]) == 2
+    shown = capsys.readouterr()
+    assert f"error: {empty}: holds no puzzle" in shown.err
+    assert shown.out == ""
+
+
+def test_stdin(solve, sudoku: str, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{SOLVED}\n{PUZZLE}\n"))
+    assert solve.main(["--model", sudoku, "-", "--json"]) == 0
+    assert [result["valid"] for result in json.loads(capsys.readouterr().out)] == [True, False]
+
+
+def test_maze_file(solve, maze: str, tmp_path: Path, capsys) -> None:
+    path = tmp_path / "maze.txt"
+    path.write_text("#####\n#S  #\n#  G#\n#####\n", encoding="utf-8")
+    assert solve.main(["--model", maze, str(path), "--trace", "--no-halt"]) == 0
+    shown = capsys.readouterr().out
+    assert "#####\n#S  #\n#  G#\n#####\n" in shown
+    assert "NOT a valid solution" in shown
+    assert solve.main(["--model", maze, "#####S   ##  G######"]) == 0
+    assert solve.main(["--model", maze, "####################"]) == 2
+    assert "the maze has 0 cells 'S', expected 1" in capsys.readouterr().err
+
+
+def test_maze_answers_are_judged_by_the_rules(solve, maze: str) -> None:
+    processor = GridProcessor("maze", grid_shape=(4, 5))
+    puzzle = "######S  ##  G######"
+    right = ["######Soo##  G######", "######S  ##ooG######", "######So ## oG######"]  # three ways, all shortest
+    wrong = ["######S  ##  G######", "######So ##  G######", "######Soo##ooG######", "######S  #o  G######"]
+    for answer in right + wrong:
+        fault = solve.find_fault(processor, Solution(puzzle, answer, 0.5, 1, []))
+        assert (fault is None) == (answer in right), (answer, fault)
+
+
+def test_puzzles_of_ones_own_have_no_rules(solve, tiny_model, tmp_path: Path, capsys) -> None:
+    model = tiny_model("trm-attn", vocab_size=4, seq_len=6, num_puzzles=1)
+    folder = save(model, GridProcessor("grid", grid_shape=(2, 3), alphabet="abc"), tmp_path / "grid")
+    assert solve.main(["--model", folder, "abcabc", "--json"]) == 0
+    (result,) = json.loads(capsys.readouterr().out)
+    assert result["valid"] is None
+    assert solve.main(["--model", folder, "abcabd"]) == 2
+    assert "row 2, column 3: 'd' is not allowed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model", "runs/of/nobody", PUZZLE], "error: checkpoint 'runs/of/nobody': no such folder"),
+        (["--model", "DIR", "--max-steps", "0", PUZZLE], "--max-steps must be at least 1, got 0"),
+        (["--model", "DIR"], "the following arguments are required: PUZZLE"),
+        (["--model", "DIR", PUZZLE, "--device", "abacus"], "error: device 'abacus' cannot be used here"),
+    ],
+)
+def test_wrong_arguments(solve, arguments: list[str], message: str, capsys) -> None:
+    with pytest.raises(SystemExit) as caught:
+        solve.main(arguments)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_help_is_fast_and_has_examples() -> None:
+    started = time.perf_counter()
+    shown = subprocess.run([sys.executable, SCRIPT, "--help"], capture_output=True, text=True, check=True)
+    assert time.perf_counter() - started < 2.0  # importing PyTorch takes longer
+    assert "python scripts/solve.py --model DIR" in shown.stdout
+
+
+def test_as_a_process(sudoku: str) -> None:
+    command = [sys.executable, "-W", "error", SCRIPT, "--model", sudoku, CONTRADICTORY]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert shown.returncode == 2
+    assert shown.stderr.startswith("error: puzzle 1: the clues contradict")
+    assert "Traceback" not in shown.stderr

@@ -1,0 +1,176 @@
+"""The rooms and the arrows between them, read from the imports of every file, and what the tree must not contain.
+
+An arrow is "imports": the flat files of modeling_trm are what a Hub checkpoint carries, so they may import only each
+other, in the order below, in the one form that transformers' remote-code loader follows, `from .sibling import Name`.
+"""
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "modeling_trm"
+FLAT = sorted(path for path in PACKAGE.glob("*.py") if path.name != "__init__.py")
+
+# Flat file -> the flat files it may import directly or through those. A new flat file takes its place here.
+ARROWS = {
+    "configuration_trm": (),
+    "processing_trm": (),
+    "losses_trm": (),
+    "recursion_trm": (),
+    "layers_trm": ("configuration_trm",),
+    "attention_trm": ("layers_trm",),
+    "mamba2_trm": ("layers_trm",),
+    "mlp_trm": ("layers_trm",),
+    "operators_trm": ("attention_trm", "mamba2_trm", "mlp_trm"),
+    "reasoning_trm": ("recursion_trm",),
+    "modeling_trm": ("operators_trm", "recursion_trm", "losses_trm", "reasoning_trm"),
+}
+FLAT_THIRD_PARTY = {"torch", "transformers", "numpy", "huggingface_hub"}
+FLAT_OPTIONAL = {"mamba_ssm", "causal_conv1d"}  # inside try / except ImportError at module level
+
+# Room -> the rooms it may import besides itself. "flat" is modeling_trm's flat files and its public names.
+ROOMS = {
+    "flat": set(),
+    "modeling_trm/metrics": set(),
+    "datasets_builders": {"flat"},
+    "modeling_trm/evaluation": {"flat", "datasets_builders", "modeling_trm/metrics"},
+    "modeling_trm/diagnostics": {"flat", "datasets_builders", "modeling_trm/evaluation"},
+    "modeling_trm/training": {"flat", "datasets_builders", "modeling_trm/evaluation", "modeling_trm/diagnostics"},
+    "model_cards": set(),
+    "scripts": {
+        "flat", "datasets_builders", "modeling_trm/evaluation", "modeling_trm/diagnostics", "modeling_trm/training",
+        "modeling_trm/metrics",
+    },
+}  # fmt: skip
+MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
+
+TOP_LEVEL = ("modeling_trm", "datasets_builders", "scripts", "model_cards", "tests")
+PYTHON_FILES = sorted(path for top in TOP_LEVEL for path in (ROOT / top).rglob("*.py"))
+TEXT_SUFFIXES = {".py", ".md", ".toml", ".yaml", ".yml", ".txt", ".sh", ".json", ".jsonl", ".cfg", ".csv", ""}
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), relative(path))
+
+
+def imported_modules(path: Path) -> Iterator[tuple[str, int]]:
+    """Every module that a file imports, relative ones resolved to their absolute name, with the line."""
+    package = list(path.relative_to(ROOT).parent.parts)
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *filter(None, [node.module])])
+            # `from package import submodule` and `from module import Name` look alike: a file of that name decides.
+            for alias in node.names:
+                inside = ROOT / Path(*module.split("."), alias.name)
+                is_module = inside.is_dir() or inside.with_suffix(".py").is_file()
+                yield (f"{module}.{alias.name}" if is_module else module), node.lineno
+
+
+def room_of(module: str) -> str | None:
+    """The room of an absolute module name; None for what is not ours."""
+    top, *rest = module.split(".")
+    if top == "modeling_trm":
+        return f"modeling_trm/{rest[0]}" if rest and (PACKAGE / rest[0]).is_dir() else "flat"
+    return top if top in ROOMS else None
+
+
+def reachable(name: str) -> set[str]:
+    return {name}.union(*(reachable(other) for other in ARROWS[name]))
+
+
+def test_every_flat_file_has_its_place():
+    assert {path.stem for path in FLAT} <= ARROWS.keys(), "a new flat file needs a line in ARROWS"
+
+
+@pytest.mark.parametrize("path", FLAT, ids=relative)
+def test_flat_files_import_only_what_a_hub_checkpoint_can_load(path):
+    tree = parse(path)
+    guarded = {
+        id(node)
+        for block in tree.body
+        if isinstance(block, ast.Try) and any("ImportError" in ast.unparse(h.type) for h in block.handlers if h.type)
+        for node in block.body
+    }
+    at_top = {id(node) for node in tree.body} | guarded
+    for node in ast.walk(tree):
+        if not isinstance(node, (ast.Import, ast.ImportFrom)):
+            continue
+        where, text = f"{relative(path)}:{node.lineno}", ast.unparse(node)
+        if isinstance(node, ast.ImportFrom) and node.level:
+            assert id(node) in at_top - guarded, f"{where}: {text}: a sibling is imported at module level"
+            assert node.level == 1, f"{where}: {text}: only from .sibling"
+            assert node.module, f"{where}: {text}: the remote-code loader needs from .sibling import Name"
+            assert node.module in reachable(path.stem) - {path.stem}, f"{where}: {text}: against the arrows"
+            continue
+        names = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+        for name in (str(name).split(".")[0] for name in names):
+            if name in FLAT_OPTIONAL:
+                assert id(node) in guarded, f"{where}: {text}: optional, so inside try / except ImportError"
+            else:
+                assert name in FLAT_THIRD_PARTY | sys.stdlib_module_names, f"{where}: {text}: not allowed in flat files"
+
+
+@pytest.mark.parametrize("path", FLAT, ids=relative)
+def test_flat_files_hold_no_text_that_reads_as_a_relative_import(path):
+    """The loader finds imports with a regular expression, in docstrings too."""
+    lines = {node.lineno for node in ast.walk(parse(path)) if isinstance(node, ast.ImportFrom)}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if re.match(r"\s*(from\s+\.|import\s+\.)", line):
+            assert number in lines, f"{relative(path)}:{number}: {line.strip()!r} stands in a string"
+
+
+@pytest.mark.parametrize("path", [p for p in PYTHON_FILES if p.parent != PACKAGE], ids=relative)
+def test_rooms_import_along_the_arrows(path):
+    own = room_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    if own is None:  # tests may import every room
+        return
+    for module, line in imported_modules(path):
+        room = room_of(module)
+        where = f"{relative(path)}:{line} imports {module}"
+        assert module.split(".")[0] != "tests", f"{where}: nothing imports the tests"
+        assert room is None or room == own or room in ROOMS[own], f"{where}: {own} may import {sorted(ROOMS[own])}"
+        if own == "datasets_builders" and room == "flat":
+            assert module == "modeling_trm.processing_trm", f"{where}: of ours, builders know the processor alone"
+
+
+def test_the_package_init_imports_no_sub_package():
+    """`import modeling_trm` stays light: it opens the flat files only."""
+    assert {room_of(module) for module, _ in imported_modules(PACKAGE / "__init__.py")} <= {"flat", None}
+
+
+@pytest.mark.parametrize("path", PYTHON_FILES, ids=relative)
+def test_files_and_functions_stay_short(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_FILE_LINES
+    for node in ast.walk(parse(path)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            lines = node.end_lineno - node.lineno + 1
+            assert lines <= MAX_FUNCTION_LINES, f"{relative(path)}:{node.lineno} {node.name} has {lines} lines"
+
+
+def text_files() -> Iterator[Path]:
+    yield from (path for path in ROOT.iterdir() if path.is_file() and path.suffix in TEXT_SUFFIXES)
+    for top in (*TOP_LEVEL, ".ci"):
+        for path in (ROOT / top).rglob("*"):
+            if path.is_file() and path.suffix in TEXT_SUFFIXES and "__pycache__" not in path.parts:
+                yield path
+
+
+def test_no_path_of_a_developers_machine_is_in_the_tree():
+    forbidden = re.compile(r"(?<![\w.:/-])/(?:work|opt|home|root|tmp/w)/|\.\./" + r"shared\b")
+    own_source = Path(__file__).resolve()
+    for path in text_files():
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+            found = None if path == own_source else forbidden.search(line)
+            assert not found, f"{relative(path)}:{number}: {line.strip()[:100]!r}"

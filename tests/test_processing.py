@@ -1,0 +1,187 @@
+"""GridProcessor: encode and decode are inverse, errors name the cell, and it loads as remote code."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modeling_trm.processing_trm import GridProcessor
+
+PUZZLE = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
+PROCESSORS = {
+    "sudoku": GridProcessor("sudoku"),
+    "sudoku 4x4": GridProcessor("sudoku", grid_shape=(4, 4)),
+    "sudoku 16x16": GridProcessor("sudoku", grid_shape=(16, 16)),
+    "maze": GridProcessor("maze"),
+    "maze 3x5": GridProcessor("maze", grid_shape=(3, 5)),
+    "grid": GridProcessor("grid", grid_shape=(2, 3), alphabet=" xyz"),
+}
+
+
+@pytest.mark.parametrize("name", PROCESSORS)
+@given(data=st.data())
+def test_decode_undoes_encode(name, data):
+    processor = PROCESSORS[name]
+    size = processor.seq_len
+    grid = data.draw(st.text(alphabet=processor.characters, min_size=size, max_size=size))
+    ids = processor.encode(grid)
+    assert ids.shape == (size,)
+    assert ids.dtype == torch.int64
+    assert 1 <= ids.min() <= ids.max() < processor.vocab_size
+    assert processor.decode(ids) == grid
+
+
+@given(st.integers(1, 30), st.integers(1, 30), st.integers(0, 2**32 - 1))
+def test_arc_decode_undoes_encode(height, width, seed):
+    grid = np.random.default_rng(seed).integers(0, 10, size=(height, width)).tolist()
+    processor = GridProcessor("arc")
+    assert processor.decode(processor.encode(grid)) == grid
+
+
+def test_token_ids_are_the_published_ones():
+    sudoku, maze, arc = GridProcessor("sudoku"), GridProcessor("maze"), GridProcessor("arc")
+    assert (sudoku.vocab_size, maze.vocab_size, arc.vocab_size) == (11, 6, 12)
+    assert (sudoku.seq_len, maze.seq_len, arc.seq_len) == (81, 900, 900)
+    assert (sudoku.blank_token_id, maze.blank_token_id, arc.blank_token_id) == (1, None, None)
+    assert sudoku.encode(PUZZLE)[:5].tolist() == [6, 4, 1, 1, 8]
+    assert sudoku.encode(PUZZLE.replace(".", "0")).tolist() == sudoku.encode(PUZZLE).tolist()
+    assert GridProcessor("maze", grid_shape=(1, 5)).encode("# SGo").tolist() == [1, 2, 3, 4, 5]
+    small = GridProcessor("arc", grid_shape=(3, 4)).encode([[7, 0], [1, 9]])
+    assert small.reshape(3, 4).tolist() == [[9, 2, 1, 0], [3, 11, 1, 0], [1, 1, 0, 0]]
+
+
+def largest_rectangle(tokens):
+    """The crop rule of TRM's ARC evaluator, transcribed."""
+    best, columns = (0, 0), len(tokens[0])
+    for height in range(1, len(tokens) + 1):
+        for c in range(columns):
+            if not 2 <= tokens[height - 1][c] <= 11:
+                columns = c
+                break
+        if height * columns > best[0] * best[1]:
+            best = (height, columns)
+    return [[token - 2 for token in row[: best[1]]] for row in tokens[: best[0]]] or None
+
+
+@given(st.lists(st.lists(st.sampled_from([0, 1, 2, 5, 11]), min_size=4, max_size=4), min_size=3, max_size=3))
+def test_arc_crops_the_largest_rectangle(tokens):
+    processor = GridProcessor("arc", grid_shape=(3, 4))
+    assert processor.decode(np.array(tokens).reshape(-1)) == largest_rectangle(tokens)
+
+
+def test_what_is_no_grid_decodes_to_none():
+    processor = GridProcessor("sudoku")
+    ids = processor.encode(PUZZLE)
+    for wrong in (ids[:-1], torch.zeros(81, dtype=torch.int64), ids.clone().fill_(11)):
+        assert processor.decode(wrong) is None
+    assert GridProcessor("arc").decode(np.ones(900, dtype=np.int64)) is None
+
+
+@pytest.mark.parametrize(
+    ("task", "grid", "message"),
+    [
+        ("sudoku", "53..7", r"has 5 cells, expected 81 \(9 x 9\)"),
+        ("sudoku", PUZZLE[:10] + "x" + PUZZLE[11:], r"row 2, column 2: 'x' is not allowed; allowed: '\.123456789'"),
+        ("sudoku", PUZZLE[:80] + "é", r"row 9, column 9: 'é' is not allowed"),
+        ("maze", " " * 899 + "?", r"row 30, column 30: '\?' is not allowed; allowed: '# SGo'"),
+        ("arc", [[1, 2], [3]], r"differ in length: \[2, 1\]"),
+        ("arc", [[1, 10]], r"row 1, column 2: colour 10 is not allowed; allowed: 0\.\.9"),
+        ("arc", [[0] * 31], r"1 x 31, at most 30 x 30"),
+        ("arc", [], "non-empty list of rows"),
+        ("sudoku", [1, 2], "given as a string, got list"),
+    ],
+)
+def test_bad_grids_are_named(task, grid, message):
+    with pytest.raises(ValueError, match=message):
+        GridProcessor(task).encode(grid)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"task": "sodoku"}, "task='sodoku' is unknown; allowed: sudoku, maze, arc, grid"),
+        ({"task": "sudoku", "grid_shape": (6, 6)}, r"grid_shape=\(6, 6\) is no Sudoku"),
+        ({"task": "maze", "grid_shape": (0, 6)}, r"grid_shape=\(0, 6\) must be"),
+        ({"task": "maze", "alphabet": "ab"}, "alphabet='ab' is for task='grid' only"),
+        ({"task": "grid", "alphabet": "ab"}, "needs grid_shape"),
+        ({"task": "grid", "grid_shape": (2, 2)}, "needs alphabet"),
+        ({"task": "grid", "grid_shape": (2, 2), "alphabet": "aba"}, r"repeats \['a'\]"),
+        ({"task": "grid", "grid_shape": (2, 2), "alphabet": "aé"}, r"has \['é'\]"),
+    ],
+)
+def test_bad_settings_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        GridProcessor(**arguments)
+
+
+def test_call_makes_batches():
+    processor = GridProcessor("sudoku")
+    assert processor(PUZZLE)["input_ids"].shape == (1, 81)
+    assert processor([PUZZLE, PUZZLE])["input_ids"].dtype == torch.int64
+    assert isinstance(processor([PUZZLE], return_tensors="np")["input_ids"], np.ndarray)
+    arc = GridProcessor("arc")
+    assert arc([[1, 2]])["input_ids"].shape == (1, 900)
+    assert arc([[[1, 2]], [[3], [4]]])["input_ids"].shape == (2, 900)
+    with pytest.raises(ValueError, match="grid 2: the grid has 1 cells"):
+        processor([PUZZLE, "1"])
+    with pytest.raises(ValueError, match="no grid was given"):
+        processor([])
+
+
+def test_render_can_be_read_back():
+    processor = GridProcessor("sudoku")
+    picture = processor.render(PUZZLE)
+    assert picture.splitlines()[0] == "5 3 . | . 7 . | . . ."
+    assert picture.splitlines()[3] == "------+-------+------"
+    assert processor.encode(picture).tolist() == processor.encode(PUZZLE).tolist()
+    assert GridProcessor("maze", grid_shape=(2, 3)).render("S #ooG") == "S #\nooG"
+    assert GridProcessor("arc").render([[1, 2], [3, 4]]) == "1 2\n3 4"
+
+
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_save_and_load_give_an_equal_processor(name, tmp_path):
+    PROCESSORS[name].save_pretrained(tmp_path)
+    loaded = GridProcessor.from_pretrained(tmp_path)
+    assert loaded == PROCESSORS[name]
+    assert hash(loaded) == hash(PROCESSORS[name])
+    assert loaded != GridProcessor("maze", grid_shape=(7, 7))
+
+
+REMOTE = """
+import importlib.abc, json, sys
+class Refuse(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "modeling_trm":
+            raise ImportError(name)
+sys.meta_path.insert(0, Refuse())
+from transformers import AutoFeatureExtractor, AutoProcessor
+results = []
+for auto in (AutoProcessor, AutoFeatureExtractor):
+    processor = auto.from_pretrained(sys.argv[1], trust_remote_code=True)
+    results.append([processor.task, processor.encode(sys.argv[2]).tolist()])
+processor.save_pretrained(sys.argv[1] + "/again")
+print(json.dumps(results))
+"""
+
+
+def test_loads_as_remote_code_where_the_package_is_missing(tmp_path):
+    processor = GridProcessor("sudoku")
+    processor.save_pretrained(tmp_path / "saved")
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules")}
+    run = subprocess.run(
+        [sys.executable, "-c", REMOTE, str(tmp_path / "saved"), PUZZLE],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout.splitlines()[-1]) == [["sudoku", processor.encode(PUZZLE).tolist()]] * 2
+    assert GridProcessor.from_pretrained(tmp_path / "saved" / "again") == processor

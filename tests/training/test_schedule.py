@@ -1,0 +1,59 @@
+"""The schedule against a transcription of the reference's formula, and its independence of anything but the step."""
+
+import math
+
+import pytest
+import torch
+
+from modeling_trm.training.schedule import lr_factor, set_lr
+
+
+def reference_factor(step, warmup, total, min_ratio):
+    """pretrain.py of the reference: cosine_schedule_with_warmup_lr_lambda with base_lr 1 and num_cycles 0.5."""
+    if step < warmup:
+        return float(step) / float(max(1, warmup))
+    progress = float(step - warmup) / float(max(1, total - warmup))
+    return min_ratio + max(0.0, (1 - min_ratio) * 0.5 * (1.0 + math.cos(math.pi * 0.5 * 2.0 * progress)))
+
+
+@pytest.mark.parametrize(("warmup", "total", "min_ratio"), [(0, 7, 0.0), (3, 10, 0.1), (5, 5, 0.0), (20, 10, 0.0)])
+def test_cosine_is_the_references(warmup, total, min_ratio):
+    for step in range(1, total + 1):
+        ours = lr_factor(step, warmup_steps=warmup, total_steps=total, kind="cosine", min_ratio=min_ratio)
+        assert ours == pytest.approx(reference_factor(step, warmup, total, min_ratio), abs=1e-15)
+
+
+def test_constant_warms_up_linearly_then_stays():
+    factors = [lr_factor(step, warmup_steps=4, total_steps=8) for step in range(1, 9)]
+    assert factors == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0]
+
+
+def test_cosine_stays_at_its_end():
+    assert lr_factor(25, warmup_steps=2, total_steps=20, kind="cosine", min_ratio=0.125) == pytest.approx(0.125)
+
+
+def test_bad_arguments_are_named():
+    with pytest.raises(ValueError, match=r"kind='linear'.*constant, cosine"):
+        lr_factor(1, warmup_steps=0, total_steps=5, kind="linear")
+    with pytest.raises(ValueError, match="step=0"):
+        lr_factor(0, warmup_steps=0, total_steps=5)
+    with pytest.raises(ValueError, match="warmup_steps=-1"):
+        lr_factor(1, warmup_steps=-1, total_steps=5)
+
+
+def test_set_lr_scales_the_created_rate_and_never_compounds():
+    one, two = torch.nn.Parameter(torch.zeros(1)), torch.nn.Parameter(torch.zeros(1))
+    optimisers = [torch.optim.SGD([{"params": [one], "lr": 0.5}, {"params": [two], "lr": 2.0}])]
+    for factor in (0.5, 0.25, 1.0, 0.125):
+        set_lr(optimisers, factor)
+        assert [group["lr"] for group in optimisers[0].param_groups] == [0.5 * factor, 2.0 * factor]
+
+
+def test_set_lr_goes_on_after_a_checkpoint_saved_at_another_factor():
+    """The saved groups carry the scaled rate; the rate they were created with must survive the round trip."""
+    first = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    set_lr([first], 0.1)
+    second = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    second.load_state_dict(first.state_dict())
+    set_lr([second], 1.0)
+    assert second.param_groups[0]["lr"] == 0.5
