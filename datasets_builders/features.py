@@ -168,7 +168,9 @@ def _read_puzzles(
         labels_NL, wrong_answer = tokenise(processor, batch["answer"].to_pylist())
         found = {row: f"the answer: {reason}" for row, reason in wrong_answer.items()}
         found |= {row: f"the question: {reason}" for row, reason in wrong_question.items()}
-        found = check_tokens(processor, inputs_NL, labels_NL) | found
+        grids = np.setdiff1d(np.arange(len(inputs_NL)), np.array(sorted(found), dtype=np.int64))
+        for place, reason in check_tokens(processor, inputs_NL[grids], labels_NL[grids]).items():
+            found[int(grids[place])] = reason
         reasons |= {start + row: reason for row, reason in found.items()}
         inputs.append(inputs_NL)
         labels.append(labels_NL)

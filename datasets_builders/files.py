@@ -92,6 +92,7 @@ def read_table(task: str, file: Path) -> "pa.Table":
             text = {name: pa.string() for names in COLUMN_NAMES.values() for name in names} | {"source": pa.string()}
             table = pa.csv.read_csv(
                 file,
+                read_options=pa.csv.ReadOptions(use_threads=False),  # with threads its errors lack the row number
                 parse_options=pa.csv.ParseOptions(newlines_in_values=True),
                 convert_options=pa.csv.ConvertOptions(column_types=text),
             )

@@ -193,23 +193,31 @@ def check_sudoku(question: str, answer: str) -> None:
     _check_one(GridProcessor("sudoku", grid_shape=(side, side)), question, answer)
 
 
-def _maze_processor(question: str) -> GridProcessor:
-    """The shape of a maze: its lines, or a square where it comes as one line."""
+def _maze_processor(question: str, grid_shape: Sequence[int] | None) -> GridProcessor:
+    """The shape of a maze: as given, or its lines, or a square where it comes as one line."""
     lines = question.strip("\r\n").splitlines()
+    if grid_shape is not None:
+        return GridProcessor("maze", grid_shape=grid_shape)
+    if len(lines) > 1:
+        return GridProcessor("maze", grid_shape=(len(lines), len(lines[0])))
     side = math.isqrt(len(question))
-    shape = (len(lines), len(lines[0])) if len(lines) > 1 else (max(side, 1), max(side, 1))
-    return GridProcessor("maze", grid_shape=shape)
+    if side == 0 or side * side != len(question):
+        raise DataError(f"a maze of {len(question)} cells in one line is no square; give grid_shape=(height, width)")
+    return GridProcessor("maze", grid_shape=(side, side))
 
 
-def check_maze(question: str, answer: str) -> None:
-    """Raises PuzzleError with the reason unless the answer is a shortest path through the maze of the question."""
-    _check_one(_maze_processor(question), question, answer)
+def check_maze(question: str, answer: str, grid_shape: Sequence[int] | None = None) -> None:
+    """Raises PuzzleError with the reason unless the answer is a shortest path through the maze of the question.
+
+    An oblong maze needs its lines, or grid_shape=(height, width).
+    """
+    _check_one(_maze_processor(question, grid_shape), question, answer)
 
 
-def maze_path_is_valid_and_shortest(question: str, answer: str) -> bool:
+def maze_path_is_valid_and_shortest(question: str, answer: str, grid_shape: Sequence[int] | None = None) -> bool:
     """Whether the answer is *a* shortest path: there are very many, and "exact" accepts only one of them."""
     try:
-        check_maze(question, answer)
+        check_maze(question, answer, grid_shape)
     except PuzzleError:
         return False
     return True

@@ -1,6 +1,6 @@
 """Tiny recursive models with swappable operators, at home in the Hugging Face ecosystem."""
 
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoProcessor
 
 from .configuration_trm import PRESETS, TRMConfig
 from .modeling_trm import TRMForGridReasoning, TRMModel, TRMOutput, TRMPreTrainedModel
@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 AutoConfig.register(TRMConfig.model_type, TRMConfig)
 AutoModel.register(TRMConfig, TRMForGridReasoning)
 AutoFeatureExtractor.register(TRMConfig, GridProcessor)
+AutoProcessor.register(TRMConfig, GridProcessor)
 
 # What save_pretrained copies beside the weights, so that the Hub loads a checkpoint with trust_remote_code.
 TRMConfig.register_for_auto_class("AutoConfig")

@@ -24,7 +24,7 @@ from datasets_builders.sources import open_source
 from datasets_builders.validation import DataError, list_bad_rows
 
 
-def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", choices=("sudoku", "maze", "grid"), help="grid: puzzles of your own")
     parser.add_argument("--output", type=Path, required=True, help="folder to write; must be new or empty")
@@ -42,7 +42,7 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--grid-shape", type=int, nargs=2, metavar=("H", "W"), help="if not told by the puzzles")
     parser.add_argument("--alphabet", help="the characters of a grid task, in the order of their token ids")
     parser.add_argument("--overwrite", action="store_true", help="replace the output folder if it exists")
-    return parser.parse_args(arguments)
+    return parser.parse_args(argv)
 
 
 def data_files_argument(values: list[str] | None) -> Any:
@@ -110,8 +110,8 @@ def build(arguments: argparse.Namespace) -> dict[str, Any]:
     )
 
 
-def main() -> int:
-    arguments = parse_arguments()
+def main(argv: list[str] | None = None) -> int:
+    arguments = parse_arguments(argv)
     started = time.perf_counter()
     try:
         summary = build(arguments)

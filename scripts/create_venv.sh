@@ -40,7 +40,7 @@ install_ensurepip() {
 }
 
 python=$(find_python)
-"$python" -c 'import ensurepip' 2>/dev/null || install_ensurepip "$python"
+"$python" -c 'from ensurepip import version' 2>/dev/null || install_ensurepip "$python"
 [ -t 1 ] && quiet= || quiet=-qq # a progress bar for a person, silence but for errors in a log
 
 echo "Creating $folder with $("$python" --version): PyTorch and the other packages take one to three minutes ..."

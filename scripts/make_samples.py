@@ -81,7 +81,8 @@ def cut(task: str, plan: Plan, data_dir: Path) -> dict[str, pa.Table]:
             table = read_source(data_dir, file, split, source)
             family = families(processor, table)
             free = np.array([row for row, value in enumerate(family.tolist()) if value not in taken])
-            print(f"{task} {split} {source}: {table.num_rows - len(free)} of {table.num_rows} rows give way")
+            kept = f"{len(free)} of {table.num_rows} rows are of no family taken before"
+            print(f"{task} {split} {source}: {kept}", file=sys.stderr)
             rows = spread(table, free, sizes[position])
             chosen.update(family[rows].tolist())
             parts[split].append(table.take(rows))
@@ -96,27 +97,31 @@ def shuffled(table: pa.Table) -> pa.Table:
 
 
 def write(table: pa.Table, path: Path) -> None:
+    """Replaces the file at once, or leaves it alone if the disk is full."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
-    pq.write_table(
-        table.replace_schema_metadata(None),
-        temporary,
-        compression="zstd",
-        compression_level=19,
-        use_dictionary=["source", "rating"],
-        write_statistics=False,
-        data_page_size=1 << 24,
-        write_batch_size=1 << 20,
-        row_group_size=1 << 20,
-    )
-    os.replace(temporary, path)
+    try:
+        pq.write_table(
+            table.replace_schema_metadata(None),
+            temporary,
+            compression="zstd",
+            compression_level=19,
+            use_dictionary=["source", "rating"],
+            write_statistics=False,
+            data_page_size=1 << 24,
+            write_batch_size=1 << 20,
+            row_group_size=1 << 20,
+        )
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True, help="folder of the full parquet files")
     parser.add_argument("--output", type=Path, default=Path("datasets_builders/samples"))
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     counts: dict[str, dict[str, int]] = {}
     try:
         for task, plan in (("sudoku", SUDOKU), ("maze", MAZE)):
@@ -129,7 +134,9 @@ def main() -> int:
         return 1
     files = sorted(arguments.output.glob("*/*.parquet"))
     sums = "".join(f"{file_sha256(file)}  {file.relative_to(arguments.output).as_posix()}\n" for file in files)
-    (arguments.output / "SHA256SUMS").write_text(sums, encoding="utf-8")
+    temporary = arguments.output / "SHA256SUMS.tmp"
+    temporary.write_text(sums, encoding="utf-8")
+    os.replace(temporary, arguments.output / "SHA256SUMS")
     size = sum(file.stat().st_size for file in files)
     print(json.dumps({"rows": counts, "bytes": size}, indent=2))
     return 0 if size <= MAX_BYTES else 1

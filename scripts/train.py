@@ -19,9 +19,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from modeling_trm.evaluation.cli import user_errors
     from modeling_trm.training.arguments import parse_recipe
 
-    with user_errors(ValueError, TypeError, OSError, StrictDataclassError, FloatingPointError):
-        recipe = parse_recipe(arguments)
-        return run(recipe, arguments)
+    # What a user can put right: a recipe, data or checkpoint that does not fit, a full disk, a run that diverged.
+    with user_errors(ValueError, OSError, StrictDataclassError, FloatingPointError):
+        return run(parse_recipe(arguments), arguments)
 
 
 def run(recipe: Any, arguments: list[str]) -> int:
@@ -49,11 +49,10 @@ def run(recipe: Any, arguments: list[str]) -> int:
     step = trainer.train()
     if step < recipe.optimisation.train_steps:
         say(f"stopped at step {step} of {recipe.optimisation.train_steps}; the same command goes on from there")
-        return 0
-    if trainer.accelerator.is_main_process:
+    elif trainer.accelerator.is_main_process:
         finish(recipe, arguments, trainer, {"training puzzles": len(puzzles), "training data": puzzles.fingerprint})
         print(f"model, card and plots: {output / 'model'}\nfigures: {output / 'metrics.json'}")
-    trainer.accelerator.wait_for_everyone()
+    trainer.close()
     return 0
 
 
@@ -99,7 +98,9 @@ def finish(recipe: Any, arguments: list[str], trainer: Any, facts: dict[str, Any
             batch_size=recipe.run.eval_batch_size,
             score_valid=maze_path_is_valid_and_shortest if data.task == "maze" else None,
         )
-    metrics |= {"command": command_line("train.py", arguments), "dataset": test.origin, "split": "test"}
+    again = ["--model", str(output / "model"), "--task", data.task, "--output", str(output / "evaluation")]
+    again += [part for name in ("data_dir", "dataset") if (value := getattr(data, name)) for part in ("--data", value)]
+    metrics |= {"command": command_line("eval_puzzles.py", again), "dataset": test.origin, "split": "test"}
     best = trainer.progress["best"]
     publish_folder(
         weights,

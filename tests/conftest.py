@@ -1,7 +1,9 @@
-"""What every test shares: nothing from the network, fixed seeds, torch.empty full of NaN, and models small enough to test.
+"""What every test shares: nothing from the network, fixed seeds, torch.empty full of NaN, models small enough to test.
 
 A file under tests/ imports the float64 oracles as `from tests.oracles import ...`.
 """
+
+# ruff: noqa: E402 (the environment is set before Hugging Face is imported)
 
 import atexit
 import os
@@ -94,7 +96,7 @@ def tiny_model(tiny_config: Callable[..., TRMConfig]) -> Callable[..., TRMForGri
 
 @pytest.fixture
 def tiny_batch() -> Callable[..., dict[str, torch.Tensor]]:
-    """tiny_batch(config, batch_size): random input_ids, puzzle_ids and labels (some of them ignored) that fit the config."""
+    """tiny_batch(config, batch_size): random input_ids, puzzle_ids and labels, some of these ignored."""
 
     def make(config: TRMConfig, batch_size: int = 3) -> dict[str, torch.Tensor]:
         shape = (batch_size, config.seq_len)

@@ -34,6 +34,7 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_res
 from ..configuration_trm import PRESETS, TRMConfig
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
+from .display import rating_range
 from .files import write_json, write_text
 
 TRAINING_KEYS = ("command", "seed", "steps", "seconds", "hardware", "versions", "train")
@@ -237,8 +238,7 @@ def _figures(evaluation_name: str, evaluation: dict[str, Any]) -> list[dict[str,
     for source, group in evaluation["by_source"].items():
         add(f"solved exactly, source {source}", group["exact_accuracy"], group["ci95"], group["count"])
     for group in evaluation["by_rating"]:
-        ratings = f"{group['min']} to {group['max']}" if group["min"] < group["max"] else f"{group['min']}"
-        add(f"solved exactly, rating {ratings}", group["exact_accuracy"], group["ci95"], group["count"])
+        add(f"solved exactly, rating {rating_range(group)}", group["exact_accuracy"], group["ci95"], group["count"])
     return rows
 
 

@@ -63,7 +63,7 @@ def print_metrics(console: Console, metrics: dict[str, Any]) -> None:
     table.add_column("solved", justify="right")
     table.add_column("95 % interval", justify="right")
     rows = [(f"source {source}", group) for source, group in metrics["by_source"].items()]
-    rows += [(f"rating {group['min']} to {group['max']}", group) for group in metrics["by_rating"]]
+    rows += [(f"rating {rating_range(group)}", group) for group in metrics["by_rating"]]
     total = {
         "count": metrics["count"],
         "exact_accuracy": metrics["exact_accuracy"],
@@ -77,7 +77,12 @@ def print_metrics(console: Console, metrics: dict[str, Any]) -> None:
         )
     console.print(table)
     for line in _metric_lines(metrics):
-        console.print(Text(line))
+        console.print(Text(line), soft_wrap=True)
+
+
+def rating_range(group: dict[str, Any]) -> str:
+    """The ratings of one entry of `by_rating` in words."""
+    return f"{group['min']}" if group["min"] == group["max"] else f"{group['min']} to {group['max']}"
 
 
 def _metric_lines(metrics: dict[str, Any]) -> Iterable[str]:

@@ -1,6 +1,5 @@
-"""Load a checkpoint for scripts: the whole of it or a one-line error, never a model with freshly drawn weights.
+"""Load a checkpoint for scripts, or say in one line why it does not load.
 
-transformers only warns when weights are missing or left over, which is what a checkpoint of another preset looks like.
 The installed classes are used, so that no code from the checkpoint's folder runs and none is asked about.
 """
 
@@ -8,7 +7,6 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -36,25 +34,7 @@ def load_model(name: str, device: torch.device | str = "cpu") -> TRMForGridReaso
     """The model of a local folder or Hub id, in evaluation mode on the device. Raises CheckpointError."""
     _check_name(name)
     with _one_line_errors(name, "model"):
-        # Mismatches are let through to be named here; the library's own error refers to a table it logs.
-        loaded: Any = TRMForGridReasoning.from_pretrained(name, output_loading_info=True, ignore_mismatched_sizes=True)
-    model, report = loaded
-    problems = [
-        f"{len(keys)} {kind} (for example {min(_tensor_name(key) for key in keys)})"
-        for kind, keys in (
-            ("weights missing", report["missing_keys"]),
-            ("weights left over", report["unexpected_keys"]),
-            ("weights of another shape", report["mismatched_keys"]),
-        )
-        if keys
-    ]
-    if problems:
-        raise CheckpointError(
-            f"checkpoint {name!r}: its weights do not belong to its config.json "
-            f"(block_operators {model.config.block_operators}, hidden_size {model.config.hidden_size}): "
-            f"{', '.join(problems)}; is this the config of another preset?"
-        )
-    return model.eval().to(device)
+        return TRMForGridReasoning.from_pretrained(name).eval().to(device)
 
 
 def choose_device(name: str) -> torch.device:
@@ -97,8 +77,3 @@ def _one_line_errors(name: str, part: str) -> Iterator[None]:
 
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
-
-
-def _tensor_name(key: str | tuple) -> str:
-    """Mismatches come as (name, shape in the file, shape in the model)."""
-    return key if isinstance(key, str) else f"{key[0]} {list(key[1])} instead of {list(key[2])}"

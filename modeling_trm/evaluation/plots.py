@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
+from numpy.typing import ArrayLike
 
 from .files import write_bytes
 from .intervals import wilson_interval
@@ -27,7 +28,7 @@ PERCENT = FuncFormatter(lambda share, _position: f"{100 * share:g}%")
 
 
 def learning_curve(log_path: str | Path, output: str | Path) -> Path:
-    """Loss, and exact accuracy on the training slots and on the evaluations, against step and minutes.
+    """Loss, and exact accuracy on training puzzles and on the evaluations, against step and minutes.
 
     Args:
         log_path: the run's log.jsonl: records of training steps (step, loss, exact_accuracy, seconds since the start)
@@ -50,7 +51,7 @@ def learning_curve(log_path: str | Path, output: str | Path) -> Path:
     loss_axes, accuracy_axes = figure.subplots(1, 2)
     _trend(loss_axes, steps, [record["loss"] for record in training], "loss", COLOURS[0])
     loss_axes.set(title="Training loss", ylabel="loss of a supervision step")
-    _trend(accuracy_axes, steps, [record["exact_accuracy"] for record in training], "training slots", COLOURS[0])
+    _trend(accuracy_axes, steps, [record["exact_accuracy"] for record in training], "training puzzles", COLOURS[0])
     if evaluations:
         _evaluation_points(accuracy_axes, evaluations)
     accuracy_axes.set(title="Exact accuracy", ylabel="puzzles solved")
@@ -195,11 +196,11 @@ def _minutes_axis(axes: Axes, steps: np.ndarray, minutes: np.ndarray) -> None:
         return
     known_steps, known_minutes = np.concatenate([[0], steps]), np.concatenate([[0.0], minutes])
 
-    def to_minutes(step: np.ndarray) -> np.ndarray:
-        return np.interp(step, known_steps, known_minutes)
+    def to_minutes(step: ArrayLike) -> ArrayLike:
+        return np.interp(np.asarray(step), known_steps, known_minutes)
 
-    def to_steps(minute: np.ndarray) -> np.ndarray:
-        return np.interp(minute, known_minutes, known_steps)
+    def to_steps(minute: ArrayLike) -> ArrayLike:
+        return np.interp(np.asarray(minute), known_minutes, known_steps)
 
     top = axes.secondary_xaxis("top", functions=(to_minutes, to_steps))
     # Only ticks inside the run: interpolation would pile every later one up at its end.

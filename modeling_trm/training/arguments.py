@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Optional
+from typing import Any, Literal
 
 import yaml
 from transformers import HfArgumentParser
@@ -20,7 +20,7 @@ from .optimisers import OPTIMISERS
 from .schedule import SCHEDULES
 
 FROM_DATA = ("vocab_size", "seq_len", "num_puzzles")
-_PLAIN = {int | float: float, int | float | None: Optional[float], int | None: Optional[int]}
+_PLAIN = {int | float: float, int | float | None: float}
 
 
 def _model_fields() -> list[tuple[str, Any, Any]]:
@@ -29,7 +29,7 @@ def _model_fields() -> list[tuple[str, Any, Any]]:
     for name, kind in TRMConfig.__annotations__.items():
         if name not in FROM_DATA:
             plain = _PLAIN.get(kind, kind)
-            fields.append((name, Optional[plain], field(default=None, metadata={"help": "see TRMConfig"})))
+            fields.append((name, plain | None, field(default=None, metadata={"help": "see TRMConfig"})))
     return fields
 
 
@@ -50,20 +50,20 @@ class DataArguments:
     """Which puzzles are trained and evaluated on. Without data_dir, data_files and dataset: the shipped sample."""
 
     task: Literal["sudoku", "maze", "grid"] = _help("kind of puzzle", "sudoku")
-    data_dir: Optional[str] = _help("folder with train/validation/test csv or parquet files")
-    data_files: Optional[str] = _help("JSON or YAML mapping {split: file or files}")
-    dataset: Optional[str] = _help("'hub' for the pinned benchmark, a Hub id, or a data set folder")
-    grid_shape: Optional[list[int]] = _help("rows and columns, for task grid")
-    alphabet: Optional[str] = _help("characters of a cell, for task grid")
-    subset: Optional[int] = _help("train on this many puzzles, drawn by data_seed (the literature's 1k: 1000)")
+    data_dir: str | None = _help("folder with train/validation/test csv or parquet files")
+    data_files: str | None = _help("JSON or YAML mapping {split: file or files}")
+    dataset: str | None = _help("'hub' for the pinned benchmark, a Hub id, or a data set folder")
+    grid_shape: list[int] | None = _help("rows and columns, for task grid")
+    alphabet: str | None = _help("characters of a cell, for task grid")
+    subset: int | None = _help("train on this many puzzles, drawn by data_seed (the literature's 1k: 1000)")
     data_seed: int = _help("seed of the subset", 0)
     on_bad_row: Literal["error", "skip"] = _help("refuse a data set with bad rows, or leave them out", "error")
     augment: bool = _help("draw a symmetry of the puzzle for every row", True)
-    source_weights: Optional[str] = _help("JSON or YAML mapping {source: weight}; default: every puzzle alike")
+    source_weights: str | None = _help("JSON or YAML mapping {source: weight}; default: every puzzle alike")
     reveal_start: float = _help("curriculum: share of the blanks filled in at the start, falling linearly to 0", 0.0)
     reveal_until: float = _help("curriculum: share of the run after which nothing is filled in", 0.0)
-    validation_puzzles: Optional[int] = _help("puzzles of the validation split for the periodic evaluation", 512)
-    test_puzzles: Optional[int] = _help("puzzles of the test split for the final evaluation; default: all")
+    validation_puzzles: int | None = _help("puzzles of the validation split for the periodic evaluation", 512)
+    test_puzzles: int | None = _help("puzzles of the test split for the final evaluation; default: all")
 
 
 @dataclass
@@ -93,7 +93,7 @@ class OptimisationArguments:
     lr_schedule: str = _help(f"one of {', '.join(SCHEDULES)}, after the warm-up", "constant")
     warmup_steps: int = _help("steps of linear warm-up", 2000)
     lr_min_ratio: float = _help("where the cosine ends, as a share of the learning rate", 0.0)
-    clip_grad_norm: Optional[float] = _help("largest norm of the core's gradient; default: no clipping")
+    clip_grad_norm: float | None = _help("largest norm of the core's gradient; default: no clipping")
     ema_decay: float = _help("decay of the averaged weights", 0.999)
 
 
@@ -109,9 +109,9 @@ class RunArguments:
     log_every: int = _help("steps between two lines of log.jsonl", 50)
     eval_every: int = _help("steps between two evaluations on validation puzzles", 1000)
     eval_batch_size: int = _help("puzzles a batch in evaluations", 64)
-    eval_max_steps: Optional[int] = _help("supervision steps in evaluations; default: halt_max_steps of the config")
+    eval_max_steps: int | None = _help("supervision steps in evaluations; default: halt_max_steps of the config")
     checkpoint_every: int = _help("steps between two checkpoints to resume from; the newest two are kept", 500)
-    stop_after_minutes: Optional[float] = _help("write a checkpoint and stop after so long; run again to go on")
+    stop_after_minutes: float | None = _help("write a checkpoint and stop after so long; run again to go on")
     report_to: list[str] = field(
         default_factory=lambda: ["tensorboard"],
         metadata={"help": "trackers of accelerate (tensorboard, trackio, wandb), or none"},

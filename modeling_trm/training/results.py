@@ -48,9 +48,6 @@ class RunLog:
         scalars = {f"{prefix}/{k}": v for k, v in values.items() if isinstance(v, int | float) and k != "step"}
         self.accelerator.log(scalars, step=record["step"])
 
-    def close(self) -> None:
-        self.accelerator.end_training()
-
 
 def save_model(model: TRMForGridReasoning, processor: GridProcessor, folder: Path) -> None:
     """Model, processor and their code as a folder for from_pretrained; the folder changes whole or not at all.

@@ -92,8 +92,12 @@ class Trainer:
         self.step.feed.close()
         if step == total:
             self._save_final_weights()
-        self.log.close()
         return step
+
+    def close(self) -> None:
+        """End trackers and process group; the last thing a run does."""
+        self.accelerator.wait_for_everyone()
+        self.accelerator.end_training()
 
     # Preparation
 

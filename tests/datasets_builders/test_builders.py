@@ -1,5 +1,6 @@
-"""The `datasets` builders, and the folder that scripts/build_datasets.py writes: loaded, streamed, whole or not there."""
+"""The `datasets` builders, and the folder that scripts/build_datasets.py writes: loaded, streamed, or not there."""
 
+import importlib.util
 import json
 import os
 import shlex
@@ -21,18 +22,41 @@ QUESTION = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....41
 ANSWER = "534678912672195348198342567859761423426853791713924856961537284287419635345286179"
 
 
-def build(*arguments):
-    """Runs the script; returns (exit code, last line of stdout, stderr)."""
+def load_script():
+    """scripts/build_datasets.py as a module: a process for every test would spend its time importing torch."""
+    spec = importlib.util.spec_from_file_location("build_datasets", ROOT / "scripts" / "build_datasets.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def build(capsys):
+    """build(*arguments) -> (exit code, last line of stdout, stderr)."""
+
+    def run(*arguments):
+        try:
+            code = load_script().main([str(argument) for argument in arguments])
+        except SystemExit as stop:  # argparse
+            code = stop.code
+        captured = capsys.readouterr()
+        return code, (captured.out.splitlines() or [""])[-1], captured.err
+
+    return run
+
+
+def test_the_script_runs_as_a_file(tmp_path):
+    command = [sys.executable, "scripts/build_datasets.py", "maze", "--output", str(tmp_path / "maze")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    run = subprocess.run(
-        [sys.executable, "scripts/build_datasets.py", *map(str, arguments)],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    return run.returncode, (run.stdout.splitlines() or [""])[-1], run.stderr
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout)["rows"] == {"train": 300, "validation": 100, "test": 100}
+
+
+def test_the_help_has_an_example(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        load_script().main(["--help"])
+    assert "python scripts/build_datasets.py sudoku --output" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("builder_class", [Sudoku, Maze])
@@ -69,7 +93,7 @@ def test_the_cache_knows_what_was_asked_for(tmp_path):
 
 
 @pytest.mark.parametrize("task", ["sudoku", "maze"])
-def test_a_built_folder_loads_and_streams_offline(tmp_path, task):
+def test_a_built_folder_loads_and_streams_offline(build, tmp_path, task):
     output = tmp_path / "out" / task
     code, last, error = build(task, "--output", output, "--subset", 50)
     assert code == 0, error
@@ -89,7 +113,7 @@ def test_a_built_folder_loads_and_streams_offline(tmp_path, task):
     assert sorted(file.name for file in output.parent.iterdir()) == [task]
 
 
-def test_an_existing_folder_is_kept_unless_overwritten(tmp_path):
+def test_an_existing_folder_is_kept_unless_overwritten(build, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine.txt").write_text("mine")
     code, _, error = build("maze", "--output", tmp_path / "out")
@@ -100,7 +124,7 @@ def test_an_existing_folder_is_kept_unless_overwritten(tmp_path):
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["README.md", "data", "summary.json"]
 
 
-def test_bad_rows_stop_the_build_or_are_listed(tmp_path):
+def test_bad_rows_stop_the_build_or_are_listed(build, tmp_path):
     bad = ANSWER.replace("1", "2", 1)
     file = tmp_path / "mine.csv"
     file.write_text(f"question,answer\n{QUESTION},{ANSWER}\n{QUESTION},{bad}\n")
@@ -131,7 +155,7 @@ def test_bad_rows_stop_the_build_or_are_listed(tmp_path):
         ("sudoku --output /dev/null/out", 1, "build_datasets: "),
     ],
 )
-def test_what_cannot_be_built_is_told_in_one_line(tmp_path, arguments, code, message):
+def test_what_cannot_be_built_is_told_in_one_line(build, tmp_path, arguments, code, message):
     found, _, error = build(*shlex.split(arguments.format(out=tmp_path / "out")))
     assert found == code
     assert message in error.splitlines()[-1]

@@ -20,7 +20,7 @@ from datasets_builders.mazes import (
     distances_to_goal,
     solve_mazes,
 )
-from datasets_builders.validation import PuzzleError, check_maze, maze_path_is_valid_and_shortest
+from datasets_builders.validation import DataError, PuzzleError, check_maze, maze_path_is_valid_and_shortest
 
 ORDER = ((-1, 0), (1, 0), (0, -1), (0, 1))
 
@@ -131,5 +131,10 @@ def test_bad_mazes_are_named(question, reason):
         check_maze(question, question)
 
 
-def test_mazes_given_as_lines_need_not_be_square():
+def test_mazes_need_not_be_square():
     check_maze("S  \n# G\n", "Soo\n# G\n")
+    check_maze("S  # G", "Soo# G", grid_shape=(2, 3))
+    assert maze_path_is_valid_and_shortest("S  # G", "Soo# G", grid_shape=(2, 3))
+    # Guessing a shape would call every answer wrong; so would an answer that is only "not valid".
+    with pytest.raises(DataError, match=r"6 cells in one line is no square; give grid_shape=\(height, width\)"):
+        maze_path_is_valid_and_shortest("S  # G", "Soo# G")

@@ -1,4 +1,4 @@
-"""Parameter counts, to the unit, and the statistics of a fresh model; both survive transformers' post_init and loading."""
+"""Parameter counts, to the unit, and the statistics of a fresh model, which survive post_init and loading."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from modeling_trm import OPERATORS, PRESETS, TRMConfig, TRMForGridReasoning, TRMModel
 
-# arXiv 2510.04871 and 2602.12078: vocabulary 12 on 30x30 (12) or 11 on 9x9, puzzle table apart. The sums, of 512 channels:
+# arXiv 2510.04871 and 2602.12078: vocabulary 12 on 30x30 or 11 on 9x9, puzzle table apart. The sums, of 512 channels:
 # attention 4 * 512^2; SwiGLU 3 * 512 * 1536; MLP-t on 97 positions 3 * 97 * 512; embedding, output and halting heads
 # 2 * vocabulary * 512 + 2 * 512 + 2; Mamba-2 512 * (2 * 1024 + 2 * 128 + 16) + 5 * 1280 + 3 * 16 + 1024 + 1024 * 512.
 COUNTS = [
@@ -47,7 +47,8 @@ def test_parameter_count_of_a_sublayer(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("width", "expansion", "multiple", "inner"), [(512, 4, 256, 1536), (97, 4, 256, 512), (916, 4, 256, 2560), (32, 2, 8, 48)]
+    ("width", "expansion", "multiple", "inner"),
+    [(512, 4, 256, 1536), (97, 4, 256, 512), (916, 4, 256, 2560), (32, 2, 8, 48)],
 )
 def test_inner_width(width: int, expansion: float, multiple: int, inner: int) -> None:
     assert TRMConfig(mlp_expansion=expansion, mlp_multiple_of=multiple).inner_width(width) == inner
@@ -64,7 +65,7 @@ def assert_truncated_normal(tensor: Tensor, std: float) -> None:
 
 
 def assert_fresh(model: TRMForGridReasoning) -> None:
-    """The initialisation of arXiv 2510.04871's public code, and of mamba_ssm.Mamba2 for what a Mamba-2 has of its own."""
+    """arXiv 2510.04871's public code, models/common.py; mamba_ssm.Mamba2 for what a Mamba-2 has of its own."""
     config, special = model.config, {model.q_head, model.model.embed_tokens, model.model.puzzle_emb}
     for module in model.modules():
         if isinstance(module, nn.Linear) and module not in special:
@@ -96,7 +97,13 @@ def assert_fresh(model: TRMForGridReasoning) -> None:
             assert parameter.eq(config.mlp_gate_bias).all()
 
 
-MEDIUM: dict[str, Any] = {"hidden_size": 128, "num_puzzles": 5, "seq_len": 81, "mamba_head_dim": 16, "mlp_multiple_of": 32}
+MEDIUM: dict[str, Any] = {
+    "hidden_size": 128,
+    "num_puzzles": 5,
+    "seq_len": 81,
+    "mamba_head_dim": 16,
+    "mlp_multiple_of": 32,
+}
 FRESH: dict[str, dict[str, Any]] = {
     "defaults": {},
     "own values": {

@@ -47,7 +47,10 @@ def test_stablemax_equals_the_formula(logits: Tensor, labels: Tensor, label_smoo
 def test_softmax_equals_torch(logits: Tensor, labels: Tensor, label_smoothing: float) -> None:
     actual = softmax_cross_entropy(logits, labels, label_smoothing)
     expected = torch.stack(
-        [torch.nn.functional.cross_entropy(row, target, label_smoothing=label_smoothing) for row, target in zip(logits, labels)]
+        [
+            torch.nn.functional.cross_entropy(row, target, label_smoothing=label_smoothing)
+            for row, target in zip(logits, labels)
+        ]
     )
     torch.testing.assert_close(actual, expected, rtol=1e-13, atol=1e-13)
     ours, theirs = (torch.autograd.grad(loss.square().sum(), logits)[0] for loss in (actual, expected))

@@ -4,16 +4,16 @@ import itertools
 
 import pytest
 import torch
-from tests.oracles import operators as oracle
 from torch import Tensor
 from transformers import Mamba2Config
 from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
 
 from modeling_trm import TRMConfig, TRMModel
 from modeling_trm.mamba2_trm import Mamba2, causal_conv, ssd, ssd_chunked, ssd_one_chunk
+from tests.oracles import operators as oracle
 
-# One position, less than a chunk, Sudoku without and with its prefix, the last length of one chunk, the first of several,
-# and 30x30 with its prefix.
+# One position, less than a chunk, Sudoku without and with its prefix, the last length of one chunk, the first of
+# several, and 30x30 with its prefix.
 LENGTHS = (1, 5, 81, 97, 256, 257, 916)
 FORMS = {
     "one chunk": ssd_one_chunk,
@@ -80,7 +80,7 @@ def test_ssd_is_causal(form: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("length", [97, 257])
 def test_extreme_step_sizes_give_no_nan(length: int, dtype: torch.dtype) -> None:
-    """dt of 0 to 1e6 next to each other: exp(dt A) spans 1 to exp(-1.6e7), and so do the differences of running sums."""
+    """dt of 0 to 1e6 next to each other: exp(dt A) spans 1 to exp(-1.6e7), as do differences of running sums."""
     for form, function in FORMS.items():
         x, _, A, B, C = (t.detach().to(dtype) for t in ssd_inputs(length, 1))
         extremes = torch.tensor([0.0, 1e-30, 1e-3, 1.0, 100.0, 1e4, 1e6], dtype=dtype)
@@ -177,7 +177,9 @@ def test_bf16_autocast_is_close_to_float32(length: int) -> None:
             y = ours(leaf)
         assert y.dtype == (torch.bfloat16 if enabled else torch.float32)
         y.float().square().mean().backward()
-        results.append({"y": y.float(), "x": leaf.grad, **{name: p.grad.clone() for name, p in ours.named_parameters()}})
+        results.append(
+            {"y": y.float(), "x": leaf.grad, **{name: p.grad.clone() for name, p in ours.named_parameters()}}
+        )
         ours.zero_grad()
     for name, expected in results[0].items():
         # bfloat16 carries 8 bits (0.4 %); a handful of roundings in a row stay within 3 % of the root mean square.

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from tests.oracles import operators as oracle
 from torch import Tensor
 
 from modeling_trm import OPERATORS, TRMConfig, TRMForGridReasoning, TRMModel
 from modeling_trm.layers_trm import Operator, apply_rotary, rms_norm, rotary_tables
 from modeling_trm.operators_trm import Stack
+from tests.oracles import operators as oracle
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "reference": {},
@@ -182,9 +182,7 @@ CONTRACT = [
 
 @pytest.mark.parametrize("check", CONTRACT, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("name", OPERATORS)
-def test_contract(
-    name: str, check: Callable[[str, TRMConfig], None], tiny_config: Callable[..., TRMConfig]
-) -> None:
+def test_contract(name: str, check: Callable[[str, TRMConfig], None], tiny_config: Callable[..., TRMConfig]) -> None:
     check(name, tiny_config("trm-attn", block_operators=[name]))
 
 

@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from tests.oracles import recursion as oracle
 from torch import Tensor
 
 from modeling_trm import PRESETS, RecursionState, TRMForGridReasoning
 from modeling_trm.recursion_trm import cycle, recurse
+from tests.oracles import recursion as oracle
 
 SCHEDULES = [(1, 1), (1, 3), (2, 2), (3, 4)]
 

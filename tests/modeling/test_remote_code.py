@@ -1,4 +1,4 @@
-"""A checkpoint folder in a process that cannot import modeling_trm: trust_remote_code gives the same function, bit by bit."""
+"""A checkpoint folder in a process that cannot import modeling_trm: trust_remote_code gives the same function."""
 
 import os
 import subprocess
@@ -45,10 +45,11 @@ def observe(folder, ids):
     return model, {**tensors, **{"state." + name: value for name, value in model.state_dict().items()}}
 
 for folder in map(Path, sys.argv[1:]):
-    processors = [auto.from_pretrained(folder, trust_remote_code=True) for auto in (AutoProcessor, AutoFeatureExtractor)]
+    autos = (AutoProcessor, AutoFeatureExtractor)
+    processors = [auto.from_pretrained(folder, trust_remote_code=True) for auto in autos]
     encoded = {f"encoded.{i}": processor("SUDOKU")["input_ids"] for i, processor in enumerate(processors)}
     model, observed = observe(folder, load_file(folder / "input.safetensors")["ids"])
-    save_file({**observed, **encoded}, folder / "observed.safetensors")
+    save_file({name: t.contiguous() for name, t in {**observed, **encoded}.items()}, folder / "observed.safetensors")
     again = folder / "again"
     model.save_pretrained(again)
     processors[0].save_pretrained(again)
@@ -71,7 +72,9 @@ def test_remote_code_gives_the_same_function_and_travels_on(
     empty = tmp_path / "empty"
     empty.mkdir()
     environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_", "PYTHON"))},
+        **{
+            name: value for name, value in os.environ.items() if not name.startswith(("HF_", "TRANSFORMERS_", "PYTHON"))
+        },
         "HF_HUB_OFFLINE": "1",
         "HF_HOME": str(tmp_path / "home"),
         "HF_MODULES_CACHE": str(tmp_path / "modules"),

@@ -149,7 +149,9 @@ def checkpoint(tiny_model, tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(("field", "value"), [("L_cycles", 5), ("H_cycles", 1), ("blank_token_id", 1), ("ssd_backend", "torch")])
+@pytest.mark.parametrize(
+    ("field", "value"), [("L_cycles", 5), ("H_cycles", 1), ("blank_token_id", 1), ("ssd_backend", "torch")]
+)
 def test_overrides_at_load_time_are_taken(field: str, value: Any, checkpoint: Path) -> None:
     config = TRMForGridReasoning.from_pretrained(checkpoint, **{field: value}).config
     assert vars(config)[field] == value
@@ -169,7 +171,9 @@ def test_overrides_at_load_time_are_taken(field: str, value: Any, checkpoint: Pa
     ids=str,
 )
 @pytest.mark.parametrize("auto", [TRMForGridReasoning, AutoModel], ids=["class", "auto"])
-def test_bad_overrides_at_load_time_are_refused(auto: Any, override: dict[str, Any], named: str, checkpoint: Path) -> None:
+def test_bad_overrides_at_load_time_are_refused(
+    auto: Any, override: dict[str, Any], named: str, checkpoint: Path
+) -> None:
     with pytest.raises(Exception, match=named) as error:
         auto.from_pretrained(checkpoint, **override)
     assert type(error.value).__name__ in ("ValueError", "TypeError", "StrictDataclassFieldValidationError")

@@ -1,4 +1,4 @@
-"""Losses, one scalar at a time. Sources: stablemax, arXiv 2501.04697; the sum of both heads, arXiv 2510.04871, section 2.
+"""Losses, one scalar at a time. Sources: stablemax, arXiv 2501.04697; the sum of both, arXiv 2510.04871, section 2.
 
 Shapes: B sequences, L positions, V vocabulary; a label of -100 is no label.
 """
@@ -35,7 +35,11 @@ def cross_entropy(logits_BLV: Tensor, labels_BL: Tensor, normaliser=stablemax, l
 def exact(logits_BLV: Tensor, labels_BL: Tensor) -> list[bool]:
     """Whether every labelled position of a sequence has its largest logit at the label."""
     return [
-        all(max(range(len(logits)), key=logits.__getitem__) == label for logits, label in zip(rows, labels) if label != -100)
+        all(
+            max(range(len(logits)), key=logits.__getitem__) == label
+            for logits, label in zip(rows, labels)
+            if label != -100
+        )
         for rows, labels in zip(logits_BLV.tolist(), labels_BL.tolist())
     ]
 

@@ -97,7 +97,7 @@ def causal_conv(x_BLC: Tensor, weight_C1K: Tensor, bias_C: Tensor) -> Tensor:
 
 
 def mamba2(weights: Weights, config: Any, x_BLD: Tensor) -> Tensor:
-    """in_proj -> [z, xBC, dt]; silu(conv(xBC)) -> x, B, C; recurrence + D x; rms_norm(y silu(z)) per group; out_proj."""
+    """in_proj -> z, xBC, dt; silu(conv(xBC)) -> x, B, C; recurrence + D x; rms_norm(y silu(z)) per group; out_proj."""
     B, L, _ = x_BLD.shape
     N, G, P = config.mamba_d_state, config.mamba_n_groups, config.mamba_head_dim
     inner = config.mamba_expand * config.hidden_size

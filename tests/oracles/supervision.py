@@ -1,9 +1,9 @@
-"""One supervision step of the whole model from its state dict. Source: arXiv 2510.04871, section 4, and its public code.
+"""One supervision step of the whole model from its state dict. Source: arXiv 2510.04871, section 4, and its code.
 
-    e = puzzle prefix ++ token embeddings        the puzzle's row, zero-padded to prefix * D numbers, then cut into positions
-    x = sqrt(D) * e                              with learned positions: sqrt(D) * (e + positions) / sqrt(2)
-    z_H, z_L = recursion(x)                      from H_init, L_init at the first step
-    logits = lm_head(z_H) behind the prefix      halt logit = the first output of q_head at position 0
+e = puzzle prefix ++ token embeddings        the puzzle's row, zero-padded to prefix * D numbers, cut into positions
+x = sqrt(D) * e                              with learned positions: sqrt(D) * (e + positions) / sqrt(2)
+z_H, z_L = recursion(x)                      from H_init, L_init at the first step
+logits = lm_head(z_H) behind the prefix      halt logit = the first output of q_head at position 0
 """
 
 import math
@@ -57,4 +57,9 @@ def supervision_step(
         z_H, z_L = two_latents(apply, z_H, z_L, x, config.H_cycles, config.L_cycles)
     logits = z_H[:, config.puzzle_prefix_len :] @ weights["lm_head.weight"].T
     halt_logits = z_H[:, 0] @ weights["q_head.weight"][0] + weights["q_head.bias"][0]
-    return step_loss(logits, halt_logits, labels), logits, halt_logits, (z_H.detach(), None if z_L is None else z_L.detach())
+    return (
+        step_loss(logits, halt_logits, labels),
+        logits,
+        halt_logits,
+        (z_H.detach(), None if z_L is None else z_L.detach()),
+    )

@@ -81,7 +81,7 @@ def test_mazes_and_early_exit(script, checkpoint, tmp_path: Path) -> None:
 
 
 def csv(tmp_path: Path, *rows: str) -> str:
-    path = tmp_path / "mine_test.csv"
+    path = tmp_path / f"mine{len(rows)}_test.csv"
     path.write_text("\n".join(["source,question,answer,rating", *rows]) + "\n", encoding="utf-8")
     return str(path)
 
@@ -99,7 +99,7 @@ def test_own_file_and_skipped_rows(script, checkpoint, tmp_path: Path) -> None:
     assert metrics["count"] == 2
     assert metrics["exact_accuracy"] == 0.5  # the given cells are kept, so the grid without blanks is right
     assert len(metrics["skipped_rows"]) == 1
-    assert "mine_test.csv, row 3" in metrics["skipped_rows"][0]
+    assert "mine3_test.csv, row 3" in metrics["skipped_rows"][0]
 
 
 def test_user_errors_are_one_line_each(script, checkpoint, tmp_path: Path, capsys) -> None:

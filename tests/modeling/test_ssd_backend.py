@@ -1,0 +1,162 @@
+"""Which Mamba-2 path runs: chosen per call by the tensor's device, forced by the config, one warning for the slow one.
+
+The compiled kernels need a GPU (test_cuda.py); here naive stand-ins with their signatures check what is passed.
+"""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from modeling_trm import TRMConfig, TRMForGridReasoning, TRMModel, mamba2_trm
+from modeling_trm.mamba2_trm import Mamba2
+from tests.oracles import operators as oracle
+
+# in_proj has 2 * 128 + 2 * 16 + 8 = 296 outputs, a multiple of 8, so the kernels can take this model.
+SIZES = {"hidden_size": 64, "mamba_head_dim": 16, "mamba_d_state": 16, "block_operators": ["mamba2"]}
+ON_CPU, ON_GPU = (
+    SimpleNamespace(is_cuda=cuda, device=torch.device("cuda" if cuda else "cpu")) for cuda in (False, True)
+)
+
+
+def causal_conv1d_fn(x_BCL: Tensor, weight_CK: Tensor, bias_C: Tensor, activation: str) -> Tensor:
+    """causal_conv1d.causal_conv1d_fn on its documented layout."""
+    assert weight_CK.ndim == 2
+    assert weight_CK.dtype == bias_C.dtype == x_BCL.dtype
+    assert activation == "silu"
+    y_BLC = oracle.causal_conv(x_BCL.mT, weight_CK[:, None], bias_C)
+    return (y_BLC * oracle.sigmoid(y_BLC)).mT
+
+
+def mamba_chunk_scan_combined(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    chunk_size: int,
+    *,
+    D: Tensor,
+    dt_bias: Tensor,
+    dt_softplus: bool,
+) -> Tensor:
+    """mamba_ssm.ops.triton.ssd_combined.mamba_chunk_scan_combined, as far as it is called."""
+    assert chunk_size in (64, 128, 256)
+    assert dt_softplus
+    return oracle.ssm(x, torch.log1p(torch.exp(dt + dt_bias)), A, B, C) + D[:, None] * x
+
+
+@pytest.fixture
+def kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if both packages could be imported."""
+    monkeypatch.setattr(mamba2_trm, "CUDA_KERNELS_MISSING", None)
+    monkeypatch.setattr(mamba2_trm, "causal_conv1d_fn", causal_conv1d_fn, raising=False)
+    monkeypatch.setattr(mamba2_trm, "mamba_chunk_scan_combined", mamba_chunk_scan_combined, raising=False)
+
+
+@pytest.fixture
+def no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mamba2_trm, "CUDA_KERNELS_MISSING", "No module named 'causal_conv1d'")
+
+
+@pytest.fixture
+def warnings_seen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the module's logger warns of; warning_once remembers its messages for the life of the process."""
+    seen: list[str] = []
+    monkeypatch.setattr(mamba2_trm.logger, "warning", seen.append)
+    type(mamba2_trm.logger).warning_once.cache_clear()
+    return seen
+
+
+def operator(backend: str, **overrides: Any) -> Mamba2:
+    return TRMModel(TRMConfig(**{**SIZES, "ssd_backend": backend, **overrides})).stack[0]
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize(
+    ("backend", "tensor", "cuda"),
+    [
+        ("auto", ON_GPU, True),
+        ("auto", ON_CPU, False),
+        ("torch", ON_GPU, False),
+        ("torch", ON_CPU, False),
+        ("cuda", ON_GPU, True),
+    ],
+)
+def test_the_path_follows_the_tensors_device(backend: str, tensor: Any, cuda: bool, warnings_seen: list[str]) -> None:
+    assert operator(backend)._use_cuda_kernels(tensor) is cuda
+    assert warnings_seen == []
+
+
+@pytest.mark.usefixtures("no_kernels")
+def test_one_warning_when_a_gpu_takes_the_slow_path(warnings_seen: list[str]) -> None:
+    first, second = operator("auto"), operator("auto")
+    for _ in range(3):
+        assert not first._use_cuda_kernels(ON_GPU)
+        assert not second._use_cuda_kernels(ON_GPU)
+    assert len(warnings_seen) == 1
+    assert "causal_conv1d" in warnings_seen[0]
+    assert "pip install" in warnings_seen[0]
+    assert "ssd_backend='torch'" in warnings_seen[0]
+
+
+@pytest.mark.usefixtures("no_kernels")
+def test_no_warning_where_the_torch_path_is_the_right_one(warnings_seen: list[str]) -> None:
+    assert not operator("auto")._use_cuda_kernels(ON_CPU)
+    assert not operator("torch")._use_cuda_kernels(ON_GPU)
+    assert warnings_seen == []
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("sizes", [{"mamba_d_state": 15}, {"mamba_d_conv": 5}], ids=str)
+def test_sizes_that_the_kernels_cannot_take_run_in_torch(sizes: dict[str, int], warnings_seen: list[str]) -> None:
+    mixer = operator("auto", **sizes)
+    assert not mixer._use_cuda_kernels(ON_GPU)
+    assert len(warnings_seen) == 1
+    assert str(*sizes.values()) in warnings_seen[0] or str(mixer.in_proj.out_features) in warnings_seen[0]
+
+
+@pytest.mark.usefixtures("no_kernels")
+@pytest.mark.parametrize(("tensor", "reason"), [(ON_GPU, "causal_conv1d")])
+def test_forcing_missing_kernels_is_an_error(tensor: Any, reason: str) -> None:
+    with pytest.raises(RuntimeError, match=f"ssd_backend='cuda' cannot be used.*{reason}.*pip install"):
+        operator("cuda")._use_cuda_kernels(tensor)
+
+
+@pytest.mark.usefixtures("kernels")
+def test_forcing_the_kernels_on_a_cpu_tensor_is_an_error(tiny_model: Callable[..., TRMForGridReasoning]) -> None:
+    model = tiny_model("tr-mamba2attn", ssd_backend="cuda", hidden_size=64, mamba_d_state=16)
+    with pytest.raises(RuntimeError, match="ssd_backend='cuda' cannot be used: the tensor is on cpu"):
+        model(torch.zeros(1, 16, dtype=torch.long))
+
+
+@pytest.mark.usefixtures("kernels")
+@pytest.mark.parametrize("groups", [1, 2])
+def test_the_kernels_are_called_with_what_they_expect(groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Same output and gradients through the stand-ins as through our own PyTorch path."""
+    mixer = operator("auto", mamba_n_groups=groups).double()
+    with torch.no_grad():
+        for parameter in mixer.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    results = []
+    for use_kernels in (False, True):
+        monkeypatch.setattr(mixer, "_use_cuda_kernels", lambda x, use=use_kernels: use)
+        x = torch.randn(2, 9, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
+        y = mixer(x)
+        y.square().sum().backward()
+        results.append({"y": y, "x": x.grad, **{name: p.grad.clone() for name, p in mixer.named_parameters()}})
+        mixer.zero_grad()
+    for name, value in results[0].items():
+        # A is handed to the kernels in float32, as they want it.
+        torch.testing.assert_close(
+            results[1][name], value, rtol=1e-5, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+@pytest.mark.usefixtures("kernels")
+def test_a_model_may_move_between_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    mixer = operator("auto")
+    assert [mixer._use_cuda_kernels(tensor) for tensor in (ON_CPU, ON_GPU, ON_CPU)] == [False, True, False]

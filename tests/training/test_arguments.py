@@ -1,0 +1,66 @@
+"""Recipes: every shipped one is sound; a wrong one is refused by name."""
+
+from pathlib import Path
+
+import pytest
+
+from modeling_trm import TRMForGridReasoning
+from modeling_trm.training.arguments import parse_recipe
+from scripts import train
+
+RECIPES = sorted((Path(train.__file__).parent / "recipes").glob("*.yaml"))
+SIZES = {"sudoku": (11, 81, 1), "maze": (6, 900, None)}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_shipped_recipe_builds_its_model(path):
+    recipe = parse_recipe([str(path)])
+    config = recipe.model_config(*SIZES[recipe.data.task])
+    assert TRMForGridReasoning(config).num_parameters_core() > 0
+    assert recipe.run.output_dir == f"runs/{path.stem}"  # each recipe has its own folder
+
+
+def test_command_line_wins_over_the_recipe_and_it_over_defaults(write_recipe):
+    recipe = parse_recipe([str(write_recipe("run")), "--hidden_size", "64", "--block_operators", "mlp_t", "mlp"])
+    assert recipe.model.hidden_size == 64 and recipe.model.block_operators == ["mlp_t", "mlp"]
+    assert recipe.optimisation.batch_size == 8
+    assert recipe.optimisation.beta2 == 0.95
+
+
+def test_what_a_recipe_says_is_a_recipe_again(write_recipe):
+    recipe = parse_recipe([str(write_recipe("run", source_weights={"gen_easy": 1.0}))])
+    again = parse_recipe([str(write_recipe("again", **recipe.to_dict()))])
+    assert again == recipe
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ({"learning_rat": 0.1}, "--learning_rate"),
+        ({"hiden_size": 12}, "--hidden_size"),
+        ({"token_loss": "hinge"}, "token_loss='hinge'; allowed: stablemax, softmax"),
+        ({"optimiser": "sgd"}, "optimiser='sgd'"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"reveal_start": 1.5}, "reveal_start=1.5"),
+        ({"hidden_size": 33, "preset": "trm-attn", "block_operators": ["attention"]}, "num_attention_heads=8"),
+        ({"block_operators": ["mamba3", "mlp"]}, "did you mean 'mamba2'"),
+        ({"preset": "trm-atn"}, "did you mean 'trm-attn'"),
+        ({"source_weights": {"gen_esy": 1}}, "gen_esy"),
+        ({"data_dir": "no/such/folder"}, "no/such/folder"),
+        ({"subset": 10**9}, "subset=1000000000"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_by_name(write_recipe, tmp_path, capsys, overrides, expected):
+    with pytest.raises(SystemExit) as stop:
+        train.main([str(write_recipe("run", **overrides))])
+    assert stop.value.code == 2
+    assert expected in capsys.readouterr().err
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_a_recipe_that_is_no_mapping(tmp_path, capsys):
+    path = tmp_path / "list.yaml"
+    path.write_text("- 1\n")
+    with pytest.raises(SystemExit):
+        train.main([str(path)])
+    assert "expected a YAML mapping" in capsys.readouterr().err

@@ -1,0 +1,111 @@
+"""The ACT slots against a transcription that keeps every slot apart, as arXiv 2510.04871's public code describes them."""
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+
+from datasets_builders.features import load_puzzles
+from datasets_builders.sampling import TrainingStream
+from modeling_trm import TRMConfig, TRMForGridReasoning
+from modeling_trm.training.arguments import OptimisationArguments
+from modeling_trm.training.ema import ExponentialMovingAverage
+from modeling_trm.training.optimisers import build_optimisers, core_parameters
+from modeling_trm.training.rows import RowFeed
+from modeling_trm.training.slots import Slots, exploration
+from modeling_trm.training.step import TrainingStep
+
+B, STEPS, SEED = 6, 14, 3
+
+
+def frozen_step(release_when: str, accumulation: int, halt_exploration: float, num_latents: int) -> TrainingStep:
+    """A training step whose learning rates are 0, so that the slots alone move."""
+    config = TRMConfig(
+        vocab_size=11, seq_len=81, hidden_size=16, block_operators=["mlp_t", "mlp"], mlp_multiple_of=8,
+        puzzle_prefix_len=1, H_cycles=1, L_cycles=1, halt_max_steps=5, num_latents=num_latents,
+    )  # fmt: skip
+    model = TRMForGridReasoning(config)
+    torch.nn.init.normal_(model.q_head.weight)  # halts now and then
+    torch.nn.init.constant_(model.q_head.bias, -0.5)
+    arguments = OptimisationArguments(
+        batch_size=B, learning_rate=0.0, weight_decay=0.0, puzzle_lr=0.0, puzzle_weight_decay=0.0, ema_decay=0.0,
+        release_when=release_when, gradient_accumulation=accumulation, halt_exploration=halt_exploration,
+    )  # fmt: skip
+    optimisers = build_optimisers(
+        model, optimiser="adam_atan2", lr=0.0, weight_decay=0.0, puzzle_lr=0.0, puzzle_weight_decay=0.0
+    )
+    stream = TrainingStream(load_puzzles("sudoku", "train").select(np.arange(50)), seed=SEED)
+    feed = RowFeed(stream, np.arange(B), B, lambda step: 0.95, torch.device("cpu"))
+    ema = ExponentialMovingAverage(core_parameters(model).values(), 0.0)
+    return TrainingStep(
+        arguments, Accelerator(cpu=True), model, model, optimisers, ema, feed, Slots.empty(model, B), SEED
+    )
+
+
+@pytest.mark.parametrize("num_latents", [1, 2])
+@pytest.mark.parametrize("release_when", ["halted", "exact"])
+@pytest.mark.parametrize(("accumulation", "halt_exploration"), [(1, 0.0), (3, 0.6)])
+def test_slots_follow_the_transcription(release_when, accumulation, halt_exploration, num_latents):
+    step = frozen_step(release_when, accumulation, halt_exploration, num_latents)
+    model, config, stream = step.model, step.model.config, step.feed.stream
+    naive = [{"row": None, "steps": 0, "state": None, "released": True} for _ in range(B)]
+    releases = 0
+    for number in range(1, STEPS + 1):
+        tallies = step(number)
+        minimum = exploration(SEED, number, np.arange(B), halt_exploration, config.halt_max_steps)
+        for slot, mine in enumerate(naive):
+            if mine["released"]:
+                mine |= {"row": (number - 1) * B + slot, "steps": 0, "state": None}
+            row = stream.rows(np.array([mine["row"]]), reveal=0.95)
+            inputs, labels = (torch.from_numpy(row[name]).long() for name in ("inputs", "labels"))
+            with torch.no_grad():
+                out = model(inputs, state=mine["state"])
+            exact, halted = bool((out.logits.argmax(-1) == labels).all()), bool(out.halt_logits > 0)
+            mine["state"], mine["steps"] = out.state, mine["steps"] + 1
+            done = exact if release_when == "exact" else halted
+            mine["released"] = (done and mine["steps"] >= minimum[slot]) or mine["steps"] >= config.halt_max_steps
+            releases += mine["released"]
+            assert torch.equal(step.slots.inputs[slot], inputs[0])
+            assert torch.equal(step.slots.labels[slot], labels[0])
+            torch.testing.assert_close(step.slots.state.z_H[slot], mine["state"].z_H[0], atol=1e-5, rtol=1e-5)
+        assert step.slots.steps.tolist() == [mine["steps"] for mine in naive]
+        assert step.slots.released.tolist() == [mine["released"] for mine in naive]
+        assert tallies["released"].item() == sum(mine["released"] for mine in naive)
+    step.feed.close()
+    assert releases > B  # the run has seen slots refilled
+
+
+def test_exploration_is_a_function_of_step_and_slot():
+    everyone = exploration(1, 7, np.arange(64), 0.5, 16)
+    assert np.array_equal(exploration(1, 7, np.arange(32, 64), 0.5, 16), everyone[32:])
+    assert not np.array_equal(exploration(1, 8, np.arange(64), 0.5, 16), everyone)
+    many = np.concatenate([exploration(0, step, np.arange(100), 0.1, 16) for step in range(200)])
+    assert set(np.unique(many)) == {0, *range(2, 17)}
+    assert abs((many > 0).mean() - 0.1) < 0.01  # 20,000 draws: 5 standard deviations
+    assert (exploration(0, 1, np.arange(10), 0.0, 16) == 0).all()
+
+
+def test_accumulated_gradient_is_that_of_the_whole_batch():
+    gradients = []
+    for accumulation in (1, 4):
+        torch.manual_seed(0)
+        step = frozen_step("halted", accumulation, 0.0, 2)
+        step.arguments.batch_size = B
+        step.optimisers = []  # keep the gradients
+        step.slots.refill(*step.feed(1), step.model.initial_state(B))
+        step._forward_backward()
+        gradients.append([p.grad.to_dense().clone() for p in step.model.parameters()])
+        step.feed.close()
+    for whole, parts in zip(*gradients):
+        torch.testing.assert_close(parts, whole, atol=1e-6, rtol=1e-5)
+
+
+def test_loss_on_blanks_ignores_the_givens():
+    step = frozen_step("halted", 1, 0.0, 2)
+    step.model.config.blank_token_id, step.arguments.loss_on = 1, "blanks"
+    step.slots.refill(*step.feed(1), step.model.initial_state(B))
+    targets = step._targets(torch.arange(B))
+    blank = step.slots.inputs == 1
+    assert torch.equal(targets[blank], step.slots.labels[blank])
+    assert (targets[~blank] == -100).all()
+    step.feed.close()
