@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -138,6 +138,44 @@ def load_puzzles(
             f"{rows.origin}: the puzzles have fingerprint {puzzles.fingerprint}, expected {expected_fingerprint}"
         )
     return puzzles
+
+
+def load_training_puzzles(
+    task: str,
+    *,
+    subset: int | None = None,
+    validation_puzzles: int | None = None,
+    seed: int = 0,
+    **source: Any,
+) -> tuple[PuzzleSet, PuzzleSet]:
+    """(training, validation) puzzles; no puzzle is in both.
+
+    A source without a validation split (the Hub's) gives part of its training split, never of its test split: the
+    `validation_puzzles` rows that come after the subset in the order of `load_puzzles`; without a subset, training has
+    the rest.
+
+    Args:
+        subset: training puzzles, default all. validation_puzzles: at most so many, default all of the split.
+        source: the keywords of `load_puzzles` that say where the rows come from and how they are read.
+    """
+    where = (source.get(name) for name in ("data_dir", "data_files", "dataset"))
+    if "validation" in open_source(task, *where).splits():
+        training = load_puzzles(task, "train", subset=subset, seed=seed, **source)
+        validation = load_puzzles(task, "validation", seed=seed, **source)
+        size = len(validation) if validation_puzzles is None else min(validation_puzzles, len(validation))
+        return training, validation.select(subset_rows(np.arange(len(validation)), size, seed))
+    rows = load_puzzles(task, "train", seed=seed, **source)
+    wanted = (subset or 1) + (validation_puzzles or 1)
+    if validation_puzzles is None or wanted > len(rows):
+        raise DataError(
+            f"{rows.origin}: has no validation split, and its {len(rows)} training puzzles cannot give "
+            f"subset={subset} and validation_puzzles={validation_puzzles}; name a smaller number of both"
+        )
+    everything = np.arange(len(rows))
+    chosen = everything[:0] if subset is None else subset_rows(everything, subset, seed)
+    rest = np.setdiff1d(everything, chosen)
+    held_out = subset_rows(rest, validation_puzzles, seed)
+    return rows.select(np.setdiff1d(rest, held_out) if subset is None else chosen), rows.select(held_out)
 
 
 def _shape_of(task: str, rows: Rows) -> tuple[int, int] | None:

@@ -1,6 +1,7 @@
 """TRMConfig: every architectural number of the model family, its meaning, its validation, and the named presets.
 
-Sources: Tiny Recursive Model, arXiv 2510.04871 (sections 2 to 4 and the public code's config/arch); Mamba-2 hybrids, arXiv 2602.12078.
+Sources: Tiny Recursive Model, arXiv 2510.04871 (sections 2 to 4 and the public code's config/arch); Mamba-2 hybrids,
+arXiv 2602.12078.
 
 Glossary (paper's symbol = our name = the reference code's name):
   y = z_H (answer latent) = z_H          z = z_L (scratch latent) = z_L
@@ -17,8 +18,8 @@ from transformers import PreTrainedConfig
 
 # What a config.json carries besides our fields; transformers consumes these itself.
 HUB_METADATA = frozenset(
-    "model_type transformers_version torch_dtype dtype auto_map name_or_path attn_implementation experts_implementation "
-    "output_attentions num_labels".split()
+    "model_type transformers_version torch_dtype dtype auto_map name_or_path attn_implementation "
+    "experts_implementation output_attentions num_labels".split()
 )
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -59,7 +60,7 @@ class TRMConfig(PreTrainedConfig):
         mamba_expand: inner width of Mamba-2 over hidden_size.
         mamba_head_dim: head size P; divides the inner width.
         mamba_n_groups: groups that share B and C; divides the number of heads.
-        ssd_backend: "auto" picks per call (CUDA tensor and mamba_ssm importable: its kernels), "torch" and "cuda" force.
+        ssd_backend: "auto" picks per call (mamba_ssm's kernels on CUDA tensors if they import); "torch", "cuda" force.
         rms_norm_eps: epsilon of every RMSNorm.
         initial_state_std: standard deviation of the fixed initial latents.
         halt_bias: initial bias of the halting head.
@@ -156,7 +157,9 @@ class TRMConfig(PreTrainedConfig):
         if self.initial_state_std < 0:
             raise ValueError(f"initial_state_std={self.initial_state_std} is negative; allowed: 0 or more")
         if self.blank_token_id is not None and not 0 <= self.blank_token_id < self.vocab_size:
-            raise ValueError(f"blank_token_id={self.blank_token_id} is not a token id; allowed: 0..{self.vocab_size - 1}")
+            raise ValueError(
+                f"blank_token_id={self.blank_token_id} is not a token id; allowed: 0..{self.vocab_size - 1}"
+            )
         if not self.block_operators:
             raise ValueError("block_operators is empty; name at least one operator")
         if "attention" in self.block_operators:
@@ -185,7 +188,8 @@ class TRMConfig(PreTrainedConfig):
     def _validate_mamba2(self) -> None:
         if self.mamba_d_inner % self.mamba_head_dim:
             raise ValueError(
-                f"mamba_expand * hidden_size = {self.mamba_d_inner} is not divisible by mamba_head_dim={self.mamba_head_dim}"
+                f"mamba_expand * hidden_size = {self.mamba_d_inner} is not divisible by "
+                f"mamba_head_dim={self.mamba_head_dim}"
             )
         if self.mamba_n_heads % self.mamba_n_groups:
             raise ValueError(
@@ -193,12 +197,14 @@ class TRMConfig(PreTrainedConfig):
                 f"(mamba_expand * hidden_size / mamba_head_dim)"
             )
         if self.mamba_d_inner % self.mamba_n_groups:
-            raise ValueError(f"mamba_n_groups={self.mamba_n_groups} does not divide the inner width {self.mamba_d_inner}")
+            raise ValueError(
+                f"mamba_n_groups={self.mamba_n_groups} does not divide the inner width {self.mamba_d_inner}"
+            )
         if self.ssd_backend == "cuda" and not self.mamba_fits_cuda_kernels:
             raise ValueError(
-                f"ssd_backend='cuda' needs mamba_d_conv={self.mamba_d_conv} in 2..4 and 2*d_inner + 2*n_groups*d_state + "
-                f"n_heads = {self.mamba_d_in_proj} to be a multiple of 8; change mamba_head_dim={self.mamba_head_dim} or "
-                f"mamba_d_state={self.mamba_d_state}, or use 'torch'"
+                f"ssd_backend='cuda' needs mamba_d_conv={self.mamba_d_conv} in 2..4 and 2*d_inner + "
+                f"2*n_groups*d_state + n_heads = {self.mamba_d_in_proj} to be a multiple of 8; change "
+                f"mamba_head_dim={self.mamba_head_dim} or mamba_d_state={self.mamba_d_state}, or use 'torch'"
             )
 
 

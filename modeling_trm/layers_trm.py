@@ -18,7 +18,7 @@ class Operator(nn.Module):
     on the transposed tensor, as the reference's MLP-t does.
     """
 
-    norm_dim = -1
+    norm_dim: int = -1
 
     def init_parameters(self) -> None:
         """Fill the parameters that are not in a Linear, through transformers.initialization (loaded ones are kept)."""
@@ -31,7 +31,7 @@ def rms_norm(x: Tensor, eps: float, dim: int = -1) -> Tensor:
 
 
 def truncated_normal_(tensor: Tensor, std: float) -> Tensor:
-    """Truncated at two standard deviations, with standard deviation `std` *after* the truncation (JAX's lecun_normal)."""
+    """Truncated at two standard deviations; `std` is the standard deviation *after* that (JAX's lecun_normal)."""
     wide = std / TRUNCATED_STD
     return init.trunc_normal_(tensor, mean=0.0, std=wide, a=-2 * wide, b=2 * wide)
 
@@ -41,9 +41,9 @@ def rotary_tables(length: int, head_dim: int, theta: float, like: Tensor) -> tup
 
     Computed at each call: a non-persistent buffer would come back as garbage from transformers' meta-device loading.
     """
-    kind = {"dtype": torch.promote_types(like.dtype, torch.float32), "device": like.device}
-    frequencies = theta ** (-torch.arange(0, head_dim, 2, **kind) / head_dim)
-    angles = torch.outer(torch.arange(length, **kind), frequencies).repeat(1, 2)
+    dtype, device = torch.promote_types(like.dtype, torch.float32), like.device
+    frequencies = theta ** (-torch.arange(0, head_dim, 2, dtype=dtype, device=device) / head_dim)
+    angles = torch.outer(torch.arange(length, dtype=dtype, device=device), frequencies).repeat(1, 2)
     return angles.cos(), angles.sin()
 
 

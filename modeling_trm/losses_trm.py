@@ -19,7 +19,7 @@ def log_stablemax(logits: Tensor) -> Tensor:
 
 
 def stablemax_cross_entropy(logits_BLV: Tensor, labels_BL: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Sum over a sequence's labels divided by their number, [B]; in float64, as the reference (float32 where there is none)."""
+    """Sum over a sequence's labels divided by their number, [B]; in float64 as the reference (on MPS in float32)."""
     wide = torch.float32 if logits_BLV.device.type == "mps" else torch.float64
     return _mean_over_labels(log_stablemax(logits_BLV.to(wide)), labels_BL, label_smoothing)
 

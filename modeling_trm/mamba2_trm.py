@@ -42,7 +42,9 @@ class Mamba2(Operator):
         self.backend, self.eps = config.ssd_backend, config.rms_norm_eps
         self.kernels_missing = CUDA_KERNELS_MISSING
         if not config.mamba_fits_cuda_kernels:
-            self.kernels_missing = f"they cannot take mamba_d_conv={config.mamba_d_conv} or in_proj's {config.mamba_d_in_proj} outputs"
+            self.kernels_missing = (
+                f"they cannot take mamba_d_conv={config.mamba_d_conv} or in_proj's {config.mamba_d_in_proj} outputs"
+            )
         d_conv_channels = self.d_inner + 2 * self.n_groups * self.d_state
         self.in_proj = nn.Linear(config.hidden_size, config.mamba_d_in_proj, bias=False)
         self.conv1d = nn.Conv1d(d_conv_channels, d_conv_channels, config.mamba_d_conv, groups=d_conv_channels)
@@ -80,8 +82,8 @@ class Mamba2(Operator):
         if self.backend == "cuda":
             reason = self.kernels_missing or f"the tensor is on {x.device}"
             raise RuntimeError(
-                f"ssd_backend='cuda' cannot be used: {reason}. Install with pip install 'modeling-trm[cuda]' and move the "
-                f"model to a CUDA device, or set ssd_backend='auto' or 'torch'."
+                f"ssd_backend='cuda' cannot be used: {reason}. Install with pip install 'modeling-trm[cuda]' and move "
+                f"the model to a CUDA device, or set ssd_backend='auto' or 'torch'."
             )
         if x.is_cuda:
             logger.warning_once(
@@ -121,7 +123,7 @@ class Mamba2(Operator):
 
 
 class GatedRMSNorm(nn.Module):
-    """rms_norm(y * silu(z)) * weight within each group of channels (mamba_ssm's RMSNormGated, norm_before_gate=False)."""
+    """rms_norm(y * silu(z)) * weight within each group of channels (mamba_ssm's RMSNormGated, norm after gate)."""
 
     def __init__(self, width: int, n_groups: int, eps: float) -> None:
         super().__init__()
@@ -164,11 +166,9 @@ def ssd_one_chunk(x_BLHP: Tensor, dt_BLH: Tensor, A_H: Tensor, B_BLGN: Tensor, C
     return (weights_BHLL @ _scale(x_BLHP, dt_BLH).transpose(1, 2)).transpose(1, 2)
 
 
-def ssd_chunked(
-    x_BLHP: Tensor, dt_BLH: Tensor, A_H: Tensor, B_BLGN: Tensor, C_BLGN: Tensor, chunk: int
-) -> Tensor:
+def ssd_chunked(x_BLHP: Tensor, dt_BLH: Tensor, A_H: Tensor, B_BLGN: Tensor, C_BLGN: Tensor, chunk: int) -> Tensor:
     """The chunked form (paper, section 6): dual form inside each chunk, states carried between chunks."""
-    B, L, H, P = x_BLHP.shape
+    L, H = x_BLHP.shape[1:3]
     G, pad = B_BLGN.shape[2], -L % chunk
     # dt = 0 in the padding: it neither decays nor adds to the state.
     x, dt, Bm, Cm = (_split_chunks(t, pad, chunk) for t in (x_BLHP, dt_BLH, B_BLGN, C_BLGN))

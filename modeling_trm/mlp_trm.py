@@ -22,14 +22,15 @@ class GatedMLP(Operator):
     def __init__(self, config: TRMConfig, width: int) -> None:
         super().__init__()
         inner = config.inner_width(width)
-        self.gate, self.gate_bias_start, self.eps = config.mlp_gate, config.mlp_gate_bias, config.rms_norm_eps
+        self.gate, self.eps = config.mlp_gate, config.rms_norm_eps
+        self.gate_bias_start = 0.0 if config.mlp_gate_bias is None else float(config.mlp_gate_bias)
         self.gate_up_proj = nn.Linear(width, 2 * inner, bias=False)
         self.down_proj = nn.Linear(inner, width, bias=False)
         self.gate_bias = None if config.mlp_gate_bias is None else nn.Parameter(torch.empty(inner))
 
     def init_parameters(self) -> None:
         if self.gate_bias is not None:
-            init.constant_(self.gate_bias, float(self.gate_bias_start))
+            init.constant_(self.gate_bias, self.gate_bias_start)
 
     def forward(self, x: Tensor) -> Tensor:
         g, v = self.gate_up_proj(x).chunk(2, dim=-1)

@@ -57,7 +57,8 @@ class TRMPreTrainedModel(PreTrainedModel):
                 (`ignore_mismatched_sizes=True` allows the last).
         """
         with_info, allow_mismatch = (kwargs.pop(k, False) for k in ("output_loading_info", "ignore_mismatched_sizes"))
-        model, info = super().from_pretrained(*args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs)
+        loaded: Any = super().from_pretrained(*args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs)
+        model, info = loaded
         problems = {"missing": sorted(info["missing_keys"]), "unknown to this config": sorted(info["unexpected_keys"])}
         if not allow_mismatch:
             sizes = sorted(info["mismatched_keys"])
@@ -79,9 +80,7 @@ class TRMPreTrainedModel(PreTrainedModel):
                 init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
             truncated_normal_(module.weight, module.embedding_dim**-0.5)
-        elif isinstance(module, Operator):
-            module.init_parameters()
-        elif isinstance(module, TRMModel):
+        elif isinstance(module, Operator | TRMModel):
             module.init_parameters()
 
 
@@ -92,7 +91,9 @@ def _first(keys: list[str]) -> str:
 class TRMModel(TRMPreTrainedModel):
     """Embedding, prefix and recursion, without heads."""
 
-    _keys_to_ignore_on_load_unexpected = (r"^lm_head\.", r"^q_head\.")  # the latents of a checkpoint with heads
+    H_init: Tensor
+    L_init: Tensor | None
+    _keys_to_ignore_on_load_unexpected = [r"^lm_head\.", r"^q_head\."]  # the latents of a checkpoint with heads
 
     def __init__(self, config: TRMConfig) -> None:
         super().__init__(config)
@@ -122,8 +123,7 @@ class TRMModel(TRMPreTrainedModel):
     def initial_state(self, batch_size: int, dtype: torch.dtype | None = None) -> RecursionState:
         """H_init and L_init broadcast over batch and positions, [B, S, D] each (views; nothing is copied)."""
         shape = (batch_size, self.config.num_positions, self.config.hidden_size)
-        z_L = None if self.L_init is None else self.L_init
-        return RecursionState(self.H_init, z_L).map(lambda z: z.to(dtype or z.dtype).expand(shape))
+        return RecursionState(self.H_init, self.L_init).map(lambda z: z.to(dtype or z.dtype).expand(shape))
 
     def embed(self, input_ids: Tensor, puzzle_ids: Tensor | None) -> Tensor:
         """sqrt(D) * (prefix ++ tokens [+ positions]), [B, S, D]; in autocast's dtype where autocast is on."""

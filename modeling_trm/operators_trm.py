@@ -33,7 +33,8 @@ class Stack(nn.ModuleList):
         self.eps = config.rms_norm_eps
 
     def forward(self, h_BLD: Tensor) -> Tensor:
-        for operator in self:
+        operator: Operator
+        for operator in self:  # type: ignore[assignment]  # a ModuleList does not know what it holds
             h_BLD = rms_norm(h_BLD + operator(h_BLD), self.eps, operator.norm_dim)
         return h_BLD
 

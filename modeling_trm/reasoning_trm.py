@@ -3,11 +3,14 @@
 Shapes: B puzzles, b puzzles still running, L cells, V vocabulary.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from .configuration_trm import TRMConfig
 
 
 class TraceStep(NamedTuple):
@@ -20,7 +23,7 @@ class TraceStep(NamedTuple):
 
 @dataclass(frozen=True)
 class SolveOutput:
-    """answers [B, L] token ids, halt_probability [B] of the last step taken, steps [B] taken; trace: one TraceStep a step."""
+    """answers [B, L] token ids; halt_probability [B] of the last step taken; steps [B] taken; trace, one entry a step."""
 
     answers: Tensor
     halt_probability: Tensor
@@ -36,6 +39,9 @@ def answers_from_logits(logits_BLV: Tensor, input_ids: Tensor, blank_token_id: i
 
 class ReasoningMixin:
     """Gives a grid-reasoning model `solve`, as GenerationMixin gives a language model `generate`."""
+
+    config: TRMConfig
+    __call__: Callable[..., Any]
 
     @torch.no_grad()  # and not inference_mode: its tensors could not enter a later computation with gradients
     def solve(

@@ -2,7 +2,7 @@
 
 The stack is any function [B, L, D] -> [B, L, D]; nothing here knows which operators it is made of.
 
-Glossary (paper = ours): y = z_H, the latent of the current answer; z = z_L, the scratch latent; x = the embedded puzzle.
+Glossary (paper = ours): y = z_H, latent of the current answer; z = z_L, scratch latent; x = the embedded puzzle.
 """
 
 from collections.abc import Callable, Sequence

@@ -12,6 +12,7 @@ Writes OUTPUT/metrics.json and OUTPUT/plots/*.png. Exit code 0 only when the eva
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         puzzles = load_data(arguments, processor)
         if arguments.max_puzzles is not None:
             puzzles = choose_subset(puzzles, arguments.max_puzzles, arguments.seed)
+        grid_shape = tuple(processor.grid_shape)
+        is_maze = arguments.task == "maze"
+        score_valid = partial(maze_path_is_valid_and_shortest, grid_shape=grid_shape) if is_maze else None
         model = load_model(arguments.model, device)
         check_model_fits(model, puzzles)
     metrics = evaluate_puzzles(
@@ -79,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         max_steps=arguments.max_steps,
         halt=arguments.halt,
         batch_size=arguments.batch_size,
-        score_valid=maze_path_is_valid_and_shortest if arguments.task == "maze" else None,
+        score_valid=score_valid,
     )
     metrics |= {
         "command": command_line("eval_puzzles.py", sys.argv[1:] if argv is None else argv),

@@ -8,6 +8,7 @@ A run that was stopped or killed goes on where it was when the same command is g
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(recipe: Any, arguments: list[str]) -> int:
     """Load the data, train, and when the training is complete evaluate and publish."""
+    from datasets_builders.features import load_training_puzzles
     from datasets_builders.sampling import TrainingStream
-    from modeling_trm.evaluation.runner import choose_subset
     from modeling_trm.training.arguments import parse_mapping
     from modeling_trm.training.trainer import Trainer
 
     data, output = recipe.data, Path(recipe.run.output_dir)
-    puzzles, validation = load_split(data, "train", data.subset), load_split(data, "validation")
-    if data.validation_puzzles is not None:
-        validation = choose_subset(validation, data.validation_puzzles, data.data_seed)
+    puzzles, validation = load_training_puzzles(
+        data.task, subset=data.subset, validation_puzzles=data.validation_puzzles, **source_of(data)
+    )
     stream = TrainingStream(
         puzzles,
         seed=recipe.run.seed,
@@ -43,8 +44,8 @@ def run(recipe: Any, arguments: list[str]) -> int:
     )
     trainer = Trainer(recipe, stream, validation)
     model, say = trainer.model, trainer.accelerator.print
-    operators = " ".join(model.config.block_operators)
-    say(f"model: {model.num_parameters_core():,} parameters ({operators}) + puzzle table {model.num_parameters_table():,}")
+    core, table = model.num_parameters_core(), model.num_parameters_table()
+    say(f"model: {core:,} parameters ({' '.join(model.config.block_operators)}) + puzzle table {table:,}")
     say(f"data:  {len(puzzles):,} training and {len(validation):,} validation puzzles, {puzzles.origin}")
     step = trainer.train()
     if step < recipe.optimisation.train_steps:
@@ -56,28 +57,24 @@ def run(recipe: Any, arguments: list[str]) -> int:
     return 0
 
 
-def load_split(data: Any, split: str, subset: int | None = None) -> Any:
-    """The puzzles of a split from where the recipe says."""
-    from datasets_builders.features import load_puzzles
+def source_of(data: Any) -> dict[str, Any]:
+    """Where a recipe says that its puzzles come from, as keywords of datasets_builders.features.load_puzzles."""
     from modeling_trm.training.arguments import parse_mapping
 
-    shape = tuple(data.grid_shape) if data.grid_shape else None
-    return load_puzzles(
-        data.task,
-        split,
-        data_dir=data.data_dir,
-        data_files=parse_mapping("data_files", data.data_files),
-        dataset=data.dataset,
-        subset=subset,
-        seed=data.data_seed,
-        on_bad_row=data.on_bad_row,
-        grid_shape=shape,
-        alphabet=data.alphabet,
-    )
+    return {
+        "data_dir": data.data_dir,
+        "data_files": parse_mapping("data_files", data.data_files),
+        "dataset": data.dataset,
+        "seed": data.data_seed,
+        "on_bad_row": data.on_bad_row,
+        "grid_shape": tuple(data.grid_shape) if data.grid_shape else None,
+        "alphabet": data.alphabet,
+    }
 
 
 def finish(recipe: Any, arguments: list[str], trainer: Any, facts: dict[str, Any]) -> None:
     """Evaluate the published weights on the test split; write metrics, plots and card."""
+    from datasets_builders.features import load_puzzles
     from datasets_builders.validation import maze_path_is_valid_and_shortest
     from modeling_trm.evaluation.cli import command_line
     from modeling_trm.evaluation.loading import load_model
@@ -85,10 +82,11 @@ def finish(recipe: Any, arguments: list[str], trainer: Any, facts: dict[str, Any
     from modeling_trm.training.results import publish_folder
 
     data, output = recipe.data, Path(recipe.run.output_dir)
-    test = load_split(data, "test")
+    test = load_puzzles(data.task, "test", **source_of(data))
     if data.test_puzzles is not None:
         test = choose_subset(test, data.test_puzzles, data.data_seed)
-    weights = output / "weights" / "best"
+    weights, grid_shape = output / "weights" / "best", tuple(test.processor.grid_shape)
+    score_valid = partial(maze_path_is_valid_and_shortest, grid_shape=grid_shape) if data.task == "maze" else None
     device = trainer.accelerator.device
     with trainer.accelerator.autocast():
         metrics = evaluate_puzzles(
@@ -96,9 +94,11 @@ def finish(recipe: Any, arguments: list[str], trainer: Any, facts: dict[str, Any
             test,
             max_steps=recipe.run.eval_max_steps,
             batch_size=recipe.run.eval_batch_size,
-            score_valid=maze_path_is_valid_and_shortest if data.task == "maze" else None,
+            score_valid=score_valid,
         )
     again = ["--model", str(output / "model"), "--task", data.task, "--output", str(output / "evaluation")]
+    if recipe.run.eval_max_steps is not None:
+        again += ["--max-steps", str(recipe.run.eval_max_steps)]
     again += [part for name in ("data_dir", "dataset") if (value := getattr(data, name)) for part in ("--data", value)]
     metrics |= {"command": command_line("eval_puzzles.py", again), "dataset": test.origin, "split": "test"}
     best = trainer.progress["best"]

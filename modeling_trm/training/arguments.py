@@ -20,12 +20,12 @@ from .optimisers import OPTIMISERS
 from .schedule import SCHEDULES
 
 FROM_DATA = ("vocab_size", "seq_len", "num_puzzles")
-_PLAIN = {int | float: float, int | float | None: float}
+_PLAIN: dict[Any, Any] = {int | float: float, int | float | None: float}
 
 
 def _model_fields() -> list[tuple[str, Any, Any]]:
     """TRMConfig's own fields, each optional; HfArgumentParser knows no `int | float`."""
-    fields = []
+    fields: list[tuple[str, Any, Any]] = []
     for name, kind in TRMConfig.__annotations__.items():
         if name not in FROM_DATA:
             plain = _PLAIN.get(kind, kind)
@@ -35,8 +35,14 @@ def _model_fields() -> list[tuple[str, Any, Any]]:
 
 ModelArguments = dataclasses.make_dataclass(
     "ModelArguments",
-    [("preset", str, field(default="trm-attn", metadata={"help": "named architecture; the fields below override it"}))]
-    + _model_fields(),
+    [
+        (
+            "preset",
+            str,
+            field(default="trm-attn", metadata={"help": "named architecture; the fields below override it"}),
+        ),
+        *_model_fields(),
+    ],
     namespace={"__doc__": "The architecture: a preset and overrides, field by field those of TRMConfig."},
 )
 
@@ -53,7 +59,7 @@ class DataArguments:
     data_dir: str | None = _help("folder with train/validation/test csv or parquet files")
     data_files: str | None = _help("JSON or YAML mapping {split: file or files}")
     dataset: str | None = _help("'hub' for the pinned benchmark, a Hub id, or a data set folder")
-    grid_shape: list[int] | None = _help("rows and columns, for task grid")
+    grid_shape: list[int] | None = field(default=None, metadata={"help": "rows and columns, for task grid"})
     alphabet: str | None = _help("characters of a cell, for task grid")
     subset: int | None = _help("train on this many puzzles, drawn by data_seed (the literature's 1k: 1000)")
     data_seed: int = _help("seed of the subset", 0)
@@ -76,7 +82,9 @@ class OptimisationArguments:
     token_loss: str = _help(f"one of {', '.join(TOKEN_LOSSES)}", "stablemax")
     label_smoothing: float = _help("share of the target spread over the vocabulary", 0.0)
     halt_loss_weight: float = _help("weight of the halting loss", 0.5)
-    loss_on: Literal["all", "blanks"] = _help("which cells are trained; with blanks, answers keep the given cells", "all")
+    loss_on: Literal["all", "blanks"] = _help(
+        "which cells are trained; with blanks, answers keep the given cells", "all"
+    )
     release_when: Literal["halted", "exact"] = _help("what frees a slot before its last step", "halted")
     halt_exploration: float = _help("probability of a random minimum of 2..halt_max_steps steps", 0.1)
     optimiser: str = _help(f"one of {', '.join(OPTIMISERS)}", "adam_atan2")
@@ -174,7 +182,7 @@ def parse_recipe(arguments: Sequence[str]) -> Recipe:
         ValueError: a recipe that is no YAML mapping, an unknown field (with the nearest known one), a bad value.
         OSError: the recipe cannot be read.
     """
-    parser = HfArgumentParser(
+    parser = HfArgumentParser(  # type: ignore[arg-type]  # ModelArguments is made at run time
         (ModelArguments, DataArguments, OptimisationArguments, RunArguments),
         prog="scripts/train.py RECIPE.yaml",
         description="Train a tiny recursive model. The recipe is a YAML file of the fields below; options override it.",

@@ -1,12 +1,12 @@
 """Checkpoints to resume from: whole or absent, whatever moment the process dies at.
 
 A checkpoint is written into a folder with a temporary name and renamed when everything is in it, its manifest (the size
-of every file) last. accelerate writes model, optimisers and generators; slots and averages go beside them as safetensors.
+of every file) last. accelerate writes model, optimisers and generators; slots and averages go beside them.
 """
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,10 @@ def save_checkpoint(
         save_file({name: value.contiguous().cpu() for name, value in slots.state_dict().items()}, slots_file)
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            save_file({name: value.contiguous().cpu() for name, value in ema.state_dict().items()}, temporary / "ema.safetensors")
+            save_file(
+                {name: value.contiguous().cpu() for name, value in ema.state_dict().items()},
+                temporary / "ema.safetensors",
+            )
             (temporary / "progress.json").write_text(json.dumps({"step": step, **progress}, indent=2), encoding="utf-8")
             sizes = {path.name: path.stat().st_size for path in temporary.iterdir()}
             (temporary / MANIFEST).write_text(json.dumps(sizes, indent=2), encoding="utf-8")
@@ -57,7 +60,9 @@ def save_checkpoint(
                 shutil.rmtree(old)
     except (OSError, RuntimeError, SafetensorError) as error:  # PyTorch reports a full disk as a RuntimeError
         shutil.rmtree(temporary, ignore_errors=True)
-        raise OSError(f"the checkpoint {final} could not be written: {error}; earlier checkpoints are intact") from error
+        raise OSError(
+            f"the checkpoint {final} could not be written: {error}; earlier checkpoints are intact"
+        ) from error
     accelerator.wait_for_everyone()
     return final
 
@@ -76,9 +81,7 @@ def load_progress(checkpoint: Path) -> dict[str, Any]:
     return json.loads((checkpoint / "progress.json").read_text(encoding="utf-8"))
 
 
-def load_checkpoint(
-    accelerator: Accelerator, checkpoint: Path, slots: Slots, ema: ExponentialMovingAverage
-) -> None:
+def load_checkpoint(accelerator: Accelerator, checkpoint: Path, slots: Slots, ema: ExponentialMovingAverage) -> None:
     """Restore everything that `save_checkpoint` wrote. Raises ValueError if it was written by another process count."""
     slots_file = checkpoint / f"slots-{accelerator.process_index}.safetensors"
     written = len(list(checkpoint.glob("slots-*.safetensors")))
@@ -100,7 +103,7 @@ def _problem(checkpoint: Path) -> str | None:
     return next(_wrong_files(checkpoint, sizes.items()), None)
 
 
-def _wrong_files(checkpoint: Path, sizes: Iterable[tuple[str, int]]) -> Iterable[str]:
+def _wrong_files(checkpoint: Path, sizes: Iterable[tuple[str, int]]) -> Iterator[str]:
     for name, size in sizes:
         path = checkpoint / name
         if not path.exists():

@@ -15,7 +15,7 @@ def computes_in_bf16(device_type: str) -> bool:
 
 
 def has_compiler(device: torch.device) -> bool:
-    """True where torch.compile finds what it needs: on a CPU a C++ compiler and Python's headers, on a GPU Triton's C one."""
+    """True where torch.compile finds what it needs: Python's headers, and a C++ compiler (on a GPU: a C compiler)."""
     headers = (Path(sysconfig.get_paths()["include"]) / "Python.h").exists()
     compilers = ("g++", "clang++") if device.type == "cpu" else ("gcc", "clang", "cc")
     return headers and any(shutil.which(name) for name in compilers)

@@ -38,8 +38,8 @@ class Outcome(NamedTuple):
     @staticmethod
     def join(parts: "list[Outcome]") -> "Outcome":
         """The parts of a batch as one."""
-        *columns, states = zip(*parts)
-        return Outcome(*(torch.cat(column) for column in columns), RecursionState.join(states))
+        *columns, states = zip(*parts, strict=True)
+        return Outcome(*map(torch.cat, columns), RecursionState.join(states))  # type: ignore[arg-type]
 
 
 class TrainingStep:
@@ -93,12 +93,10 @@ class TrainingStep:
             self.arguments.gradient_accumulation
         )
         outcomes = []
-        for number, rows in enumerate(parts, start=1):
-            if number < len(parts):
-                with self.accelerator.no_sync(self.wrapped):
-                    outcomes.append(self._part(rows))
-            else:
+        for rows in parts[:-1]:
+            with self.accelerator.no_sync(self.wrapped):
                 outcomes.append(self._part(rows))
+        outcomes.append(self._part(parts[-1]))
         return Outcome.join(outcomes)
 
     def _part(self, rows: Tensor) -> Outcome:
@@ -116,7 +114,7 @@ class TrainingStep:
         return Outcome(*losses, exact, out.halt_logits.detach() > 0, cells, right, out.state)
 
     def _targets(self, rows: Tensor) -> Tensor:
-        """The labels [b, L] but for the cells that are not trained: padding and, where the recipe says so, the givens."""
+        """The labels [b, L] but for the cells that are not trained: padding and, if the recipe says so, the givens."""
         inputs, labels = self.slots.inputs[rows], self.slots.labels[rows]
         targets = labels.masked_fill(labels == PAD_ID, IGNORE_INDEX)
         if self.arguments.loss_on == "blanks":
@@ -142,7 +140,7 @@ class TrainingStep:
         self.ema.update()
 
     def _average_table_gradient(self) -> None:
-        """Give every process the rows of all: DDP leaves the table out, because not every backend reduces sparse ones."""
+        """Give every process the rows of all: DDP leaves the table out, as not every backend reduces sparse ones."""
         table, processes = self.model.model.puzzle_emb, self.accelerator.num_processes
         if table is None or processes == 1:
             return

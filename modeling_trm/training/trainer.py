@@ -1,4 +1,4 @@
-"""The run: prepare, step, log, evaluate, checkpoint, resume. Source of the recipe: arXiv 2510.04871, public code pretrain.py.
+"""The run: prepare, step, log, evaluate, checkpoint, resume. Source: arXiv 2510.04871, public code pretrain.py.
 
 Folder of a run:
   log.jsonl          a line every `log_every` steps, and one for each evaluation
@@ -111,7 +111,9 @@ class Trainer:
             cpu=run.cpu,
             mixed_precision=precision,
             log_with=[name for name in run.report_to if name != "none"] or None,
-            project_config=ProjectConfiguration(project_dir=str(self.output), logging_dir=str(self.output / "trackers")),
+            project_config=ProjectConfiguration(
+                project_dir=str(self.output), logging_dir=str(self.output / "trackers")
+            ),
             # H_init and L_init never change, so they need not be sent at every step.
             kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
         )
@@ -165,8 +167,8 @@ class Trainer:
             before, now = progress["recipe"].get(name), ours.get(name)
             if before != now:
                 raise ValueError(
-                    f"{checkpoint} was trained with {name}={before!r}, the recipe now says {now!r}: set it back to resume, "
-                    f"or give another output_dir to start anew"
+                    f"{checkpoint} was trained with {name}={before!r}, the recipe now says {now!r}: "
+                    f"set it back to resume, or give another output_dir to start anew"
                 )
         load_checkpoint(self.accelerator, checkpoint, self.step.slots, self.step.ema)
         self.progress = {name: progress[name] for name in self.progress} | {"recipe": ours}
@@ -194,7 +196,13 @@ class Trainer:
             "mean_steps": t["released_steps"] / released,
             "puzzles": t["released"],
             "lr": o.learning_rate
-            * lr_factor(step, warmup_steps=o.warmup_steps, total_steps=o.train_steps, kind=o.lr_schedule, min_ratio=o.lr_min_ratio),
+            * lr_factor(
+                step,
+                warmup_steps=o.warmup_steps,
+                total_steps=o.train_steps,
+                kind=o.lr_schedule,
+                min_ratio=o.lr_min_ratio,
+            ),
             "seconds": seconds,
         }
         if not np.isfinite(record["loss"]):
@@ -222,7 +230,8 @@ class Trainer:
                     self.progress["best"] = {"step": step, "exact_accuracy": accuracy}
                     save_model(self.model, self.validation.processor, self.output / "weights" / "best")
             low, high = metrics["exact_accuracy_ci95"]
-            tqdm.write(f"step {step}: {accuracy:.1%} of {len(self.validation)} validation puzzles exact ({low:.1%} to {high:.1%})")
+            count = len(self.validation)
+            tqdm.write(f"step {step}: {accuracy:.1%} of {count} validation puzzles exact ({low:.1%} to {high:.1%})")
             self.log.write({"step": step, "seconds": self.progress["seconds"], "eval": metrics})
         self.accelerator.wait_for_everyone()
 

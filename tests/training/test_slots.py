@@ -1,4 +1,4 @@
-"""The ACT slots against a transcription that keeps every slot apart, as arXiv 2510.04871's public code describes them."""
+"""The ACT slots against a transcription that keeps every slot apart (arXiv 2510.04871, public code)."""
 
 import numpy as np
 import pytest
