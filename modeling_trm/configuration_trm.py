@@ -9,6 +9,7 @@ Glossary (paper's symbol = our name = the reference code's name):
   N_sup = halt_max_steps = halt_max_steps
 """
 
+import copy
 import dataclasses
 import difflib
 from typing import Any, Literal
@@ -107,7 +108,7 @@ class TRMConfig(PreTrainedConfig):
         """The named preset of PRESETS with any field overridden. Raises ValueError for an unknown name."""
         if name not in PRESETS:
             raise ValueError(f"unknown preset {name!r}{_near_miss(name, PRESETS)}; allowed: {', '.join(PRESETS)}")
-        return cls(**{**PRESETS[name], **overrides})
+        return cls(**copy.deepcopy(PRESETS[name]) | overrides)
 
     @property
     def num_positions(self) -> int:
@@ -209,5 +210,6 @@ class TRMConfig(PreTrainedConfig):
 
 
 def _near_miss(name: str, known: Any) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    by_lower = {str(key).lower(): key for key in known}
+    close = difflib.get_close_matches(name.lower(), list(by_lower), n=1)
+    return f"; did you mean {by_lower[close[0]]!r}?" if close else ""

@@ -55,10 +55,7 @@ class Mamba2(Operator):
         self.out_proj = nn.Linear(self.d_inner, config.hidden_size, bias=False)
 
     def init_parameters(self) -> None:
-        """mamba_ssm.Mamba2's initialisation: A in [1, 16], dt log-uniform in [0.001, 0.1], convolution as PyTorch's."""
-        bound = self.conv1d.kernel_size[0] ** -0.5
-        init.uniform_(self.conv1d.weight, -bound, bound)
-        init.uniform_(self.conv1d.bias, -bound, bound)
+        """mamba_ssm.Mamba2's initialisation: A in [1, 16], dt log-uniform in [0.001, 0.1]."""
         shape, device = (self.n_heads,), self.dt_bias.device
         dt = torch.empty(shape, device=device).uniform_(math.log(0.001), math.log(0.1)).exp()
         init.copy_(self.dt_bias, dt + torch.log(-torch.expm1(-dt)))  # inverse of softplus

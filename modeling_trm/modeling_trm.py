@@ -78,8 +78,14 @@ class TRMPreTrainedModel(PreTrainedModel):
             truncated_normal_(module.weight, module.in_features**-0.5)
             if module.bias is not None:
                 init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding) and module.sparse:  # the puzzle table
+            init.zeros_(module.weight)
         elif isinstance(module, nn.Embedding):
             truncated_normal_(module.weight, module.embedding_dim**-0.5)
+        elif isinstance(module, nn.Conv1d):  # depthwise, as PyTorch's own initialisation
+            bound = module.kernel_size[0] ** -0.5
+            init.uniform_(module.weight, -bound, bound)
+            init.uniform_(module.bias, -bound, bound)
         elif isinstance(module, Operator | TRMModel):
             module.init_parameters()
 
@@ -110,12 +116,10 @@ class TRMModel(TRMPreTrainedModel):
         self.post_init()
 
     def init_parameters(self) -> None:
-        """What the general rule does not cover: the zero puzzle table and the fixed initial latents."""
+        """The fixed initial latents."""
         for buffer in (self.H_init, self.L_init):
             if buffer is not None:
                 truncated_normal_(buffer, self.config.initial_state_std)
-        if self.puzzle_emb is not None:
-            init.zeros_(self.puzzle_emb.weight)
 
     def get_input_embeddings(self) -> nn.Embedding:
         return self.embed_tokens

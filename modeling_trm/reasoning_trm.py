@@ -23,7 +23,7 @@ class TraceStep(NamedTuple):
 
 @dataclass(frozen=True)
 class SolveOutput:
-    """answers [B, L] token ids; halt_probability [B] of the last step taken; steps [B] taken; trace, one entry a step."""
+    """answers [B, L] token ids; halt_probability [B] of the last step; steps [B] taken; trace, one entry a step."""
 
     answers: Tensor
     halt_probability: Tensor

@@ -146,6 +146,21 @@ def test_under_bf16_autocast_every_parameter_gets_its_gradient(
     assert torch.cosine_similarity(narrow, wide, dim=0) > 0.97
 
 
+@pytest.mark.parametrize("num_latents", [1, 2])
+def test_cast_weights_are_forgotten_before_each_part(num_latents: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Older PyTorch caches a cast made without gradient (pytorch issue 112583); newer ones do not."""
+    events = []
+    monkeypatch.setattr(torch, "clear_autocast_cache", lambda: events.append("clear"))
+
+    def stack(h: Tensor) -> Tensor:
+        events.append("with gradient" if torch.is_grad_enabled() else "without")
+        return h / 2
+
+    recurse(stack, *start(num_latents), 2, 1)
+    calls_a_cycle = num_latents
+    assert events == ["clear", *["without"] * calls_a_cycle, "clear", *["with gradient"] * calls_a_cycle]
+
+
 def test_a_second_step_inside_one_autocast_block_sees_updated_weights(tiny_model, tiny_batch) -> None:
     model: TRMForGridReasoning = tiny_model("trm-attn")
     batch = tiny_batch(model.config)
