@@ -15,10 +15,12 @@ LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_pr
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@echo "  No NVIDIA GPU? Prefix PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu to download the small CPU build of PyTorch."
+	@echo "  No NVIDIA GPU? Set PIP_EXTRA_INDEX_URL to PyTorch's CPU index (see pytorch.org, Get Started) for the small CPU build."
 
 quickstart: $(STAMP) ## train a small model on real Sudoku, evaluate it, watch it solve three puzzles
 	$(LAUNCH) scripts/train.py scripts/recipes/quickstart.yaml
+	$(BIN)/python scripts/solve.py --model runs/quickstart/model scripts/recipes/quickstart_puzzles.txt --max-steps 32 --trace
+	@echo "Checkpoint, card (README.md) and plots: runs/quickstart/model; figures: runs/quickstart/metrics.json"
 
 test: $(STAMP) ## run the tests
 	$(BIN)/python -m pytest

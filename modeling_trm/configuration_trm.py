@@ -52,6 +52,9 @@ class TRMConfig(PreTrainedConfig):
         num_attention_heads: heads of the attention operator; divides hidden_size into even head sizes.
         rope_theta: base wavelength of the rotary embedding.
         position_embedding: "rope" (inside attention), "learned" (added to the input) or "none".
+        position_std: initial standard deviation of learned positions over that of the tokens (reference: 1).
+        head_init: "lecun" (reference), or "embedding": the answer head starts as the token embedding, so that a token
+            in and the same token out are one direction; trained freely afterwards. Small models learn far sooner so.
         mlp_expansion: inner width of both MLPs is expansion * width * 2/3, rounded up to `mlp_multiple_of`.
         mlp_multiple_of: see mlp_expansion.
         mlp_gate: "silu" = SwiGLU; "normalized" = sigmoid(g) * rms_norm(g * v), arXiv 2601.19085.
@@ -88,6 +91,8 @@ class TRMConfig(PreTrainedConfig):
     num_attention_heads: int = 8
     rope_theta: int | float = 10000.0
     position_embedding: Literal["rope", "learned", "none"] = "rope"
+    position_std: int | float = 1.0
+    head_init: Literal["lecun", "embedding"] = "lecun"
     mlp_expansion: int | float = 4.0
     mlp_multiple_of: int = 256
     mlp_gate: Literal["silu", "normalized"] = "silu"
@@ -155,8 +160,9 @@ class TRMConfig(PreTrainedConfig):
             raise ValueError(f"puzzle_prefix_len={self.puzzle_prefix_len} is negative; allowed: 0 or more")
         if self.puzzle_prefix_len == 0 and self.num_puzzles > 1:
             raise ValueError(f"num_puzzles={self.num_puzzles} needs a prefix to be read from; puzzle_prefix_len is 0")
-        if self.initial_state_std < 0:
-            raise ValueError(f"initial_state_std={self.initial_state_std} is negative; allowed: 0 or more")
+        for name in ("initial_state_std", "position_std"):
+            if self.__dict__[name] < 0:
+                raise ValueError(f"{name}={self.__dict__[name]} is negative; allowed: 0 or more")
         if self.blank_token_id is not None and not 0 <= self.blank_token_id < self.vocab_size:
             raise ValueError(
                 f"blank_token_id={self.blank_token_id} is not a token id; allowed: 0..{self.vocab_size - 1}"

@@ -116,10 +116,12 @@ class TRMModel(TRMPreTrainedModel):
         self.post_init()
 
     def init_parameters(self) -> None:
-        """The fixed initial latents."""
+        """The fixed initial latents, and learned positions on their own scale."""
         for buffer in (self.H_init, self.L_init):
             if buffer is not None:
                 truncated_normal_(buffer, self.config.initial_state_std)
+        if self.embed_positions is not None:
+            truncated_normal_(self.embed_positions.weight, self.config.position_std * self.config.hidden_size**-0.5)
 
     def get_input_embeddings(self) -> nn.Embedding:
         return self.embed_tokens
@@ -189,6 +191,8 @@ class TRMForGridReasoning(ReasoningMixin, TRMPreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
+        if module is self.lm_head and self.config.head_init == "embedding":
+            init.copy_(module.weight, self.model.embed_tokens.weight)
         if module is self.q_head:
             init.zeros_(module.weight)
             init.constant_(module.bias, float(self.config.halt_bias))
