@@ -1,6 +1,7 @@
 """load_puzzles: every kind of source, subsets and fingerprints, bad rows, and what each unusable data set is told."""
 
 import csv
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -9,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from datasets_builders import features, sources
-from datasets_builders.features import load_puzzles
+from datasets_builders.features import PuzzleSet, load_puzzles, load_training_puzzles
 from datasets_builders.validation import DataError
 
 QUESTION = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
@@ -237,3 +238,37 @@ def test_other_sizes_and_alphabets(tmp_path):
     assert puzzles.to_table()["question"].to_pylist() == ["ab."]
     with pytest.raises(DataError, match=r"own.csv, row 2: the question: row 1, column 2: '\?' is not allowed"):
         load_puzzles("grid", "test", **arguments)
+
+
+def write_sudoku(path: Path, split: str, count: int) -> None:
+    """The first puzzles of the shipped split as a parquet file of their own."""
+    pq.write_table(load_puzzles("sudoku", split).select(np.arange(count)).to_table(), path)
+
+
+def rows_of(puzzles: PuzzleSet) -> set[bytes]:
+    return {row.tobytes() for row in puzzles.inputs}
+
+
+def test_training_and_validation_come_from_their_own_splits_where_there_are_both() -> None:
+    training, validation = load_training_puzzles("sudoku", validation_puzzles=100, seed=3)
+    assert rows_of(training) == rows_of(load_puzzles("sudoku", "train"))
+    assert rows_of(validation) < rows_of(load_puzzles("sudoku", "validation")) and len(validation) == 100
+
+
+@pytest.mark.parametrize("subset", [None, 120])
+def test_validation_is_held_out_of_training_where_there_is_none(tmp_path: Path, subset: int | None) -> None:
+    write_sudoku(tmp_path / "sudoku_train.parquet", "train", 200)
+    write_sudoku(tmp_path / "sudoku_test.parquet", "test", 50)
+    training, validation = load_training_puzzles("sudoku", subset=subset, validation_puzzles=40, data_dir=tmp_path)
+    everything = rows_of(load_puzzles("sudoku", "train", data_dir=tmp_path))
+    assert len(validation) == 40 and len(training) == (subset or 160)
+    assert not rows_of(training) & rows_of(validation)
+    assert rows_of(training) | rows_of(validation) <= everything
+    if subset is not None:  # the published subset does not depend on how much is held out
+        assert training.fingerprint == load_puzzles("sudoku", "train", data_dir=tmp_path, subset=subset).fingerprint
+
+
+def test_too_few_rows_for_training_and_validation_is_an_error(tmp_path: Path) -> None:
+    write_sudoku(tmp_path / "sudoku_train.parquet", "train", 30)
+    with pytest.raises(DataError, match="no validation split, and its 30 training puzzles"):
+        load_training_puzzles("sudoku", subset=25, validation_puzzles=6, data_dir=tmp_path)

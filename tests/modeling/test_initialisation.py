@@ -158,3 +158,14 @@ def test_loading_overwrites_every_initial_value(tmp_path: Path, tiny_model: Call
     loaded = TRMForGridReasoning.from_pretrained(tmp_path).state_dict()
     for name, value in model.state_dict().items():
         assert torch.equal(loaded[name], value), name
+
+
+def test_head_and_positions_start_as_the_config_says() -> None:
+    overrides = {"vocab_size": 11, "hidden_size": 96, "block_operators": ["mlp"], "position_embedding": "learned"}
+    model = TRMForGridReasoning(TRMConfig(**overrides, position_std=0.1, head_init="embedding"))
+    assert torch.equal(model.lm_head.weight, model.model.embed_tokens.weight)
+    assert model.lm_head.weight is not model.model.embed_tokens.weight  # trained apart
+    assert model.model.embed_positions.weight.std() * 96**0.5 == pytest.approx(0.1, rel=0.03)
+    reference = TRMForGridReasoning(TRMConfig(**overrides))
+    assert not torch.equal(reference.lm_head.weight, reference.model.embed_tokens.weight)
+    assert reference.model.embed_positions.weight.std() * 96**0.5 == pytest.approx(1.0, rel=0.03)
