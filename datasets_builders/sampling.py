@@ -19,7 +19,7 @@ from datasets_builders.randomness import random_bits, random_floats
 if TYPE_CHECKING:
     from datasets_builders.features import PuzzleSet
 
-STREAM_ORDER, STREAM_SOURCE, STREAM_REVEAL = 11, 12, 13
+STREAM_ORDER, STREAM_SOURCE, STREAM_REVEAL, STREAM_SHARE = 11, 12, 13, 14
 BLANK_ID = 1  # of a Sudoku
 
 
@@ -83,12 +83,13 @@ class TrainingStream:
             return SudokuAugmentation.draw(self.seed, index, height)
         return MazeAugmentation.draw(self.seed, index, height == width)
 
-    def rows(self, indices_n: np.ndarray, reveal: float | np.ndarray = 0.0) -> dict[str, np.ndarray]:
+    def rows(self, indices_n: np.ndarray, reveal: float = 0.0) -> dict[str, np.ndarray]:
         """Rows of the stream.
 
         Args:
             indices_n: int64 [n], which rows.
-            reveal: this fraction of the blanks (one number, or one a row) is filled in with the answer; Sudoku only.
+            reveal: the largest share of the blanks that is filled in with the answer; each row's own share is drawn
+                uniformly from 0 to it, so that easier and harder rows always come together. Sudoku only.
 
         Returns:
             inputs uint8 [n, L], labels uint8 [n, L], puzzle_ids int64 [n] (0: these tasks share the blank embedding).
@@ -102,7 +103,7 @@ class TrainingStream:
         if self.augment and self.puzzles.task == "sudoku":
             draws = SudokuDraws.draw(self.seed, indices_n, self.puzzles.processor.grid_shape[0])
             inputs, labels = draws.apply(inputs), draws.apply(labels)
-        if np.any(np.asarray(reveal) > 0):
+        if reveal:
             inputs = self._reveal(indices_n, inputs, labels, reveal)
         return {"inputs": inputs, "labels": labels, "puzzle_ids": np.zeros(len(indices_n), dtype=np.int64)}
 
@@ -138,19 +139,17 @@ class TrainingStream:
                 stacklevel=2,
             )
 
-    def _reveal(
-        self, indices_n: np.ndarray, inputs_nL: np.ndarray, labels_nL: np.ndarray, reveal: float | np.ndarray
-    ) -> np.ndarray:
+    def _reveal(self, indices_n: np.ndarray, inputs_nL: np.ndarray, labels_nL: np.ndarray, reveal: float) -> np.ndarray:
         if self.puzzles.task != "sudoku":
             raise ValueError(f"reveal={reveal} is for Sudoku only; the puzzles are of task {self.puzzles.task!r}")
-        fraction_n = np.broadcast_to(np.asarray(reveal, dtype=np.float64), indices_n.shape)
-        if fraction_n.min() < 0 or fraction_n.max() > 1:
+        if not 0 <= reveal <= 1:
             raise ValueError(f"reveal={reveal} must be between 0 and 1")
+        share_n = reveal * random_floats(self.seed, indices_n, STREAM_SHARE, 1)[:, 0]
         is_blank = inputs_nL == BLANK_ID
         keys = random_floats(self.seed, indices_n, STREAM_REVEAL, inputs_nL.shape[1])
         keys[~is_blank] = 2.0
         # Exactly this many of a row's blanks: those with its smallest keys.
-        count_n = np.rint(fraction_n * is_blank.sum(axis=1)).astype(np.int64)
+        count_n = np.rint(share_n * is_blank.sum(axis=1)).astype(np.int64)
         smallest = np.sort(keys, axis=1)
         threshold_n = smallest[np.arange(len(keys)), np.maximum(count_n - 1, 0)]
         revealed = (keys <= threshold_n[:, None]) & is_blank & (count_n > 0)[:, None]

@@ -59,6 +59,7 @@ class TRMConfig(PreTrainedConfig):
         mlp_multiple_of: see mlp_expansion.
         mlp_gate: "silu" = SwiGLU; "normalized" = sigmoid(g) * rms_norm(g * v), arXiv 2601.19085.
         mlp_gate_bias: None = no bias (reference); a number = a learned bias on the gate that starts there.
+        mlp_t_norm: the post-norm of MLP-t runs over "positions" (reference) or "channels".
         mamba_d_state: state size N of Mamba-2.
         mamba_d_conv: width of its depthwise causal convolution.
         mamba_expand: inner width of Mamba-2 over hidden_size.
@@ -97,6 +98,7 @@ class TRMConfig(PreTrainedConfig):
     mlp_multiple_of: int = 256
     mlp_gate: Literal["silu", "normalized"] = "silu"
     mlp_gate_bias: int | float | None = None
+    mlp_t_norm: Literal["positions", "channels"] = "positions"
     mamba_d_state: int = 128
     mamba_d_conv: int = 4
     mamba_expand: int = 2

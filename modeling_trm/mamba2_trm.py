@@ -91,7 +91,7 @@ class Mamba2(Operator):
         return False
 
     def _mix_torch(self, xBC_BLC: Tensor, dt_BLH: Tensor) -> Tensor:
-        xBC_BLC = F.silu(causal_conv(xBC_BLC, self.conv1d.weight, self.conv1d.bias))
+        xBC_BLC = F.silu(causal_conv(xBC_BLC, self.conv1d))
         x_BLHP, B_BLGN, C_BLGN = self._heads(xBC_BLC)
         # A, dt and the running sums stay in float32 at least: bf16 loses the small steps.
         wide = torch.promote_types(xBC_BLC.dtype, torch.float32)
@@ -102,7 +102,7 @@ class Mamba2(Operator):
 
     def _mix_cuda(self, xBC_BLC: Tensor, dt_BLH: Tensor) -> Tensor:
         weight_CK = self.conv1d.weight.squeeze(1).to(xBC_BLC.dtype)
-        bias_C = self.conv1d.bias.to(xBC_BLC.dtype)
+        bias_C = self.conv1d.bias.to(xBC_BLC.dtype)  # type: ignore[union-attr]  # it has one
         xBC_BLC = causal_conv1d_fn(xBC_BLC.transpose(1, 2), weight_CK, bias_C, activation="silu").transpose(1, 2)
         x_BLHP, B_BLGN, C_BLGN = self._heads(xBC_BLC)
         A_H = -torch.exp(self.A_log.float())
@@ -132,13 +132,13 @@ class GatedRMSNorm(nn.Module):
         return rms_norm(gated, self.eps).flatten(-2) * self.weight.to(y.dtype)
 
 
-def causal_conv(x_BLC: Tensor, weight_C1K: Tensor, bias_C: Tensor) -> Tensor:
+def causal_conv(x_BLC: Tensor, conv: nn.Conv1d) -> Tensor:
     """Depthwise causal convolution as a few shifted multiply-adds; faster than conv1d(groups=C) for the width of 4."""
-    L, width = x_BLC.shape[1], weight_C1K.shape[-1]
-    padded, weight_C1K = F.pad(x_BLC, (0, 0, width - 1, 0)), weight_C1K.to(x_BLC.dtype)
-    y_BLC = bias_C.to(x_BLC.dtype) + padded[:, :L] * weight_C1K[:, 0, 0]
+    L, width = x_BLC.shape[1], conv.kernel_size[0]
+    padded, weight_CK = F.pad(x_BLC, (0, 0, width - 1, 0)), conv.weight.squeeze(1).to(x_BLC.dtype)
+    y_BLC = conv.bias.to(x_BLC.dtype) + padded[:, :L] * weight_CK[:, 0]  # type: ignore[union-attr]  # it has one
     for shift in range(1, width):
-        y_BLC = y_BLC + padded[:, shift : shift + L] * weight_C1K[:, 0, shift]
+        y_BLC = y_BLC + padded[:, shift : shift + L] * weight_CK[:, shift]
     return y_BLC
 
 

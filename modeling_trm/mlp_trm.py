@@ -51,13 +51,12 @@ class Mlp(GatedMLP):
 class MlpT(GatedMLP):
     """A gated MLP over the positions of each channel, so its weights fix the sequence length.
 
-    The reference normalises the transposed tensor, so the post-norm runs over positions: norm_dim = -2.
+    The reference normalises the transposed tensor, so its post-norm runs over positions: norm_dim = -2.
     """
-
-    norm_dim = -2
 
     def __init__(self, config: TRMConfig) -> None:
         super().__init__(config, config.num_positions)
+        self.norm_dim = -2 if config.mlp_t_norm == "positions" else -1
 
     def forward(self, x_BLD: Tensor) -> Tensor:
         return super().forward(x_BLD.transpose(-1, -2)).transpose(-1, -2)

@@ -85,7 +85,8 @@ class TRMPreTrainedModel(PreTrainedModel):
         elif isinstance(module, nn.Conv1d):  # depthwise, as PyTorch's own initialisation
             bound = module.kernel_size[0] ** -0.5
             init.uniform_(module.weight, -bound, bound)
-            init.uniform_(module.bias, -bound, bound)
+            if module.bias is not None:
+                init.uniform_(module.bias, -bound, bound)
         elif isinstance(module, Operator | TRMModel):
             module.init_parameters()
 

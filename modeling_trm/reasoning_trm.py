@@ -10,8 +10,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .configuration_trm import TRMConfig
-
 
 class TraceStep(NamedTuple):
     """What one supervision step answered: rows [b] of the batch still running, answers [b, L], halt probability [b]."""
@@ -40,7 +38,7 @@ def answers_from_logits(logits_BLV: Tensor, input_ids: Tensor, blank_token_id: i
 class ReasoningMixin:
     """Gives a grid-reasoning model `solve`, as GenerationMixin gives a language model `generate`."""
 
-    config: TRMConfig
+    config: Any
     __call__: Callable[..., Any]
 
     @torch.no_grad()  # and not inference_mode: its tensors could not enter a later computation with gradients

@@ -4,8 +4,8 @@ examples:
   python scripts/benchmark.py --output runs/benchmark
   python scripts/benchmark.py --task maze --batch-size 1 --rounds 3 --output runs/benchmark-maze
 
-Full-size models with random weights. Writes OUTPUT/benchmark.json and prints a Markdown table of medians, with the range
-from the fastest to the slowest round and the ratio to trm-attn.
+Full-size models with random weights. Writes OUTPUT/benchmark.json and prints a Markdown table of medians, with the
+range from the fastest to the slowest round and the ratio to trm-attn.
 """
 
 import argparse
@@ -75,8 +75,13 @@ def measure(arguments: argparse.Namespace, device: Any) -> dict[str, dict[str, l
         config = TRMConfig.from_preset(preset, vocab_size=vocab_size, seq_len=seq_len, L_cycles=L_cycles)
         model = TRMForGridReasoning(config).to(device)
         precision = torch.autocast(device.type, torch.bfloat16, enabled=arguments.dtype == "bfloat16")
-        work[preset] = {"inference": inference(model, input_ids, precision), "training": training(model, input_ids, precision)}
-    seconds: dict[str, dict[str, list[float]]] = {preset: {kind: [] for kind in kinds} for preset, kinds in work.items()}
+        work[preset] = {
+            "inference": inference(model, input_ids, precision),
+            "training": training(model, input_ids, precision),
+        }
+    seconds: dict[str, dict[str, list[float]]] = {
+        preset: {kind: [] for kind in kinds} for preset, kinds in work.items()
+    }
     with tqdm(total=(arguments.rounds + 1) * 2 * len(work), desc="measuring") as bar:
         for round_number in range(arguments.rounds + 1):
             for preset, kinds in work.items():

@@ -28,7 +28,7 @@ def _model_fields() -> list[tuple[str, Any, Any]]:
     fields: list[tuple[str, Any, Any]] = []
     for name, kind in TRMConfig.__annotations__.items():
         if name not in FROM_DATA:
-            plain = _PLAIN.get(kind, kind)
+            plain: Any = _PLAIN.get(kind, kind)
             fields.append((name, plain | None, field(default=None, metadata={"help": "see TRMConfig"})))
     return fields
 
@@ -66,8 +66,9 @@ class DataArguments:
     on_bad_row: Literal["error", "skip"] = _help("refuse a data set with bad rows, or leave them out", "error")
     augment: bool = _help("draw a symmetry of the puzzle for every row", True)
     source_weights: str | None = _help("JSON or YAML mapping {source: weight}; default: every puzzle alike")
-    reveal_start: float = _help("curriculum: share of the blanks filled in at the start, falling linearly to 0", 0.0)
-    reveal_until: float = _help("curriculum: share of the run after which nothing is filled in", 0.0)
+    reveal_start: float = _help("curriculum: up to this share of a row's blanks is filled in at the start", 0.0)
+    reveal_end: float = _help("curriculum: where that share ends, falling linearly", 0.0)
+    reveal_until: float = _help("curriculum: share of the run after which it has ended", 0.0)
     validation_puzzles: int | None = _help("puzzles of the validation split for the periodic evaluation", 512)
     test_puzzles: int | None = _help("puzzles of the test split for the final evaluation; default: all")
 
@@ -150,10 +151,11 @@ class Recipe:
             _require(name, getattr(r, name), getattr(r, name) >= 1, "1 or more")
         _require("label_smoothing", o.label_smoothing, 0 <= o.label_smoothing < 1, "0 <= x < 1")
         _require("halt_exploration", o.halt_exploration, 0 <= o.halt_exploration <= 1, "0..1")
-        _require("reveal_start", d.reveal_start, 0 <= d.reveal_start <= 1, "0..1")
-        _require("reveal_until", d.reveal_until, 0 <= d.reveal_until <= 1, "0..1")
-        if d.reveal_start and d.task != "sudoku":
-            raise ValueError(f"reveal_start={d.reveal_start} is for task sudoku only; task is {d.task!r}")
+        for name in ("reveal_start", "reveal_end", "reveal_until"):
+            value = getattr(d, name)
+            _require(name, value, 0 <= value <= 1, "0..1")
+            if value and d.task != "sudoku":
+                raise ValueError(f"{name}={value} is for task sudoku only; task is {d.task!r}")
         if o.loss_on == "blanks" and d.task != "sudoku":
             raise ValueError(f"loss_on='blanks' is for task sudoku only; task is {d.task!r}")
 
@@ -182,8 +184,9 @@ def parse_recipe(arguments: Sequence[str]) -> Recipe:
         ValueError: a recipe that is no YAML mapping, an unknown field (with the nearest known one), a bad value.
         OSError: the recipe cannot be read.
     """
-    parser = HfArgumentParser(  # type: ignore[arg-type]  # ModelArguments is made at run time
-        (ModelArguments, DataArguments, OptimisationArguments, RunArguments),
+    parts: Any = (ModelArguments, DataArguments, OptimisationArguments, RunArguments)
+    parser = HfArgumentParser(
+        parts,
         prog="scripts/train.py RECIPE.yaml",
         description="Train a tiny recursive model. The recipe is a YAML file of the fields below; options override it.",
         epilog="example: accelerate launch scripts/train.py scripts/recipes/sudoku-trm-mlp-t.yaml --seed 1",

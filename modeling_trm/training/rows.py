@@ -23,7 +23,7 @@ class RowFeed:
 
     Args:
         stream: where rows come from. slots: numbers of this process's slots in the global batch of `batch_size`.
-        reveal: the curriculum, share of the blanks filled in at a step. device: where the rows are needed.
+        reveal: the curriculum at a step, see the stream. device: where the rows are needed.
     """
 
     def __init__(

@@ -39,7 +39,7 @@ class Outcome(NamedTuple):
     def join(parts: "list[Outcome]") -> "Outcome":
         """The parts of a batch as one."""
         *columns, states = zip(*parts, strict=True)
-        return Outcome(*map(torch.cat, columns), RecursionState.join(states))  # type: ignore[arg-type]
+        return Outcome(*map(torch.cat, columns), RecursionState.join(states))  # type: ignore[call-arg, arg-type]
 
 
 class TrainingStep:
@@ -116,9 +116,9 @@ class TrainingStep:
     def _targets(self, rows: Tensor) -> Tensor:
         """The labels [b, L] but for the cells that are not trained: padding and, if the recipe says so, the givens."""
         inputs, labels = self.slots.inputs[rows], self.slots.labels[rows]
-        targets = labels.masked_fill(labels == PAD_ID, IGNORE_INDEX)
+        targets = labels.masked_fill(labels.eq(PAD_ID), IGNORE_INDEX)
         if self.arguments.loss_on == "blanks":
-            targets = targets.masked_fill(inputs != self.model.config.blank_token_id, IGNORE_INDEX)
+            targets = targets.masked_fill(inputs.ne(self.model.config.blank_token_id), IGNORE_INDEX)
         return targets
 
     def _update(self, step: int) -> None:

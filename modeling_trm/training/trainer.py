@@ -57,6 +57,7 @@ class Trainer:
     """
 
     def __init__(self, recipe: Recipe, stream: Stream, validation: Puzzles) -> None:
+        self.started = time.perf_counter()
         self.recipe, self.validation = recipe, validation
         self.output = Path(recipe.run.output_dir)
         self.accelerator = self._accelerator()
@@ -72,27 +73,36 @@ class Trainer:
     def train(self) -> int:
         """Train to the end, or to a stop that was asked for. Returns the last step taken."""
         total, step = self.recipe.optimisation.train_steps, self._resume()
-        started = time.perf_counter() - self.progress["seconds"]
+        before, resumed = self.progress["seconds"], time.perf_counter()
         tallies: list[dict[str, Tensor]] = []
         with self._progress_bar(step, total) as bar, self._signals():
             while step < total and not self._must_stop(step):
                 step += 1
                 tallies.append(self.step(step))
-                self.progress["seconds"] = time.perf_counter() - started
+                self.progress["seconds"] = before + time.perf_counter() - resumed
                 bar.update()
-                if step % self.recipe.run.log_every == 0 or step == total:
+                due = self._due(step)
+                # A checkpoint is always logged before, so that a line never spans what a resumed run has not seen.
+                if due["log"] or due["checkpoint"]:
                     self._log(step, tallies, bar)
                     tallies = []
-                if step % self.recipe.run.eval_every == 0 or step == total:
+                if due["eval"]:
                     self._evaluate(step)
-                if step % self.recipe.run.checkpoint_every == 0 or step == total:
-                    self._checkpoint(step, started)
+                if due["checkpoint"]:
+                    self._checkpoint(step)
             if step < total:
-                self._checkpoint(step, started)
+                if tallies:
+                    self._log(step, tallies, bar)
+                self._checkpoint(step)
         self.step.feed.close()
         if step == total:
             self._save_final_weights()
         return step
+
+    def _due(self, step: int) -> dict[str, bool]:
+        run, last = self.recipe.run, step == self.recipe.optimisation.train_steps
+        every = {"log": run.log_every, "eval": run.eval_every, "checkpoint": run.checkpoint_every}
+        return {name: last or step % steps == 0 for name, steps in every.items()}
 
     def close(self) -> None:
         """End trackers and process group; the last thing a run does."""
@@ -151,9 +161,10 @@ class Trainer:
         return TrainingStep(o, accelerator, model, wrapped, optimisers, ema, feed, empty, run.seed)
 
     def _reveal(self, step: int) -> float:
-        """The curriculum: share of the blanks that are filled in at this step."""
+        """The curriculum: up to which share of its blanks a row of this step is filled in."""
         data, end = self.recipe.data, self.recipe.data.reveal_until * self.recipe.optimisation.train_steps
-        return data.reveal_start * max(0.0, 1 - step / end) if end else 0.0
+        progress = min(1.0, step / end) if end else 1.0
+        return data.reveal_start + (data.reveal_end - data.reveal_start) * progress
 
     def _resume(self) -> int:
         """Restore the newest whole checkpoint; 0 if there is none."""
@@ -235,8 +246,7 @@ class Trainer:
             self.log.write({"step": step, "seconds": self.progress["seconds"], "eval": metrics})
         self.accelerator.wait_for_everyone()
 
-    def _checkpoint(self, step: int, started: float) -> None:
-        self.progress["seconds"] = time.perf_counter() - started
+    def _checkpoint(self, step: int) -> None:
         save_checkpoint(
             self.accelerator, self.output / "checkpoints", step, self.step.slots, self.step.ema, self.progress
         )
@@ -254,7 +264,7 @@ class Trainer:
         if self.accelerator.num_processes > 1 and step % self.recipe.run.log_every:
             return False
         limit = self.recipe.run.stop_after_minutes
-        late = limit is not None and time.perf_counter() - self.run_started > 60 * limit
+        late = limit is not None and time.perf_counter() - self.started > 60 * limit
         wanted = float(late or self.stop_signal is not None)
         if self.accelerator.num_processes == 1:
             return bool(wanted)
@@ -263,7 +273,6 @@ class Trainer:
     @contextmanager
     def _signals(self) -> Iterator[None]:
         """SIGINT and SIGTERM end the run after the step under way, with a checkpoint."""
-        self.run_started = time.perf_counter()
 
         def remember(number: int, frame: Any) -> None:
             self.stop_signal = number

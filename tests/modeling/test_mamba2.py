@@ -105,7 +105,7 @@ def test_float32_ssd_at_900_cells_keeps_its_precision() -> None:
 def test_convolution_equals_the_loop_and_conv1d(length: int, width: int) -> None:
     conv = torch.nn.Conv1d(6, 6, width, groups=6, padding=width - 1, dtype=torch.float64)
     x = torch.randn(2, length, 6, dtype=torch.float64)
-    y = causal_conv(x, conv.weight, conv.bias)
+    y = causal_conv(x, conv)
     torch.testing.assert_close(y, oracle.causal_conv(x, conv.weight, conv.bias), rtol=0, atol=1e-14)
     torch.testing.assert_close(y, conv(x.mT)[..., :length].mT, rtol=0, atol=1e-14)
 

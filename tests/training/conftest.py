@@ -28,7 +28,7 @@ TINY_RECIPE: dict[str, Any] = {
     "learning_rate": 0.001,
     "lr_schedule": "cosine",
     "warmup_steps": 2,
-    "log_every": 1,
+    "log_every": 2,
     "eval_every": 8,
     "checkpoint_every": 3,
     "report_to": ["none"],

@@ -49,7 +49,7 @@ def test_resume_after_sigkill_is_bit_exact(write_recipe, tmp_path):
     checkpoints = output / "checkpoints"
     # Once while a checkpoint is being written, once between two.
     kill_when(recipe, lambda: any(checkpoints.glob(".step-*.part")))
-    kill_when(recipe, lambda: (checkpoints / "step-00000006").exists() and len(steps_logged(output)) >= 7)
+    kill_when(recipe, lambda: (checkpoints / "step-00000006").exists() and steps_logged(output)[-1]["step"] > 6)
     assert start(recipe).wait() == 0, recipe.with_suffix(".txt").read_text()
 
     for kind in ("last", "ema", "best"):
@@ -60,8 +60,7 @@ def test_resume_after_sigkill_is_bit_exact(write_recipe, tmp_path):
         for name, value in whole.items():
             assert torch.equal(killed[name], value), (kind, name)
     a, b = steps_logged(tmp_path / "whole"), steps_logged(output)
-    assert [r["step"] for r in b] == list(range(1, 17))
-    for name in ("loss", "token_loss", "halt_loss", "cell_accuracy", "mean_steps"):
+    for name in ("step", "puzzles", "loss", "token_loss", "halt_loss", "cell_accuracy", "mean_steps"):
         assert [r[name] for r in b] == [r[name] for r in a]
 
 
