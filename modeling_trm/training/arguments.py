@@ -67,7 +67,7 @@ class DataArguments:
     augment: bool = _help("draw a symmetry of the puzzle for every row", True)
     source_weights: str | None = _help("JSON or YAML mapping {source: weight}; default: every puzzle alike")
     reveal_start: float = _help("curriculum: up to this share of a row's blanks is filled in at the start", 0.0)
-    reveal_end: float = _help("curriculum: where that share ends, falling linearly", 0.0)
+    reveal_end: float = _help("curriculum: where that share ends, falling fast at first", 0.0)
     reveal_until: float = _help("curriculum: share of the run after which it has ended", 0.0)
     validation_puzzles: int | None = _help("puzzles of the validation split for the periodic evaluation", 512)
     test_puzzles: int | None = _help("puzzles of the test split for the final evaluation; default: all")

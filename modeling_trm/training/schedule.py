@@ -40,6 +40,12 @@ def lr_factor(
     return min_ratio + (1 - min_ratio) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
+def reveal_share(step: int, *, start: float, end: float, until: float) -> float:
+    """The curriculum: falls from `start` at step 0 to `end` at step `until`, fast at first (a parabola), then stays."""
+    remaining = max(0.0, 1 - step / until) if until else 0.0
+    return end + (start - end) * remaining**2
+
+
 def set_lr(optimisers: Iterable[Optimizer], factor: float) -> None:
     """Set every group's "lr" to factor times the rate it was created with (kept in the group as "initial_lr")."""
     for optimiser in optimisers:

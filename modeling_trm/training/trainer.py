@@ -33,7 +33,7 @@ from .hardware import computes_in_bf16, has_compiler
 from .optimisers import build_optimisers, core_parameters
 from .results import RunLog, save_model
 from .rows import RowFeed, Stream
-from .schedule import lr_factor
+from .schedule import lr_factor, reveal_share
 from .slots import Slots
 from .step import TrainingStep
 
@@ -163,8 +163,7 @@ class Trainer:
     def _reveal(self, step: int) -> float:
         """The curriculum: up to which share of its blanks a row of this step is filled in."""
         data, end = self.recipe.data, self.recipe.data.reveal_until * self.recipe.optimisation.train_steps
-        progress = min(1.0, step / end) if end else 1.0
-        return data.reveal_start + (data.reveal_end - data.reveal_start) * progress
+        return reveal_share(step, start=data.reveal_start, end=data.reveal_end, until=end)
 
     def _resume(self) -> int:
         """Restore the newest whole checkpoint; 0 if there is none."""

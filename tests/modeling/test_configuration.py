@@ -28,10 +28,13 @@ CHANGED: dict[str, Any] = {
     "num_attention_heads": 4,
     "rope_theta": 500.0,
     "position_embedding": "learned",
+    "position_std": 0.1,
+    "head_init": "embedding",
     "mlp_expansion": 2.5,
     "mlp_multiple_of": 8,
     "mlp_gate": "normalized",
     "mlp_gate_bias": 1.0,
+    "mlp_t_norm": "channels",
     "mamba_d_state": 16,
     "mamba_d_conv": 3,
     "mamba_expand": 1,
@@ -46,7 +49,7 @@ CHANGED: dict[str, Any] = {
 # Those whose message is about a value of their own, or for which 0 is a value like any other.
 OTHER_THAN_POSITIVE = {
     *("puzzle_prefix_len", "block_operators", "num_latents", "position_embedding", "mlp_gate", "mlp_gate_bias"),
-    *("ssd_backend", "initial_state_std", "halt_bias", "blank_token_id"),
+    *("ssd_backend", "initial_state_std", "halt_bias", "blank_token_id", "position_std", "head_init", "mlp_t_norm"),
 }
 POSITIVE = sorted(CHANGED.keys() - OTHER_THAN_POSITIVE)
 MAMBA = {"block_operators": ["mamba2"]}
@@ -58,6 +61,7 @@ BAD: list[tuple[dict[str, Any], list[str]]] = [
     ({"puzzle_prefix_len": -1}, ["puzzle_prefix_len=-1", "0 or more"]),
     ({"puzzle_prefix_len": 0, "num_puzzles": 2}, ["num_puzzles=2", "puzzle_prefix_len"]),
     ({"initial_state_std": -0.5}, ["initial_state_std=-0.5", "0 or more"]),
+    ({"position_std": -1.0}, ["position_std=-1.0", "0 or more"]),
     ({"blank_token_id": 12}, ["blank_token_id=12", "0..11"]),
     ({"blank_token_id": -1}, ["blank_token_id=-1", "0..11"]),
     ({"block_operators": []}, ["block_operators", "empty"]),

@@ -165,7 +165,7 @@ def test_head_and_positions_start_as_the_config_says() -> None:
     model = TRMForGridReasoning(TRMConfig(**overrides, position_std=0.1, head_init="embedding"))
     assert torch.equal(model.lm_head.weight, model.model.embed_tokens.weight)
     assert model.lm_head.weight is not model.model.embed_tokens.weight  # trained apart
-    assert model.model.embed_positions.weight.std() * 96**0.5 == pytest.approx(0.1, rel=0.03)
+    assert model.model.embed_positions.weight.std().item() * 96**0.5 == pytest.approx(0.1, rel=0.03)
     reference = TRMForGridReasoning(TRMConfig(**overrides))
     assert not torch.equal(reference.lm_head.weight, reference.model.embed_tokens.weight)
-    assert reference.model.embed_positions.weight.std() * 96**0.5 == pytest.approx(1.0, rel=0.03)
+    assert reference.model.embed_positions.weight.std().item() * 96**0.5 == pytest.approx(1.0, rel=0.03)

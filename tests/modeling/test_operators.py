@@ -214,3 +214,15 @@ def test_a_users_operator_joins_in_one_line(
     assert loaded.config.block_operators == ["neighbour_mean", "attention", "mlp"]
     ids = torch.randint(config.vocab_size, (2, config.seq_len))
     assert torch.equal(loaded(ids).logits, model.eval()(ids).logits)
+
+
+@pytest.mark.parametrize(("mlp_t_norm", "dim"), [("positions", -2), ("channels", -1)])
+def test_the_norm_after_mlp_t_runs_over_the_axis_of_the_config(
+    tiny_config: Callable[..., TRMConfig], mlp_t_norm: str, dim: int
+) -> None:
+    config = tiny_config("trm-mlp-t", block_operators=["mlp_t"], mlp_t_norm=mlp_t_norm)
+    stack = TRMForGridReasoning(config).model.stack.double()
+    x = torch.randn(2, config.num_positions, config.hidden_size, dtype=torch.float64)
+    summed = x + stack[0](x)
+    expected = summed / (summed.pow(2).mean(dim, keepdim=True) + config.rms_norm_eps).sqrt()
+    torch.testing.assert_close(stack(x), expected, rtol=1e-12, atol=1e-12)

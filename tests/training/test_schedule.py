@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from modeling_trm.training.schedule import lr_factor, set_lr
+from modeling_trm.training.schedule import lr_factor, reveal_share, set_lr
 
 
 def reference_factor(step, warmup, total, min_ratio):
@@ -57,3 +57,9 @@ def test_set_lr_goes_on_after_a_checkpoint_saved_at_another_factor():
     second.load_state_dict(first.state_dict())
     set_lr([second], 1.0)
     assert second.param_groups[0]["lr"] == 0.5
+
+
+def test_the_curriculum_falls_as_a_parabola_and_stays():
+    shares = [reveal_share(step, start=1.0, end=0.2, until=100) for step in range(0, 201, 50)]
+    assert shares == pytest.approx([1.0, 0.4, 0.2, 0.2, 0.2])
+    assert reveal_share(7, start=0.0, end=0.0, until=0) == 0.0  # no curriculum
