@@ -21,6 +21,7 @@ atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from transformers.utils import logging as transformers_logging
 
 from modeling_trm import TRMConfig, TRMForGridReasoning
@@ -63,6 +64,13 @@ def _fixed_seed_and_nan_memory(request: pytest.FixtureRequest) -> Iterator[None]
     torch.use_deterministic_algorithms(request.node.get_closest_marker("cuda") is None)
     yield
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_accelerator() -> Iterator[None]:
+    """accelerate keeps its state for the life of the process; a run of another precision must not find it."""
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture
