@@ -97,6 +97,8 @@ def finish(recipe: Any, arguments: list[str], trainer: Any, facts: dict[str, Any
             score_valid=score_valid,
         )
     again = ["--model", str(output / "model"), "--task", data.task, "--output", str(output / "evaluation")]
+    if data.test_puzzles is not None:
+        again += ["--max-puzzles", str(data.test_puzzles), "--seed", str(data.data_seed)]
     if recipe.run.eval_max_steps is not None:
         again += ["--max-steps", str(recipe.run.eval_max_steps)]
     again += [part for name in ("data_dir", "dataset") if (value := getattr(data, name)) for part in ("--data", value)]
