@@ -90,7 +90,6 @@ def test_accumulated_gradient_is_that_of_the_whole_batch():
     for accumulation in (1, 4):
         torch.manual_seed(0)
         step = frozen_step("halted", accumulation, 0.0, 2)
-        step.arguments.batch_size = B
         step.optimisers = []  # keep the gradients
         step.slots.refill(*step.feed(1), step.model.initial_state(B))
         step._forward_backward()
