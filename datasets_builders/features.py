@@ -43,6 +43,7 @@ class PuzzleSet:
         sources: str [N]; ratings: int32 [N] (0 where the data set has none).
         bad_rows: rows left out by on_bad_row="skip".
         origin: one line saying where the rows came from.
+        puzzle_ids: int64 [N], each puzzle's row of the puzzle table; None where all have the blank row 0.
     """
 
     task: str
@@ -53,6 +54,7 @@ class PuzzleSet:
     processor: GridProcessor
     origin: str = ""
     bad_rows: tuple[BadRow, ...] = ()
+    puzzle_ids: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -64,12 +66,15 @@ class PuzzleSet:
         for column in (self.inputs, self.labels, self.ratings.astype("<i4")):
             digest.update(np.ascontiguousarray(column).tobytes())
         digest.update("\n".join(self.sources.tolist()).encode())
+        if self.puzzle_ids is not None:
+            digest.update(self.puzzle_ids.astype("<i8").tobytes())
         return digest.hexdigest()
 
     def select(self, indices: np.ndarray) -> "PuzzleSet":
         """The puzzles at these positions (or where a bool mask is true), in this order."""
         columns = (self.inputs[indices], self.labels[indices], self.sources[indices], self.ratings[indices])
-        return PuzzleSet(self.task, *columns, self.processor, self.origin, self.bad_rows)
+        ids = None if self.puzzle_ids is None else self.puzzle_ids[indices]
+        return PuzzleSet(self.task, *columns, self.processor, self.origin, self.bad_rows, ids)
 
     def to_table(self) -> "pa.Table":
         """The puzzles as text: an Arrow table of source, question, answer and rating."""

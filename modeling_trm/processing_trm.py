@@ -108,13 +108,19 @@ class GridProcessor(FeatureExtractionMixin):
             table[ord("0")] = 1
         return table
 
-    def encode(self, grid: Grid) -> torch.Tensor:
-        """Token ids int64 [L] of one grid. Raises ValueError naming the row, the column and the character."""
-        return torch.from_numpy(self._encode(grid))
+    def encode(self, grid: Grid, offset: tuple[int, int] = (0, 0)) -> torch.Tensor:
+        """Token ids int64 [L] of one grid. Raises ValueError naming the row, the column and the character.
 
-    def _encode(self, grid: Grid) -> np.ndarray:
+        Args:
+            offset: (row, column) of an arc grid's top left corner on its canvas, the translation of TRM's training.
+        """
+        return torch.from_numpy(self._encode(grid, offset))
+
+    def _encode(self, grid: Grid, offset: tuple[int, int] = (0, 0)) -> np.ndarray:
         if self.task == "arc":
-            return self._encode_colours(grid)
+            return self._encode_colours(grid, offset)
+        if offset != (0, 0):
+            raise ValueError(f"offset={offset} is for task='arc' only; a {self.task} grid fills its canvas")
         if not isinstance(grid, str):
             raise ValueError(f"a {self.task} grid is given as a string, got {type(grid).__name__}")
         height, width = self.grid_shape
@@ -133,7 +139,7 @@ class GridProcessor(FeatureExtractionMixin):
         row, column = divmod(position, self.grid_shape[1])
         return f"row {row + 1}, column {column + 1}: {character!r} is not allowed; allowed: {self.characters!r}"
 
-    def _encode_colours(self, grid: Grid) -> np.ndarray:
+    def _encode_colours(self, grid: Grid, offset: tuple[int, int]) -> np.ndarray:
         rows = grid.tolist() if isinstance(grid, np.ndarray) else grid
         if isinstance(rows, str) or not rows or not all(isinstance(row, Sequence) for row in rows):
             raise ValueError("an arc grid is a non-empty list of rows of colours 0..9")
@@ -146,19 +152,31 @@ class GridProcessor(FeatureExtractionMixin):
             for c, colour in enumerate(row):
                 if colour not in range(NUM_COLOURS):
                     raise ValueError(f"row {r + 1}, column {c + 1}: colour {colour!r} is not allowed; allowed: 0..9")
+        top, left = offset
+        bottom, right = top + height, left + width
+        if top < 0 or left < 0 or bottom > self.grid_shape[0] or right > self.grid_shape[1]:
+            raise ValueError(
+                f"offset={offset}: a {height} x {width} grid does not fit there on {tuple(self.grid_shape)}"
+            )
         canvas = np.full(self.grid_shape, PAD_TOKEN_ID, dtype=np.int64)
-        canvas[:height, :width] = np.array(rows) + FIRST_COLOUR_ID
-        canvas[height : height + 1, :width] = EOS_TOKEN_ID
-        canvas[:height, width : width + 1] = EOS_TOKEN_ID
+        canvas[top:bottom, left:right] = np.array(rows) + FIRST_COLOUR_ID
+        canvas[bottom : bottom + 1, left:right] = EOS_TOKEN_ID
+        canvas[top:bottom, right : right + 1] = EOS_TOKEN_ID
         return canvas.reshape(-1)
 
-    def decode(self, ids: Sequence[int] | np.ndarray | torch.Tensor) -> str | list[list[int]] | None:
-        """The grid of token ids [L]: a string, for arc a list of rows; None when the ids are no grid."""
+    def decode(
+        self, ids: Sequence[int] | np.ndarray | torch.Tensor, offset: tuple[int, int] = (0, 0)
+    ) -> str | list[list[int]] | None:
+        """The grid of token ids [L]: a string, for arc a list of rows; None when the ids are no grid.
+
+        Args:
+            offset: where an arc grid begins on its canvas; evaluation never translates, so it is (0, 0) there.
+        """
         tokens = np.asarray(ids.detach().cpu() if isinstance(ids, torch.Tensor) else ids)
         if tokens.shape != (self.seq_len,):
             return None
         if self.task == "arc":
-            return _crop(tokens.reshape(self.grid_shape))
+            return _crop(tokens.reshape(self.grid_shape)[offset[0] :, offset[1] :])
         characters = self.characters
         if tokens.min() < 1 or tokens.max() > len(characters):
             return None
@@ -190,6 +208,19 @@ class GridProcessor(FeatureExtractionMixin):
         cells = clean_text(grid, self.task)
         rows = [cells[start : start + width] for start in range(0, len(cells), width)]
         return _render_sudoku(rows) if self.task == "sudoku" else "\n".join(rows)
+
+
+def colours_to_text(grid: Sequence[Sequence[int]] | np.ndarray) -> str:
+    """An arc grid as text, its rows joined by "/": "012/340". No grid at all is ""."""
+    return "/".join("".join(str(int(colour)) for colour in row) for row in grid)
+
+
+def text_to_colours(text: str) -> np.ndarray:
+    """uint8 [h, w] of an arc grid's text. Raises ValueError for rows of unequal length or other characters."""
+    rows = text.split("/")
+    if len({len(row) for row in rows}) != 1 or not all(row.isascii() and row.isdigit() for row in rows):
+        raise ValueError(f"{text!r} is no arc grid; allowed: rows of digits of one length, joined by '/'")
+    return np.array([[int(colour) for colour in row] for row in rows], dtype=np.uint8)
 
 
 def clean_text(grid: str, task: str) -> str:
