@@ -1,8 +1,8 @@
 """Augmentations as values: each is drawn as a pure function of (seed, index), has an inverse and a string form.
 
 Sudoku: permutation of the digits, transpose, permutation of bands, of rows in a band, of stacks, of columns in a stack.
-Maze: the dihedral group. Its answers come from `mazes.trace_paths`, because a directional tie-break between
-shortest paths does not survive a rotation.
+Maze: the dihedral group (`Dihedral`, which ARC's augmentations use too). Its answers come from `mazes.trace_paths`,
+because a directional tie-break between shortest paths does not survive a rotation.
 `SudokuDraws` is the same draw for a whole batch at once; `SudokuAugmentation.draw` takes its values from it.
 
 Shapes: N puzzles, S side of the grid (9), L = S * S positions. Token ids: 0 padding, 1 blank, 2.. the digits.
@@ -10,13 +10,14 @@ Shapes: N puzzles, S side of the grid (9), L = S * S positions. Token ids: 0 pad
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 
 from datasets_builders.randomness import random_bits, random_permutations
 
 FIRST_DIGIT_ID = 2
+NUM_DIHEDRALS = 8
 STREAM_DIGITS, STREAM_TRANSPOSE, STREAM_BANDS, STREAM_ROWS, STREAM_STACKS, STREAM_COLUMNS, STREAM_DIHEDRAL = range(1, 8)
 CODES = "0123456789abcdefghijklmnop"  # one character a row, column or digit in the string form
 
@@ -106,7 +107,7 @@ class SudokuDraws(NamedTuple):
 
 
 @dataclass(frozen=True)
-class MazeAugmentation:
+class Dihedral:
     """One of the eight dihedral maps: transposed first (if asked), then flipped top to bottom, left to right."""
 
     transpose: bool
@@ -119,29 +120,35 @@ class MazeAugmentation:
         return 4 * self.transpose + 2 * self.flip_rows + self.flip_columns
 
     @classmethod
-    def from_number(cls, number: int) -> "MazeAugmentation":
+    def from_number(cls, number: int) -> Self:
+        if number not in range(NUM_DIHEDRALS):
+            raise ValueError(f"dihedral map {number!r} must be one of 0..{NUM_DIHEDRALS - 1}")
         return cls(bool(number & 4), bool(number & 2), bool(number & 1))
 
-    @classmethod
-    def draw(cls, seed: int, index: int, square: bool = True) -> "MazeAugmentation":
-        """The augmentation of row `index`; a maze that is not square is not transposed."""
-        return cls.from_number(int(draw_dihedral(seed, np.array([index]), square)[0]))
-
     def apply(self, grid: np.ndarray) -> np.ndarray:
-        """Token ids [..., height, width] -> the transformed grids. Answers of mazes are to be derived anew."""
+        """[..., height, width] -> the transformed grids, as a view of the same memory."""
         grid = grid.swapaxes(-1, -2) if self.transpose else grid
         grid = np.flip(grid, axis=-2) if self.flip_rows else grid
         return np.flip(grid, axis=-1) if self.flip_columns else grid
 
-    def inverse(self) -> "MazeAugmentation":
+    def inverse(self) -> Self:
         flips = (self.flip_rows, self.flip_columns)
-        return MazeAugmentation(self.transpose, *(flips[::-1] if self.transpose else flips))
+        return type(self)(self.transpose, *(flips[::-1] if self.transpose else flips))
+
+
+class MazeAugmentation(Dihedral):
+    """The dihedral map of a maze, on token ids. Answers of transformed mazes are to be derived anew."""
+
+    @classmethod
+    def draw(cls, seed: int, index: int, square: bool = True) -> Self:
+        """The augmentation of row `index`; a maze that is not square is not transposed."""
+        return cls.from_number(int(draw_dihedral(seed, np.array([index]), square)[0]))
 
     def __str__(self) -> str:
         return f"maze/{self.transpose:d}{self.flip_rows:d}{self.flip_columns:d}"
 
     @classmethod
-    def from_string(cls, text: str) -> "MazeAugmentation":
+    def from_string(cls, text: str) -> Self:
         head, _, bits = text.partition("/")
         if head != "maze" or len(bits) != 3 or set(bits) - set("01"):
             raise ValueError(f"{text!r} is no maze augmentation; the form is maze/TRC, three bits")

@@ -8,7 +8,8 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,17 @@ def write_dataset_folder(
         DataError: the output exists and is not an empty folder (and `overwrite` is False).
         OSError: the disk is full or not writable; nothing is left behind then.
     """
+    with new_folder(output, overwrite) as new:
+        return _write_all(new, puzzles, provenance, license_id, options)
+
+
+@contextmanager
+def new_folder(output: Path, overwrite: bool) -> Iterator[Path]:
+    """An empty folder to write in, which takes the place of `output` at the end; after an error nothing is left of it.
+
+    Raises:
+        DataError: the output exists and is not an empty folder (and `overwrite` is False).
+    """
     output = output.absolute()
     if output.exists() and not output.is_dir():
         raise DataError(f"{output}: is a file, not a folder")
@@ -49,13 +61,13 @@ def write_dataset_folder(
     workplace = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     try:
         new = workplace / "new"
-        summary = _write_all(new, puzzles, provenance, license_id, options)
+        new.mkdir()
+        yield new
         if output.exists():
             os.rename(output, workplace / "old")
         os.rename(new, output)
     finally:
         shutil.rmtree(workplace)
-    return summary
 
 
 def _write_all(
@@ -65,7 +77,7 @@ def _write_all(
     license_id: str | None,
     options: Mapping[str, Any],
 ) -> dict[str, Any]:
-    (folder / "data").mkdir(parents=True)
+    (folder / "data").mkdir()
     first = next(iter(puzzles.values()))
     summary: dict[str, Any] = {
         "task": first.task,
@@ -101,6 +113,11 @@ def _write_split(folder: Path, split: str, puzzles: PuzzleSet) -> dict[str, Any]
     }
 
 
+def size_category(rows: int) -> str:
+    """The Hub's name for so many rows."""
+    return next((name for size, name in SIZE_CATEGORIES if rows < size), "1M<n<10M")
+
+
 def _card(summary: Mapping[str, Any], provenance: str, license_id: str | None) -> str:
     """README.md: the front matter that `load_dataset` reads, then the card."""
     import yaml
@@ -112,7 +129,7 @@ def _card(summary: Mapping[str, Any], provenance: str, license_id: str | None) -
         "pretty_name": f"{task.capitalize()} puzzles {height} x {width}",
         **({"license": license_id} if license_id else {}),
         "tags": [task, "puzzles", "grid-reasoning", "tiny-recursive-model"],
-        "size_categories": [next((name for size, name in SIZE_CATEGORIES if rows < size), "1M<n<10M")],
+        "size_categories": [size_category(rows)],
         "configs": [
             {
                 "config_name": "default",

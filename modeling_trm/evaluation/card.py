@@ -15,6 +15,7 @@ grid from the processor, everything else from metrics.json:
     train          {name: number or text}: facts and last figures of the training, shown as they are
     evaluations  {name: what `evaluate_puzzles` returns, and with it
         command        the command line that reproduces these figures
+        votes          optional: protocol, counts, pass_at_k, coverage and means of `vote_report.summarise_votes`
         dataset        the data in words, for example a file or a Hub id
         split          train, validation or test
         dataset_id, dataset_revision    only for data on the Hub: then an .eval_results entry is written as well
@@ -46,7 +47,10 @@ TASK_LIMITS = {
     "sudoku": "Accuracy falls with the difficulty of the puzzle; see the figures by source and by rating.",
     "maze": "A maze has very many shortest paths and the label is one of them: an answer that is not the label can be "
     "right. Read the share of valid and shortest paths beside the exact accuracy.",
-    "arc": "ARC figures depend on the protocol: say whether the demonstrations of the evaluated tasks were trained on.",
+    "arc": "ARC figures depend on the protocol: transductive, the demonstrations of the evaluated tasks were trained "
+    "on; inductive, they were not. pass@K is by voting over augmentations, not over independent samples. The core "
+    "knows a task by its row of the puzzle table alone: a new task needs new rows and training on its demonstrations "
+    "(`scripts/adapt.py`).",
     "grid": "The figures hold for puzzles like those of the data set named above.",
 }
 EXAMPLE_SUDOKU = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
@@ -144,10 +148,13 @@ def _card_data(name: str, config: TRMConfig, task: str, evaluations: dict[str, A
 
 
 def _eval_results(evaluation: dict[str, Any]) -> list[EvalResult]:
-    """The model-index entries of one evaluation: its exact accuracy, and for mazes valid and shortest."""
+    """The model-index entries of one evaluation: exact accuracy, for mazes valid and shortest, for votes pass@K."""
     metrics = [("exact accuracy", evaluation["exact_accuracy"])]
     if "valid_and_shortest" in evaluation:
         metrics.append(("valid and shortest", evaluation["valid_and_shortest"]))
+    if "votes" in evaluation:
+        votes = evaluation["votes"]
+        metrics += [(_vote_name(k, votes), figure["value"]) for k, figure in votes["pass_at_k"].items()]
     return [
         EvalResult(
             task_type="grid-reasoning",
@@ -163,6 +170,10 @@ def _eval_results(evaluation: dict[str, Any]) -> list[EvalResult]:
         )
         for name, value in metrics
     ]
+
+
+def _vote_name(k: str, votes: dict[str, Any]) -> str:
+    return f"{k} of tasks, by voting ({votes['protocol']})"
 
 
 def _eval_result_entry(evaluation: dict[str, Any]) -> EvalResultEntry:
@@ -234,6 +245,10 @@ def _figures(evaluation_name: str, evaluation: dict[str, Any]) -> list[dict[str,
         add(f"solved exactly, at first halt (mean {steps:.1f} steps)", halt["exact_accuracy"], halt["ci95"], count)
     if "valid_and_shortest" in evaluation:
         add("valid and shortest", evaluation["valid_and_shortest"], evaluation["valid_and_shortest_ci95"], count)
+    if "votes" in evaluation:
+        votes = evaluation["votes"]
+        for k, figure in votes["pass_at_k"].items():
+            add(_vote_name(k, votes), figure["value"], figure["ci95"], votes["counts"]["scored_tasks"])
     add("cells right", evaluation["cell_accuracy"], None, count)
     for source, group in evaluation["by_source"].items():
         add(f"solved exactly, source {source}", group["exact_accuracy"], group["ci95"], group["count"])

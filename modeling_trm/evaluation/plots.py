@@ -47,7 +47,7 @@ def learning_curve(log_path: str | Path, output: str | Path) -> Path:
     steps = np.array([record["step"] for record in training])
     minutes = np.array([record["seconds"] for record in training]) / 60
 
-    figure = _figure(width=9.0)
+    figure = new_figure(width=9.0)
     loss_axes, accuracy_axes = figure.subplots(1, 2)
     _trend(loss_axes, steps, [record["loss"] for record in training], "loss", COLOURS[0])
     loss_axes.set(title="Training loss", ylabel="loss of a supervision step")
@@ -55,13 +55,13 @@ def learning_curve(log_path: str | Path, output: str | Path) -> Path:
     if evaluations:
         _evaluation_points(accuracy_axes, evaluations)
     accuracy_axes.set(title="Exact accuracy", ylabel="puzzles solved")
-    _percent_axis(accuracy_axes)
+    percent_axis(accuracy_axes)
     for axes in (loss_axes, accuracy_axes):
         axes.set_xlabel("training step")
         axes.set_xlim(0, steps[-1])
         _minutes_axis(axes, steps, minutes)
     figure.legend(*accuracy_axes.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
-    return _save(figure, output)
+    return save_figure(figure, output)
 
 
 def accuracy_by_step(metrics: dict[str, Any], output: str | Path, title: str | None = None) -> Path:
@@ -73,7 +73,7 @@ def accuracy_by_step(metrics: dict[str, Any], output: str | Path, title: str | N
     if "by_step" not in metrics:
         raise ValueError("these metrics have no 'by_step': evaluate with halt=False to record every step")
     steps = np.arange(1, len(metrics["by_step"]) + 1)
-    figure = _figure(width=6.6)
+    figure = new_figure(width=6.6)
     axes = figure.subplots()
     by_source = metrics["by_source"]
     if len(by_source) > 1:
@@ -89,9 +89,9 @@ def accuracy_by_step(metrics: dict[str, Any], output: str | Path, title: str | N
         xlim=(1, max(2, len(steps))),
     )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _percent_axis(axes)
+    percent_axis(axes)
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), title="source (puzzles)", alignment="left")
-    return _save(figure, output)
+    return save_figure(figure, output)
 
 
 def halting_histogram(metrics: dict[str, Any], output: str | Path, title: str | None = None) -> Path:
@@ -101,7 +101,7 @@ def halting_histogram(metrics: dict[str, Any], output: str | Path, title: str | 
     steps = np.arange(1, len(counts) + 1)
     never = len(counts) + 1.5
     mean = metrics["mean_halting_step"]
-    figure = _figure(width=5.6)
+    figure = new_figure(width=5.6)
     axes = figure.subplots()
     axes.bar(steps, counts / total, color=COLOURS[0], width=0.8)
     axes.bar([never], [metrics["never_halted"] / total], color=GREY, width=0.8)
@@ -116,7 +116,7 @@ def halting_histogram(metrics: dict[str, Any], output: str | Path, title: str | 
     axes.margins(x=0.02, y=0.18)
     axes.yaxis.set_major_formatter(PERCENT)
     axes.legend(loc="upper right")
-    return _save(figure, output)
+    return save_figure(figure, output)
 
 
 def write_plots(
@@ -137,11 +137,11 @@ def write_plots(
     return written
 
 
-def _figure(width: float) -> Figure:
+def new_figure(width: float) -> Figure:
     return Figure(figsize=(width, 3.4), dpi=DOTS_PER_INCH, layout="constrained")
 
 
-def _save(figure: Figure, output: str | Path) -> Path:
+def save_figure(figure: Figure, output: str | Path) -> Path:
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#e3e3e3", linewidth=0.7)
@@ -184,7 +184,7 @@ def _with_band(axes: Axes, steps: np.ndarray, shares: list[float], count: int) -
     axes.plot(steps, shares, color=TOTAL_COLOUR, linewidth=2.2, label=f"all ({count:,})")
 
 
-def _percent_axis(axes: Axes) -> None:
+def percent_axis(axes: Axes) -> None:
     """From 0 to a little above the data, 100 % at most: low curves stay readable and none looks higher than it is."""
     axes.set_ylim(0, min(1.02, max(0.05, 1.1 * axes.dataLim.y1)))
     axes.yaxis.set_major_formatter(PERCENT)

@@ -42,7 +42,8 @@ ScoreValid = Callable[[Any, Any], bool]
 
 
 class Puzzles(Protocol):
-    """The part of `datasets_builders.features.PuzzleSet` that an evaluation reads; ids are uint8 [N, L]."""
+    """The part of `datasets_builders.features.PuzzleSet` that an evaluation reads; inputs and labels are uint8 [N, L],
+    puzzle_ids int64 [N] or None for the blank row of the puzzle table."""
 
     @property
     def task(self) -> str: ...
@@ -54,6 +55,8 @@ class Puzzles(Protocol):
     def sources(self) -> np.ndarray: ...
     @property
     def ratings(self) -> np.ndarray: ...
+    @property
+    def puzzle_ids(self) -> np.ndarray | None: ...
     @property
     def processor(self) -> GridProcessor: ...
     @property
@@ -208,8 +211,9 @@ def _record_batch(
 ) -> EvaluationRecords:
     input_ids_BL = torch.from_numpy(batch.inputs).to(model.device).long()
     labels_BL = torch.from_numpy(batch.labels).to(model.device).long()
+    puzzle_ids_B = None if batch.puzzle_ids is None else torch.from_numpy(batch.puzzle_ids).to(model.device)
     with torch.inference_mode():
-        tallies = run_batch(model, input_ids_BL, labels_BL, steps)
+        tallies = run_batch(model, input_ids_BL, puzzle_ids_B, labels_BL, steps)
         counted_BL = _blank_cells(input_ids_BL, labels_BL, batch.processor.blank_token_id)
         answers_BL = tallies.pop("answers_BL")
         tallies["cells_right"] = ((answers_BL == labels_BL) & counted_BL).sum(dim=1)
@@ -228,13 +232,17 @@ def _record_batch(
 
 
 def _run_every_step(
-    model: TRMForGridReasoning, input_ids_BL: torch.Tensor, labels_BL: torch.Tensor, steps: int
+    model: TRMForGridReasoning,
+    input_ids_BL: torch.Tensor,
+    puzzle_ids_B: torch.Tensor | None,
+    labels_BL: torch.Tensor,
+    steps: int,
 ) -> dict[str, torch.Tensor]:
     """All supervision steps for every puzzle, each step's answer compared with the label."""
     state = None
     exact, halt_logits = [], []
     for _ in range(steps):
-        output = model(input_ids_BL, state=state)
+        output = model(input_ids_BL, puzzle_ids=puzzle_ids_B, state=state)
         state = output.state
         answers_BL = answers_from_logits(output.logits, input_ids_BL, model.config.blank_token_id)
         exact.append(_all_scored_right(answers_BL, labels_BL))
@@ -249,10 +257,14 @@ def _run_every_step(
 
 
 def _run_with_early_exit(
-    model: TRMForGridReasoning, input_ids_BL: torch.Tensor, labels_BL: torch.Tensor, steps: int
+    model: TRMForGridReasoning,
+    input_ids_BL: torch.Tensor,
+    puzzle_ids_B: torch.Tensor | None,
+    labels_BL: torch.Tensor,
+    steps: int,
 ) -> dict[str, torch.Tensor]:
     """Each puzzle leaves the batch at its first positive halt logit."""
-    solved = model.solve(input_ids_BL, max_steps=steps, halt=True)
+    solved = model.solve(input_ids_BL, puzzle_ids=puzzle_ids_B, max_steps=steps, halt=True)
     halted_B = (solved.steps < steps) | (solved.halt_probability > 0.5)
     return {
         "answers_BL": solved.answers,

@@ -16,6 +16,7 @@ from transformers import HfArgumentParser
 
 from ..configuration_trm import TRMConfig
 from ..losses_trm import TOKEN_LOSSES
+from ..processing_trm import GridProcessor
 from .optimisers import OPTIMISERS
 from .schedule import SCHEDULES
 
@@ -53,10 +54,13 @@ def _help(text: str, default: Any = None) -> Any:
 
 @dataclass
 class DataArguments:
-    """Which puzzles are trained and evaluated on. Without data_dir, data_files and dataset: the shipped sample."""
+    """Which puzzles are trained and evaluated on. Without data_dir, data_files and dataset: the shipped sample.
 
-    task: Literal["sudoku", "maze", "grid"] = _help("kind of puzzle", "sudoku")
-    data_dir: str | None = _help("folder with train/validation/test csv or parquet files")
+    ARC is different: its data_dir is a folder that `scripts/build_datasets.py arc` wrote, and there is no other source.
+    """
+
+    task: Literal["sudoku", "maze", "arc", "grid"] = _help("kind of puzzle", "sudoku")
+    data_dir: str | None = _help("folder with train/validation/test csv or parquet files; for arc a built folder")
     data_files: str | None = _help("JSON or YAML mapping {split: file or files}")
     dataset: str | None = _help("'hub' for the pinned benchmark, a Hub id, or a data set folder")
     grid_shape: list[int] | None = field(default=None, metadata={"help": "rows and columns, for task grid"})
@@ -71,12 +75,15 @@ class DataArguments:
     reveal_until: float = _help("curriculum: share of the run after which it has ended", 0.0)
     validation_puzzles: int | None = _help("puzzles of the validation split for the periodic evaluation", 512)
     test_puzzles: int | None = _help("puzzles of the test split for the final evaluation; default: all")
+    test_augmentations: int | None = _help("task arc: views of a test input that vote at the end; default: all")
 
 
 @dataclass
 class OptimisationArguments:
     """How the weights are trained. Defaults: the reference recipe (arXiv 2510.04871, public code config/)."""
 
+    start_from: str | None = _help("checkpoint whose weights and architecture the run starts with; default: none")
+    train_only: Literal["all", "puzzle_table"] = _help("train everything, or the puzzle table alone", "all")
     train_steps: int = _help("optimiser steps", 65_104)
     batch_size: int = _help("puzzles a step, over all processes", 768)
     gradient_accumulation: int = _help("parts a batch is computed in; the result is the same, the memory smaller", 1)
@@ -137,7 +144,7 @@ class Recipe:
     run: RunArguments
 
     def __post_init__(self) -> None:
-        o, d, r = self.optimisation, self.data, self.run
+        o, r = self.optimisation, self.run
         for name, value, allowed in (
             ("token_loss", o.token_loss, TOKEN_LOSSES),
             ("optimiser", o.optimiser, OPTIMISERS),
@@ -151,6 +158,13 @@ class Recipe:
             _require(name, getattr(r, name), getattr(r, name) >= 1, "1 or more")
         _require("label_smoothing", o.label_smoothing, 0 <= o.label_smoothing < 1, "0 <= x < 1")
         _require("halt_exploration", o.halt_exploration, 0 <= o.halt_exploration <= 1, "0..1")
+        self._check_task()
+        if o.start_from is not None and (given := self._architecture()):
+            raise ValueError(f"start_from={o.start_from!r} brings its architecture; leave out {', '.join(given)}")
+
+    def _check_task(self) -> None:
+        """What only some kinds of puzzles know."""
+        o, d = self.optimisation, self.data
         for name in ("reveal_start", "reveal_end", "reveal_until"):
             value = getattr(d, name)
             _require(name, value, 0 <= value <= 1, "0..1")
@@ -158,13 +172,28 @@ class Recipe:
                 raise ValueError(f"{name}={value} is for task sudoku only; task is {d.task!r}")
         if o.loss_on == "blanks" and d.task != "sudoku":
             raise ValueError(f"loss_on='blanks' is for task sudoku only; task is {d.task!r}")
+        if d.task == "arc":
+            given = [name for name in ("data_files", "dataset", "subset", "source_weights") if getattr(d, name)]
+            if given:
+                raise ValueError(f"{', '.join(given)}: task arc takes its data from data_dir alone")
+            if d.data_dir is None:
+                raise ValueError(
+                    "task arc needs data_dir, a folder written by: python scripts/build_datasets.py arc --output DIR"
+                )
+        elif d.test_augmentations is not None:
+            raise ValueError(f"test_augmentations={d.test_augmentations} is for task arc only; task is {d.task!r}")
 
-    def model_config(self, vocab_size: int, seq_len: int, blank_token_id: int | None) -> TRMConfig:
-        """The config of the model that this recipe trains on grids of this alphabet and size."""
-        overrides = {name: value for name, value in vars(self.model).items() if value is not None and name != "preset"}
+    def _architecture(self) -> dict[str, Any]:
+        """The fields of the architecture that the recipe sets, beside the preset."""
+        return {name: value for name, value in vars(self.model).items() if value is not None and name != "preset"}
+
+    def model_config(self, processor: GridProcessor, num_puzzles: int) -> TRMConfig:
+        """The config of the model that this recipe trains on such grids, with so many rows in its puzzle table."""
+        overrides = self._architecture()
         if self.optimisation.loss_on == "blanks":
-            overrides.setdefault("blank_token_id", blank_token_id)
-        return TRMConfig.from_preset(self.model.preset, vocab_size=vocab_size, seq_len=seq_len, **overrides)
+            overrides.setdefault("blank_token_id", processor.blank_token_id)
+        sizes = {"vocab_size": processor.vocab_size, "seq_len": processor.seq_len, "num_puzzles": num_puzzles}
+        return TRMConfig.from_preset(self.model.preset, **sizes, **overrides)
 
     def to_dict(self) -> dict[str, Any]:
         """Flat, without the architecture fields that are left to the preset; what a YAML recipe would say."""

@@ -188,6 +188,7 @@ def core_parameters(model: TRMForGridReasoning) -> dict[str, nn.Parameter]:
 def build_optimisers(
     model: TRMForGridReasoning,
     *,
+    train_only: str = "all",
     optimiser: str = "adam_atan2",
     lr: float = 1e-4,
     betas: tuple[float, float] = (0.9, 0.95),
@@ -202,13 +203,14 @@ def build_optimisers(
     """The optimisers of a recipe: those of OPTIMISERS[optimiser] for the core, then sign-SGD for the puzzle table.
 
     Args:
+        train_only: "all", or "puzzle_table": the core has no optimiser then.
         optimiser: "adam_atan2" (the reference), "adamw", or "muon" (the stack's matrices; AdamW has the others).
         lr, betas, weight_decay: of AdamATan2 or AdamW.
         muon_lr, muon_momentum, muon_ns_steps, muon_weight_decay: of Muon; read only where optimiser is "muon".
         puzzle_lr, puzzle_weight_decay: of the puzzle table; read only where the model has one.
 
     Raises:
-        ValueError: an unknown optimiser, naming the known ones, or a setting out of range.
+        ValueError: an unknown optimiser, naming the known ones, a setting out of range, or no puzzle table to train.
     """
     if optimiser not in OPTIMISERS:
         raise ValueError(f"optimiser={optimiser!r} is unknown; allowed: {', '.join(OPTIMISERS)}")
@@ -217,7 +219,9 @@ def build_optimisers(
     matrices = [p for name, p in core.items() if name in matrix_names]
     others = [p for name, p in core.items() if name not in matrix_names]
     settings = OptimiserSettings(lr, betas, weight_decay, muon_lr, muon_momentum, muon_ns_steps, muon_weight_decay)
-    optimisers = OPTIMISERS[optimiser](matrices, others, settings)
+    optimisers = OPTIMISERS[optimiser](matrices, others, settings) if train_only == "all" else []
+    if not optimisers and model.model.puzzle_emb is None:
+        raise ValueError(f"train_only={train_only!r}, but the model has no puzzle table (puzzle_prefix_len=0)")
     if model.model.puzzle_emb is not None:
         optimisers.append(SignSGD([model.model.puzzle_emb.weight], puzzle_lr, puzzle_weight_decay))
     return optimisers

@@ -68,13 +68,19 @@ def save_model(model: TRMForGridReasoning, processor: GridProcessor, folder: Pat
 
 
 def publish_folder(
-    source: Path, output: Path, *, metrics: dict[str, Any], recipe: dict[str, Any], run: dict[str, Any]
+    source: Path,
+    output: Path,
+    *,
+    metrics: dict[str, Any],
+    recipe: dict[str, Any],
+    run: dict[str, Any],
+    plots: Path | None = None,
 ) -> Path:
     """output/model: the weights of `source` with plots and a card whose figures all come from metrics.json.
 
     Args:
         metrics: {name: what evaluate_puzzles returned, with its command and data}. run: command, seed, steps, seconds,
-            device and facts of the training.
+            device and facts of the training. plots: a folder of pictures to show besides those made here.
     """
     facts = {
         "recipe": recipe,
@@ -92,6 +98,8 @@ def publish_folder(
     shutil.rmtree(temporary, ignore_errors=True)
     shutil.copytree(source, temporary)
     write_plots(temporary / "plots", metrics, output / "log.jsonl")
+    if plots is not None:
+        shutil.copytree(plots, temporary / "plots", dirs_exist_ok=True)
     write_model_card(temporary, facts)
     _replace(temporary, folder)
     return folder

@@ -3,7 +3,8 @@
 Folder of a run:
   log.jsonl          a line every `log_every` steps, and one for each evaluation
   checkpoints/       to resume from (optimisers, slots, averages, ...)
-  weights/           best (averaged weights, highest validation accuracy), ema and last (averaged and plain, at the end)
+  weights/           best (averaged weights, highest validation accuracy; where there is validation), ema and last
+                     (averaged and plain, at the end)
   metrics.json       figures of the final evaluation
   model/             what is published: weights/best with processor, code, card and plots
 """
@@ -19,13 +20,14 @@ import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.logging import get_logger
-from accelerate.utils import ProjectConfiguration, set_seed
+from accelerate.utils import ProjectConfiguration
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
 from ..evaluation.runner import Puzzles, evaluate_puzzles
 from ..modeling_trm import TRMForGridReasoning
+from ..processing_trm import GridProcessor
 from .arguments import Recipe
 from .checkpointing import load_checkpoint, load_progress, newest_checkpoint, save_checkpoint
 from .ema import ExponentialMovingAverage
@@ -50,21 +52,26 @@ class Trainer:
     """Trains one model from a recipe; `train()` resumes by itself from the newest checkpoint of the output folder.
 
     Args:
-        stream: training rows. validation: puzzles of the periodic evaluation, which choose the published weights.
+        model: what to train, see `initial_model`. processor: saved with its weights. stream: training rows.
+        validation: puzzles of the periodic evaluation, which choose the published weights; without any there is none.
 
     Raises:
         ValueError: a recipe that does not fit the data, the processes, or the run that is to be resumed.
     """
 
-    def __init__(self, recipe: Recipe, stream: Stream, validation: Puzzles) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        model: TRMForGridReasoning,
+        processor: GridProcessor,
+        stream: Stream,
+        validation: Puzzles | None,
+    ) -> None:
         self.started = time.perf_counter()
-        self.recipe, self.validation = recipe, validation
+        self.recipe, self.processor, self.validation = recipe, processor, validation
         self.output = Path(recipe.run.output_dir)
         self.accelerator = self._accelerator()
-        set_seed(recipe.run.seed)
-        processor = validation.processor
-        config = recipe.model_config(processor.vocab_size, processor.seq_len, processor.blank_token_id)
-        self.model = TRMForGridReasoning(config).to(self.accelerator.device)
+        self.model = model.to(self.accelerator.device)
         self.step = self._training_step(stream)
         self.log = RunLog(self.output, self.accelerator)
         self.progress: dict[str, Any] = {"seconds": 0.0, "best": None, "recipe": recipe.to_dict()}
@@ -86,8 +93,8 @@ class Trainer:
                 if due["log"] or due["checkpoint"]:
                     self._log(step, tallies, bar)
                     tallies = []
-                if due["eval"]:
-                    self._evaluate(step)
+                if due["eval"] and self.validation is not None:
+                    self._evaluate(step, self.validation)
                 if due["checkpoint"]:
                     self._checkpoint(step)
             if step < total:
@@ -103,6 +110,11 @@ class Trainer:
         run, last = self.recipe.run, step == self.recipe.optimisation.train_steps
         every = {"log": run.log_every, "eval": run.eval_every, "checkpoint": run.checkpoint_every}
         return {name: last or step % steps == 0 for name, steps in every.items()}
+
+    @property
+    def published_weights(self) -> Path:
+        """The folder of the weights to publish: the best on validation puzzles; without any, the averaged ones."""
+        return self.output / "weights" / ("ema" if self.validation is None else "best")
 
     def close(self) -> None:
         """End trackers and process group; the last thing a run does."""
@@ -138,6 +150,7 @@ class Trainer:
             )
         optimisers = build_optimisers(
             model,
+            train_only=o.train_only,
             optimiser=o.optimiser,
             lr=o.learning_rate,
             betas=(o.beta1, o.beta2),
@@ -223,14 +236,14 @@ class Trainer:
         self.log.write(record)
         bar.set_postfix(loss=f"{record['loss']:.3f}", exact=f"{record['exact_accuracy']:.1%}", refresh=False)
 
-    def _evaluate(self, step: int) -> None:
+    def _evaluate(self, step: int, validation: Puzzles) -> None:
         """Score the averaged weights on the validation puzzles; keep them if they are the best so far."""
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             with self.step.ema.swapped_in():
                 metrics = evaluate_puzzles(
                     self.model,
-                    self.validation,
+                    validation,
                     max_steps=self.recipe.run.eval_max_steps,
                     batch_size=self.recipe.run.eval_batch_size,
                     progress=False,
@@ -238,10 +251,11 @@ class Trainer:
                 accuracy, best = metrics["exact_accuracy"], self.progress["best"]
                 if best is None or accuracy > best["exact_accuracy"]:
                     self.progress["best"] = {"step": step, "exact_accuracy": accuracy}
-                    save_model(self.model, self.validation.processor, self.output / "weights" / "best")
+                    save_model(self.model, self.processor, self.output / "weights" / "best")
             low, high = metrics["exact_accuracy_ci95"]
-            count = len(self.validation)
-            tqdm.write(f"step {step}: {accuracy:.1%} of {count} validation puzzles exact ({low:.1%} to {high:.1%})")
+            tqdm.write(
+                f"step {step}: {accuracy:.1%} of {len(validation)} validation puzzles exact ({low:.1%} to {high:.1%})"
+            )
             self.log.write({"step": step, "seconds": self.progress["seconds"], "eval": metrics})
         self.accelerator.wait_for_everyone()
 
@@ -252,10 +266,10 @@ class Trainer:
 
     def _save_final_weights(self) -> None:
         if self.accelerator.is_main_process:
-            processor, folder = self.validation.processor, self.output / "weights"
-            save_model(self.model, processor, folder / "last")
+            folder = self.output / "weights"
+            save_model(self.model, self.processor, folder / "last")
             with self.step.ema.swapped_in():
-                save_model(self.model, processor, folder / "ema")
+                save_model(self.model, self.processor, folder / "ema")
         self.accelerator.wait_for_everyone()
 
     def _must_stop(self, step: int) -> bool:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasets_builders.augmentation import MazeAugmentation, SudokuAugmentation, SudokuDraws, draw_dihedral
+from datasets_builders.augmentation import Dihedral, MazeAugmentation, SudokuAugmentation, SudokuDraws, draw_dihedral
 from datasets_builders.validation import check_sudoku
 from modeling_trm.processing_trm import GridProcessor
 
@@ -102,6 +102,22 @@ def test_maze_inverse_and_string_form(number, height, width):
     np.testing.assert_array_equal(augmentation.inverse().apply(augmentation.apply(grid)), grid)
     assert MazeAugmentation.from_string(str(augmentation)) == augmentation
     assert augmentation.number == number
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_dihedral_maps_are_those_of_mazes(number):
+    dihedral, maze = Dihedral.from_number(number), MazeAugmentation.from_number(number)
+    grid = np.arange(24).reshape(2, 3, 4)
+    np.testing.assert_array_equal(dihedral.apply(grid), maze.apply(grid))
+    np.testing.assert_array_equal(dihedral.inverse().apply(dihedral.apply(grid)), grid)
+    assert (type(dihedral.inverse()), type(maze.inverse())) == (Dihedral, MazeAugmentation)
+    assert dihedral.number == number
+
+
+@pytest.mark.parametrize("number", [-1, 8])
+def test_there_are_eight_dihedral_maps(number):
+    with pytest.raises(ValueError, match=rf"dihedral map {number} must be one of 0\.\.7"):
+        Dihedral.from_number(number)
 
 
 def test_the_eight_maze_augmentations_differ():

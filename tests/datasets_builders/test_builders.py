@@ -151,7 +151,7 @@ def test_bad_rows_stop_the_build_or_are_listed(build, tmp_path):
         ("sudoku --output {out} --dataset hub", 1, "could not be fetched from the Hub"),
         ("sudoku --output {out} --subset 10 --expected-fingerprint 00", 1, "expected 00"),
         ("sudoku --output {out} --data-files train=a.csv b.csv", 1, "give SPLIT=FILE for all files or for none"),
-        ("arc --output {out}", 2, "invalid choice: 'arc'"),
+        ("chess --output {out}", 2, "invalid choice: 'chess'"),
         ("sudoku --output /dev/null/out", 1, "build_datasets: "),
     ],
 )

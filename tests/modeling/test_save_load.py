@@ -49,6 +49,7 @@ def test_round_trip_is_bit_exact(
     preset: str, variant: str, tiny_model: Callable[..., TRMForGridReasoning], tmp_path: Path
 ) -> None:
     model = tiny_model(preset, **VARIANTS[variant])
+    has_table = model.config.puzzle_prefix_len > 0
     model.save_pretrained(tmp_path)
     for loaded in (TRMForGridReasoning.from_pretrained(tmp_path), AutoModel.from_pretrained(tmp_path)):
         assert type(loaded) is TRMForGridReasoning
@@ -56,7 +57,10 @@ def test_round_trip_is_bit_exact(
         assert_same_function(model, loaded)
     again = tmp_path / "again"
     loaded.save_pretrained(again)
-    assert (again / "model.safetensors").read_bytes() == (tmp_path / "model.safetensors").read_bytes()
+    saved = sorted(tmp_path.glob("*.safetensors"))
+    assert [path.name for path in saved] == ["model.safetensors", "puzzle_table.safetensors"][: 1 + has_table]
+    for path in saved:
+        assert (again / path.name).read_bytes() == path.read_bytes()
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -75,6 +79,7 @@ def test_folder_holds_everything_that_the_hub_needs(tiny_model, tmp_path: Path) 
     assert set(saved) - {"README.md"} == {
         "config.json",
         "model.safetensors",
+        "puzzle_table.safetensors",
         "preprocessor_config.json",
         *(path.name for path in package.glob("*_trm.py")),
     }
@@ -213,14 +218,15 @@ def test_a_checkpoint_of_another_architecture_is_refused_by_name(
 
 
 def test_another_size_is_allowed_when_asked_for(checkpoint: Path) -> None:
-    """A larger puzzle table on trained weights: the table is fresh, everything else is the checkpoint's."""
+    """A larger vocabulary on trained weights: what depends on it is fresh, everything else is the checkpoint's."""
     model, info = TRMForGridReasoning.from_pretrained(
-        checkpoint, num_puzzles=50, ignore_mismatched_sizes=True, output_loading_info=True
+        checkpoint, vocab_size=9, ignore_mismatched_sizes=True, output_loading_info=True
     )
-    assert [key for key, *_ in info["mismatched_keys"]] == ["model.puzzle_emb.weight"]
-    assert model.model.puzzle_emb.weight.shape == (50, 32)
-    assert model.model.puzzle_emb.weight.eq(0).all()
-    assert torch.equal(model.lm_head.weight, TRMForGridReasoning.from_pretrained(checkpoint).lm_head.weight)
+    assert sorted(key for key, *_ in info["mismatched_keys"]) == ["lm_head.weight", "model.embed_tokens.weight"]
+    assert model.lm_head.weight.shape == (9, 32)
+    whole = TRMForGridReasoning.from_pretrained(checkpoint)
+    assert torch.equal(model.q_head.weight, whole.q_head.weight)
+    assert torch.equal(model.model.puzzle_emb.weight, whole.model.puzzle_emb.weight)
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:

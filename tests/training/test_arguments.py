@@ -4,20 +4,22 @@ from pathlib import Path
 
 import pytest
 
-from modeling_trm import TRMForGridReasoning
+from modeling_trm import GridProcessor, TRMForGridReasoning
 from modeling_trm.training.arguments import parse_recipe
 from scripts import train
 
 RECIPES = sorted((Path(train.__file__).parent / "recipes").glob("*.yaml"))
-SIZES = {"sudoku": (11, 81, 1), "maze": (6, 900, None)}
+BY_SCRIPT = {"arc-adapt"}  # its script sets data and output folder
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_shipped_recipe_builds_its_model(path):
-    recipe = parse_recipe([str(path)])
-    config = recipe.model_config(*SIZES[recipe.data.task])
-    assert TRMForGridReasoning(config).num_parameters_core() > 0
-    assert recipe.run.output_dir == f"runs/{path.stem}"  # each recipe has its own folder
+    recipe = parse_recipe([str(path), *(["--data_dir", "data"] if path.stem in BY_SCRIPT else [])])
+    config = recipe.model_config(GridProcessor(recipe.data.task), num_puzzles=3)
+    model = TRMForGridReasoning(config)
+    assert model.num_parameters_core() > 0
+    assert model.num_parameters_table() == 3 * config.hidden_size
+    assert path.stem in BY_SCRIPT or recipe.run.output_dir == f"runs/{path.stem}"  # each recipe has its own folder
 
 
 def test_command_line_wins_over_the_recipe_and_it_over_defaults(write_recipe):
@@ -47,6 +49,15 @@ def test_what_a_recipe_says_is_a_recipe_again(write_recipe):
         ({"preset": "trm-atn"}, "did you mean 'trm-attn'"),
         ({"source_weights": {"gen_esy": 1}}, "gen_esy"),
         ({"data_dir": "no/such/folder"}, "no/such/folder"),
+        ({"task": "arc"}, "task arc needs data_dir"),
+        ({"task": "arc", "data_dir": "no/such/folder"}, "no/such/folder"),
+        ({"task": "arc", "data_dir": "d", "subset": 5}, "subset: task arc takes its data from data_dir alone"),
+        ({"test_augmentations": 8}, "test_augmentations=8 is for task arc only"),
+        (
+            {"start_from": "some/checkpoint"},
+            "start_from='some/checkpoint' brings its architecture; leave out puzzle_prefix_len, hidden",
+        ),
+        ({"train_only": "puzzle_table", "puzzle_prefix_len": 0}, "no puzzle table"),
         ({"subset": 10**9}, "subset=1000000000"),
     ],
 )

