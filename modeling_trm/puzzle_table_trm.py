@@ -157,7 +157,7 @@ class PuzzleTableMixin:
             self._replace_table(*read_table(path, width=width, rows=rows, tasks=tasks, dtype=dtype))
         elif tasks:
             raise ValueError(f"puzzle_tasks={tasks}: {name} has no {file_name}")
-        elif not table.weight.any():  # an older layout kept a table of one row with the core
+        else:
             logger.warning(
                 f"{name} has no {file_name}: of the {rows} rows of its puzzle table there is only the blank one, zero "
                 f"(puzzle_tasks=[] says that this is meant)"

@@ -172,7 +172,8 @@ def build_arc_folder(arguments: argparse.Namespace) -> dict[str, Any]:
     )
     report = arc_set.report
     for subset, ids in report["too_large"].items():
-        print(f"{subset}: {len(ids)} tasks do not fit {options.max_grid_size} cells: {', '.join(ids)}", file=sys.stderr)
+        some = ", ".join(ids[:5]) + (", ..." if ids[5:] else "")
+        print(f"{subset}: {len(ids)} tasks do not fit {options.max_grid_size} cells: {some}", file=sys.stderr)
     counts = ", ".join(f"{count:,} {split}" for split, count in summary["examples"].items())
     print(f"{summary['tasks']:,} tasks, pairs: {counts}; {summary['puzzle_ids']:,} puzzle ids", file=sys.stderr)
     print(f"leak check:\n{report['leaks']['summary']}", file=sys.stderr)

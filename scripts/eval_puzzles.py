@@ -63,6 +63,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--halt", action="store_true", help="stop each puzzle when the model wants to: fast, fewer curves"
     )
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="puzzles at a time (default: 64)")
+    parser.add_argument(
+        "--precision", default="float32", choices=("float32", "bfloat16"), help="bfloat16: autocast (default: float32)"
+    )
     parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto, the GPU where there is one)")
     parser.add_argument("--on-bad-row", default="error", choices=("error", "skip"), help="(default: error)")
     arguments = parser.parse_args(argv)
@@ -94,6 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def evaluate(arguments: argparse.Namespace, command: Sequence[str]) -> int:
     """One pass over the puzzles as they are."""
+    import torch
     from rich.console import Console
 
     from datasets_builders.validation import maze_path_is_valid_and_shortest
@@ -103,7 +107,7 @@ def evaluate(arguments: argparse.Namespace, command: Sequence[str]) -> int:
     from modeling_trm.evaluation.loading import choose_device, load_model, load_processor
     from modeling_trm.evaluation.machine import describe_machine, library_versions
     from modeling_trm.evaluation.plots import write_plots
-    from modeling_trm.evaluation.runner import check_model_fits, choose_subset, evaluate_puzzles
+    from modeling_trm.evaluation.runner import check_puzzles_fit, choose_subset, evaluate_puzzles
 
     with user_errors(OSError, ValueError):
         device = choose_device(arguments.device)
@@ -115,16 +119,18 @@ def evaluate(arguments: argparse.Namespace, command: Sequence[str]) -> int:
         is_maze = arguments.task == "maze"
         score_valid = partial(maze_path_is_valid_and_shortest, grid_shape=grid_shape) if is_maze else None
         model = load_model(arguments.model, device)
-        check_model_fits(model, puzzles)
-    metrics = evaluate_puzzles(
-        model,
-        puzzles,
-        max_steps=arguments.max_steps,
-        halt=arguments.halt,
-        batch_size=arguments.batch_size,
-        score_valid=score_valid,
-    )
+        check_puzzles_fit(model, puzzles)
+    with torch.autocast(device.type, torch.bfloat16, enabled=arguments.precision == "bfloat16"):
+        metrics = evaluate_puzzles(
+            model,
+            puzzles,
+            max_steps=arguments.max_steps,
+            halt=arguments.halt,
+            batch_size=arguments.batch_size,
+            score_valid=score_valid,
+        )
     metrics |= {
+        "precision": arguments.precision,
         "command": command_line("eval_puzzles.py", command),
         "dataset": puzzles.origin,
         "split": arguments.split,
@@ -147,6 +153,8 @@ def evaluate(arguments: argparse.Namespace, command: Sequence[str]) -> int:
 
 def vote(arguments: argparse.Namespace, command: Sequence[str]) -> int:
     """Every puzzle under several augmentations; the answers vote."""
+    import torch
+
     from modeling_trm.evaluation.cli import command_line, user_errors
     from modeling_trm.evaluation.loading import load_model, load_processor
     from modeling_trm.evaluation.machine import describe_machine, library_versions
@@ -173,22 +181,24 @@ def vote(arguments: argparse.Namespace, command: Sequence[str]) -> int:
             model = load_model(arguments.model, processes.device)
         if processes.is_main and views.protocol is not None:
             print(f"protocol: {views.protocol}")
-        lines = vote_and_report(
-            model,
-            views,
-            Path(arguments.output),
-            processes,
-            max_steps=arguments.max_steps,
-            halt=arguments.halt,
-            batch_size=arguments.batch_size,
-            manifest={
-                "model": arguments.model,
-                "dataset": origin,
-                "hardware": describe_machine(processes.device),
-                "versions": library_versions(),
-                "command": command_line("eval_puzzles.py", command),
-            },
-        )
+        manifest = {
+            "model": arguments.model,
+            "dataset": origin,
+            "hardware": describe_machine(processes.device),
+            "versions": library_versions(),
+            "command": command_line("eval_puzzles.py", command),
+        }
+        with torch.autocast(processes.device.type, torch.bfloat16, enabled=arguments.precision == "bfloat16"):
+            lines = vote_and_report(
+                model,
+                views,
+                Path(arguments.output),
+                processes,
+                max_steps=arguments.max_steps,
+                halt=arguments.halt,
+                batch_size=arguments.batch_size,
+                manifest=manifest,
+            )
     for line in lines:
         print(line)
     return 0

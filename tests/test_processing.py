@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modeling_trm.processing_trm import GridProcessor
+from modeling_trm.processing_trm import GridProcessor, colours_to_text, text_to_colours
 
 PUZZLE = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
 PROCESSORS = {
@@ -42,6 +42,40 @@ def test_arc_decode_undoes_encode(height, width, seed):
     grid = np.random.default_rng(seed).integers(0, 10, size=(height, width)).tolist()
     processor = GridProcessor("arc")
     assert processor.decode(processor.encode(grid)) == grid
+
+
+@pytest.mark.parametrize("height", range(1, 31))
+@given(width=st.integers(1, 30), place=st.tuples(st.floats(0, 1), st.floats(0, 1)), seed=st.integers(0, 2**32 - 1))
+def test_arc_decode_undoes_encode_wherever_the_grid_stands(height, width, place, seed):
+    grid = np.random.RandomState(seed).randint(0, 10, (height, width)).tolist()
+    processor = GridProcessor("arc")
+    offset = round(place[0] * (30 - height)), round(place[1] * (30 - width))
+    canvas = processor.encode(grid, offset).reshape(30, 30).numpy()
+    assert processor.decode(canvas.reshape(-1), offset) == grid
+    # The border of the end marks, right and below as far as there is room, and padding everywhere else.
+    expected = np.zeros((31, 31), dtype=np.int64)
+    rows, columns = slice(offset[0], offset[0] + height), slice(offset[1], offset[1] + width)
+    expected[offset[0] + height, columns] = expected[rows, offset[1] + width] = 1
+    expected[rows, columns] = np.array(grid) + 2
+    assert (canvas == expected[:30, :30]).all()
+
+
+def test_a_grid_that_leaves_the_canvas_is_refused():
+    with pytest.raises(ValueError, match=r"offset=\(29, 0\): a 2 x 1 grid does not fit there on \(30, 30\)"):
+        GridProcessor("arc").encode([[1], [2]], offset=(29, 0))
+    with pytest.raises(ValueError, match="offset=\\(0, 1\\) is for task='arc' only"):
+        GridProcessor("sudoku").encode("." * 81, offset=(0, 1))
+
+
+@pytest.mark.parametrize("grid", [[[0]], [[1, 2, 3], [4, 0, 9]]])
+def test_arc_grids_as_text(grid):
+    assert text_to_colours(colours_to_text(grid)).tolist() == grid
+
+
+@pytest.mark.parametrize("text", ["", "01/2", "0a", "0 1", "-1", "\u0661"])
+def test_what_is_no_arc_text_is_refused(text):
+    with pytest.raises(ValueError, match="is no arc grid"):
+        text_to_colours(text)
 
 
 def test_token_ids_are_the_published_ones():

@@ -95,6 +95,7 @@ def write_model_card(
         task_name=TASK_NAMES[processor.task],
         task_limits=TASK_LIMITS[processor.task],
         example_puzzle=_example_puzzle(processor),
+        knows_tasks=config.num_puzzles > 1,
         plots=_plots(folder),
         **_evaluation_section(metrics["evaluations"]),
         **_training_section(metrics),

@@ -34,6 +34,7 @@ from tqdm.auto import tqdm
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
 from ..reasoning_trm import answers_from_logits
+from .loading import check_model_fits
 from .records import EvaluationRecords, summarise
 
 PAD_TOKEN_ID = 0  # of every task's alphabet: a label of padding is not scored
@@ -127,7 +128,7 @@ def record_puzzles(
     score_valid: ScoreValid | None = None,
 ) -> EvaluationRecords:
     """As `evaluate_puzzles`, but return the records: merge the shards of several processes, then `summarise`."""
-    check_model_fits(model, puzzles)
+    check_puzzles_fit(model, puzzles)
     steps = model.config.halt_max_steps if max_steps is None else max_steps
     if steps < 1:
         raise ValueError(f"max_steps must be at least 1, got {steps}")
@@ -152,21 +153,11 @@ def record_puzzles(
     return EvaluationRecords.concatenate(parts)
 
 
-def check_model_fits(model: TRMForGridReasoning, puzzles: Puzzles) -> None:
-    """Raise a ValueError that names both sides when the puzzles cannot be fed to this model, or are none at all."""
+def check_puzzles_fit(model: TRMForGridReasoning, puzzles: Puzzles) -> None:
+    """Raise a ValueError when the puzzles cannot be fed to this model, naming both sides, or are none at all."""
     if len(puzzles) == 0:
         raise ValueError(f"the evaluation set of task {puzzles.task!r} is empty: there is no puzzle to score")
-    config, processor = model.config, puzzles.processor
-    pairs = [
-        ("vocab_size", config.vocab_size, processor.vocab_size),
-        ("seq_len", config.seq_len, processor.seq_len),
-    ]
-    for name, of_model, of_data in pairs:
-        if of_model != of_data:
-            raise ValueError(
-                f"the model does not fit the puzzles: its config has {name}={of_model}, "
-                f"but {puzzles.task!r} puzzles need {name}={of_data}; was this checkpoint trained on another task?"
-            )
+    check_model_fits(model, puzzles.processor)
 
 
 def choose_subset(puzzles: P, count: int, seed: int = 0) -> P:

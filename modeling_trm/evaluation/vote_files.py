@@ -33,6 +33,7 @@ IDENTITY = (
     "data_fingerprint",
     "max_steps",
     "halt",
+    "precision",
     "num_views",
     "views_fingerprint",
     "weights_sha256",

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from ..configuration_trm import TRMConfig
 from ..modeling_trm import TRMForGridReasoning
+from .loading import check_model_fits
 from .views import Views
 from .vote_files import (
     FORMAT,
@@ -72,7 +73,7 @@ def collect_votes(
             raise ValueError(f"{name} must be at least 1, got {value}")
     if not 0 <= shard[0] < shard[1]:
         raise ValueError(f"shard={shard} must be (i, n) with 0 <= i < n")
-    _check_model_fits(model, views)
+    check_model_fits(model, views.processor)
     if device is not None:
         torch.nn.Module.to(model, device)
     folder = Path(folder)
@@ -100,10 +101,18 @@ def evaluation_facts(
         "weights_sha256": weights_sha256(model),
         "max_steps": max_steps,
         "halt": halt,
+        "precision": precision(model),
         "num_views": int(views.views_of_input.max()),
         "num_items": int(views.views_of_input.sum()),
         "chunk_size": chunk_size,
     }
+
+
+def precision(model: TRMForGridReasoning) -> str:
+    """What the model computes in here and now: autocast's type where autocast is on, else that of its weights."""
+    device = model.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else model.dtype
+    return str(dtype).removeprefix("torch.")
 
 
 def weights_sha256(model: TRMForGridReasoning) -> str:
@@ -196,16 +205,3 @@ def _run_batch(
             items, bytes_B[:, :length], probabilities, steps, strict=True
         )
     ]
-
-
-def _check_model_fits(model: TRMForGridReasoning, views: Views) -> None:
-    config, processor = model.config, views.processor
-    for name, of_model, of_data in (
-        ("vocab_size", config.vocab_size, processor.vocab_size),
-        ("seq_len", config.seq_len, processor.seq_len),
-    ):
-        if of_model != of_data:
-            raise ValueError(
-                f"the model does not fit the {views.task!r} grids: its config has {name}={of_model}, "
-                f"they need {name}={of_data}"
-            )

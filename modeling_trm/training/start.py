@@ -3,7 +3,7 @@
 import torch
 from accelerate.utils import set_seed
 
-from ..evaluation.loading import load_model
+from ..evaluation.loading import check_model_fits, load_model
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
 from ..puzzle_index_trm import PuzzleIndex
@@ -27,7 +27,7 @@ def initial_model(recipe: Recipe, processor: GridProcessor, index: PuzzleIndex |
             model.set_puzzle_index(index)
     else:
         model = load_model(o.start_from).train()
-        _check_fits(model, processor, o.start_from)
+        check_model_fits(model, processor)
         if index is not None:
             adopt_tasks(model, index)
     if o.train_only == "puzzle_table":
@@ -58,13 +58,3 @@ def adopt_tasks(model: TRMForGridReasoning, index: PuzzleIndex) -> None:
                 weight_ND[new] = table.weight[old]
     table.replace(weight_ND, index)
     model.config.num_puzzles = len(index)
-
-
-def _check_fits(model: TRMForGridReasoning, processor: GridProcessor, name: str) -> None:
-    config = model.config
-    for field, have, need in (
-        ("vocab_size", config.vocab_size, processor.vocab_size),
-        ("seq_len", config.seq_len, processor.seq_len),
-    ):
-        if have != need:
-            raise ValueError(f"start_from={name!r} has {field}={have}, the puzzles need {need}")

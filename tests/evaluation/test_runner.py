@@ -32,10 +32,13 @@ def reasoner(tiny_model: Callable[..., TRMForGridReasoning], preset: str = "trm-
 
 
 def balance_halting(model: TRMForGridReasoning, puzzles: PuzzleSet) -> None:
-    """Turns the halting head around and shifts it, so that puzzles ask to halt at various steps, and some never."""
+    """Turns the halting head around if need be and shifts it, so that puzzles ask to halt at various steps, and some never."""
     with torch.no_grad():
-        model.q_head.weight.neg_()
         halts = naive_logits(model, puzzles)[1]
+        if halts[:, 0].mean() > halts[:, 1:].mean():  # otherwise every puzzle would halt at once
+            model.q_head.weight.neg_()
+            model.q_head.bias.neg_()
+            halts = -halts
         model.q_head.bias.sub_(float(np.quantile(halts[:, 1:], 0.6)))
 
 

@@ -30,6 +30,7 @@ GRIDS = ["1", "", "22/22", "1", "3/4"]
 def manifest(**changes) -> dict:
     return {
         "format": FORMAT,
+        "precision": "float32",
         "task": "arc",
         "protocol": "transductive",
         "data_fingerprint": fingerprint_inputs(INPUTS),

@@ -240,7 +240,7 @@ def test_sizes_that_do_not_fit_are_named(echo, views, tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             collect_votes(echo(), views, tmp_path, **options, **QUIET)
-    with pytest.raises(ValueError, match="its config has seq_len=900, they need seq_len=36"):
+    with pytest.raises(ValueError, match="its config has seq_len=900, but 'arc' puzzles need seq_len=36"):
         collect_votes(echo(GridProcessor("arc")), views, tmp_path, **QUIET)
     assert list(tmp_path.iterdir()) == []
 

@@ -26,6 +26,7 @@ def store(records: VoteRecords, folders: Sequence[Path], weights: str = "0") -> 
         votes.append(Vote(number, view, "" if grid < 0 else records.grids[grid], halt, 16))
     manifest = records.manifest | {
         "format": 1, "data_fingerprint": fingerprint_inputs(records.inputs), "views_fingerprint": "0",
+        "precision": "float32",
         "weights_sha256": weights, "max_steps": 16, "halt": False, "num_views": 30,
         "num_items": len(votes), "chunk_size": CHUNK_SIZE,
     }  # fmt: skip

@@ -73,6 +73,7 @@ def test_training_leaves_votes_of_every_test_and_a_card_that_names_the_protocol(
     assert metrics["evaluations"]["test"]["votes"]["counts"]["votes"] == 3 * len(tests)
     card = (output / "model" / "README.md").read_text()
     assert "pass@2 of tasks, by voting (transductive)" in card and "plots/pass_at_k.png" in card
+    assert "puzzle_ids=puzzle_ids" in card  # an example without them would ask the blank puzzle
     submission = read_submission(output / "evaluation" / "submission.json")
     assert submission.keys() == {task.id for task in arc_set.test_tasks}
 

@@ -69,7 +69,7 @@ def test_without_an_index_the_checkpoint_is_taken_as_it_is(checkpoint):
 
 def test_a_checkpoint_for_other_grids_is_refused(checkpoint):
     recipe = parse_recipe(["--start_from", str(checkpoint)])
-    with pytest.raises(ValueError, match="has vocab_size=6, the puzzles need 11"):
+    with pytest.raises(ValueError, match="its config has vocab_size=6, but 'sudoku' puzzles need vocab_size=11"):
         initial_model(recipe, GridProcessor("sudoku"))
 
 
