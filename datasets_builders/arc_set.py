@@ -179,6 +179,10 @@ class ArcSet:
         """The row of the puzzle table of a task as it is; the blank row for a task without rows."""
         return int(self.index.rows_of(name)[0]) if name in self.index else BLANK_ROW
 
+    def training(self) -> PuzzleSet:
+        """The pairs that are trained on, not augmented: what the model ought to know by heart."""
+        return self._puzzles("train")
+
     def validation(self) -> PuzzleSet:
         """The held-out tests of the validation tasks, not augmented."""
         return self._puzzles("validation")

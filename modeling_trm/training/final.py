@@ -38,6 +38,7 @@ def evaluate_and_publish(trainer: Trainer, data: RunData, arguments: Sequence[st
     if trainer.progress["best"] is not None:
         best = trainer.progress["best"]
         facts |= {"published step": best["step"], "validation exact accuracy": best["exact_accuracy"]}
+        facts["validation cell accuracy"] = best["cell_accuracy"]
     return publish_folder(
         trainer.published_weights,
         output,

@@ -32,7 +32,7 @@ def reasoner(tiny_model: Callable[..., TRMForGridReasoning], preset: str = "trm-
 
 
 def balance_halting(model: TRMForGridReasoning, puzzles: PuzzleSet) -> None:
-    """Turns the halting head around if need be and shifts it, so that puzzles ask to halt at various steps, and some never."""
+    """Turns the halting head around if need be, and shifts it: puzzles ask to halt at various steps, and some never."""
     with torch.no_grad():
         halts = naive_logits(model, puzzles)[1]
         if halts[:, 0].mean() > halts[:, 1:].mean():  # otherwise every puzzle would halt at once

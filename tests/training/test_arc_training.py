@@ -15,7 +15,7 @@ from datasets_builders.arc_tasks import ArcTask, load_tasks
 from modeling_trm import TRMForGridReasoning
 from modeling_trm.evaluation.submission import read_submission
 from modeling_trm.evaluation.vote_records import load_records
-from scripts import adapt, train
+from scripts import adapt, eval_puzzles, train
 
 CANVAS = 6
 ARC_RUN = {
@@ -29,6 +29,11 @@ ARC_RUN = {
     "eval_every": 3,
     "optimiser": "adam_atan2",
 }
+
+
+ONLY_TRAINING = ArcOptions(
+    subsets=("training",), test_subset="training", num_augmentations=2, validation_tasks=1, max_grid_size=CANVAS
+)
 
 
 def small_tasks(subset: str, count: int) -> list[ArcTask]:
@@ -76,6 +81,21 @@ def test_training_leaves_votes_of_every_test_and_a_card_that_names_the_protocol(
     assert "puzzle_ids=puzzle_ids" in card  # an example without them would ask the blank puzzle
     submission = read_submission(output / "evaluation" / "submission.json")
     assert submission.keys() == {task.id for task in arc_set.test_tasks}
+    # The same checkpoint on the pairs that it was trained on.
+    again = ["--model", str(output / "model"), "--task", "arc", "--data", str(arc_data), "--split", "train"]
+    assert eval_puzzles.main([*again, "--max-steps", "1", "--output", str(tmp_path / "known")]) == 0
+    known = json.loads((tmp_path / "known" / "metrics.json").read_text())["evaluations"]["train"]
+    assert known["count"] == len(arc_set.examples) and set(known["by_source"]) == {"training", "evaluation"}
+
+
+@pytest.mark.slow
+def test_pairs_are_not_asked_with_the_ids_of_another_data_set(checkpoint, arc_data, tmp_path, capsys):
+    other = build_arc({"training": small_tasks("training", 6)}, ONLY_TRAINING)
+    write_arc_folder(other, tmp_path / "other")
+    again = ["--model", str(checkpoint), "--task", "arc", "--data", str(tmp_path / "other"), "--split", "train"]
+    with pytest.raises(SystemExit):
+        eval_puzzles.main([*again, "--output", str(tmp_path / "known")])
+    assert "was not trained with the puzzle ids of" in capsys.readouterr().err
 
 
 @pytest.mark.slow
