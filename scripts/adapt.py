@@ -66,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(arguments: argparse.Namespace, rest: list[str], given: list[str]) -> int:
     """Data, training, votes, submission; each part is left as it is when it is done already."""
+    from accelerate import PartialState
     from transformers.utils import logging as transformers_logging
 
     from modeling_trm.evaluation.cli import command_line
@@ -76,10 +77,11 @@ def run(arguments: argparse.Namespace, rest: list[str], given: list[str]) -> int
 
     transformers_logging.disable_progress_bar()  # those of files written and read, among ours
     output = Path(arguments.output)
-    tasks = load_given_tasks(arguments)
-    build_data(arguments, tasks, output / "data")
     fixed = ["--start_from", arguments.model, "--data_dir", str(output / "data"), "--output_dir", str(output)]
     recipe = parse_recipe([str(RECIPE), *rest, *fixed])
+    tasks = load_given_tasks(arguments)
+    with PartialState(cpu=recipe.run.cpu).main_process_first():
+        build_data(arguments, tasks, output / "data")
     data = open_data(recipe)
     model = initial_model(recipe, data.processor, data.index)
     trainer = Trainer(recipe, model, data.processor, data.stream, data.validation)
@@ -87,7 +89,7 @@ def run(arguments: argparse.Namespace, rest: list[str], given: list[str]) -> int
     step = trainer.train()
     if step < recipe.optimisation.train_steps:
         trainer.accelerator.print(f"stopped at step {step}; the same command goes on from there")
-    elif trainer.accelerator.is_main_process:
+    else:
         answer(trainer, data, tasks, command_line("adapt.py", given))
     trainer.close()
     return 0
@@ -135,8 +137,9 @@ def answer(trainer: "Trainer", data: "RunData", tasks: "list[ArcTask]", command:
 
     model = load_model(str(trainer.published_weights), trainer.accelerator.device)
     names = {"model": str(trainer.published_weights), "command": command}
-    with trainer.accelerator.autocast():
-        report = vote(trainer, data, model, trainer.output, names)
+    report = vote(trainer, data, model, trainer.output, names)
+    if report is None:  # the main process has it
+        return
     submission = read_submission(trainer.output / "submission.json")
     missing = [task.id for task in tasks if task.id not in submission]
     path = write_submission(

@@ -44,9 +44,9 @@ def run(recipe: Any, arguments: list[str]) -> int:
     step = trainer.train()
     if step < recipe.optimisation.train_steps:
         say(f"stopped at step {step} of {recipe.optimisation.train_steps}; the same command goes on from there")
-    elif trainer.accelerator.is_main_process:
+    else:
         folder = evaluate_and_publish(trainer, data, arguments)
-        print(f"model, card and plots: {folder}\nfigures: {trainer.output / 'metrics.json'}")
+        say(f"model, card and plots: {folder}\nfigures: {trainer.output / 'metrics.json'}")
     trainer.close()
     return 0
 

@@ -24,21 +24,27 @@ from .trainer import Trainer
 def evaluate_and_publish(trainer: Trainer, data: RunData, arguments: Sequence[str]) -> Path:
     """Evaluate the published weights on the test puzzles and write output/model; returns that folder.
 
+    Every process calls it: they share the votes. The main process does the rest.
+
     Args:
         arguments: of the training command, for the card.
     """
-    recipe, output = trainer.recipe, trainer.output
-    model = load_model(str(trainer.published_weights), trainer.accelerator.device)
-    with trainer.accelerator.autocast():
-        metrics = _evaluate(trainer, data, model)
-        if data.arc is not None:
-            names = {"model": str(output / "model"), "command": _command(trainer)}
-            metrics["votes"] = vote(trainer, data, model, output / "evaluation", names)
+    recipe, output, accelerator = trainer.recipe, trainer.output, trainer.accelerator
+    model = load_model(str(trainer.published_weights), accelerator.device)
+    votes = None
+    if data.arc is not None:
+        names = {"model": str(output / "model"), "command": _command(trainer)}
+        votes = vote(trainer, data, model, output / "evaluation", names)
+    if not accelerator.is_main_process:
+        return output / "model"
+    metrics = _evaluate(trainer, data, model)
+    if votes is not None:
+        metrics["votes"] = votes
     facts = dict(data.facts)
-    if trainer.progress["best"] is not None:
-        best = trainer.progress["best"]
-        facts |= {"published step": best["step"], "validation exact accuracy": best["exact_accuracy"]}
-        facts["validation cell accuracy"] = best["cell_accuracy"]
+    best = trainer.progress["best"]
+    if best is not None:
+        facts["published step"] = best["step"]
+        facts |= {f"validation {name.replace('_', ' ')}": best[name] for name in ("exact_accuracy", "cell_accuracy")}
     return publish_folder(
         trainer.published_weights,
         output,
@@ -48,10 +54,10 @@ def evaluate_and_publish(trainer: Trainer, data: RunData, arguments: Sequence[st
             "command": command_line("train.py", arguments),
             "steps": recipe.optimisation.train_steps,
             "seconds": trainer.progress["seconds"],
-            "device": trainer.accelerator.device,
+            "device": accelerator.device,
             "train": facts,
         },
-        plots=output / "evaluation" / "plots" if data.arc is not None else None,
+        plots=None if votes is None else output / "evaluation" / "plots",
     )
 
 
@@ -60,49 +66,54 @@ def _evaluate(trainer: Trainer, data: RunData, model: TRMForGridReasoning) -> di
     recipe, test = trainer.recipe, data.load_test()
     grid_shape = tuple(test.processor.grid_shape)
     is_maze = recipe.data.task == "maze"
-    metrics = evaluate_puzzles(
-        model,
-        test,
-        max_steps=recipe.run.eval_max_steps,
-        batch_size=recipe.run.eval_batch_size,
-        score_valid=partial(maze_path_is_valid_and_shortest, grid_shape=grid_shape) if is_maze else None,
-    )
+    with trainer.accelerator.autocast():
+        metrics = evaluate_puzzles(
+            model,
+            test,
+            max_steps=recipe.run.eval_max_steps,
+            batch_size=recipe.run.eval_batch_size,
+            score_valid=partial(maze_path_is_valid_and_shortest, grid_shape=grid_shape) if is_maze else None,
+        )
     return metrics | {"command": _command(trainer), "dataset": test.origin, "split": "test"}
 
 
 def vote(
     trainer: Trainer, data: RunData, model: TRMForGridReasoning, folder: Path, names: dict[str, str]
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     """The tests of an ARC run under the augmentations of the table: records and report into the folder.
+
+    Every process calls it and runs its share of the views.
 
     Args:
         names: what the report calls the model, and the command that made it.
 
     Returns:
-        protocol, counts, pass_at_k, coverage and means of `vote_report.summarise_votes`.
+        protocol, counts, pass_at_k, coverage and means of `vote_report.summarise_votes`; None but in the main process.
     """
     assert data.arc is not None
-    recipe = trainer.recipe
+    run, accelerator = trainer.recipe.run, trainer.accelerator
     views = ArcViews(
         data.arc.test_tasks,
         model.puzzle_index,
         data.processor,
-        max_augmentations=recipe.data.test_augmentations,
+        max_augmentations=trainer.recipe.data.test_augmentations,
         protocol=data.arc.protocol,
     )
-    collect_votes(
-        model,
-        views,
-        folder / "records",
-        max_steps=recipe.run.eval_max_steps,
-        batch_size=recipe.run.eval_batch_size,
-        manifest={
-            "dataset": data.arc.origin,
-            "hardware": describe_machine(trainer.accelerator.device),
-            "versions": library_versions(),
-            **names,
-        },
-    )
+    where = {"dataset": data.arc.origin, "hardware": describe_machine(accelerator.device)}
+    with accelerator.autocast():
+        collect_votes(
+            model,
+            views,
+            folder / "records",
+            max_steps=run.eval_max_steps,
+            batch_size=run.eval_batch_size,
+            shard=(accelerator.process_index, accelerator.num_processes),
+            manifest={**where, "versions": library_versions(), **names},
+            progress=accelerator.is_main_process,
+        )
+    accelerator.wait_for_everyone()
+    if not accelerator.is_main_process:
+        return None
     records = load_records(folder / "records")
     write_report(records, folder)
     report = summarise_votes(records)

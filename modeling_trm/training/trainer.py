@@ -148,6 +148,8 @@ class Trainer:
                 f"batch_size={o.batch_size} must be a multiple of the {accelerator.num_processes} processes and leave "
                 f"each at least gradient_accumulation={o.gradient_accumulation} puzzles"
             )
+        if o.train_only == "puzzle_table" and accelerator.num_processes > 1:
+            raise ValueError("train_only='puzzle_table' runs in one process: there is nothing to average between them")
         optimisers = build_optimisers(
             model,
             train_only=o.train_only,
