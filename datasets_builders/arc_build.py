@@ -1,7 +1,7 @@
 """build_arc: picks tasks, divides their pairs, checks them for leaks, draws augmentations, numbers the puzzles.
 
 Everything is a pure function of tasks and options: tasks are chosen and augmented by hashes of (seed, name), so neither
-the number of workers nor the other subsets change what is drawn for a task.
+the number of workers nor the other subsets change how a task is augmented.
 """
 
 import hashlib

@@ -138,10 +138,13 @@ class ArcSet:
     @property
     def origin(self) -> str:
         """One line for people and cards."""
-        options = self.options
+        options, side = self.options, self.options.max_grid_size
+        left_out = sum(len(ids) for ids in self.report["too_large"].values())
+        larger = f", {left_out} larger ones left out" if left_out else ""
         return (
-            f"ARC {', '.join(options.subsets)}; {options.protocol}; tests of {options.test_subset} held out; "
-            f"at most {options.num_augmentations} augmentations a task, seed {options.seed}"
+            f"ARC {', '.join(options.subsets)}: {len(self.tasks)} tasks on a {side} x {side} canvas{larger}; "
+            f"{options.protocol}; tests of {options.test_subset} held out; at most {options.num_augmentations} "
+            f"augmentations a task, seed {options.seed}"
         )
 
     @property

@@ -82,7 +82,10 @@ def read_challenges(
         DataError: naming the file and task that is wrong, or where the two files do not match.
     """
     file = Path(challenges)
-    tasks = [parse_task(task, name, subset, str(file)) for name, task in sorted(_read_mapping(file).items())]
+    content = _read_mapping(file)
+    if not content:
+        raise DataError(f"{file}: holds no task")
+    tasks = [parse_task(task, name, subset, str(file)) for name, task in sorted(content.items())]
     if solutions is None:
         return tasks
     answers = _read_mapping(Path(solutions))

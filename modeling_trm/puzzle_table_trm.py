@@ -28,7 +28,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers.utils import cached_file
 
-from .puzzle_index_trm import PuzzleIndex, checked_names
+from .puzzle_index_trm import BLANK_ROW, PuzzleIndex, checked_names
 
 logger = logging.getLogger(__name__)
 TASKS = "trm-puzzle-table"  # the one key of the metadata: safetensors writes several in random order
@@ -80,7 +80,8 @@ class PuzzleTable(nn.Embedding):
 class PuzzleTableMixin:
     """What a model does with its puzzle table as a whole; with puzzle_prefix_len=0 there is none.
 
-    `add_tasks` and `trim_tasks` put a new parameter in the place of the table's: build optimisers afterwards.
+    `add_tasks`, `adopt_tasks` and `trim_tasks` put a new parameter in the place of the table's: build optimisers
+    afterwards.
     """
 
     config: Any
@@ -127,6 +128,23 @@ class PuzzleTableMixin:
         index, rows = table.index.select(tasks)
         self._replace_table(table.weight[torch.from_numpy(rows).to(table.weight.device)], index)
         return rows
+
+    @torch.no_grad()
+    def adopt_tasks(self, index: PuzzleIndex) -> None:
+        """A table for another index: rows of the same task and augmentation are kept, new ones start at the mean row.
+
+        Unlike `add_tasks`, the rows are then exactly those of the index, in its order, so its puzzle ids hold.
+        """
+        table = self._puzzle_table()
+        before, weight_ND = table.index, table.mean_row().expand(len(index), -1).clone()
+        weight_ND[BLANK_ROW] = table.weight[BLANK_ROW]
+        for task in filter(before.__contains__, index.tasks):
+            old_row = {before.augmentation_of_row[row].tobytes(): int(row) for row in before.rows_of(task)}
+            rows = [(row, old_row.get(index.augmentation_of_row[row].tobytes())) for row in index.rows_of(task)]
+            for row, old in rows:
+                if old is not None:
+                    weight_ND[int(row)] = table.weight[old]
+        self._replace_table(weight_ND, index)
 
     def num_parameters_table(self) -> int:
         """Parameters of the puzzle table; reports state a model's size as core + table."""

@@ -1,9 +1,9 @@
 """Adapt a checkpoint to new ARC tasks by training on their demonstrations, then answer their tests: submission.json.
 
-The loop of an ARC Prize competitor, offline: the tasks get rows of their own in the puzzle table, started at its mean
-row; the whole model is fine-tuned on the augmented demonstrations (--train_only puzzle_table: the rows alone); every
-test input is answered under all augmentations, and the votes are counted. Stopped at any moment, the same command goes
-on.
+The loop of an ARC Prize competitor, offline: the tasks get rows of their own in the puzzle table, which start at its
+mean row (or as they are, where the checkpoint knows the task by that name); the whole model is fine-tuned on the
+augmented demonstrations (--train_only puzzle_table: the rows alone); every test input is answered under all
+augmentations, and the votes are counted. Stopped at any moment, the same command goes on.
 
 examples:
   python scripts/adapt.py --model DIR --challenges arc-agi_test_challenges.json --output runs/adapted
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import: --help and wrong arguments must not wait for it
     from datasets_builders.arc_tasks import ArcTask
+    from modeling_trm.evaluation.vote_records import VoteRecords
     from modeling_trm.training.data import RunData
     from modeling_trm.training.trainer import Trainer
 
@@ -73,18 +74,18 @@ def run(arguments: argparse.Namespace, rest: list[str], given: list[str]) -> int
     from modeling_trm.training.arguments import parse_recipe
     from modeling_trm.training.data import open_data
     from modeling_trm.training.start import initial_model
-    from modeling_trm.training.trainer import Trainer
+    from modeling_trm.training.trainer import LONGEST_WAIT, Trainer
 
     transformers_logging.disable_progress_bar()  # those of files written and read, among ours
     output = Path(arguments.output)
     fixed = ["--start_from", arguments.model, "--data_dir", str(output / "data"), "--output_dir", str(output)]
     recipe = parse_recipe([str(RECIPE), *rest, *fixed])
     tasks = load_given_tasks(arguments)
-    with PartialState(cpu=recipe.run.cpu).main_process_first():
+    with PartialState(cpu=recipe.run.cpu, timeout=LONGEST_WAIT).main_process_first():
         build_data(arguments, tasks, output / "data")
     data = open_data(recipe)
-    model = initial_model(recipe, data.processor, data.index)
-    trainer = Trainer(recipe, model, data.processor, data.stream, data.validation)
+    model = initial_model(recipe, data.processor, data.index, data.held_out)
+    trainer = Trainer(recipe, model, data.processor, data.stream, data.validation, data.fingerprint)
     trainer.accelerator.print(f"data:  {data.description}")
     step = trainer.train()
     if step < recipe.optimisation.train_steps:
@@ -104,7 +105,12 @@ def load_given_tasks(arguments: argparse.Namespace) -> "list[ArcTask]":
 
 
 def build_data(arguments: argparse.Namespace, tasks: "list[ArcTask]", folder: Path) -> None:
-    """Write the tasks and their augmentations, with the canvas that the checkpoint has; keep an equal folder."""
+    """Write the tasks and their augmentations, with the canvas that the checkpoint has; keep an equal folder.
+
+    Answers are left out, known or not: nothing that is trained or asked may depend on them.
+    """
+    from dataclasses import replace
+
     from datasets_builders.arc_build import build_arc
     from datasets_builders.arc_folder import load_arc_folder, write_arc_folder
     from datasets_builders.arc_set import ArcOptions
@@ -121,35 +127,53 @@ def build_data(arguments: argparse.Namespace, tasks: "list[ArcTask]", folder: Pa
         max_tasks=arguments.max_tasks,
         on_leak="report",  # the tasks are the user's: what they share among them is theirs to use
     )
-    arc_set = build_arc({subset: tasks}, options)
-    if folder.exists():
-        if load_arc_folder(folder).fingerprint != arc_set.fingerprint:
-            raise ValueError(f"{folder} holds other tasks or augmentations; choose another --output, or remove it")
-        return
-    write_arc_folder(arc_set, folder)
+    asked = [replace(task, test=tuple(replace(pair, output=None) for pair in task.test)) for task in tasks]
+    arc_set = build_arc({subset: asked}, options)
+    if not folder.exists():
+        write_arc_folder(arc_set, folder)
+    elif load_arc_folder(folder).fingerprint != arc_set.fingerprint:
+        raise ValueError(f"{folder.parent} is of other tasks or augmentations; remove it, or choose another --output")
 
 
 def answer(trainer: "Trainer", data: "RunData", tasks: "list[ArcTask]", command: str) -> None:
-    """Let the adapted model vote on the tests, and complete the submission by the tasks that it could not take."""
+    """Let the adapted model vote on the tests; report, and a submission that has every task."""
     from modeling_trm.evaluation.loading import load_model
-    from modeling_trm.evaluation.submission import read_submission, with_all_tasks, write_submission
-    from modeling_trm.training.final import vote
+    from modeling_trm.evaluation.submission import read_submission, score_submission
+    from modeling_trm.evaluation.vote_report import write_report
+    from modeling_trm.training.final import collect
 
+    output = trainer.output
     model = load_model(str(trainer.published_weights), trainer.accelerator.device)
     names = {"model": str(trainer.published_weights), "command": command}
-    report = vote(trainer, data, model, trainer.output, names)
-    if report is None:  # the main process has it
+    records = collect(trainer, data, model, output, names)
+    if records is None:  # the main process has them
         return
-    submission = read_submission(trainer.output / "submission.json")
-    missing = [task.id for task in tasks if task.id not in submission]
-    path = write_submission(
-        with_all_tasks(submission, {task.id: len(task.test) for task in tasks}), trainer.output / "submission.json"
-    )
-    if missing:
-        print(f"{len(missing)} tasks were not attempted (left out by --max-tasks or larger than the canvas)")
+    expected = {task.id: len(task.test) for task in tasks}
+    report, written = write_report(with_answers(records, tasks), output, expected=expected)
+    asked = {test_input.task_id for test_input in records.inputs}
+    if len(asked) < len(tasks):
+        left = len(tasks) - len(asked)
+        print(f"{left} of {len(tasks)} tasks were not attempted: left out by --max-tasks, or larger than the canvas")
     for k, figure in report["pass_at_k"].items():
-        print(f"{k}: {figure['value']:.1%} ({figure['ci95'][0]:.1%} to {figure['ci95'][1]:.1%}), answers known")
-    print(f"submission: {path}\nadapted model: {trainer.published_weights}\nreport: {trainer.output / 'report.md'}")
+        print(f"{k} of {len(asked)} attempted tasks: {figure['value']:.1%}")
+    known = {task.id: [p.output.tolist() for p in task.test if p.output is not None] for task in tasks}
+    if all(len(known[task.id]) == len(task.test) for task in tasks):
+        score = score_submission(read_submission(output / "submission.json", expected), known)
+        print(f"score of the submission (2 attempts) on all {len(tasks)} tasks: {score:.1%}")
+    print("\n".join(["written:", *(f"  {path}" for path in [*written, trainer.published_weights])]))
+
+
+def with_answers(records: "VoteRecords", tasks: "list[ArcTask]") -> "VoteRecords":
+    """The records with the answers that the tasks have; they were collected without."""
+    from dataclasses import replace
+
+    from datasets_builders.arc_set import task_name
+    from modeling_trm.processing_trm import colours_to_text
+
+    outputs = {(task_name(task), number): p.output for task in tasks for number, p in enumerate(task.test)}
+    found = [(one, outputs[one.task_id, one.pair]) for one in records.inputs]
+    inputs = [one if grid is None else replace(one, reference=colours_to_text(grid)) for one, grid in found]
+    return replace(records, inputs=tuple(inputs))
 
 
 if __name__ == "__main__":

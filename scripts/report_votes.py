@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from modeling_trm.evaluation.cli import user_errors
     from modeling_trm.evaluation.vote_comparison import compare_votes, markdown_comparison, write_comparison
     from modeling_trm.evaluation.vote_records import load_records
-    from modeling_trm.evaluation.vote_report import markdown_report, summarise_votes, write_report
+    from modeling_trm.evaluation.vote_report import markdown_report, write_report
 
     with user_errors(OSError, ValueError):
         records = load_records(*arguments.records, accumulate=arguments.accumulate)
@@ -52,8 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             other = load_records(*arguments.compare, accumulate=arguments.accumulate)
             names = arguments.names or (arguments.records[0], arguments.compare[0])
             comparison = compare_votes(records, other, tuple(names), seed=arguments.seed)
-        print(markdown_report(summarise_votes(records, seed=arguments.seed)))
-        written = write_report(records, arguments.output, seed=arguments.seed)
+        report, written = write_report(records, arguments.output, seed=arguments.seed)
+        print(markdown_report(report))
         if comparison is not None:
             print(markdown_comparison(comparison))
             written += write_comparison(comparison, arguments.output)

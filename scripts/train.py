@@ -35,8 +35,8 @@ def run(recipe: Any, arguments: list[str]) -> int:
 
     transformers_logging.disable_progress_bar()  # those of files written and read, among ours
     data = open_data(recipe)
-    model = initial_model(recipe, data.processor, data.index)
-    trainer = Trainer(recipe, model, data.processor, data.stream, data.validation)
+    model = initial_model(recipe, data.processor, data.index, data.held_out)
+    trainer = Trainer(recipe, model, data.processor, data.stream, data.validation, data.fingerprint)
     say = trainer.accelerator.print
     core, table = model.num_parameters_core(), model.num_parameters_table()
     say(f"model: {core:,} parameters ({' '.join(model.config.block_operators)}) + puzzle table {table:,}")

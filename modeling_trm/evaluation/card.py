@@ -15,7 +15,8 @@ grid from the processor, everything else from metrics.json:
     train          {name: number or text}: facts and last figures of the training, shown as they are
     evaluations  {name: what `evaluate_puzzles` returns, and with it
         command        the command line that reproduces these figures
-        votes          optional: protocol, counts, pass_at_k, coverage and means of `vote_report.summarise_votes`
+        votes          optional: protocol, counts, pass_at_k, coverage and means of `vote_report.summarise_votes`, and
+                       their command
         dataset        the data in words, for example a file or a Hub id
         split          train, validation or test
         dataset_id, dataset_revision    only for data on the Hub: then an .eval_results entry is written as well

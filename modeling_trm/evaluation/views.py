@@ -18,13 +18,14 @@ from datasets_builders.arc_tasks import ArcTask
 from datasets_builders.augmentation import NUM_DIHEDRALS, Dihedral, MazeAugmentation, SudokuAugmentation, SudokuDraws
 from datasets_builders.features import PuzzleSet
 
-from ..processing_trm import FIRST_COLOUR_ID, NUM_COLOURS, GridProcessor, colours_to_text
+from ..processing_trm import FIRST_COLOUR_ID, NUM_COLOURS, GridProcessor, colours_to_text, crop_colours
 from ..puzzle_index_trm import BLANK_ROW, IDENTITY, PuzzleIndex
 from .vote_files import TestInput, fingerprint_inputs
 
 Items = Sequence[tuple[int, int]]
 COLOURS = np.arange(NUM_COLOURS, dtype=np.uint8)
 INVERSE_DIHEDRALS = [Dihedral.from_number(number).inverse() for number in range(NUM_DIHEDRALS)]
+UNSTATED = "unstated"  # nothing says whether the model was trained on demonstrations of the tasks
 NUM_VIEWS_WITHOUT_ROWS = 1000  # of a task that the table does not know; the published number of augmentations
 
 
@@ -99,8 +100,7 @@ class ArcViews:
                 self._grids.append(pair.input)
         self.inputs = tuple(inputs)
         self.views_of_input = np.array([len(self._rows[number]) for number in self._task_of_input], dtype=np.int64)
-        known = sum(bool(rows[0] != BLANK_ROW) for rows in self._rows)
-        self.protocol = _protocol(known, len(tasks)) if protocol is None else protocol
+        self.protocol = protocol_of(names, index) if protocol is None else protocol
         self.fingerprint = self._fingerprint()
         self._encoded: dict[tuple[int, int], np.ndarray] = {}
         for number in range(len(inputs)):  # all of them now: a grid that does not fit shows before anything runs
@@ -117,11 +117,11 @@ class ArcViews:
         return input_ids_BL, np.array([self._rows[task][view] for task, view in places], dtype=np.int64)
 
     def undo(self, input_number: int, view: int, answer_ids: np.ndarray) -> str:
-        grid = crop(answer_ids.reshape(self.processor.grid_shape))
+        grid = crop_colours(answer_ids.reshape(self.processor.grid_shape))
         dihedral, *colours = self._augmentations[self._task_of_input[input_number]][view].tolist()
         original = np.empty(NUM_COLOURS, dtype=np.uint8)
         original[colours] = COLOURS
-        return _text(original[INVERSE_DIHEDRALS[dihedral].apply(grid)]) if grid.size else ""
+        return colours_to_text(original[INVERSE_DIHEDRALS[dihedral].apply(grid)])
 
     def _tokens(self, number: int, dihedral: int) -> np.ndarray:
         """uint8 [L]: the input under a dihedral map, its colours as they are. Views differ mostly in their colours."""
@@ -227,10 +227,20 @@ def _views_of_task(
     return rows, index.augmentation_of_row[rows]
 
 
-def _protocol(known: int, total: int) -> str:
-    if known in (0, total):
-        return "transductive" if known else "inductive"
-    return f"mixed: {known} of {total} tasks are in the puzzle table"
+def protocol_of(names: Sequence[str], index: PuzzleIndex | None) -> str:
+    """How a model met the tasks, as far as its table tells; a model may have been trained before it had this table.
+
+    "transductive": all have rows. "inductive": none has, under this name or as the same id of another subset.
+    """
+    if index is None or not index.tasks or not all("/" in task for task in index.tasks):
+        return UNSTATED
+    known = sum(name in index for name in names)
+    if known:
+        total = len(names)
+        return "transductive" if known == total else f"mixed: {known} of {total} tasks are in the puzzle table"
+    ids = {task.rpartition("/")[2] for task in index.tasks}
+    elsewhere = sum(name.rpartition("/")[2] in ids for name in names)
+    return f"{UNSTATED}: {elsewhere} tasks are in the table under another subset" if elsewhere else "inductive"
 
 
 def _check_number_of_views(max_augmentations: int | None) -> None:
@@ -241,25 +251,3 @@ def _check_number_of_views(max_augmentations: int | None) -> None:
 def _counters(inputs: np.ndarray, views: np.ndarray) -> np.ndarray:
     """One number for every (input, view), whatever the number of views."""
     return (views << 32) + inputs
-
-
-def crop(tokens_HW: np.ndarray) -> np.ndarray:
-    """The colours of the largest rectangle from the top left without padding or EOS, uint8 [h, w] or empty.
-
-    The rule of `GridProcessor.decode`, in the few NumPy calls that hundreds of thousands of answers can afford.
-    """
-    height, width = tokens_HW.shape
-    colours_HW = tokens_HW.astype(np.uint8) - np.uint8(FIRST_COLOUR_ID)  # padding and EOS wrap around to 254 and 255
-    is_end = np.ones((height, width + 1), dtype=bool)
-    np.greater_equal(colours_HW, NUM_COLOURS, out=is_end[:, :width])
-    width_H = np.minimum.accumulate(is_end.argmax(axis=1))
-    last = int((width_H * np.arange(1, height + 1)).argmax())
-    return colours_HW[: last + 1, : width_H[last]]
-
-
-def _text(grid: np.ndarray) -> str:
-    """As `colours_to_text`, for the hundreds of thousands of answers of an evaluation."""
-    height, width = grid.shape
-    characters = np.full((height, width + 1), ord("/"), dtype=np.uint8)
-    characters[:, :width] = grid + ord("0")
-    return characters.tobytes()[:-1].decode("ascii")

@@ -7,7 +7,7 @@ is a mean over test inputs.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 from ..metrics.pass_at_k.ranking import K, check_k
 from .bootstrap import share_interval
 from .files import write_json, write_text
-from .submission import build_submission, write_submission
+from .submission import build_submission, with_all_tasks, write_submission
 from .vote_plots import entropy_distribution, pass_at_k_curves, rank_histogram
 from .vote_records import VoteRecords
 from .vote_statistics import InputStatistics, mean, statistics_of, task_scores
@@ -103,14 +103,20 @@ def markdown_report(report: dict[str, Any], name: str | None = None) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def write_report(records: VoteRecords, folder: str | Path, seed: int = 0) -> list[Path]:
-    """Write report.json, report.md, plots/*.png and, for arc, submission.json; returns their paths.
+def write_report(
+    records: VoteRecords, folder: str | Path, seed: int = 0, expected: Mapping[str, int] | None = None
+) -> tuple[dict[str, Any], list[Path]]:
+    """Write report.json, report.md, plots/*.png and, for arc, submission.json; returns the report and the paths.
+
+    Args:
+        expected: number of test inputs of every task that the submission must have (bare ids), asked or not.
 
     Raises:
-        ValueError: as `summarise_votes` and `build_submission`; the report is then written already.
+        ValueError: as `summarise_votes` and `build_submission`; then nothing is written.
     """
     folder = Path(folder)
     report = summarise_votes(records, seed=seed)
+    submission = build_submission(records) if report["task"] == "arc" else None
     written = [
         write_json(folder / "report.json", report),
         write_text(folder / "report.md", markdown_report(report)),
@@ -119,9 +125,10 @@ def write_report(records: VoteRecords, folder: str | Path, seed: int = 0) -> lis
     if report["pass_at_k"]:
         written.append(pass_at_k_curves({model_name(report): report}, folder / "plots" / "pass_at_k.png"))
         written.append(rank_histogram(report, folder / "plots" / "correct_rank.png"))
-    if report["task"] == "arc":
-        written.append(write_submission(build_submission(records), folder / "submission.json"))
-    return written
+    if submission is not None:
+        complete = submission if expected is None else with_all_tasks(submission, expected)
+        written.append(write_submission(complete, folder / "submission.json"))
+    return report, written
 
 
 def title_text(task: str, protocols: Sequence[str | None]) -> str:

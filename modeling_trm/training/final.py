@@ -5,6 +5,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from datasets_builders.features import PuzzleSet
 from datasets_builders.validation import maze_path_is_valid_and_shortest
 
 from ..evaluation.cli import command_line
@@ -12,34 +15,40 @@ from ..evaluation.loading import load_model
 from ..evaluation.machine import describe_machine, library_versions
 from ..evaluation.runner import evaluate_puzzles
 from ..evaluation.views import ArcViews
-from ..evaluation.vote_records import load_records
-from ..evaluation.vote_report import summarise_votes, write_report
+from ..evaluation.vote_records import VoteRecords, load_records
+from ..evaluation.vote_report import write_report
 from ..evaluation.voting import collect_votes
 from ..modeling_trm import TRMForGridReasoning
 from .data import RunData
 from .results import publish_folder
 from .trainer import Trainer
 
+VOTES_ON_CARD = ("protocol", "counts", "pass_at_k", "coverage", "means")
+
 
 def evaluate_and_publish(trainer: Trainer, data: RunData, arguments: Sequence[str]) -> Path:
     """Evaluate the published weights on the test puzzles and write output/model; returns that folder.
 
-    Every process calls it: they share the votes. The main process does the rest.
+    Every process calls it: they share the votes. The main process does the rest. Where the answers are not known
+    (ARC), the card has no figures; records and submission are in output/evaluation all the same.
 
     Args:
         arguments: of the training command, for the card.
     """
-    recipe, output, accelerator = trainer.recipe, trainer.output, trainer.accelerator
+    output, accelerator = trainer.output, trainer.accelerator
     model = load_model(str(trainer.published_weights), accelerator.device)
-    votes = None
+    records = None
     if data.arc is not None:
-        names = {"model": str(output / "model"), "command": _command(trainer)}
-        votes = vote(trainer, data, model, output / "evaluation", names)
+        names = {"model": str(output / "model"), "command": _command(trainer, "voting")}
+        records = collect(trainer, data, model, output / "evaluation", names)
     if not accelerator.is_main_process:
         return output / "model"
-    metrics = _evaluate(trainer, data, model)
-    if votes is not None:
-        metrics["votes"] = votes
+    test = data.load_test()
+    metrics = {"test": _evaluate(trainer, test, model)} if len(test) else {}
+    if records is not None:
+        report, _ = write_report(records, output / "evaluation")
+        if metrics:
+            metrics["test"]["votes"] = {name: report[name] for name in VOTES_ON_CARD} | {"command": names["command"]}
     facts = dict(data.facts)
     best = trainer.progress["best"]
     if best is not None:
@@ -48,23 +57,22 @@ def evaluate_and_publish(trainer: Trainer, data: RunData, arguments: Sequence[st
     return publish_folder(
         trainer.published_weights,
         output,
-        metrics={"test": metrics},
-        recipe=recipe.to_dict(),
+        metrics=metrics,
+        recipe=trainer.recipe.to_dict(),
         run={
             "command": command_line("train.py", arguments),
-            "steps": recipe.optimisation.train_steps,
+            "steps": trainer.recipe.optimisation.train_steps,
             "seconds": trainer.progress["seconds"],
             "device": accelerator.device,
             "train": facts,
         },
-        plots=None if votes is None else output / "evaluation" / "plots",
+        plots=None if records is None else output / "evaluation" / "plots",
     )
 
 
-def _evaluate(trainer: Trainer, data: RunData, model: TRMForGridReasoning) -> dict[str, Any]:
+def _evaluate(trainer: Trainer, test: PuzzleSet, model: TRMForGridReasoning) -> dict[str, Any]:
     """Every test puzzle once, as it is."""
-    recipe, test = trainer.recipe, data.load_test()
-    grid_shape = tuple(test.processor.grid_shape)
+    recipe, grid_shape = trainer.recipe, tuple(test.processor.grid_shape)
     is_maze = recipe.data.task == "maze"
     with trainer.accelerator.autocast():
         metrics = evaluate_puzzles(
@@ -77,18 +85,18 @@ def _evaluate(trainer: Trainer, data: RunData, model: TRMForGridReasoning) -> di
     return metrics | {"command": _command(trainer), "dataset": test.origin, "split": "test"}
 
 
-def vote(
+def collect(
     trainer: Trainer, data: RunData, model: TRMForGridReasoning, folder: Path, names: dict[str, str]
-) -> dict[str, Any] | None:
-    """The tests of an ARC run under the augmentations of the table: records and report into the folder.
+) -> VoteRecords | None:
+    """The votes on the tests of an ARC run under the augmentations of the table; their folder is folder/records.
 
     Every process calls it and runs its share of the views.
 
     Args:
-        names: what the report calls the model, and the command that made it.
+        names: what a report calls the model, and the command that made it.
 
     Returns:
-        protocol, counts, pass_at_k, coverage and means of `vote_report.summarise_votes`; None but in the main process.
+        All records; None but in the main process.
     """
     assert data.arc is not None
     run, accelerator = trainer.recipe.run, trainer.accelerator
@@ -112,27 +120,30 @@ def vote(
             progress=accelerator.is_main_process,
         )
     accelerator.wait_for_everyone()
-    if not accelerator.is_main_process:
-        return None
-    records = load_records(folder / "records")
-    write_report(records, folder)
-    report = summarise_votes(records)
-    return {name: report[name] for name in ("protocol", "counts", "pass_at_k", "coverage", "means")}
+    return load_records(folder / "records") if accelerator.is_main_process else None
 
 
-def _command(trainer: Trainer) -> str:
-    """The command that evaluates the published model again."""
+def _command(trainer: Trainer, kind: str = "plain") -> str:
+    """The command that evaluates the published model again, in a folder of its own.
+
+    Args:
+        kind: "plain", every puzzle as it is; "voting", an ARC run's views.
+    """
     recipe, output = trainer.recipe, trainer.output
     data, run = recipe.data, recipe.run
-    arguments = ["--model", str(output / "model"), "--task", data.task, "--output", str(output / "evaluation")]
+    arguments = ["--model", str(output / "model"), "--task", data.task, "--output", str(output / f"again-{kind}")]
+    with trainer.accelerator.autocast():
+        is_bf16 = torch.is_autocast_enabled(trainer.accelerator.device.type)
     for name, value in (
         ("--max-puzzles", data.test_puzzles),
-        ("--max-augmentations", data.test_augmentations),
+        ("--seed", None if data.test_puzzles is None else data.data_seed),
+        ("--max-augmentations", data.test_augmentations if kind == "voting" else None),
         ("--max-steps", run.eval_max_steps),
         ("--data", data.data_dir or data.dataset),
+        ("--precision", "bfloat16" if is_bf16 else None),
     ):
         if value is not None:
             arguments += [name, str(value)]
-    if data.test_puzzles is not None:
-        arguments += ["--seed", str(data.data_seed)]
+    if data.task == "arc" and kind == "plain":
+        arguments.append("--no-voting")
     return command_line("eval_puzzles.py", arguments)

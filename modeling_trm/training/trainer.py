@@ -6,19 +6,20 @@ Folder of a run:
   weights/           best (averaged weights, highest validation accuracy; where there is validation), ema and last
                      (averaged and plain, at the end)
   metrics.json       figures of the final evaluation
-  model/             what is published: weights/best with processor, code, card and plots
+  model/             what is published: weights/best (ema without validation) with processor, code, card and plots
 """
 
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
 from accelerate.logging import get_logger
 from accelerate.utils import ProjectConfiguration
 from torch import Tensor
@@ -41,6 +42,7 @@ from .step import TrainingStep
 
 logger = get_logger(__name__)
 TABLE = "model.puzzle_emb.weight"
+LONGEST_WAIT = timedelta(hours=6)  # of the other processes, while one evaluates alone
 # Fields that a resumed run may change: they do not touch what is learnt.
 FREE_TO_CHANGE = frozenset(
     "output_dir log_every eval_every eval_batch_size eval_max_steps checkpoint_every stop_after_minutes report_to "
@@ -54,6 +56,7 @@ class Trainer:
     Args:
         model: what to train, see `initial_model`. processor: saved with its weights. stream: training rows.
         validation: puzzles of the periodic evaluation, which choose the published weights; without any there is none.
+        fingerprint: of the training data; a run is not resumed with other data.
 
     Raises:
         ValueError: a recipe that does not fit the data, the processes, or the run that is to be resumed.
@@ -66,6 +69,7 @@ class Trainer:
         processor: GridProcessor,
         stream: Stream,
         validation: Puzzles | None,
+        fingerprint: str,
     ) -> None:
         self.started = time.perf_counter()
         self.recipe, self.processor, self.validation = recipe, processor, validation
@@ -74,7 +78,12 @@ class Trainer:
         self.model = model.to(self.accelerator.device)
         self.step = self._training_step(stream)
         self.log = RunLog(self.output, self.accelerator)
-        self.progress: dict[str, Any] = {"seconds": 0.0, "best": None, "recipe": recipe.to_dict()}
+        self.progress: dict[str, Any] = {
+            "seconds": 0.0,
+            "best": None,
+            "recipe": recipe.to_dict(),
+            "training_data": fingerprint,
+        }
         self.stop_signal: int | None = None
 
     def train(self) -> int:
@@ -137,7 +146,10 @@ class Trainer:
                 project_dir=str(self.output), logging_dir=str(self.output / "trackers")
             ),
             # H_init and L_init never change, so they need not be sent at every step.
-            kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+            kwargs_handlers=[
+                DistributedDataParallelKwargs(broadcast_buffers=False),
+                InitProcessGroupKwargs(timeout=LONGEST_WAIT),
+            ],
         )
 
     def _training_step(self, stream: Stream) -> TrainingStep:
@@ -195,6 +207,12 @@ class Trainer:
                     f"{checkpoint} was trained with {name}={before!r}, the recipe now says {now!r}: "
                     f"set it back to resume, or give another output_dir to start anew"
                 )
+        before, now = progress["training_data"], self.progress["training_data"]
+        if before != now:
+            raise ValueError(
+                f"{checkpoint} was trained on data with fingerprint {before}, the data are now {now}: "
+                f"restore them to resume, or give another output_dir to start anew"
+            )
         load_checkpoint(self.accelerator, checkpoint, self.step.slots, self.step.ema)
         self.progress = {name: progress[name] for name in self.progress} | {"recipe": ours}
         self.log.truncate(progress["step"])

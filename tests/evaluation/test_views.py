@@ -15,10 +15,10 @@ from datasets_builders.arc_augmentation import ArcAugmentation, draw_augmentatio
 from datasets_builders.arc_tasks import ArcTask, Pair, load_tasks
 from datasets_builders.features import PuzzleSet, load_puzzles
 from modeling_trm import GridProcessor
-from modeling_trm.evaluation.views import ArcViews, PuzzleViews, crop
+from modeling_trm.evaluation.views import ArcViews, PuzzleViews, protocol_of
 from modeling_trm.evaluation.vote_files import grid_hash
 from modeling_trm.evaluation.voting import locate_items
-from modeling_trm.processing_trm import colours_to_text
+from modeling_trm.processing_trm import colours_to_text, crop_colours
 from modeling_trm.puzzle_index_trm import PuzzleIndex
 
 ARC = GridProcessor("arc")
@@ -59,7 +59,7 @@ def test_crop_of_wrong_borders_follows_the_rule(seed: int, share: float, shape: 
     tokens_HW = random.randint(2, 12, shape).astype(np.uint8)
     holes = random.rand(*shape) < share
     tokens_HW[holes] = random.randint(0, 2, holes.sum())
-    found, expected = crop(tokens_HW), naive_crop(tokens_HW)
+    found, expected = crop_colours(tokens_HW), naive_crop(tokens_HW)
     assert found.size == expected.size
     assert not found.size or np.array_equal(found, expected)
     decoded = GridProcessor("arc", grid_shape=shape).decode(tokens_HW.reshape(-1))
@@ -113,13 +113,28 @@ def test_tasks_without_rows_run_with_the_blank_row_under_drawn_augmentations() -
     tasks = arc_tasks()[:3]
     for index in (None, PuzzleIndex.blank()):
         views = ArcViews(tasks, index, ARC, max_augmentations=5, seed=1)
-        assert views.protocol == "inductive"
+        assert views.protocol == "unstated"
         assert set(views.views_of_input) == {5}
         assert views.batch([(0, 4), (1, 0)])[1].tolist() == [0, 0]
     assert views.fingerprint != ArcViews(tasks, None, ARC, max_augmentations=5, seed=2).fingerprint
     mixed = ArcViews(tasks, index_of(tasks[:1], 4), ARC, max_augmentations=3)
     assert mixed.protocol == "mixed: 1 of 3 tasks are in the puzzle table"
     assert ArcViews(tasks, None, ARC, max_augmentations=1, protocol="transductive").protocol == "transductive"
+
+
+def test_the_protocol_is_what_the_table_can_tell() -> None:
+    tasks = arc_tasks()[:4]
+    names = [f"{task.subset}/{task.id}" for task in tasks[:2]]
+    known, others = index_of(tasks[:2], 2), index_of(tasks[2:], 2)
+    assert protocol_of(names, known) == "transductive"
+    assert protocol_of(names, others) == "inductive"
+    assert protocol_of([names[0], "evaluation/x"], known) == "mixed: 1 of 2 tasks are in the puzzle table"
+    # The same id in another subset may be the same task (ARC-2 holds most of ARC-1): no name is safe to give then.
+    moved = [name.replace(tasks[0].subset, "training2") for name in names]
+    assert protocol_of(moved, known) == "unstated: 2 tasks are in the table under another subset"
+    # Rows that nobody described, or no rows.
+    for index in (None, PuzzleIndex.blank(), PuzzleIndex.numbered(5)):
+        assert protocol_of(names, index) == "unstated"
 
 
 def test_unknown_answers_and_what_is_refused() -> None:

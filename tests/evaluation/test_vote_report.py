@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from modeling_trm.evaluation.submission import read_submission
+from modeling_trm.evaluation.submission import build_submission, read_submission
 from modeling_trm.evaluation.vote_records import VoteRecords
 from modeling_trm.evaluation.vote_report import markdown_report, summarise_votes, write_report
 from modeling_trm.metrics.pass_at_k.ranking import pass_at_k
@@ -125,7 +125,8 @@ def test_smallest_records_give_whole_reports(tmp_path: Path, inputs) -> None:
     report = summarise_votes(records_of(inputs))
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     assert "nan" not in markdown_report(report).lower()
-    written = write_report(records_of(inputs), tmp_path)
+    returned, written = write_report(records_of(inputs), tmp_path)
+    assert returned == report
     assert sorted(written) == sorted(path for path in tmp_path.rglob("*") if path.is_file())
     assert report["pass_at_k"].keys() == (
         set() if inputs[0][2] is None else {f"pass@{k}" for k in (1, 2, 5, 10, 100, 1000)}
@@ -134,7 +135,7 @@ def test_smallest_records_give_whole_reports(tmp_path: Path, inputs) -> None:
 
 def test_written_report(tmp_path: Path) -> None:
     records = records_of(random_inputs(1))
-    written = write_report(records, tmp_path / "out", seed=3)
+    _, written = write_report(records, tmp_path / "out", seed=3)
     names = {path.relative_to(tmp_path / "out").as_posix() for path in written}
     plots = {"plots/pass_at_k.png", "plots/correct_rank.png", "plots/vote_entropy.png"}
     assert names == {"report.json", "report.md", "submission.json"} | plots
@@ -142,8 +143,18 @@ def test_written_report(tmp_path: Path) -> None:
     assert report == summarise_votes(records, seed=3)
     assert (tmp_path / "out" / "report.md").read_text(encoding="utf-8") == markdown_report(report)
     assert len(read_submission(tmp_path / "out" / "submission.json")) == 12
-    sudoku = write_report(records_of(random_inputs(1), task="sudoku", protocol=None), tmp_path / "sudoku")
+    _, sudoku = write_report(records_of(random_inputs(1), task="sudoku", protocol=None), tmp_path / "sudoku")
     assert {path.name for path in sudoku} == {Path(name).name for name in names} - {"submission.json"}
+
+
+def test_a_submission_has_every_task_that_is_expected(tmp_path: Path) -> None:
+    records = records_of(random_inputs(1))
+    asked = build_submission(records)
+    expected = {"another": 2} | {task: len(tests) for task, tests in asked.items()}
+    write_report(records, tmp_path, expected=expected)
+    submission = read_submission(tmp_path / "submission.json", expected)
+    assert submission.pop("another") == [{"attempt_1": [[0]], "attempt_2": [[0]]}] * 2
+    assert submission == asked
 
 
 def test_markdown_has_the_papers_columns_and_names_the_protocol() -> None:

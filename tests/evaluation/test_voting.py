@@ -88,7 +88,7 @@ def test_a_model_that_is_right_gets_only_right_votes(echo, views, tmp_path: Path
         np.testing.assert_allclose(probabilities, 1 / (1 + np.exp(20 - cells)), rtol=1e-4)
     assert {name: records.manifest[name] for name in ("task", "protocol", "max_steps", "model", "mean_steps")} == {
         "task": "arc",
-        "protocol": "inductive",
+        "protocol": "unstated",
         "max_steps": 2,
         "model": "echo",
         "mean_steps": 2.0,

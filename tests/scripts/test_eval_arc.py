@@ -198,7 +198,7 @@ def test_user_errors_are_one_line_each(script, checkpoint, data: Path, tmp_path:
         (["--model", sudoku, *arc], "was made for task 'sudoku', not for --task 'arc'"),
         (["--model", model, *arc, "--shard", "2/2"], "--shard '2/2' must be I/N with 0 <= I < N"),
         (["--model", model, *arc, "--max-augmentations", "0"], "--max-augmentations must be at least 1, got 0"),
-        (["--model", model, "--task", "arc", "--split", "train"], "--split train of arc needs --data"),
+        (["--model", model, "--task", "arc", "--split", "train"], "arc's pairs without votes need --data"),
         (["--model", model, *arc, "--split", "train", "--max-augmentations", "2"], "votes on arc's test inputs"),
         (["--model", sudoku, "--task", "sudoku", "--shard", "0/2"], "--shard is for voting"),
         (["--model", model, "--task", "arc", "--data", "nowhere"], "--data 'nowhere': no such file or folder"),

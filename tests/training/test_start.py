@@ -11,7 +11,7 @@ from modeling_trm import GridProcessor, TRMForGridReasoning
 from modeling_trm.puzzle_index_trm import PuzzleIndex
 from modeling_trm.training.arguments import parse_recipe
 from modeling_trm.training.optimisers import build_optimisers
-from modeling_trm.training.start import adopt_tasks, initial_model
+from modeling_trm.training.start import initial_model
 
 PROCESSOR = GridProcessor("sudoku", grid_shape=(4, 4))
 
@@ -44,7 +44,7 @@ def test_rows_that_the_checkpoint_knows_are_kept_and_the_others_start_at_its_mea
     model = TRMForGridReasoning.from_pretrained(checkpoint)
     before = model.model.puzzle_emb.weight.detach().clone()
     index = index_of(c=[0, 5], a=[3, 0, 7])
-    adopt_tasks(model, index)
+    model.adopt_tasks(index)
     mean = before[1:].mean(0)
     # blank, c twice new, a under map 3 (row 2), under map 0 (row 1), under a map that the table lacks
     expected = torch.stack([before[0], mean, mean, before[2], before[1], mean])
@@ -73,10 +73,23 @@ def test_a_checkpoint_for_other_grids_is_refused(checkpoint):
         initial_model(recipe, GridProcessor("sudoku"))
 
 
+def test_an_inductive_run_does_not_start_from_a_checkpoint_that_knows_its_tests(checkpoint):
+    recipe = parse_recipe(["--start_from", str(checkpoint)])
+    initial_model(recipe, PROCESSOR, index_of(x=[0]), held_out=["evaluation/c"])
+    with pytest.raises(ValueError, match=r"trained on 1 tasks that the inductive protocol holds out.*'evaluation/b'"):
+        initial_model(recipe, PROCESSOR, index_of(x=[0]), held_out=["evaluation/c", "evaluation/b"])
+
+
+def test_loss_on_blanks_needs_a_checkpoint_that_knows_blanks(checkpoint):
+    recipe = parse_recipe(["--start_from", str(checkpoint), "--loss_on", "blanks"])
+    with pytest.raises(ValueError, match="blank_token_id is not set"):
+        initial_model(recipe, PROCESSOR)
+
+
 def test_a_checkpoint_without_a_table_cannot_take_tasks(tiny_model):
     model = tiny_model("trm-attn", puzzle_prefix_len=0, num_puzzles=1)
-    with pytest.raises(ValueError, match="has no puzzle table"):
-        adopt_tasks(model, index_of(a=[0]))
+    with pytest.raises(ValueError, match="puzzle_prefix_len=0: the model has no puzzle table"):
+        model.adopt_tasks(index_of(a=[0]))
 
 
 def test_training_the_table_alone_leaves_the_core(checkpoint):
