@@ -1,24 +1,14 @@
 """scripts/benchmark.py: what it prints and writes; the figures themselves are nobody's to assert."""
 
-import importlib.util
 import json
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "benchmark.py"
+from scripts import benchmark
 
 
-@pytest.fixture(scope="module")
-def benchmark() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("benchmark_script", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_puzzle_table_part(benchmark: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_puzzle_table_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sizes = ["--rows", "200", "50", "--batch-size", "8", "--rounds", "3", "--device", "cpu"]
     assert benchmark.main(["--part", "puzzle-table", *sizes, "--output", str(tmp_path)]) == 0
     report = json.loads((tmp_path / "benchmark.json").read_text())
@@ -33,7 +23,7 @@ def test_puzzle_table_part(benchmark: ModuleType, tmp_path: Path, capsys: pytest
     assert lines[header + 2].split(" | ")[2] == "1.00"
 
 
-def test_table_states_median_range_and_ratio(benchmark: ModuleType) -> None:
+def test_table_states_median_range_and_ratio() -> None:
     seconds = {
         "trm-attn": {"inference step": [0.002, 0.001, 0.004], "training step": [0.010, 0.030, 0.020]},
         "mamba2": {"inference step": [0.003, 0.003, 0.003], "training step": [0.010, 0.010, 0.010]},
@@ -46,7 +36,7 @@ def test_table_states_median_range_and_ratio(benchmark: ModuleType) -> None:
     ]
 
 
-def test_sparse_and_dense_updates_move_the_batch_alike(benchmark: ModuleType) -> None:
+def test_sparse_and_dense_updates_move_the_batch_alike() -> None:
     """Rows of the batch by the same step; the others only decay in the dense one."""
     import torch
 
@@ -75,9 +65,7 @@ def test_sparse_and_dense_updates_move_the_batch_alike(benchmark: ModuleType) ->
     ],
     ids=str,
 )
-def test_bad_arguments_are_named(
-    arguments: list[str], named: str, benchmark: ModuleType, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_arguments_are_named(arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         benchmark.main([*arguments, "--output", "unused"])
     assert end.value.code == 2

@@ -1,13 +1,11 @@
 """scripts/eval_puzzles.py by voting: from a checkpoint with a puzzle table to the report, in shards and processes."""
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -21,17 +19,10 @@ from datasets_builders.arc_tasks import ArcTask, load_tasks, parse_task
 from modeling_trm import GridProcessor
 from modeling_trm.evaluation.vote_records import load_records
 from modeling_trm.puzzle_index_trm import PuzzleIndex
+from scripts import eval_puzzles
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "eval_puzzles.py"
+SCRIPT = Path(eval_puzzles.__file__)
 GRIDS = [[[1, 2], [3, 4]], [[0, 5]], [[6], [7], [0]]]
-
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("eval_puzzles_script", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -69,15 +60,15 @@ def checkpoint(tiny_model, tmp_path: Path, data: Path) -> Callable[..., str]:
     return make
 
 
-def run(script: ModuleType, output: Path, *arguments: str) -> dict | None:
+def run(output: Path, *arguments: str) -> dict | None:
     common = ["--task", "arc", "--device", "cpu", "--max-steps", "1", "--output", str(output)]
-    assert script.main([*common, *arguments]) == 0
+    assert eval_puzzles.main([*common, *arguments]) == 0
     report = output / "report.json"
     return json.loads(report.read_text(encoding="utf-8")) if report.is_file() else None
 
 
-def test_report_of_a_checkpoint_that_knows_the_tasks(script, checkpoint, data: Path, tmp_path: Path, capsys) -> None:
-    report = run(script, tmp_path / "out", "--model", checkpoint(), "--data", str(data))
+def test_report_of_a_checkpoint_that_knows_the_tasks(checkpoint, data: Path, tmp_path: Path, capsys) -> None:
+    report = run(tmp_path / "out", "--model", checkpoint(), "--data", str(data))
     assert report["protocol"] == "transductive"
     assert (report["counts"]["tasks"], report["counts"]["inputs"]) == (3, 4)
     assert report["counts"]["inputs_without_reference"]
@@ -95,16 +86,16 @@ def test_report_of_a_checkpoint_that_knows_the_tasks(script, checkpoint, data: P
     assert "torch" in manifest["versions"]
 
 
-def test_protocol_of_unknown_tasks_and_fewer_views(script, checkpoint, data: Path, tmp_path: Path) -> None:
+def test_protocol_of_unknown_tasks_and_fewer_views(checkpoint, data: Path, tmp_path: Path) -> None:
     common = ["--data", str(data), "--max-augmentations", "2"]
-    mixed = run(script, tmp_path / "mixed", "--model", checkpoint(1), *common)
+    mixed = run(tmp_path / "mixed", "--model", checkpoint(1), *common)
     assert mixed["protocol"] == "mixed: 1 of 3 tasks are in the puzzle table"
     assert mixed["counts"]["votes"] == 2 * 4
-    one = run(script, tmp_path / "one", "--model", checkpoint(1), *common, "--max-puzzles", "1", "--halt")
+    one = run(tmp_path / "one", "--model", checkpoint(1), *common, "--max-puzzles", "1", "--halt")
     assert one["counts"]["tasks"] == 1
 
 
-def test_a_built_folder_names_its_protocol(script, checkpoint, data: Path, tmp_path: Path, capsys) -> None:
+def test_a_built_folder_names_its_protocol(checkpoint, data: Path, tmp_path: Path, capsys) -> None:
     """Its test tasks are asked; what the checkpoint's table says about them goes before what the folder says."""
     random = np.random.RandomState(0)
     subsets = {}
@@ -115,49 +106,47 @@ def test_a_built_folder_names_its_protocol(script, checkpoint, data: Path, tmp_p
     options = ArcOptions(("training",), protocol="inductive", num_augmentations=2, validation_tasks=0)
     write_arc_folder(build_arc(subsets, options), tmp_path / "built")
     arguments = ["--data", str(tmp_path / "built"), "--max-augmentations", "2"]
-    report = run(script, tmp_path / "out", "--model", checkpoint(), *arguments)
+    report = run(tmp_path / "out", "--model", checkpoint(), *arguments)
     assert report["protocol"] == "inductive"
     assert [item["task_id"] for item in report["inputs"]] == ["evaluation/evaluation0"]
     model = checkpoint(1, tasks=subsets["evaluation"])
-    assert run(script, tmp_path / "known", "--model", model, *arguments)["protocol"] == "transductive"
+    assert run(tmp_path / "known", "--model", model, *arguments)["protocol"] == "transductive"
     assert "the data folder says inductive; the checkpoint's puzzle table decides" in capsys.readouterr().out
-    assert run(script, tmp_path / "none", "--model", checkpoint(0), *arguments)["protocol"] == "inductive"
-    assert run(script, tmp_path / "no", "--model", checkpoint(0), "--data", str(data))["protocol"] == "unstated"
+    assert run(tmp_path / "none", "--model", checkpoint(0), *arguments)["protocol"] == "inductive"
+    assert run(tmp_path / "no", "--model", checkpoint(0), "--data", str(data))["protocol"] == "unstated"
 
 
-def test_kaggle_files(script, checkpoint, tmp_path: Path) -> None:
+def test_kaggle_files(checkpoint, tmp_path: Path) -> None:
     pair = {"input": GRIDS[0], "output": GRIDS[0]}
     challenges = tmp_path / "arc_evaluation_challenges.json"
     challenges.write_text(json.dumps({"task0": {"train": [pair], "test": [{"input": GRIDS[0]}]}}), encoding="utf-8")
     arguments = ["--model", checkpoint(), "--data", str(challenges)]
-    assert run(script, tmp_path / "secret", *arguments)["pass_at_k"] == {}
+    assert run(tmp_path / "secret", *arguments)["pass_at_k"] == {}
     challenges.with_name("arc_evaluation_solutions.json").write_text(
         json.dumps({"task0": [GRIDS[0]]}), encoding="utf-8"
     )
-    assert "pass@1" in run(script, tmp_path / "solved", *arguments)["pass_at_k"]
+    assert "pass@1" in run(tmp_path / "solved", *arguments)["pass_at_k"]
 
 
-def test_shards_say_what_is_missing_and_the_last_one_reports(
-    script, checkpoint, data: Path, tmp_path: Path, capsys
-) -> None:
+def test_shards_say_what_is_missing_and_the_last_one_reports(checkpoint, data: Path, tmp_path: Path, capsys) -> None:
     arguments = ["--model", checkpoint(), "--data", str(data), "--max-augmentations", "80"]
     for number in range(3):  # tasks that the table lacks, so that there are more items than one chunk holds
         path = data / "evaluation" / f"new{number}.json"
         path.write_text((data / "evaluation" / "task0.json").read_text(encoding="utf-8"), encoding="utf-8")
-    whole = run(script, tmp_path / "whole", *arguments)
-    assert run(script, tmp_path / "out", *arguments, "--shard", "1/2") is None
+    whole = run(tmp_path / "whole", *arguments)
+    assert run(tmp_path / "out", *arguments, "--shard", "1/2") is None
     shown = capsys.readouterr().out
     assert "chunks of votes are done" in shown and "report_votes.py" in shown
-    assert run(script, tmp_path / "out", *arguments, "--shard", "0/2")["pass_at_k"] == whole["pass_at_k"]
+    assert run(tmp_path / "out", *arguments, "--shard", "0/2")["pass_at_k"] == whole["pass_at_k"]
     one, other = load_records(tmp_path / "out" / "records"), load_records(tmp_path / "whole" / "records")
     assert np.array_equal(one.grid_of_vote, other.grid_of_vote)
     assert np.array_equal(one.halt_probability, other.halt_probability)
 
 
 @pytest.mark.slow
-def test_two_processes_write_the_records_of_one(script, checkpoint, data: Path, tmp_path: Path) -> None:
+def test_two_processes_write_the_records_of_one(checkpoint, data: Path, tmp_path: Path) -> None:
     arguments = ["--model", checkpoint(1), "--data", str(data), "--max-augmentations", "60"]
-    whole = run(script, tmp_path / "whole", *arguments)
+    whole = run(tmp_path / "whole", *arguments)
     options = ["--task", "arc", "--device", "cpu", "--max-steps", "1", "--output", str(tmp_path / "two")]
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
@@ -175,25 +164,25 @@ def test_two_processes_write_the_records_of_one(script, checkpoint, data: Path, 
     assert done.stdout.count("written:") == 1
 
 
-def test_sudoku_by_voting(script, tiny_model, tmp_path: Path, capsys) -> None:
+def test_sudoku_by_voting(tiny_model, tmp_path: Path, capsys) -> None:
     processor = GridProcessor("sudoku")
     model = tiny_model("trm-mlp-t", vocab_size=11, seq_len=81, num_puzzles=1, L_cycles=1, blank_token_id=1)
     model.save_pretrained(tmp_path / "model")
     processor.save_pretrained(tmp_path / "model")
     common = ["--model", str(tmp_path / "model"), "--task", "sudoku", "--max-steps", "1", "--max-puzzles", "5"]
-    assert script.main([*common, "--max-augmentations", "3", "--output", str(tmp_path / "out")]) == 0
+    assert eval_puzzles.main([*common, "--max-augmentations", "3", "--output", str(tmp_path / "out")]) == 0
     report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     assert report["counts"]["votes"] == 15
     assert "protocol" not in capsys.readouterr().out
-    assert script.main([*common, "--max-augmentations", "1", "--output", str(tmp_path / "plain")]) == 0
+    assert eval_puzzles.main([*common, "--max-augmentations", "1", "--output", str(tmp_path / "plain")]) == 0
     assert (tmp_path / "plain" / "metrics.json").is_file()
 
 
-def test_user_errors_are_one_line_each(script, checkpoint, data: Path, tmp_path: Path, capsys) -> None:
+def test_user_errors_are_one_line_each(checkpoint, data: Path, tmp_path: Path, capsys) -> None:
     model, sudoku = checkpoint(), checkpoint(2, GridProcessor("sudoku", grid_shape=(4, 4)))
     arc = ["--task", "arc", "--data", str(data)]
     used = tmp_path / "used"
-    run(script, used, "--model", model, "--data", str(data))
+    run(used, "--model", model, "--data", str(data))
     cases = [
         (["--model", sudoku, *arc], "was made for task 'sudoku', not for --task 'arc'"),
         (["--model", model, *arc, "--shard", "2/2"], "--shard '2/2' must be I/N with 0 <= I < N"),
@@ -207,7 +196,7 @@ def test_user_errors_are_one_line_each(script, checkpoint, data: Path, tmp_path:
     ]
     for arguments, message in cases:
         with pytest.raises(SystemExit) as caught:
-            script.main(["--output", str(tmp_path / "out"), *arguments])
+            eval_puzzles.main(["--output", str(tmp_path / "out"), *arguments])
         assert caught.value.code == 2, arguments
         shown = capsys.readouterr().err
         assert message in shown

@@ -1,12 +1,10 @@
 """scripts/eval_puzzles.py: the figures it writes, and what bad data or another checkpoint gets."""
 
-import importlib.util
 import json
 import subprocess
 import sys
 import time
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -14,18 +12,11 @@ from datasets_builders.features import load_puzzles
 from modeling_trm import GridProcessor
 from modeling_trm.evaluation import choose_subset, evaluate_puzzles
 from modeling_trm.evaluation.loading import load_model
+from scripts import eval_puzzles
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "eval_puzzles.py"
+SCRIPT = Path(eval_puzzles.__file__)
 SOLVED = "534678912672195348198342567859761423426853791713924856961537284287419635345286179"
 PUZZLE = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
-
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("eval_puzzles_script", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -44,11 +35,11 @@ def read(folder: Path) -> dict:
     return json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
 
 
-def test_figures_equal_the_library(script, checkpoint, tmp_path: Path, capsys) -> None:
+def test_figures_equal_the_library(checkpoint, tmp_path: Path, capsys) -> None:
     """On the shipped sample, sub-sampled; the JSON holds exactly what evaluate_puzzles returns."""
     folder, output = checkpoint("sudoku", GridProcessor("sudoku")), tmp_path / "out put"
     arguments = ["--model", folder, "--task", "sudoku", "--max-puzzles", "12", "--max-steps", "2"]
-    assert script.main([*arguments, "--output", str(output)]) == 0
+    assert eval_puzzles.main([*arguments, "--output", str(output)]) == 0
     report = read(output)
     metrics = report["evaluations"]["test"]
     puzzles = choose_subset(load_puzzles("sudoku", "test"), 12)
@@ -70,10 +61,10 @@ def test_figures_equal_the_library(script, checkpoint, tmp_path: Path, capsys) -
         assert source in shown
 
 
-def test_mazes_and_early_exit(script, checkpoint, tmp_path: Path) -> None:
+def test_mazes_and_early_exit(checkpoint, tmp_path: Path) -> None:
     folder = checkpoint("maze", GridProcessor("maze"))
     arguments = ["--model", folder, "--task", "maze", "--max-puzzles", "3", "--max-steps", "2", "--halt"]
-    assert script.main([*arguments, "--batch-size", "2", "--output", str(tmp_path / "out")]) == 0
+    assert eval_puzzles.main([*arguments, "--batch-size", "2", "--output", str(tmp_path / "out")]) == 0
     metrics = read(tmp_path / "out")["evaluations"]["test"]
     assert metrics["early_exit"] is True
     assert metrics["valid_and_shortest"] == 0.0
@@ -86,15 +77,15 @@ def csv(tmp_path: Path, *rows: str) -> str:
     return str(path)
 
 
-def test_own_file_and_skipped_rows(script, checkpoint, tmp_path: Path) -> None:
+def test_own_file_and_skipped_rows(checkpoint, tmp_path: Path) -> None:
     folder = checkpoint("sudoku", GridProcessor("sudoku"))
     data = csv(tmp_path, f"mine,{PUZZLE},{SOLVED},3", f"mine,{SOLVED},{SOLVED},0", f"mine,{PUZZLE},{PUZZLE},3")
     common = ["--model", folder, "--task", "sudoku", "--data", data, "--max-steps", "1"]
     with pytest.raises(SystemExit) as caught:
-        script.main([*common, "--output", str(tmp_path / "refused")])
+        eval_puzzles.main([*common, "--output", str(tmp_path / "refused")])
     assert caught.value.code == 2
     assert not (tmp_path / "refused").exists()
-    assert script.main([*common, "--on-bad-row", "skip", "--output", str(tmp_path / "out")]) == 0
+    assert eval_puzzles.main([*common, "--on-bad-row", "skip", "--output", str(tmp_path / "out")]) == 0
     metrics = read(tmp_path / "out")["evaluations"]["test"]
     assert metrics["count"] == 2
     assert metrics["exact_accuracy"] == 0.5  # the given cells are kept, so the grid without blanks is right
@@ -102,7 +93,7 @@ def test_own_file_and_skipped_rows(script, checkpoint, tmp_path: Path) -> None:
     assert "mine3_test.csv, row 3" in metrics["skipped_rows"][0]
 
 
-def test_user_errors_are_one_line_each(script, checkpoint, tmp_path: Path, capsys) -> None:
+def test_user_errors_are_one_line_each(checkpoint, tmp_path: Path, capsys) -> None:
     small = GridProcessor("sudoku", grid_shape=(4, 4))
     nine, four, maze = (
         checkpoint("nine", GridProcessor("sudoku")),
@@ -122,7 +113,7 @@ def test_user_errors_are_one_line_each(script, checkpoint, tmp_path: Path, capsy
     ]
     for arguments, message in cases:
         with pytest.raises(SystemExit) as caught:
-            script.main([*arguments, "--output", str(output)])
+            eval_puzzles.main([*arguments, "--output", str(output)])
         assert caught.value.code == 2, arguments
         shown = capsys.readouterr().err
         assert message in shown
@@ -130,12 +121,12 @@ def test_user_errors_are_one_line_each(script, checkpoint, tmp_path: Path, capsy
     assert not output.exists()
 
 
-def test_output_that_cannot_be_written(script, checkpoint, tmp_path: Path, capsys) -> None:
+def test_output_that_cannot_be_written(checkpoint, tmp_path: Path, capsys) -> None:
     folder = checkpoint("sudoku", GridProcessor("sudoku"))
     (tmp_path / "taken").write_text("a file", encoding="utf-8")
     arguments = ["--model", folder, "--task", "sudoku", "--max-puzzles", "1", "--max-steps", "1"]
     with pytest.raises(SystemExit) as caught:
-        script.main([*arguments, "--output", str(tmp_path / "taken")])
+        eval_puzzles.main([*arguments, "--output", str(tmp_path / "taken")])
     assert caught.value.code == 2
     assert "taken" in capsys.readouterr().err
 

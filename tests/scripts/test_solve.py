@@ -1,32 +1,23 @@
 """scripts/solve.py: what it prints and writes, and what a bad puzzle or checkpoint gets."""
 
-import importlib.util
 import io
 import json
 import subprocess
 import sys
 import time
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 
 from modeling_trm import GridProcessor, TRMForGridReasoning
 from modeling_trm.evaluation.solving import Solution
+from scripts import solve
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "solve.py"
+SCRIPT = Path(solve.__file__)
 SOLVED = "534678912672195348198342567859761423426853791713924856961537284287419635345286179"
 PUZZLE = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
 CONTRADICTORY = "55..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
-
-
-@pytest.fixture(scope="module")
-def solve() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("solve_script", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def save(model: TRMForGridReasoning, processor: GridProcessor, folder: Path) -> str:
@@ -51,7 +42,7 @@ def maze(tiny_model, tmp_path: Path) -> str:
     return save(model, GridProcessor("maze", grid_shape=(4, 5)), tmp_path / "maze")
 
 
-def test_a_solved_grid_is_valid_and_a_guess_is_not(solve, sudoku: str, capsys) -> None:
+def test_a_solved_grid_is_valid_and_a_guess_is_not(sudoku: str, capsys) -> None:
     """The given cells are kept, so a full grid is its own answer; a random model's guess breaks the rules."""
     assert solve.main(["--model", sudoku, SOLVED, PUZZLE]) == 0
     shown = capsys.readouterr()
@@ -62,7 +53,7 @@ def test_a_solved_grid_is_valid_and_a_guess_is_not(solve, sudoku: str, capsys) -
     assert shown.err == ""
 
 
-def test_trace_json_and_output(solve, sudoku: str, tmp_path: Path, capsys) -> None:
+def test_trace_json_and_output(sudoku: str, tmp_path: Path, capsys) -> None:
     arguments = ["--model", sudoku, "--trace", "--no-halt", "--max-steps", "3", "--json"]
     assert solve.main([*arguments, "--output", str(tmp_path / "answers.json"), PUZZLE]) == 0
     results = json.loads(capsys.readouterr().out)
@@ -82,7 +73,7 @@ def test_trace_json_and_output(solve, sudoku: str, tmp_path: Path, capsys) -> No
     assert "step 2: " in shown
 
 
-def test_bad_puzzles_are_named_and_the_good_one_is_answered(solve, sudoku: str, capsys) -> None:
+def test_bad_puzzles_are_named_and_the_good_one_is_answered(sudoku: str, capsys) -> None:
     unknown = PUZZLE.replace("7", "x", 1)
     assert solve.main(["--model", sudoku, "--json", CONTRADICTORY, unknown, PUZZLE[:80], PUZZLE, "no.txt"]) == 2
     shown = capsys.readouterr()
@@ -97,7 +88,7 @@ def test_bad_puzzles_are_named_and_the_good_one_is_answered(solve, sudoku: str, 
     assert ["error" in result for result in results] == [True, True, True, False, True]
 
 
-def test_only_bad_puzzles(solve, sudoku: str, tmp_path: Path, capsys) -> None:
+def test_only_bad_puzzles(sudoku: str, tmp_path: Path, capsys) -> None:
     empty = tmp_path / "empty.txt"
     empty.write_text("\n", encoding="utf-8")
     assert solve.main(["--model", sudoku, CONTRADICTORY, str(empty)]) == 2
@@ -106,13 +97,13 @@ def test_only_bad_puzzles(solve, sudoku: str, tmp_path: Path, capsys) -> None:
     assert shown.out == ""
 
 
-def test_stdin(solve, sudoku: str, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+def test_stdin(sudoku: str, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO(f"{SOLVED}\n{PUZZLE}\n"))
     assert solve.main(["--model", sudoku, "-", "--json"]) == 0
     assert [result["valid"] for result in json.loads(capsys.readouterr().out)] == [True, False]
 
 
-def test_maze_file(solve, maze: str, tmp_path: Path, capsys) -> None:
+def test_maze_file(maze: str, tmp_path: Path, capsys) -> None:
     path = tmp_path / "maze.txt"
     path.write_text("#####\n#S  #\n#  G#\n#####\n", encoding="utf-8")
     assert solve.main(["--model", maze, str(path), "--trace", "--no-halt"]) == 0
@@ -124,7 +115,7 @@ def test_maze_file(solve, maze: str, tmp_path: Path, capsys) -> None:
     assert "the maze has 0 cells 'S', expected 1" in capsys.readouterr().err
 
 
-def test_maze_answers_are_judged_by_the_rules(solve, maze: str) -> None:
+def test_maze_answers_are_judged_by_the_rules(maze: str) -> None:
     processor = GridProcessor("maze", grid_shape=(4, 5))
     puzzle = "######S  ##  G######"
     right = ["######Soo##  G######", "######S  ##ooG######", "######So ## oG######"]  # three ways, all shortest
@@ -134,7 +125,7 @@ def test_maze_answers_are_judged_by_the_rules(solve, maze: str) -> None:
         assert (fault is None) == (answer in right), (answer, fault)
 
 
-def test_puzzles_of_ones_own_have_no_rules(solve, tiny_model, tmp_path: Path, capsys) -> None:
+def test_puzzles_of_ones_own_have_no_rules(tiny_model, tmp_path: Path, capsys) -> None:
     model = tiny_model("trm-attn", vocab_size=4, seq_len=6, num_puzzles=1)
     folder = save(model, GridProcessor("grid", grid_shape=(2, 3), alphabet="abc"), tmp_path / "grid")
     assert solve.main(["--model", folder, "abcabc", "--json"]) == 0
@@ -153,7 +144,7 @@ def test_puzzles_of_ones_own_have_no_rules(solve, tiny_model, tmp_path: Path, ca
         (["--model", "DIR", PUZZLE, "--device", "abacus"], "error: device 'abacus' cannot be used here"),
     ],
 )
-def test_wrong_arguments(solve, arguments: list[str], message: str, capsys) -> None:
+def test_wrong_arguments(arguments: list[str], message: str, capsys) -> None:
     with pytest.raises(SystemExit) as caught:
         solve.main(arguments)
     assert caught.value.code == 2
