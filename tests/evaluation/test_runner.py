@@ -278,3 +278,19 @@ def test_chosen_subset_keeps_rows_together(small_sudoku) -> None:
     assert np.array_equal(subset.inputs, puzzles.inputs[rows])
     assert np.array_equal(subset.labels, puzzles.labels[rows])
     assert isinstance(subset.processor, GridProcessor)
+
+
+@pytest.mark.parametrize("halt", [False, True])
+def test_every_puzzle_is_asked_with_its_own_row_of_the_puzzle_table(tiny_model, small_sudoku, halt: bool) -> None:
+    model = reasoner(tiny_model)
+    puzzles = dataclasses.replace(small_sudoku(12), puzzle_ids=np.arange(12, dtype=np.int64) % 3)
+    answers = []
+    for row, puzzle_id in zip(puzzles.inputs, puzzles.puzzle_ids, strict=True):
+        ids = torch.tensor(row[None].astype(np.int64))
+        answers.append(model.solve(ids, torch.tensor([puzzle_id]), max_steps=STEPS, halt=halt).answers[0].numpy())
+    known = dataclasses.replace(puzzles, labels=np.array(answers, dtype=np.uint8))
+    options = {"max_steps": STEPS, "halt": halt, "batch_size": 5, "progress": False}
+    assert evaluate_puzzles(model, known, **options)["exact_accuracy"] == 1
+    assert evaluate_puzzles(model, known.select(np.arange(4, 12)), **options)["exact_accuracy"] == 1
+    # The rows do matter: the blank one gives other answers.
+    assert evaluate_puzzles(model, dataclasses.replace(known, puzzle_ids=None), **options)["exact_accuracy"] < 1

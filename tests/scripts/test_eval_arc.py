@@ -193,6 +193,10 @@ def test_user_errors_are_one_line_each(checkpoint, data: Path, tmp_path: Path, c
         (["--model", model, "--task", "arc", "--data", "nowhere"], "--data 'nowhere': no such file or folder"),
         (["--model", model, *arc, "--subset", "training"], "has no subset 'training'"),
         (["--model", model, *arc, "--max-steps", "3", "--output", str(used)], "its max_steps is 1, this one's 3"),
+        (
+            ["--model", model, *arc, "--max-steps", "1", "--precision", "bfloat16", "--output", str(used)],
+            "its precision is 'float32', this one's 'bfloat16'",
+        ),
     ]
     for arguments, message in cases:
         with pytest.raises(SystemExit) as caught:

@@ -69,7 +69,7 @@ def arc_recipe(write_recipe, arc_data):
 
 @pytest.mark.slow
 def test_training_leaves_votes_of_every_test_and_a_card_that_names_the_protocol(arc_recipe, arc_data, tmp_path):
-    assert train.main([arc_recipe("run", test_augmentations=3)]) == 0
+    assert train.main([arc_recipe("run", test_augmentations=3, mixed_precision="bf16")]) == 0
     arc_set, output = load_arc_folder(arc_data), tmp_path / "run"
     model = TRMForGridReasoning.from_pretrained(output / "model")
     assert model.puzzle_index.fingerprint == arc_set.index.fingerprint
@@ -83,6 +83,7 @@ def test_training_leaves_votes_of_every_test_and_a_card_that_names_the_protocol(
     assert metrics["evaluations"]["test"]["votes"]["counts"]["votes"] == 3 * len(tests)
     card = (output / "model" / "README.md").read_text()
     again = metrics["evaluations"]["test"]["command"]
+    assert "--precision bfloat16" in again
     assert "--no-voting" in again and "--no-voting" not in metrics["evaluations"]["test"]["votes"]["command"]
     # The command on the card gives the figures on the card, at the precision of the run.
     assert eval_puzzles.main(shlex.split(again)[2:]) == 0
