@@ -209,7 +209,7 @@ class ArcSet:
             np.array([self.tasks[ref.task].subset for ref, _, _ in known], dtype=str),
             np.zeros(len(known), dtype=np.int32),
             self.processor,
-            f"{self.origin}; split {split}",
+            self.origin,
             puzzle_ids=np.array([self.identity_row(self.names[ref.task]) for ref, _, _ in known], dtype=np.int64),
         )
 

@@ -226,8 +226,18 @@ def _evaluation_section(evaluations: dict[str, Any]) -> dict[str, Any]:
         f"of {one['count']:,} puzzles: {one['dataset']}, split `{one['split']}`."
         for one in evaluations.values()
     ]
+    headlines += [_vote_headline(one["votes"]) for one in evaluations.values() if "votes" in one]
     figures = [figure for name, evaluation in evaluations.items() for figure in _figures(name, evaluation)]
     return {"evaluations": shown, "figures": figures, "headline": "\n".join(headlines)}
+
+
+def _vote_headline(votes: dict[str, Any]) -> str:
+    """pass@2, the official figure of ARC, where the votes were scored for it."""
+    counts, figure = votes["counts"], votes["pass_at_k"]["pass@2"]
+    return (
+        f"- pass@2 by voting, {votes['protocol']}: {_percent(figure['value'])} ({_interval(figure['ci95'])}) of "
+        f"{counts['scored_tasks']:,} tasks, {counts['votes']:,} votes on {counts['inputs']:,} test inputs."
+    )
 
 
 def _figures(evaluation_name: str, evaluation: dict[str, Any]) -> list[dict[str, str]]:

@@ -91,6 +91,7 @@ def test_training_leaves_votes_of_every_test_and_a_card_that_names_the_protocol(
     for name in ("count", "exact_accuracy", "cell_accuracy", "by_step"):
         assert repeated[name] == metrics["evaluations"]["test"][name]
     assert "pass@2 of tasks, by voting (transductive)" in card and "plots/pass_at_k.png" in card
+    assert "- pass@2 by voting, transductive: " in card
     assert "puzzle_ids=puzzle_ids" in card  # an example without them would ask the blank puzzle
     submission = read_submission(output / "evaluation" / "submission.json")
     assert submission.keys() == {task.id for task in arc_set.test_tasks}
