@@ -200,7 +200,7 @@ def test_adapting_answers_every_new_task(checkpoint, tmp_path, capsys):
 @pytest.mark.slow
 def test_two_processes_share_the_votes(checkpoint, tmp_path):
     output = tmp_path / "adapted"
-    arguments = ["--model", str(checkpoint), "--output", str(output), *FEW.split()]
+    arguments = ["--model", str(checkpoint), "--output", str(output), *FEW.split(), "--num-augmentations", "60"]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", adapt.__file__]
     done = subprocess.run(
         [*command, *arguments, *challenges(tmp_path, small_tasks("evaluation", 6), solutions=True)],
@@ -212,7 +212,8 @@ def test_two_processes_share_the_votes(checkpoint, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("score of the submission") == 1
     records = load_records(output / "records")
-    assert len(records) == records.manifest["num_items"] == 3 * len(records.inputs)
+    assert len(list((output / "records" / "chunks").iterdir())) > 3  # both had some to do
+    assert len(records) == records.manifest["num_items"] > 3 * 64
 
 
 @pytest.mark.slow
