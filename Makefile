@@ -1,7 +1,9 @@
 # Two commands for users (quickstart, test), the rest for developers. Needs git, make and Python 3.11 or newer.
-# `make help` lists the targets. Variables: VENV (folder of the environment), PYTHON (the interpreter to build it with).
+# `make help` lists the targets. Variables: VENV (folder of the environment), PYTHON (the interpreter to build it with),
+# CONSTRAINTS (which versions).
 
 VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 THREADS := $(shell nproc 2>/dev/null || echo 1)
@@ -10,7 +12,7 @@ LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_pr
 	--num_cpu_threads_per_process $(THREADS)
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint check clean
+.PHONY: help quickstart test test-oldest lint check clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +27,9 @@ quickstart: $(STAMP) ## train a small model on real Sudoku, evaluate it, watch i
 test: $(STAMP) ## run the tests
 	$(BIN)/python -m pytest
 
+test-oldest: ## run the tests with the oldest supported versions, in an environment of their own
+	$(MAKE) --no-print-directory test VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt
+
 lint: $(STAMP) ## ruff, formatting, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -33,10 +38,10 @@ lint: $(STAMP) ## ruff, formatting, types
 check: lint test ## everything CI and reviewers look at
 
 clean: ## remove the environment and every cache
-	rm -rf .venv .venv-ci build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-ci .venv-oldest build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamp is written last, so an environment whose creation was interrupted is built anew.
-$(STAMP): pyproject.toml constraints.txt
-	@sh scripts/create_venv.sh $(VENV)
+$(STAMP): pyproject.toml $(CONSTRAINTS)
+	@sh scripts/create_venv.sh $(VENV) $(CONSTRAINTS)
 	@touch $@

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from datasets_builders.arc_tasks import NUM_COLOURS, ArcTask, Pair
-from datasets_builders.augmentation import NUM_DIHEDRALS, Dihedral
+from modeling_trm.augmentation_trm import NUM_DIHEDRALS, Dihedral
 
 LEAK_KINDS = ("answer", "input", "demonstration")
 MEANINGS = {

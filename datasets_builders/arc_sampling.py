@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from datasets_builders.arc_augmentation import ArcAugmentation
-from datasets_builders.randomness import random_bits, random_floats
 from datasets_builders.sampling import epoch_order
 from modeling_trm.processing_trm import EOS_TOKEN_ID, FIRST_COLOUR_ID, NUM_COLOURS, PAD_TOKEN_ID
+from modeling_trm.randomness_trm import random_bits, random_floats
 
 if TYPE_CHECKING:
     from datasets_builders.arc_set import ArcSet, PairRef

@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from datasets_builders.randomness import mix
+from modeling_trm.randomness_trm import mix
 
 
 def solution_families(labels_NL: np.ndarray, side: int = 9) -> np.ndarray:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from datasets_builders.files import SPLITS, Paths
-from datasets_builders.randomness import subset_rows
 from datasets_builders.sources import Rows, open_source
 from datasets_builders.validation import (
     BadRow,
@@ -25,6 +24,7 @@ from datasets_builders.validation import (
     tokenise,
 )
 from modeling_trm.processing_trm import GridProcessor, clean_text
+from modeling_trm.randomness_trm import subset_rows
 
 if TYPE_CHECKING:
     import datasets

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from datasets_builders.augmentation import MazeAugmentation, SudokuAugmentation, SudokuDraws, draw_dihedral
 from datasets_builders.mazes import distances_to_goal, trace_paths
-from datasets_builders.randomness import random_bits, random_floats
+from modeling_trm.augmentation_trm import MazeAugmentation, SudokuAugmentation, SudokuDraws, draw_dihedral
+from modeling_trm.randomness_trm import random_bits, random_floats
 
 if TYPE_CHECKING:
     from datasets_builders.features import PuzzleSet

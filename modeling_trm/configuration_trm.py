@@ -20,7 +20,7 @@ from transformers import PreTrainedConfig
 # What a config.json carries besides our fields; transformers consumes these itself.
 HUB_METADATA = frozenset(
     "model_type transformers_version torch_dtype dtype auto_map name_or_path attn_implementation "
-    "experts_implementation output_attentions num_labels".split()
+    "experts_implementation output_attentions num_labels custom_pipelines".split()
 )
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -78,6 +78,8 @@ class TRMConfig(PreTrainedConfig):
     """
 
     model_type = "trm"
+    # Where a checkpoint's own code runs. The package has none: it registers its pipeline.
+    pipelines_of_remote_code = {"grid-reasoning": {"impl": "pipeline_trm.GridReasoningPipeline", "pt": ["AutoModel"]}}
 
     vocab_size: int = 12
     seq_len: int = 81
@@ -116,6 +118,15 @@ class TRMConfig(PreTrainedConfig):
         if name not in PRESETS:
             raise ValueError(f"unknown preset {name!r}{_near_miss(name, PRESETS)}; allowed: {', '.join(PRESETS)}")
         return cls(**copy.deepcopy(PRESETS[name]) | overrides)
+
+    @property
+    def custom_pipelines(self) -> dict[str, Any]:
+        """What transformers asks for the pipelines of a checkpoint's code; a copy, because it writes into it."""
+        return copy.deepcopy(self.pipelines_of_remote_code)
+
+    @custom_pipelines.setter
+    def custom_pipelines(self, pipelines: dict[str, Any]) -> None:
+        """Set by a pipeline's save_pretrained and by a config.json; the code knows its pipelines without it."""
 
     @property
     def num_positions(self) -> int:

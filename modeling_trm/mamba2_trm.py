@@ -72,7 +72,7 @@ class Mamba2(Operator):
 
     def _use_cuda_kernels(self, x: Tensor) -> bool:
         """Chosen per call by the tensor's device: a model may move between CPU and GPU."""
-        if self.backend == "torch":
+        if self.backend == "torch" or torch.compiler.is_exporting():  # an exported graph must run anywhere
             return False
         if x.is_cuda and self.kernels_missing is None:
             return True

@@ -8,12 +8,15 @@ reasoning_trm.py, what loops in training is in training/.
 
 import copy
 import dataclasses
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
@@ -23,12 +26,14 @@ from .configuration_trm import TRMConfig
 from .layers_trm import Operator, truncated_normal_
 from .losses_trm import halting_loss, is_exact, stablemax_cross_entropy
 from .operators_trm import Stack
+from .pipeline_trm import GridReasoningPipeline  # noqa: F401 (not used here: so that save_pretrained copies its file)
 from .puzzle_table_trm import PuzzleTable, PuzzleTableMixin, table_file_name
 from .reasoning_trm import ReasoningMixin
 from .recursion_trm import RecursionState, recurse
 
 # Where a checkpoint is, as from_pretrained takes it for configuration, core and table alike.
 DOWNLOAD = ("cache_dir", "force_download", "proxies", "local_files_only", "token", "revision", "subfolder")
+PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 HALT_LOSS_WEIGHT = 0.5  # arXiv 2510.04871, public code models/losses.py
 
 
@@ -74,7 +79,7 @@ class TRMPreTrainedModel(PuzzleTableMixin, PreTrainedModel):
                 model is the number of rows it has.
 
         Raises:
-            ValueError: naming the weights that are missing, unknown to this config, or of another size
+            ValueError: naming the weights that are missing, unknown to this config, NaN or infinite, or of another size
                 (`ignore_mismatched_sizes=True` allows the last, in the core); or what is wrong with the table's file.
         """
         if pretrained_model_name_or_path is None:  # a state_dict, which holds the table as well
@@ -104,7 +109,17 @@ class TRMPreTrainedModel(PuzzleTableMixin, PreTrainedModel):
     @classmethod
     def _load_strictly(cls, *args: Any, ignore_mismatched_sizes: bool = False, **kwargs: Any) -> tuple[Any, Any]:
         """transformers' from_pretrained, which knows nothing of the table's file, and its loading info."""
-        loaded: Any = super().from_pretrained(*args, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs)
+        kwargs.setdefault("use_safetensors", True)  # a pickle is never opened unless it is asked for
+        options = {"output_loading_info": True, "ignore_mismatched_sizes": True, **kwargs}
+        try:
+            loaded: Any = super().from_pretrained(*args, **options)
+        except (SafetensorError, KeyError, json.JSONDecodeError) as error:  # the last two: the index of the shards
+            raise ValueError(f"the weights of {args[0]} cannot be read ({_damaged(args[0])}): {error}") from error
+        except OSError as error:
+            pickles = _pickles(args[0])
+            if not pickles:
+                raise
+            raise OSError(f"{error} It has {pickles}: pickles can hold code and are not opened.") from error
         model, info = loaded
         problems = {"missing": sorted(info["missing_keys"]), "unknown to this config": sorted(info["unexpected_keys"])}
         if not ignore_mismatched_sizes:
@@ -118,6 +133,10 @@ class TRMPreTrainedModel(PuzzleTableMixin, PreTrainedModel):
                 f"hidden_size={model.config.hidden_size}, num_latents={model.config.num_latents}: {'; '.join(found)}"
                 + (f". The puzzle table belongs into {table_file_name(None)}" if old else "")
             )
+        state = {key: value for key, value in model.state_dict().items() if not value.is_meta}
+        broken = sorted(key for key, value in state.items() if not value.isfinite().all())
+        if broken:
+            raise ValueError(f"the checkpoint has NaN or infinite values in {len(broken)} weights ({_first(broken)})")
         return model, info
 
     def save_pretrained(self, save_directory: Any, is_main_process: bool = True, **kwargs: Any) -> None:  # type: ignore[override]
@@ -153,6 +172,22 @@ class TRMPreTrainedModel(PuzzleTableMixin, PreTrainedModel):
 
 def _first(keys: list[str]) -> str:
     return ", ".join(keys[:3]) + (", ..." if keys[3:] else "")
+
+
+def _damaged(name: Any) -> str:
+    """The weight files of a local folder that are no whole safetensors files, with their sizes."""
+    damaged = []
+    for path in sorted(Path(str(name)).glob("model*.safetensors")):
+        try:
+            safe_open(path, framework="pt")
+        except SafetensorError:
+            damaged.append(f"{path.name}, {path.stat().st_size:,} bytes, is damaged or no safetensors file")
+    return _first(damaged) or "the weights' files or their index"
+
+
+def _pickles(name: Any) -> str:
+    """The files of a local folder in which the weights may be, but which are not opened; "" without any."""
+    return _first(sorted(path.name for path in Path(str(name)).glob("*") if path.suffix in PICKLES))
 
 
 class TRMModel(TRMPreTrainedModel):
@@ -239,7 +274,9 @@ class TRMModel(TRMPreTrainedModel):
 
 
 def _check_range(name: str, ids: Tensor, field: str, size: int) -> None:
-    """On the CPU alone: elsewhere the comparison would wait for the device at every step."""
+    """On the CPU alone: elsewhere the comparison would wait for the device at every step; a traced graph cannot ask."""
+    if torch.compiler.is_compiling():
+        return
     if ids.device.type == "cpu" and ids.numel() and (ids.min() < 0 or ids.max() >= size):
         raise ValueError(f"{name} holds {int(ids.min())}..{int(ids.max())}; allowed: 0..{size - 1} ({field}={size})")
 

@@ -1,8 +1,9 @@
 #!/bin/sh
-# Build a fresh virtual environment with this project and its development tools: sh scripts/create_venv.sh FOLDER
+# Build a fresh virtual environment with this project and its development tools: sh scripts/create_venv.sh FOLDER CONSTRAINTS
 # Debian and Ubuntu ship python3 without ensurepip; its package is installed when that needs no password, else named.
 set -eu
-folder=${1:?usage: create_venv.sh FOLDER}
+folder=${1:?usage: create_venv.sh FOLDER CONSTRAINTS}
+constraints=${2:?usage: create_venv.sh FOLDER CONSTRAINTS}
 
 fail() {
     printf 'error: %s\n' "$*" >&2
@@ -46,4 +47,4 @@ python=$(find_python)
 echo "Creating $folder with $("$python" --version): PyTorch and the other packages take one to three minutes ..."
 rm -rf "$folder"
 "$python" -m venv "$folder"
-"$folder/bin/python" -m pip install $quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+"$folder/bin/python" -m pip install $quiet --disable-pip-version-check -c "$constraints" -e '.[dev]'

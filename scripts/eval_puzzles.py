@@ -12,10 +12,13 @@ examples:
   python scripts/eval_puzzles.py --model DIR --task arc --shard 0/2 --output runs/arc          1/2 on another machine
   torchrun --nproc_per_node 8 scripts/eval_puzzles.py --model DIR --task arc --output runs/arc
   python scripts/eval_puzzles.py --model DIR --task sudoku --max-augmentations 16 --output runs/voting
+  python scripts/eval_puzzles.py --model DIR --task sudoku --update-card --output runs/evaluation   and DIR/README.md
+  python scripts/eval_puzzles.py --model DIR --task sudoku --data my.csv --update-card --card-entry mine --output OUT
 
 Writes OUTPUT/metrics.json and OUTPUT/plots/*.png. Voting (arc; sudoku and maze with --max-augmentations above 1) writes
 OUTPUT/records/, which the same command resumes after a stop, then report.json, report.md, plots/*.png and, for arc,
-submission.json. Exit code 0 when everything was written, and for a shard when its part of the records was.
+submission.json. --update-card then puts the figures into DIR's metrics.json, plots/ and README.md, all or nothing; what
+is not evaluated anew stays. Exit code 0 when everything was written, and for a shard when its part of the records was.
 """
 
 import argparse
@@ -28,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # PyTorch takes seconds to import: --help and wrong arguments must not wait for it
     from datasets_builders.features import PuzzleSet
     from modeling_trm import GridProcessor, TRMForGridReasoning
+    from modeling_trm.evaluation.card_update import CardUpdate
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -72,7 +76,21 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto, the GPU where there is one)")
     parser.add_argument("--on-bad-row", default="error", choices=("error", "skip"), help="(default: error)")
+    parser.add_argument(
+        "--update-card", action="store_true", help="put the figures into the card of the checkpoint's folder as well"
+    )
+    parser.add_argument(
+        "--card-entry",
+        metavar="NAME",
+        help="name of these figures on the card (default: the split); one given replaces figures of other data",
+    )
     arguments = parser.parse_args(argv)
+    check_arguments(parser, arguments)
+    return arguments
+
+
+def check_arguments(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Exit with a line about what cannot be meant; settle what is meant by --shard, and whether to vote."""
     for name in ("max_puzzles", "max_steps", "batch_size", "max_augmentations"):
         value = vars(arguments)[name]
         if value is not None and value < 1:
@@ -84,7 +102,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--shard is for voting: --task arc, or --max-augmentations above 1")
     if arguments.task == "arc" and arguments.voting and not asks_arc:
         parser.error("--max-augmentations votes on arc's test inputs: without --no-voting, and on no other --split")
-    return arguments
+    if arguments.update_card and not Path(arguments.model).is_dir():
+        parser.error(f"--update-card writes into a checkpoint's folder; --model {arguments.model!r} is none")
+    if arguments.card_entry is not None and not arguments.update_card:
+        parser.error("--card-entry is for --update-card")
 
 
 def parse_shard(parser: argparse.ArgumentParser, text: str) -> tuple[int, int]:
@@ -108,14 +129,13 @@ def evaluate(arguments: argparse.Namespace, command: Sequence[str]) -> int:
     from datasets_builders.validation import maze_path_is_valid_and_shortest
     from modeling_trm.evaluation.cli import command_line, user_errors
     from modeling_trm.evaluation.display import print_metrics
-    from modeling_trm.evaluation.files import write_json
     from modeling_trm.evaluation.loading import choose_device, load_model, load_processor
-    from modeling_trm.evaluation.machine import describe_machine, library_versions
-    from modeling_trm.evaluation.plots import write_plots
+    from modeling_trm.evaluation.machine import describe_machine
     from modeling_trm.evaluation.runner import check_puzzles_fit, choose_subset, evaluate_puzzles
 
     with user_errors(OSError, ValueError):
         device = choose_device(arguments.device)
+        update = begin_card_update(arguments)
         processor = load_processor(arguments.model)
         check_task(arguments, processor)
         model = load_model(arguments.model, device)
@@ -126,6 +146,8 @@ def evaluate(arguments: argparse.Namespace, command: Sequence[str]) -> int:
         grid_shape = tuple(processor.grid_shape)
         score_valid = partial(maze_path_is_valid_and_shortest, grid_shape=grid_shape) if is_maze else None
         check_puzzles_fit(model, puzzles)
+        if update is not None:
+            update.check_data(puzzles.origin, voting=False)
     with torch.autocast(device.type, torch.bfloat16, enabled=arguments.precision == "bfloat16"):
         metrics = evaluate_puzzles(
             model,
@@ -141,20 +163,35 @@ def evaluate(arguments: argparse.Namespace, command: Sequence[str]) -> int:
         "dataset": puzzles.origin,
         "split": arguments.split,
         "skipped_rows": [str(row) for row in puzzles.bad_rows],
-    }
-    report = {
-        "model": arguments.model,
-        "hardware": describe_machine(device),
-        "versions": library_versions(),
-        "evaluations": {arguments.split: metrics},
+        **hub_data(arguments),
     }
     print_metrics(Console(highlight=False), metrics)
-    output = Path(arguments.output)
-    with user_errors(OSError):
-        plots = write_plots(output / "plots", report["evaluations"])
-        written = write_json(output / "metrics.json", report)
-    print("\n".join(["written:", *(f"  {path}" for path in [written, *plots])]))
+    with user_errors(OSError, ValueError):
+        written = write_results(arguments, metrics, describe_machine(device), update)
+    print("\n".join(["written:", *(f"  {path}" for path in written)]))
     return 0
+
+
+def write_results(
+    arguments: argparse.Namespace, metrics: dict[str, Any], hardware: str, update: "CardUpdate | None"
+) -> list[Path]:
+    """metrics.json and plots in the output folder, and the card where that is asked for; the files written."""
+    from modeling_trm.evaluation.files import write_json
+    from modeling_trm.evaluation.machine import library_versions
+    from modeling_trm.evaluation.plots import write_plots
+
+    output, evaluations = Path(arguments.output), {arguments.split: metrics}
+    plots = write_plots(output / "plots", evaluations)
+    report = {
+        "model": arguments.model,
+        "hardware": hardware,
+        "versions": library_versions(),
+        "evaluations": evaluations,
+    }
+    written = [write_json(output / "metrics.json", report), *plots]
+    if update is not None:
+        written += update.write_plain({**metrics, "hardware": hardware}, output / "plots")
+    return written
 
 
 def vote(arguments: argparse.Namespace, command: Sequence[str]) -> int:
@@ -169,6 +206,7 @@ def vote(arguments: argparse.Namespace, command: Sequence[str]) -> int:
     from modeling_trm.evaluation.voting_run import arc_views, launched_processes, load_arc_source, vote_and_report
 
     with user_errors(OSError, ValueError), launched_processes(arguments.device, arguments.shard) as processes:
+        update = begin_card_update(arguments) if processes.is_main else None
         processor = load_processor(arguments.model)
         check_task(arguments, processor)
         views: Views
@@ -185,6 +223,8 @@ def vote(arguments: argparse.Namespace, command: Sequence[str]) -> int:
                 puzzles = choose_subset(puzzles, arguments.max_puzzles, arguments.seed)
             views, origin = PuzzleViews(puzzles, arguments.max_augmentations, arguments.seed), puzzles.origin
             model = load_model(arguments.model, processes.device)
+        if update is not None:
+            update.check_data(origin, voting=True)
         if processes.is_main and views.protocol is not None:
             print(f"protocol: {views.protocol}")
         manifest = {
@@ -205,9 +245,46 @@ def vote(arguments: argparse.Namespace, command: Sequence[str]) -> int:
                 batch_size=arguments.batch_size,
                 manifest=manifest,
             )
+        if update is not None:
+            lines += update_votes(update, arguments)
     for line in lines:
         print(line)
     return 0
+
+
+def begin_card_update(arguments: argparse.Namespace) -> "CardUpdate | None":
+    from modeling_trm.evaluation.card_update import CardUpdate
+
+    if not arguments.update_card:
+        return None
+    entry = arguments.card_entry or arguments.split
+    return CardUpdate.begin(arguments.model, entry, may_replace=arguments.card_entry is not None)
+
+
+def update_votes(update: "CardUpdate", arguments: argparse.Namespace) -> list[str]:
+    """Put the report of all votes on the card; the lines to print."""
+    import json
+
+    from modeling_trm.evaluation.vote_files import chunks_done, num_chunks, read_manifest
+    from modeling_trm.evaluation.voting_run import RECORDS
+
+    output = Path(arguments.output)
+    if len(chunks_done(output / RECORDS)) < num_chunks(read_manifest(output / RECORDS)):
+        return ["The card is as it was: the votes are not complete."]
+    report = json.loads((output / "report.json").read_text(encoding="utf-8"))
+    return [f"  {path}" for path in update.write_votes(report, arguments.split, output / "plots")]
+
+
+def hub_data(arguments: argparse.Namespace) -> dict[str, str]:
+    """Id and revision of the data set where --data is one of the Hub; call it when it has been loaded."""
+    from datasets_builders.sources import PINS
+
+    if arguments.data == "hub":
+        return {"dataset_id": PINS[arguments.task].repo_id, "dataset_revision": PINS[arguments.task].revision}
+    if arguments.data is None or Path(arguments.data).exists():
+        return {}
+    name, _, revision = arguments.data.partition("@")
+    return {"dataset_id": name} | ({"dataset_revision": revision} if revision else {})
 
 
 def check_task(arguments: argparse.Namespace, processor: "GridProcessor") -> None:

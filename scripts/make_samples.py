@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 
 from datasets_builders.families import maze_families, solution_families
 from datasets_builders.files import file_sha256
-from datasets_builders.randomness import random_bits
 from datasets_builders.validation import DataError, check_paths, check_tokens, tokenise
 from modeling_trm.processing_trm import GridProcessor
+from modeling_trm.randomness_trm import random_bits
 
 SEED = 0
 SPLITS = ("test", "validation", "train")  # the order of choice: the later ones give way

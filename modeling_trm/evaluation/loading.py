@@ -3,6 +3,7 @@
 The installed classes are used, so that no code from the checkpoint's folder runs and none is asked about.
 """
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,8 +70,17 @@ def _check_name(name: str) -> None:
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise CheckpointError(f"checkpoint {name!r}: the folder holds no config.json")
+        if not _is_json_object(folder / "config.json"):
+            raise CheckpointError(f"checkpoint {name!r}: the file config.json is not a valid JSON object")
     elif not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise CheckpointError(f"checkpoint {name!r}: no such folder (and not a Hub id of the form org/name)")
+
+
+def _is_json_object(path: Path) -> bool:
+    try:
+        return isinstance(json.loads(path.read_text(encoding="utf-8")), dict)
+    except ValueError:
+        return False
 
 
 @contextmanager

@@ -15,9 +15,9 @@ import numpy as np
 from datasets_builders.arc_augmentation import draw_augmentations
 from datasets_builders.arc_set import task_name
 from datasets_builders.arc_tasks import ArcTask
-from datasets_builders.augmentation import NUM_DIHEDRALS, Dihedral, MazeAugmentation, SudokuAugmentation, SudokuDraws
 from datasets_builders.features import PuzzleSet
 
+from ..augmentation_trm import NUM_DIHEDRALS, Dihedral, MazeAugmentation, SudokuAugmentation, SudokuDraws
 from ..processing_trm import FIRST_COLOUR_ID, NUM_COLOURS, GridProcessor, colours_to_text, crop_colours
 from ..puzzle_index_trm import BLANK_ROW, IDENTITY, PuzzleIndex
 from .vote_files import TestInput, fingerprint_inputs

@@ -12,7 +12,7 @@ from datasets_builders.arc_augmentation import (
     random_augmentations,
 )
 from datasets_builders.arc_tasks import ArcTask, Pair, load_tasks
-from datasets_builders.augmentation import MazeAugmentation
+from modeling_trm.augmentation_trm import MazeAugmentation
 from modeling_trm.puzzle_index_trm import IDENTITY
 
 AUGMENTATIONS = st.builds(

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasets_builders.augmentation import Dihedral, MazeAugmentation, SudokuAugmentation, SudokuDraws, draw_dihedral
 from datasets_builders.validation import check_sudoku
+from modeling_trm.augmentation_trm import Dihedral, MazeAugmentation, SudokuAugmentation, SudokuDraws, draw_dihedral
 from modeling_trm.processing_trm import GridProcessor
 
 SIDES = st.sampled_from([4, 9, 16])

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from datasets_builders.augmentation import MazeAugmentation, SudokuDraws
 from datasets_builders.families import maze_families, solution_families
 from datasets_builders.features import load_puzzles
+from modeling_trm.augmentation_trm import MazeAugmentation, SudokuDraws
 
 
 def test_symmetric_solutions_are_one_family():

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from datasets_builders.augmentation import SudokuDraws
 from datasets_builders.features import PuzzleSet, load_puzzles
+from modeling_trm.augmentation_trm import SudokuDraws
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "make_samples.py"
 PLAN = {"gen_unbiased": ("sudoku_easy", (20, 10, 40))}

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasets_builders.augmentation import MazeAugmentation
 from datasets_builders.features import load_puzzles
 from datasets_builders.mazes import (
     GOAL,
@@ -21,6 +20,7 @@ from datasets_builders.mazes import (
     solve_mazes,
 )
 from datasets_builders.validation import DataError, PuzzleError, check_maze, maze_path_is_valid_and_shortest
+from modeling_trm.augmentation_trm import MazeAugmentation
 
 ORDER = ((-1, 0), (1, 0), (0, -1), (0, 1))
 

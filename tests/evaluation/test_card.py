@@ -165,6 +165,52 @@ def test_any_preset_and_task_without_a_run(checkpoint, tiny_model, preset: str, 
     assert ("2602.12078" in card.text) == ("mamba2" in PRESETS[preset]["block_operators"])
 
 
+def test_a_converted_checkpoint_names_its_source_and_what_was_assumed(checkpoint) -> None:
+    folder = checkpoint("trm-attn", SMALL)
+    facts = {"H_cycles": "3, given | by hand", "rms_norm_eps": "1e-5, assumed", "rows": 7}
+    metrics = {"evaluations": {}, "conversion": {"source": "step_9.pt", "sha256": "ab" * 32, "facts": facts}}
+    text = write_model_card(folder, metrics).read_text(encoding="utf-8")
+    assert "## Conversion" in text and "## Training" not in text
+    assert f"Converted from `step_9.pt` (SHA-256 `{'ab' * 32}`)" in text
+    assert "| H_cycles | 3, given \\| by hand |" in text and "| rows | 7 |" in text
+    assert "not trained by this project" in text
+    both = write_model_card(folder, metrics | copy.deepcopy(RUN)).read_text(encoding="utf-8")
+    assert "## Conversion" in both and "## Training" in both and "not trained by this project" not in both
+    with pytest.raises(ValueError, match=r"metrics\['conversion'\]: missing sha256, facts"):
+        write_model_card(folder, {"evaluations": {}, "conversion": {"source": "a"}})
+
+
+def test_names_are_kept_and_arguments_win(checkpoint, metrics: dict[str, Any]) -> None:
+    folder = checkpoint("trm-attn", SMALL)
+    write_model_card(folder, metrics, model_name="one", repository="org/one")
+    kept = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    assert kept == metrics | {"model_name": "one", "repository": "org/one"}
+    text = write_model_card(folder, kept).read_text(encoding="utf-8")
+    assert "# one" in text and 'name = "org/one"' in text
+    text = write_model_card(folder, kept, repository="org/two").read_text(encoding="utf-8")
+    assert "# one" in text and 'name = "org/two"' in text
+    assert json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["repository"] == "org/two"
+    assert ModelCard.load(folder / "README.md").data.model_name == "one"
+
+
+@pytest.mark.parametrize("protocol", [None, "transductive"])
+def test_votes_without_single_answers(checkpoint, protocol: str | None) -> None:
+    counts = {"tasks": 12, "inputs": 13, "scored_tasks": 11, "votes": 1300}
+    pass_at_k = {"pass@1": {"value": 0.25, "ci95": [0.1, 0.5]}, "pass@2": {"value": 0.5, "ci95": [0.25, 0.75]}}
+    votes = {"command": "vote", "protocol": protocol, "counts": counts, "pass_at_k": pass_at_k}
+    evaluation = {"task": "sudoku", "dataset": "a file", "split": "test", "votes": votes}
+    card = ModelCard.load(write_model_card(checkpoint("trm-attn", SMALL), {"evaluations": {"test": evaluation}}))
+    assert "50.0 %" in card.text and "1,300 votes on 13 test inputs" in card.text
+    assert [result.metric_value for result in card.data.eval_results] == [0.25, 0.5]
+    assert ("puzzles, by voting" in card.text) == (protocol is None)
+    unscored = evaluation | {"votes": votes | {"pass_at_k": {}}}
+    card = ModelCard.load(write_model_card(checkpoint("trm-attn", SMALL), {"evaluations": {"test": unscored}}))
+    assert card.data.eval_results is None
+    empty = {name: value for name, value in evaluation.items() if name != "votes"}
+    with pytest.raises(ValueError, match="missing command, exact_accuracy"):
+        write_model_card(checkpoint("trm-attn", SMALL), {"evaluations": {"test": empty}})
+
+
 def test_example_of_the_card_runs(checkpoint, metrics: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     folder = checkpoint("trm-mlp-t", GridProcessor("sudoku"), blank_token_id=1, vocab_size=11)
     text = write_model_card(folder, metrics, repository=str(folder)).read_text(encoding="utf-8")
@@ -173,10 +219,13 @@ def test_example_of_the_card_runs(checkpoint, metrics: dict[str, Any], capsys: p
     # A random model may answer padding, which is no grid: let it prefer digits.
     example = example.replace("result =", "model.lm_head.weight.data[0] = 0\nresult =", 1)
     example = example.replace("processor.decode(result.answers[0])", "processor.decode(result.answers[0].clamp(min=1))")
-    exec(example, {})
+    names: dict[str, Any] = {}
+    exec(example, names)
     shown = capsys.readouterr().out
     assert shown.startswith("5 3 ")
     assert "halt probability" in shown
+    exec(text.split("```python\n")[2].split("```")[0], names)
+    assert "'halt_probability'" in capsys.readouterr().out
 
 
 def test_missing_figures_are_named_and_nothing_is_written(checkpoint, metrics: dict[str, Any]) -> None:

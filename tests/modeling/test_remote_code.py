@@ -1,5 +1,6 @@
 """A checkpoint folder in a process that cannot import modeling_trm: trust_remote_code gives the same function."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import pipeline
 
 from modeling_trm import GridProcessor, TRMForGridReasoning
 
@@ -25,10 +27,11 @@ except ImportError:
     pass
 else:
     raise SystemExit("modeling_trm can be imported")
+import json
 from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoProcessor
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoProcessor, pipeline
 
 torch.set_num_threads(1)
 
@@ -52,6 +55,12 @@ def part_of_table(folder):
     assert part.config.num_puzzles == 2
     return part.model.puzzle_emb.weight.detach()
 
+def results(folder):
+    for task in ({"task": "grid-reasoning"}, {}):  # twice, and it is the task of the checkpoint
+        pipe = pipeline(model=str(folder), trust_remote_code=True, device="cpu", **task)
+        assert type(pipe).__module__.startswith("transformers_modules."), type(pipe)
+    return pipe, pipe(["SUDOKU", ["1.3.", "....", "2...", "4..."]], num_votes=3, return_trace=True)
+
 for folder in map(Path, sys.argv[1:]):
     autos = (AutoProcessor, AutoFeatureExtractor)
     processors = [auto.from_pretrained(folder, trust_remote_code=True) for auto in autos]
@@ -60,8 +69,20 @@ for folder in map(Path, sys.argv[1:]):
     observed["part"] = part_of_table(folder)
     save_file({name: t.contiguous() for name, t in {**observed, **encoded}.items()}, folder / "observed.safetensors")
     again = folder / "again"
+    pipe, solved = results(folder)
+    (folder / "results.json").write_text(json.dumps(solved))
+    try:
+        pipeline("grid-reasoning", model=str(folder), trust_remote_code=False, device="cpu")
+    except ValueError as error:
+        assert "trust_remote_code=True" in str(error), error
+    else:
+        raise SystemExit("the pipeline's code ran without trust")
     model.save_pretrained(again)
     processors[0].save_pretrained(again)
+    pipe.save_pretrained(folder / "by_pipeline")
+    for copy in (again, folder / "by_pipeline"):
+        assert results(copy)[1] == solved
+        assert {path.name for path in copy.glob("*_trm.py")} == {path.name for path in folder.glob("*_trm.py")}
     _, observed_again = observe(again, load_file(folder / "input.safetensors")["ids"])
     observed_again["part"] = part_of_table(again)
     for name, value in observed.items():
@@ -76,6 +97,8 @@ def test_remote_code_gives_the_same_function_and_travels_on(
     models, processor = {}, GridProcessor("sudoku", grid_shape=(4, 4))
     for preset in PRESETS_LOADED:
         models[preset] = tiny_model(preset).eval()
+        with torch.no_grad():  # never the largest logits: the answers are complete grids
+            models[preset].lm_head.weight[:2] = models[preset].lm_head.weight[2:4].mean(0)
         models[preset].save_pretrained(tmp_path / preset)
         processor.save_pretrained(tmp_path / preset)
         save_file({"ids": torch.randint(6, (3, 16))}, tmp_path / preset / "input.safetensors")
@@ -113,6 +136,11 @@ def test_remote_code_gives_the_same_function_and_travels_on(
         assert set(observed) == set(expected)
         for name, value in expected.items():
             assert torch.equal(observed[name], value), f"{preset}: {name}"
+        # As does the pipeline of this process, where the package's own code runs.
+        pipe = pipeline("grid-reasoning", model=str(folder), device="cpu")
+        solved = pipe([SUDOKU, SUDOKU], num_votes=3, return_trace=True)
+        assert json.loads((folder / "results.json").read_text()) == solved
+        assert all(result["answer"] and result["votes"] and result["trace"] for result in solved)
         # The copy saved over there carries the code on, unchanged.
         for path in folder.glob("*_trm.py"):
             assert (folder / "again" / path.name).read_bytes() == path.read_bytes()

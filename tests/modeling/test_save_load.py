@@ -234,8 +234,27 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
         TRMForGridReasoning.from_pretrained(tmp_path / "nothing_here")
 
 
-def test_a_truncated_weight_file_is_an_error(checkpoint: Path) -> None:
+@pytest.mark.parametrize("auto", [TRMForGridReasoning, AutoModel, TRMModel], ids=["class", "auto", "trunk"])
+def test_a_truncated_weight_file_is_an_error(auto: Any, checkpoint: Path) -> None:
     path = checkpoint / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(Exception, match=r"(?i)safetensor|incomplete|invalid"):
+    with pytest.raises(ValueError, match=r"model\.safetensors, [\d,]+ bytes, is damaged or no safetensors file"):
+        auto.from_pretrained(checkpoint)
+
+
+@pytest.mark.parametrize("auto", [TRMForGridReasoning, AutoModel, TRMModel], ids=["class", "auto", "trunk"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")], ids=str)
+def test_weights_that_are_no_numbers_are_refused_by_name(value: float, auto: Any, tiny_model, tmp_path: Path) -> None:
+    model = tiny_model("tr-mamba2attn")
+    model.model.stack[0].A_log.data[1] = value
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"NaN or infinite values in 1 weights \(.*stack\.0\.A_log\)"):
+        auto.from_pretrained(tmp_path)
+
+
+def test_a_pickle_is_opened_only_on_request(checkpoint: Path) -> None:
+    whole = TRMForGridReasoning.from_pretrained(checkpoint)
+    (checkpoint / "model.safetensors").unlink()
+    torch.save(whole.state_dict(), checkpoint / "pytorch_model.bin")
+    with pytest.raises(OSError, match=r"pytorch_model\.bin: pickles can hold code and are not opened"):
         TRMForGridReasoning.from_pretrained(checkpoint)

@@ -11,6 +11,7 @@ import pytest
 from datasets_builders.features import load_puzzles
 from modeling_trm import GridProcessor
 from modeling_trm.evaluation import choose_subset, evaluate_puzzles
+from modeling_trm.evaluation.card import render_card
 from modeling_trm.evaluation.loading import load_model
 from scripts import eval_puzzles
 
@@ -110,6 +111,9 @@ def test_user_errors_are_one_line_each(checkpoint, tmp_path: Path, capsys) -> No
         (["--model", nine, "--task", "sudoku", "--data", csv(tmp_path, f"a,{PUZZLE},{SOLVED[:80]},1")], "has 80 cells"),
         (["--model", nine, "--task", "sudoku", "--max-puzzles", "0"], "--max-puzzles must be at least 1, got 0"),
         (["--model", nine, "--task", "chess"], "invalid choice: 'chess'"),
+        (["--model", "org/name", "--task", "sudoku", "--update-card"], "--model 'org/name' is none"),
+        (["--model", nine, "--task", "sudoku", "--card-entry", "a"], "--card-entry is for --update-card"),
+        (["--model", nine, "--task", "sudoku", "--update-card", "--card-entry", "a/b"], "becomes a file name"),
     ]
     for arguments, message in cases:
         with pytest.raises(SystemExit) as caught:
@@ -119,6 +123,81 @@ def test_user_errors_are_one_line_each(checkpoint, tmp_path: Path, capsys) -> No
         assert message in shown
         assert "error: " in shown
     assert not output.exists()
+
+
+def test_damaged_checkpoints_leave_no_output(checkpoint, tmp_path: Path, capsys) -> None:
+    folder = Path(checkpoint("sudoku", GridProcessor("sudoku")))
+    output = tmp_path / "out"
+    for name in ("preprocessor_config.json", "puzzle_table.safetensors", "model.safetensors", "config.json"):
+        (folder / name).write_bytes(b"")
+        for arguments in ([], ["--max-augmentations", "2"], ["--update-card"]):
+            with pytest.raises(SystemExit) as caught:
+                eval_puzzles.main(["--model", str(folder), "--task", "sudoku", "--output", str(output), *arguments])
+            assert caught.value.code == 2
+            shown = capsys.readouterr().err
+            assert shown.startswith(f"error: checkpoint '{folder}': the ") and shown.count("\n") == 1
+        if name == "preprocessor_config.json":  # it is read first and would hide the others
+            GridProcessor("sudoku").save_pretrained(folder)
+    assert not output.exists()
+    assert not (folder / "metrics.json").exists()
+
+
+def test_the_card_gets_the_figures(checkpoint, tmp_path: Path, capsys) -> None:
+    """Plain and by voting, under the split's name and another; what is not evaluated anew stays."""
+    folder = Path(checkpoint("sudoku", GridProcessor("sudoku")))
+    common = ["--model", str(folder), "--task", "sudoku", "--max-puzzles", "4", "--max-steps", "1", "--update-card"]
+    assert eval_puzzles.main([*common, "--output", str(tmp_path / "plain")]) == 0
+    shown = capsys.readouterr().out
+    plain = read(folder)["evaluations"]["test"]
+    assert plain.items() >= read(tmp_path / "plain")["evaluations"]["test"].items()
+    assert plain["hardware"] and plain["date"]
+    assert all(str(folder / name) in shown for name in ("README.md", "metrics.json", "plots/test_halting.png"))
+    assert eval_puzzles.main([*common, "--max-augmentations", "3", "--output", str(tmp_path / "votes")]) == 0
+    assert str(folder / "README.md") in capsys.readouterr().out
+    both = read(folder)["evaluations"]["test"]
+    votes = both.pop("votes")
+    assert both == plain
+    report = json.loads((tmp_path / "votes" / "report.json").read_text(encoding="utf-8"))
+    assert votes["pass_at_k"] == report["pass_at_k"] and votes["counts"]["votes"] == 12
+    data = csv(tmp_path, f"mine,{PUZZLE},{SOLVED},3")
+    arguments = [*common, "--data", data, "--output", str(tmp_path / "mine")]
+    with pytest.raises(SystemExit) as caught:
+        eval_puzzles.main(arguments)
+    assert caught.value.code == 2
+    assert "figures of other data under 'test'" in capsys.readouterr().err
+    assert not (tmp_path / "mine").exists()
+    assert eval_puzzles.main([*arguments, "--card-entry", "mine"]) == 0
+    evaluations = read(folder)["evaluations"]
+    assert evaluations["test"] == plain | {"votes": votes}
+    assert evaluations["mine"]["count"] == 1
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    assert text == render_card(folder, read(folder))
+    assert evaluations["mine"]["command"] in text and votes["command"] in text
+
+
+def test_the_card_waits_for_all_votes(checkpoint, tmp_path: Path, capsys) -> None:
+    folder = Path(checkpoint("sudoku", GridProcessor("sudoku")))
+    common = ["--model", str(folder), "--task", "sudoku", "--max-puzzles", "5", "--max-steps", "1", "--update-card"]
+    common += ["--max-augmentations", "20", "--output", str(tmp_path / "out")]
+    assert eval_puzzles.main([*common, "--shard", "1/2"]) == 0
+    assert "The card is as it was: the votes are not complete." in capsys.readouterr().out
+    assert not (folder / "README.md").exists()
+    assert eval_puzzles.main([*common, "--shard", "0/2"]) == 0
+    assert list(read(folder)["evaluations"]["test"]) == ["task", "dataset", "split", "votes"]
+    assert "by voting" in (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_data_of_the_hub_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    common = ["--model", "m", "--task", "sudoku", "--output", "o"]
+    for data, expected in (
+        ([], {}),
+        (["--data", __file__], {}),
+        (["--data", "org/name"], {"dataset_id": "org/name"}),
+        (["--data", "org/name@v1"], {"dataset_id": "org/name", "dataset_revision": "v1"}),
+    ):
+        assert eval_puzzles.hub_data(eval_puzzles.parse_arguments([*common, *data])) == expected
+    pinned = eval_puzzles.hub_data(eval_puzzles.parse_arguments([*common, "--data", "hub"]))
+    assert pinned["dataset_id"] == "sapientinc/sudoku-extreme" and len(pinned["dataset_revision"]) == 40
 
 
 def test_output_that_cannot_be_written(checkpoint, tmp_path: Path, capsys) -> None:

@@ -14,7 +14,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from datasets_builders.randomness import random_bits, random_permutations
+from .randomness_trm import random_bits, random_permutations
 
 FIRST_DIGIT_ID = 2
 NUM_DIHEDRALS = 8

@@ -1,0 +1,1 @@
+"""Checkpoints of other code in and out: the public TinyRecursiveModels code, mamba_ssm and transformers' Mamba-2."""

@@ -1,0 +1,178 @@
+"""A checkpoint of the public TinyRecursiveModels code as a folder of ours. Source: arXiv 2510.04871, public code.
+
+Shapes: N rows of the table of E numbers each, D hidden.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..evaluation.card import write_model_card
+from ..modeling_trm import TRMForGridReasoning
+from ..puzzle_index_trm import PuzzleIndex
+from .arch import CONFIG_FILE, Said, gather
+from .architecture import Architecture, choose_processor, resolve
+from .checkpoint_file import Checkpoint, ConversionError, read_checkpoint
+from .identifiers import read_identifiers
+from .layout import TABLE, Layout, read_layout
+
+ROWS_AT_ONCE = 65536  # of the table, when it is looked through: 128 MB of 512 channels
+
+
+def convert_reference(
+    path: str | Path,
+    output: str | Path,
+    *,
+    arch: str | Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    entry: str | None = None,
+    task: str | None = None,
+    grid_shape: tuple[int, int] | None = None,
+    alphabet: str | None = None,
+    identifiers: str | Path | None = None,
+    subset: str | None = None,
+    command: str | None = None,
+) -> dict[str, str]:
+    """Write config, core, puzzle table, processor, code and card into a new folder, whole or not at all.
+
+    Args:
+        path: the file. arch: the reference's arch YAML; all_config.yaml beside the file is found without it.
+        options: fields of that YAML given by hand, for example {"H_cycles": 3}.
+        entry: which state dict, where the file holds several.
+        task, grid_shape, alphabet: as GridProcessor takes them; by default what the vocabulary tells.
+        identifiers: the reference's identifiers.json; without it rows are numbered. subset: see `read_identifiers`.
+        command: the command line, for the card.
+
+    Returns:
+        The facts that the card records, name -> text.
+
+    Raises:
+        ConversionError: naming the file or field, the value and what is allowed; nothing has been written.
+    """
+    output = Path(output)
+    refuse_existing(output)
+    checkpoint = read_checkpoint(path, entry)
+    layout = read_layout(checkpoint.tensors, str(path))
+    beside = Path(path).with_name(CONFIG_FILE)
+    said = gather(arch or (beside if beside.is_file() else None), options or {})
+    processor, how = choose_processor(layout, str(path), task, grid_shape, alphabet)
+    architecture = resolve(layout, said, processor, str(path))
+    _check_weights(checkpoint)
+    dtype = reduce(torch.promote_types, (tensor.dtype for tensor in checkpoint.tensors.values()))
+    index = _index(architecture, identifiers, subset)
+    model = _build(checkpoint, layout, architecture, dtype, index)
+    facts = {"command": command} if command else {}
+    facts |= {"task": f"{processor.task}, {' x '.join(map(str, processor.grid_shape))} ({how})"}
+    facts |= checkpoint.facts | architecture.facts | _more_facts(checkpoint, layout, said, dtype)
+    if identifiers is not None:
+        facts["identifiers"] = f"{Path(identifiers).name}: {len(index.tasks):,} tasks" + (
+            f", named {subset}/..." if subset else ""
+        )
+    record = {
+        "source": checkpoint.path.name,
+        "sha256": checkpoint.sha256(),
+        "facts": facts,
+        "reference": _only_there(checkpoint, said, dtype),
+    }
+    with new_folder(output) as folder:
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+        write_model_card(folder, {"evaluations": {}, "conversion": record})
+    return facts
+
+
+def refuse_existing(output: Path) -> None:
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ConversionError(f"--output {output}: exists already; give a folder that is new or empty")
+
+
+@contextmanager
+def new_folder(output: Path) -> Iterator[Path]:
+    """A folder to fill beside `output`, which takes its name at the end; on an error nothing is left of it."""
+    output = output.absolute()
+    missing = [parent for parent in output.parents if not parent.exists()]
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
+    try:
+        yield temporary
+        temporary.chmod(0o755)  # mkdtemp makes folders that only their owner can enter
+        os.replace(temporary, output)
+    except BaseException:
+        shutil.rmtree(temporary)
+        for parent in missing:
+            parent.rmdir()
+        raise
+
+
+def _check_weights(checkpoint: Checkpoint) -> None:
+    for name, tensor in checkpoint.tensors.items():
+        if not tensor.is_floating_point():
+            raise ConversionError(f"{checkpoint.path}: {name} is {tensor.dtype}; allowed: floating-point weights")
+        for part in tensor.split(ROWS_AT_ONCE):
+            if not part.isfinite().all():
+                raise ConversionError(f"{checkpoint.path}: {name} holds NaN or infinity")
+
+
+def _index(architecture: Architecture, identifiers: str | Path | None, subset: str | None) -> PuzzleIndex:
+    rows = architecture.config.num_puzzles
+    if identifiers is None:
+        return PuzzleIndex.numbered(rows)
+    if not architecture.config.puzzle_prefix_len:
+        raise ConversionError(f"{identifiers}: the checkpoint has no puzzle table that it could describe")
+    return read_identifiers(identifiers, rows, subset)
+
+
+def _build(
+    checkpoint: Checkpoint, layout: Layout, architecture: Architecture, dtype: torch.dtype, index: PuzzleIndex
+) -> TRMForGridReasoning:
+    config = architecture.config
+    weights = {ours: checkpoint.tensors[name].to(dtype) for name, ours in layout.our_names().items()}
+    if config.puzzle_prefix_len:
+        weights["model.puzzle_emb.weight"] = _table(checkpoint.tensors.get(TABLE), config.hidden_size).to(dtype)
+    with torch.device("meta"):  # the weights are put in place as they are; a table of gigabytes is not copied
+        model = TRMForGridReasoning(config)
+    model.load_state_dict(weights, assign=True)
+    if config.puzzle_prefix_len:
+        model.set_puzzle_index(index)
+    return model.eval()
+
+
+def _table(rows_NE: Tensor | None, width: int) -> Tensor:
+    """[N, D]: rows padded with zeros, as the reference fills its prefix; without a table one blank row."""
+    if rows_NE is None:
+        return torch.zeros(1, width)
+    return rows_NE if rows_NE.shape[1] == width else F.pad(rows_NE, (0, width - rows_NE.shape[1]))
+
+
+def _more_facts(checkpoint: Checkpoint, layout: Layout, said: Said, dtype: torch.dtype) -> dict[str, str]:
+    found = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in checkpoint.tensors.values()})
+    kept = str(dtype).removeprefix("torch.")
+    forward = said.values.get("forward_dtype")
+    facts = {
+        "from the tensors": f"{layout.layers} layers of {layout.mixer} and mlp, hidden_size {layout.hidden_size}, "
+        f"inner width {layout.inner}, {layout.vocab_size} token ids",
+        "precision": kept if found == [kept] else f"{kept}, the widest of {', '.join(found)}",
+    }
+    if forward not in (None, kept):
+        facts["precision"] += f"; the reference computes in {forward}: use autocast for the same arithmetic"
+    return facts
+
+
+def _only_there(checkpoint: Checkpoint, said: Said, dtype: torch.dtype) -> dict[str, Any]:
+    """What our folder cannot say otherwise and the way back needs: `to_reference` reads it."""
+    narrower = {name: str(t.dtype).removeprefix("torch.") for name, t in checkpoint.tensors.items() if t.dtype != dtype}
+    record: dict[str, Any] = {"dtypes": narrower}
+    if TABLE in checkpoint.tensors:
+        record["puzzle_emb_ndim"] = checkpoint.tensors[TABLE].shape[1]
+    if "forward_dtype" in said.values:
+        record["forward_dtype"] = said.get("forward_dtype")
+    return record

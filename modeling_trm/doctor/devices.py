@@ -1,0 +1,124 @@
+"""Devices, and which paths attention, Mamba-2 and torch.compile take on them; asked of torch, not guessed.
+
+Shapes: B batch, H heads, L positions, P head size.
+"""
+
+import os
+import shutil
+import sysconfig
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from ..evaluation.machine import describe_machine
+from ..mamba2_trm import CHUNK, CUDA_KERNELS_MISSING, ONE_CHUNK_UP_TO
+from .findings import Finding
+
+GIB = 2**30
+LENGTHS = {97: "Sudoku", 916: "mazes and ARC"}  # cells and 16 positions of the prefix
+HEADS, HEAD_SIZE = 8, 64  # of the published attention models
+BACKENDS = {
+    SDPBackend.FLASH_ATTENTION: "flash",
+    SDPBackend.EFFICIENT_ATTENTION: "memory-efficient",
+    SDPBackend.CUDNN_ATTENTION: "cuDNN",
+    SDPBackend.MATH: "math",
+}
+COMPILERS = {"cpu": ("g++", "clang++"), "cuda": ("gcc", "clang", "cc")}
+
+
+def usable_devices() -> list[torch.device]:
+    """The CPU, then every CUDA device, then Apple's GPU."""
+    names = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+    return [torch.device(name) for name in [*names, *(["mps"] if torch.backends.mps.is_available() else [])]]
+
+
+def check_devices() -> Iterator[Finding]:
+    yield Finding("devices", "cpu", f"{describe_machine()}; {_memory()}; {', '.join(_cpu_features())}")
+    for number in range(torch.cuda.device_count()):
+        about = torch.cuda.get_device_properties(number)
+        bf16 = "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no bfloat16"
+        value = f"{about.name}, capability {about.major}.{about.minor}, {about.total_memory / GIB:.0f} GiB, {bf16}"
+        yield Finding("devices", f"cuda:{number}", value)
+    if torch.cuda.device_count() == 0:
+        built = torch.version.cuda or torch.version.hip
+        why = f"torch was built for {built}, but finds no GPU" if built else "this torch was built for the CPU alone"
+        yield Finding("devices", "cuda", f"none: {why}")
+    if torch.backends.mps.is_available():
+        yield Finding("devices", "mps", "Apple's GPU")
+
+
+def check_paths(device: torch.device) -> Iterator[Finding]:
+    """Which code Mamba-2, attention and torch.compile run on the device, and why."""
+    value, todo = _ssd(device)
+    yield Finding("paths", f"Mamba-2 on {device}", value, todo)
+    if device.type in COMPILERS:  # torch answers these questions for the CPU and for CUDA
+        for length, what in LENGTHS.items():
+            yield Finding("paths", f"attention on {device}, {length} positions ({what})", _attention(device, length))
+        yield _compiler(device)
+
+
+def _ssd(device: torch.device) -> tuple[str, str | None]:
+    form = f"PyTorch path, one chunk up to {ONE_CHUNK_UP_TO} positions, chunks of {CHUNK} above"
+    if device.type != "cuda":
+        return f"{form}; the compiled kernels are for CUDA devices alone", None
+    if CUDA_KERNELS_MISSING is None:
+        return f"compiled kernels; ssd_backend='torch' in the config chooses the {form}", None
+    return f"{form}; the compiled kernels are not here: {CUDA_KERNELS_MISSING}", "pip install 'modeling-trm[cuda]'"
+
+
+def _attention(device: torch.device, length: int) -> str:
+    """What scaled_dot_product_attention picks by itself in each type, and which backends can do it at all."""
+    texts = []
+    for dtype in (torch.float32, torch.bfloat16):
+        q_BHLP = torch.zeros(1, HEADS, length, HEAD_SIZE, device=device, dtype=dtype)
+        able = [name for backend, name in BACKENDS.items() if _can_attend(backend, q_BHLP)]
+        # The function that scaled_dot_product_attention itself asks.
+        picked = BACKENDS.get(SDPBackend(int(torch._fused_sdp_choice(q_BHLP, q_BHLP, q_BHLP))), "another backend")
+        texts.append(f"{str(dtype).removeprefix('torch.')} takes {picked} (can: {', '.join(able) or 'none'})")
+    return "; ".join(texts)
+
+
+def _can_attend(backend: SDPBackend, q_BHLP: Tensor) -> bool:
+    with warnings.catch_warnings(), sdpa_kernel(backend):
+        warnings.simplefilter("ignore")  # torch warns of each reason why a backend cannot
+        try:
+            F.scaled_dot_product_attention(q_BHLP, q_BHLP, q_BHLP)
+        except RuntimeError:
+            return False
+    return True
+
+
+def _compiler(device: torch.device) -> Finding:
+    name = f"torch.compile on {device}"
+    found = next(filter(None, map(shutil.which, COMPILERS[device.type])), None)
+    headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    if found is None:
+        wanted = " or ".join(COMPILERS[device.type])
+        return Finding("paths", name, f"no compiler ({wanted}): models run uncompiled", f"install {wanted}")
+    if not headers.exists():
+        todo = "install Python's headers (Debian: python3-dev)"
+        return Finding("paths", name, f"no {headers}: models run uncompiled", todo)
+    return Finding("paths", name, f"can compile with {found}")
+
+
+def _cpu_features() -> list[str]:
+    cpu = torch.cpu
+    known = {
+        "AVX2": cpu._is_avx2_supported(),
+        "AVX-512": cpu._is_avx512_supported(),
+        "AVX-512 bf16": cpu._is_avx512_bf16_supported(),
+        "AMX": cpu._is_amx_tile_supported(),
+    }
+    has_bf16 = known["AVX-512 bf16"] or known["AMX"]
+    speed = "bfloat16 in hardware" if has_bf16 else "no bfloat16 in hardware: float32 is faster"
+    return [*(name for name, has in known.items() if has), speed]
+
+
+def _memory() -> str:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return f"{total / GIB:.0f} GiB of memory"

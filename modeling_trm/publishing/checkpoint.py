@@ -1,0 +1,159 @@
+"""A checkpoint's folder as a model repository: core, puzzle table, code, processor, card, figures, plots.
+
+The folder itself is not changed. Three things may differ on the Hub: the code files of the installed package go along
+where the folder has none, and the card and its figures are rendered anew from metrics.json, so that the example in the
+card names the repository.
+"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from transformers.dynamic_module_utils import get_relative_import_files, get_relative_imports
+
+from ..configuration_trm import TRMConfig
+from ..evaluation.card import write_model_card
+from ..evaluation.loading import check_model_fits, load_model, load_processor
+from ..modeling_trm import TRMForGridReasoning
+from ..processing_trm import GridProcessor
+from .contents import Contents, ContentsError, collect, front_matter, read_text, select
+
+CONFIG, PROCESSOR, WEIGHTS, TABLE = (
+    "config.json",
+    "preprocessor_config.json",
+    "model.safetensors",
+    "puzzle_table.safetensors",
+)
+CARD, METRICS = "README.md", "metrics.json"
+PATTERNS = (
+    CARD, METRICS, CONFIG, PROCESSOR, TABLE, "*_trm.py", ".eval_results/*.yaml", "plots/*.png", "LICENSE*", "NOTICE*",
+)  # fmt: skip
+# Which class each file must name for AutoModel and AutoProcessor to find the code.
+AUTO_CLASSES = {CONFIG: ("AutoConfig", "AutoModel"), PROCESSOR: ("AutoFeatureExtractor",)}
+
+
+def prepare_checkpoint(folder: Path, repository: str) -> Contents:
+    """Check the folder and choose its files.
+
+    Raises:
+        ContentsError: a file is missing or wrong, or its code is incomplete.
+        CheckpointError: the configuration, the processor or the weights do not load.
+    """
+    files = select(folder, PATTERNS) | {name: folder / name for name in _weights(folder)}
+    for name in (CARD, CONFIG, PROCESSOR):
+        if name not in files:
+            raise ContentsError(f"{folder / name}: is missing; a checkpoint needs {CARD}, {CONFIG} and {PROCESSOR}")
+    front_matter(folder / CARD)
+    _check_that_it_loads(folder)
+    modules = {module for name in AUTO_CLASSES for module in _auto_modules(folder / name)}
+    code, notes = _code(folder, modules)
+    files |= code
+    if METRICS in files:
+        files |= _rendered_card(folder, repository)
+        notes.append(f"{CARD} was rendered from {METRICS} for {repository}")
+    return collect(folder, "checkpoint", "model", files, notes)
+
+
+def _weights(folder: Path) -> list[str]:
+    """model.safetensors, or the index of a sharded model and its shards; nothing else that may lie there."""
+    index = folder / f"{WEIGHTS}.index.json"
+    if (folder / WEIGHTS).is_file():
+        return [WEIGHTS]
+    if not index.is_file():
+        raise ContentsError(f"{folder / WEIGHTS}: is missing; a checkpoint goes to the Hub as safetensors")
+    try:
+        shards = sorted(set(json.loads(read_text(index))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ContentsError(f"{index}: is no index of shards: {error!r}") from error
+    for name in shards:
+        if Path(name).name != name or not (folder / name).is_file():
+            raise ContentsError(f"{index}: names the shard {name!r}, which is not in the folder")
+    return [index.name, *shards]
+
+
+def _check_that_it_loads(folder: Path) -> None:
+    """With the installed classes: every weight is there, of its size and finite, the processor fits the model."""
+    processor, model = load_processor(str(folder)), load_model(str(folder))
+    check_model_fits(model, processor)
+    if model.config.puzzle_prefix_len and not (folder / TABLE).is_file():
+        raise ContentsError(
+            f"{folder / TABLE}: is missing, but {CONFIG} says puzzle_prefix_len={model.config.puzzle_prefix_len}"
+        )
+
+
+def _auto_modules(file: Path) -> list[str]:
+    """The code files that auto_map of a JSON file names. Raises ContentsError when one of its classes is missing."""
+    auto_map: dict[str, Any] = json.loads(read_text(file)).get("auto_map", {})
+    needed = AUTO_CLASSES[file.name]
+    missing = [name for name in needed if not isinstance(auto_map.get(name), str)]
+    if missing:
+        raise ContentsError(f"{file}: auto_map has no {', '.join(missing)}; save the checkpoint with save_pretrained")
+    return [f"{auto_map[name].split('--')[-1].split('.')[0]}.py" for name in needed]
+
+
+def installed_code() -> dict[str, Path]:
+    """{name: file} of the installed package's files that save_pretrained puts beside a checkpoint."""
+    files: set[str] = set()
+    for auto_class in (TRMConfig, TRMForGridReasoning, GridProcessor):
+        module = str(sys.modules[auto_class.__module__].__file__)
+        files |= {module, *get_relative_import_files(module)}
+    return {Path(file).name: Path(file) for file in sorted(files)}
+
+
+def _code(folder: Path, modules: set[str]) -> tuple[dict[str, Path | bytes], list[str]]:
+    """The code that the folder lacks, and notes. The folder's own code goes as it is, if it is whole."""
+    installed = installed_code()
+    own = {file.name: file for file in folder.glob("*_trm.py")}
+    other = [name for name in own if name not in installed or own[name].read_bytes() != installed[name].read_bytes()]
+    missing = _missing_code(own, modules)
+    if not missing:
+        return {}, [f"code of another version than the installed one goes as it is: {_some(other)}"] if other else []
+    if other:
+        raise ContentsError(
+            f"{folder}: its code lacks {_some(missing)}, and {_some(other)} is of another version than the installed "
+            f"one; remove *_trm.py there to publish the installed code"
+        )
+    unknown = modules - installed.keys()
+    if unknown:
+        raise ContentsError(f"{folder}: auto_map names {_some(unknown)}, which is neither there nor in the package")
+    added = {name: file for name, file in installed.items() if name not in own}
+    return dict(added), [f"{len(added)} code files of the installed package were added"]
+
+
+def _missing_code(own: dict[str, Path], modules: set[str]) -> set[str]:
+    """What the modules import, directly or not, and is not there."""
+    seen: set[str] = set()
+    todo = set(modules)
+    while todo:
+        name = todo.pop()
+        seen.add(name)
+        if name in own:
+            todo |= {f"{module}.py" for module in get_relative_imports(own[name])} - seen
+    return seen - own.keys()
+
+
+def _some(names: Any) -> str:
+    ordered = sorted(names)
+    return ", ".join(ordered[:3]) + (f" and {len(ordered) - 3} more" if ordered[3:] else "")
+
+
+def _rendered_card(folder: Path, repository: str) -> dict[str, Path | bytes]:
+    """README.md, metrics.json and .eval_results/ as the template gives them for this repository, in memory."""
+    try:
+        metrics = json.loads(read_text(folder / METRICS))
+    except ValueError as error:
+        raise ContentsError(f"{folder / METRICS}: is no JSON: {error}") from error
+    with tempfile.TemporaryDirectory() as temporary:
+        copy = Path(temporary, folder.resolve().name)
+        copy.mkdir()
+        for name in (CONFIG, PROCESSOR):
+            (copy / name).write_bytes((folder / name).read_bytes())
+        (copy / "plots").symlink_to((folder / "plots").resolve())  # the card shows what is there
+        try:
+            write_model_card(copy, metrics, repository=repository)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ContentsError(f"{folder / METRICS}: no card can be made of it: {error!r}") from error
+        made = select(copy, (CARD, METRICS, ".eval_results/*.yaml"))
+        return {path: (copy / path).read_bytes() for path in made}

@@ -1,0 +1,45 @@
+"""Tell what a folder is, and choose and check what goes to the Hub."""
+
+import json
+from pathlib import Path
+
+from ..configuration_trm import TRMConfig
+from .checkpoint import CONFIG, prepare_checkpoint
+from .contents import Contents, ContentsError, front_matter, read_text
+from .dataset import prepare_dataset
+from .metric import is_metric, prepare_metric
+
+KINDS = "a checkpoint (config.json), a data set (README.md with configs:) or a metric (README.md with the tag metric)"
+
+
+def prepare(folder: str | Path, repository: str) -> Contents:
+    """What of this folder goes to the repository `org/name`, checked; the folder is not changed.
+
+    Raises:
+        ValueError: naming the file that is missing or wrong (ContentsError, CheckpointError).
+        OSError: a file cannot be read.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ContentsError(f"{folder}: is no folder; allowed: {KINDS}")
+    if (folder / CONFIG).is_file():
+        _check_model_type(folder / CONFIG)
+        return prepare_checkpoint(folder, repository)
+    if not (folder / "README.md").is_file():
+        raise ContentsError(f"{folder}: has neither config.json nor README.md; allowed: {KINDS}")
+    card = front_matter(folder / "README.md")
+    if "configs" in card:
+        return prepare_dataset(folder, repository)
+    if is_metric(folder, card):
+        return prepare_metric(folder, repository)
+    raise ContentsError(f"{folder / 'README.md'}: has neither configs: nor the tag metric; allowed: {KINDS}")
+
+
+def _check_model_type(file: Path) -> None:
+    try:
+        config = json.loads(read_text(file))
+    except ValueError as error:  # ContentsError has named the file already
+        raise error if isinstance(error, ContentsError) else ContentsError(f"{file}: is no JSON: {error}") from error
+    model_type = config.get("model_type") if isinstance(config, dict) else None
+    if model_type != TRMConfig.model_type:
+        raise ContentsError(f"{file}: model_type is {model_type!r}; allowed: {TRMConfig.model_type!r}")

@@ -1,0 +1,150 @@
+"""Puzzles as users have them at hand: strings, rows, arrays, one or many, read into token ids.
+
+One puzzle of a task whose grids are strings (Sudoku, maze, "grid") is a string, a flat list or array of its cells, or
+rows, each a string, a list or an array; a cell is a character or a whole number (of a Sudoku 0 is a blank). One ARC
+puzzle is rows of colours, or their text "012/340". In the place of any of these may stand {"grid": it}, for ARC also
+{"grid": it, "puzzle_task": name of a task in the puzzle table}. Several puzzles are a list of these.
+
+Shapes: L = height * width positions.
+"""
+
+import difflib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from .processing_trm import SUDOKU_DIGITS, GridProcessor, clean_text, text_to_colours
+
+PUZZLE_KEYS = ("grid", "puzzle_task")
+
+
+@dataclass(frozen=True, eq=False)
+class Puzzle:
+    """input_ids int64 [L]; puzzle_task: the task whose rows of the puzzle table are used, None for the blank row."""
+
+    input_ids: np.ndarray
+    puzzle_task: str | None = None
+
+
+def split_puzzles(inputs: Any, processor: GridProcessor) -> list[Any] | None:
+    """The puzzles of a list or an array of several; None where it is one puzzle, which stands for itself.
+
+    Lines of text or cells can be the rows of one puzzle or a puzzle each: their length decides, that of a row or that
+    of a whole grid.
+    """
+    inputs = _as_lists(inputs)
+    if not isinstance(inputs, list):
+        return None
+    if processor.task == "arc":
+        is_one = bool(inputs) and not any(_depth(part) > 1 or isinstance(part, str | dict) for part in inputs)
+        return None if is_one else inputs
+    is_flat = bool(inputs) and all(_is_cell(part) for part in inputs) and not _are_texts(inputs, processor)
+    return None if is_flat or _are_rows(inputs, processor) else inputs
+
+
+def read_puzzle(puzzle: Any, processor: GridProcessor) -> Puzzle:
+    """One puzzle. Raises ValueError, naming the place and what is allowed."""
+    task = None
+    if isinstance(puzzle, dict):
+        unknown = [key for key in puzzle if key not in PUZZLE_KEYS]
+        if unknown or "grid" not in puzzle:
+            close = difflib.get_close_matches(str(unknown[0]), PUZZLE_KEYS, n=1) if unknown else []
+            raise ValueError(
+                f"a puzzle as a dict has the keys 'grid' and, for ARC, 'puzzle_task'; got {list(puzzle)}"
+                + (f"; did you mean {close[0]!r}?" if close else "")
+            )
+        puzzle, task = puzzle["grid"], puzzle.get("puzzle_task")
+        if task is not None and (processor.task != "arc" or not isinstance(task, str)):
+            raise ValueError(f"puzzle_task={task!r} is not allowed; allowed: the name of an ARC task, as a string")
+    grid = _as_lists(puzzle)
+    if processor.task != "arc":
+        return Puzzle(processor.encode(_text(grid, processor)).numpy())
+    colours = text_to_colours(grid).tolist() if isinstance(grid, str) else grid
+    if not isinstance(colours, list) or not all(isinstance(row, list) for row in colours):
+        raise ValueError(f"an arc grid is a list of rows of colours 0..9 or text like '012/340'; got {_shown(puzzle)}")
+    return Puzzle(processor.encode(colours).numpy(), task)
+
+
+def _as_lists(value: Any) -> Any:
+    """Arrays and tuples, at any depth, as lists; anything else as it is."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu().tolist()
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return [_as_lists(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def _is_cell(value: Any) -> bool:
+    return not isinstance(value, list | dict) and not (isinstance(value, str) and len(value) != 1)
+
+
+def _depth(value: Any) -> int:
+    return 1 + max(map(_depth, value), default=0) if isinstance(value, list) else 0
+
+
+def _are_texts(lines: list[Any], processor: GridProcessor) -> bool:
+    """Whether single characters are puzzles of one cell each, which only a 1 x 1 grid has."""
+    return processor.seq_len == 1 and all(isinstance(line, str) for line in lines)
+
+
+def _are_rows(lines: list[Any], processor: GridProcessor) -> bool:
+    """Whether these are the rows of one puzzle: lines whose longest is nearer to a row than to a whole grid."""
+    height, width = processor.grid_shape
+    if height == 1 or not lines or not all(isinstance(line, str) or _is_flat(line) for line in lines):
+        return False
+    longest = max(len(clean_text(line, processor.task) if isinstance(line, str) else line) for line in lines)
+    return longest - width < processor.seq_len - longest
+
+
+def _is_flat(line: Any) -> bool:
+    return isinstance(line, list) and bool(line) and all(_is_cell(cell) for cell in line)
+
+
+def _text(grid: Any, processor: GridProcessor) -> str:
+    """The grid of a task with characters as one string."""
+    if isinstance(grid, str):
+        return grid
+    height, width = processor.grid_shape
+    if _is_flat(grid):
+        if len(grid) != processor.seq_len:
+            raise ValueError(f"the grid has {len(grid)} cells, expected {processor.seq_len} ({height} x {width})")
+        return "".join(_character(cell, *divmod(i, width), processor) for i, cell in enumerate(grid))
+    if not isinstance(grid, list) or not grid or not all(isinstance(row, str) or _is_flat(row) for row in grid):
+        raise ValueError(f"a {processor.task} grid is a string, rows or an array of cells; got {_shown(grid)}")
+    rows = [_row(row, number, processor) for number, row in enumerate(grid)]
+    rows = [row for row in rows if row]  # the lines that separate the boxes of a rendered Sudoku
+    if len(rows) != height:
+        raise ValueError(f"the grid has {len(rows)} rows, expected {height}")
+    for number, row in enumerate(rows, start=1):
+        if len(row) != width:
+            raise ValueError(f"row {number} has {len(row)} cells, expected {width}")
+    return "".join(rows)
+
+
+def _row(row: Any, number: int, processor: GridProcessor) -> str:
+    if isinstance(row, str):
+        return clean_text(row, processor.task)
+    return "".join(_character(cell, number, column, processor) for column, cell in enumerate(row))
+
+
+def _character(cell: Any, row: int, column: int, processor: GridProcessor) -> str:
+    """The character of a cell; a number of a Sudoku may have two digits."""
+    if isinstance(cell, str):
+        return cell
+    side = processor.grid_shape[0]
+    if processor.task == "sudoku" and isinstance(cell, int) and 0 <= cell <= side:
+        return SUDOKU_DIGITS[cell - 1] if cell else "."
+    text = str(cell) if isinstance(cell, int) else ""
+    if processor.task == "sudoku" or len(text) != 1:
+        allowed = f"0..{side} or " if processor.task == "sudoku" else ""
+        raise ValueError(
+            f"row {row + 1}, column {column + 1}: {cell!r} is not allowed; allowed: {allowed}{processor.characters!r}"
+        )
+    return text
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

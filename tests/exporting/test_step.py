@@ -1,0 +1,178 @@
+"""An exported supervision step computes what the model computes: torch.export's program and the ONNX graph."""
+
+import logging
+import warnings
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+
+from modeling_trm import OPERATORS
+from modeling_trm.configuration_trm import PRESETS
+from modeling_trm.exporting import checking, onnx_step
+from modeling_trm.exporting.programs import Step, example_inputs, export_step, quiet, save_program
+from modeling_trm.layers_trm import Operator
+
+# The two cycle counts differ, so that a swap of the loops shows.
+CYCLES = {"H_cycles": 2, "L_cycles": 3}
+VARIANTS = {
+    "one latent": {"block_operators": ["mamba2", "mlp"], "num_latents": 1},
+    "learned positions": {"block_operators": ["attention", "mlp"], "position_embedding": "learned"},
+    "no prefix": {"block_operators": ["attention", "mlp"], "puzzle_prefix_len": 0, "num_puzzles": 1},
+    "several chunks": {"block_operators": ["mamba2"], "seq_len": 300},
+    "gate and norm": {
+        "block_operators": ["mlp_t", "mlp"],
+        "mlp_t_norm": "channels",
+        "mlp_gate": "normalized",
+        "mlp_gate_bias": 1.0,
+    },
+    "groups": {"block_operators": ["mamba2"], "mamba_n_groups": 2, "mamba_d_conv": 3},
+}
+CASES = [pytest.param(preset, {}, id=preset) for preset in PRESETS]
+CASES += [pytest.param("trm-attn", overrides, id=name) for name, overrides in VARIANTS.items()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("preset", "overrides"), CASES)
+def test_the_onnx_graph_equals_the_model(preset, overrides, tiny_model, tmp_path: Path, capfd) -> None:
+    model = tiny_model(preset, **CYCLES, **overrides).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    path = tmp_path / "step.onnx"
+    onnx_step.save(onnx_step.step_graph(model), path)
+    assert capfd.readouterr() == ("", "")
+    onnx.checker.check_model(path, full_check=True)
+    assert_close_to_the_model(model, checking.onnx_runner(path))
+
+    graph = onnx.load(path).graph
+    assert [value.name for value in graph.input][2:] == ["z_H", "z_L"][: model.config.num_latents]
+    assert {value.type.tensor_type.shape.dim[0].dim_param for value in graph.input} == {"batch"}
+    weights = sum(value.numel() for value in model.parameters())
+    stored = sum(onnx.numpy_helper.to_array(weight).size for weight in graph.initializer)
+    # Each weight once; what is more are constants such as the decay's mask and the rotary tables, less is unused.
+    assert weights * 0.9 < stored < weights + 20 * model.config.num_positions**2
+    assert str(Path(__file__).parents[2]).encode() not in path.read_bytes()
+
+    assert model.training
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+    for name, value in model.state_dict().items():
+        assert value.equal(before[name]), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("preset", "num_latents"), [*((preset, 2) for preset in PRESETS), ("tr-mamba2mlpt", 1)])
+def test_the_program_equals_the_model(preset, num_latents, tiny_model, tmp_path: Path, capfd) -> None:
+    model = tiny_model(preset, L_cycles=1, num_latents=num_latents).train()  # few: the program repeats the stack
+    program = export_step(model)
+    save_program(program, tmp_path / "step.pt2")
+    assert capfd.readouterr() == ("", "")
+    assert_close_to_the_model(model, checking.program_runner(tmp_path / "step.pt2"))
+    assert model.training
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+    model(*example_inputs(model)[:2]).halt_logits.sum().backward()  # the model still trains
+    assert model.q_head.weight.grad is not None
+
+
+def assert_close_to_the_model(model, run) -> None:
+    """Over 4 steps, from the model's own latents at each: 1e-4 of the largest magnitude, float32."""
+    for batch_size in (1, 4):
+        inputs = example_inputs(model, batch_size)
+        for _ in range(4):
+            with torch.no_grad():
+                expected = model(inputs[0], puzzle_ids=inputs[1], state=_state(inputs[2:]))
+            values = [expected.logits, expected.halt_logits, *(z for z in expected.state if z is not None)]
+            for found, wanted in zip(run(inputs), values, strict=True):
+                scale = max(1.0, float(wanted.abs().max()))
+                torch.testing.assert_close(found, wanted, rtol=0, atol=1e-4 * scale)
+            inputs = (*inputs[:2], *values[2:])
+
+
+def _state(latents):
+    from modeling_trm import RecursionState
+
+    return RecursionState(latents[0], latents[1] if len(latents) > 1 else None)
+
+
+class Doubled(Operator):
+    """A user's operator with a weight of its own and a position-wise sum."""
+
+    def __init__(self, config) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(config.hidden_size) * 2)
+
+    def forward(self, x_BLD: torch.Tensor) -> torch.Tensor:
+        return x_BLD.cumsum(1).tanh() * self.weight
+
+
+@pytest.mark.slow
+def test_an_operator_of_ones_own_is_exported(tiny_model, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(OPERATORS, "doubled", Doubled)
+    model = tiny_model("trm-attn", block_operators=["doubled", "mlp"])
+    onnx_step.save(onnx_step.step_graph(model), tmp_path / "step.onnx")
+    assert_close_to_the_model(model, checking.onnx_runner(tmp_path / "step.onnx"))
+
+
+@pytest.mark.slow
+def test_what_is_too_large_for_one_file_keeps_its_weights_beside_it(tiny_model, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(onnx_step, "LARGEST_FILE", 10_000)
+    model = tiny_model("trm-attn", block_operators=["mlp"])
+    onnx_step.save(onnx_step.step_graph(model), tmp_path / "step.onnx")
+    sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
+    assert sizes.keys() == {"step.onnx", "step.onnx.weights"}
+    assert sizes["step.onnx.weights"] > 10_000
+    assert_close_to_the_model(model, checking.onnx_runner(tmp_path / "step.onnx"))
+
+
+def model_runner(model, change):
+    """The model itself as an export, with one thing changed."""
+
+    def run(inputs):
+        with torch.no_grad():
+            return change(list(Step(model)(*inputs)))
+
+    return run
+
+
+def nudged(index: int, amount: float):
+    def change(outputs):
+        outputs[index] = outputs[index] + amount
+        return outputs
+
+    return change
+
+
+def test_the_check_knows_a_right_step_from_a_wrong_one(tiny_model) -> None:
+    model = tiny_model("trm-mlp-t")
+    assert checking.check(model, model_runner(model, lambda outputs: outputs)) == {"one_step": 0.0, "chained": 0.0}
+    small = checking.check(model, model_runner(model, nudged(1, 1e-5)))
+    assert 0 < small["one_step"] < checking.TOLERANCE
+    for index in range(4):
+        with pytest.raises(checking.ExportError, match=r"differs from PyTorch's by .* allowed: 1e-04"):
+            checking.check(model, model_runner(model, nudged(index, 0.01)))
+        with pytest.raises(checking.ExportError, match="differs from PyTorch's by inf"):
+            checking.check(model, model_runner(model, nudged(index, float("nan"))))
+    with pytest.raises(checking.ExportError, match="by inf"):
+        checking.check(model, model_runner(model, lambda outputs: [outputs[0][:, :-1], *outputs[1:]]))
+
+
+def test_a_chained_error_grows_where_that_of_one_step_does_not(tiny_model) -> None:
+    model = tiny_model("trm-mlp-t")
+    found = checking.differences(model, model_runner(model, nudged(2, 1e-5)))
+    assert found["one_step"] < 2e-5 < found["chained"]
+
+
+def test_quiet_silences_and_restores(capsys, caplog) -> None:
+    with quiet():
+        warnings.warn("not for users", FutureWarning, stacklevel=1)
+        logging.getLogger("torch.onnx").warning("not for users")
+    assert not caplog.records
+    logging.getLogger("tests").warning("for users")
+    assert [record.message for record in caplog.records] == ["for users"]
+    with pytest.warns(FutureWarning, match="for users"):
+        warnings.warn("for users", FutureWarning, stacklevel=1)
+
+
+def test_ids_out_of_range_are_still_named_outside_of_a_trace(tiny_model) -> None:
+    model = tiny_model("trm-mlp-t")
+    with pytest.raises(ValueError, match=r"input_ids holds 6\.\.6; allowed: 0\.\.5"):
+        model(torch.full((1, 16), 6))

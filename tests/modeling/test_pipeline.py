@@ -1,0 +1,255 @@
+"""pipeline("grid-reasoning"): every way to give a puzzle, what is refused, batches, registration.
+
+Oracles: model.solve, and a stand-in for it that answers with its input. Votes: test_pipeline_votes.py.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoConfig, pipeline
+from transformers.pipelines.pt_utils import KeyDataset
+
+from modeling_trm import PRESETS, GridProcessor, GridReasoningPipeline, TRMConfig
+
+SUDOKU = GridProcessor("sudoku", grid_shape=(4, 4))
+MAZE = GridProcessor("maze", grid_shape=(4, 4))
+WIDE_MAZE = GridProcessor("maze", grid_shape=(2, 8))
+GRID = GridProcessor("grid", grid_shape=(4, 4), alphabet="ab012")
+ARC = GridProcessor("arc", grid_shape=(4, 4))
+PUZZLES = ["1.3.....2...4...", "................", "1234341221434321", "4...3......1...2", "..2....1.3......"]
+MAZE_TEXT = "#S# # # #   #G##"
+COLOURS = [[1, 0, 0], [2, 3, 4]]
+Make = Callable[..., Any]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_results_are_those_of_solve(make_pipeline: Make, preset: str) -> None:
+    pipe = make_pipeline(SUDOKU, preset)
+    for halt in (True, False):
+        results = pipe(PUZZLES, halt=halt, return_trace=True, batch_size=2, max_steps=3)
+        solved = pipe.model.solve(SUDOKU(PUZZLES)["input_ids"], halt=halt, return_trace=True, max_steps=3)
+        for number, result in enumerate(results):
+            assert result["answer"] == SUDOKU.decode(solved.answers[number])
+            assert result["answer"] is not None
+            assert result["halt_probability"] == pytest.approx(float(solved.halt_probability[number]), abs=1e-7)
+            assert result["steps"] == int(solved.steps[number]) == len(result["trace"])
+            for step, frame in enumerate(result["trace"]):
+                rows, answers, _ = solved.trace[step]
+                expected = SUDOKU.decode(answers[rows.tolist().index(number)])
+                assert (frame["step"], frame["answer"]) == (step + 1, expected)
+            assert result["trace"][-1]["answer"] == result["answer"]
+            assert result["trace"][-1]["halt_probability"] == result["halt_probability"]
+    assert set(pipe(PUZZLES[0])) == {"answer", "halt_probability", "steps"}
+
+
+ROWS = [PUZZLES[0][start : start + 4] for start in range(0, 16, 4)]
+DIGITS = [[0 if cell == "." else int(cell) for cell in row] for row in ROWS]
+FORMS = {
+    "string": PUZZLES[0],
+    "zeros": PUZZLES[0].replace(".", "0"),
+    "lines": "\n".join(ROWS),
+    "rendered": SUDOKU.render(PUZZLES[0]),
+    "rows": ROWS,
+    "rendered rows": SUDOKU.render(PUZZLES[0]).splitlines(),
+    "digits": DIGITS,
+    "tuples": tuple(tuple(row) for row in DIGITS),
+    "characters": [list(row) for row in ROWS],
+    "cells": [cell for row in DIGITS for cell in row],
+    "list of characters": list(PUZZLES[0]),
+    "numpy": np.array(DIGITS, dtype=np.uint8),
+    "flat numpy": np.array(DIGITS).reshape(-1),
+    "torch": torch.tensor(DIGITS),
+    "numpy characters": np.array([list(row) for row in ROWS]),
+    "list of arrays": [np.array(row) for row in DIGITS],
+    "dict": {"grid": DIGITS},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_a_sudoku(echo_pipeline: Make, form: str) -> None:
+    pipe, _ = echo_pipeline(SUDOKU)
+    one = {"answer": PUZZLES[0], "halt_probability": 0.25, "steps": 7}
+    assert pipe(FORMS[form]) == one
+    assert pipe([FORMS[form]]) == [one]
+    assert [result["answer"] for result in pipe([FORMS[form], PUZZLES[3], FORMS[form]])] == [
+        PUZZLES[0], PUZZLES[3], PUZZLES[0],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("processor", "forms", "answer"),
+    [
+        (MAZE, [MAZE_TEXT, [MAZE_TEXT[i : i + 4] for i in range(0, 16, 4)], list(MAZE_TEXT)], MAZE_TEXT),
+        (GRID, ["ab01" * 4, ["ab01"] * 4, [["a", "b", 0, 1]] * 4], "ab01" * 4),
+        (ARC, [COLOURS, np.array(COLOURS), torch.tensor(COLOURS), "100/234", {"grid": COLOURS}], COLOURS),
+    ],
+    ids=["maze", "grid", "arc"],
+)
+def test_forms_of_the_other_tasks(echo_pipeline: Make, processor: GridProcessor, forms: list[Any], answer: Any) -> None:
+    pipe, _ = echo_pipeline(processor)
+    for form in forms:
+        assert pipe(form)["answer"] == answer
+        assert [result["answer"] for result in pipe([form, form])] == [answer, answer]
+    assert [result["answer"] for result in pipe(forms)] == [answer] * len(forms)
+
+
+def test_arrays_of_several_puzzles_and_large_sudokus(echo_pipeline: Make) -> None:
+    pipe, _ = echo_pipeline(SUDOKU)
+    several = np.stack([np.array(DIGITS), np.zeros((4, 4), dtype=int)])
+    for batch in (several, torch.from_numpy(several), several.reshape(2, 16), list(several)):
+        assert [result["answer"] for result in pipe(batch)] == [PUZZLES[0], "." * 16]
+    assert pipe([]) == []
+    large = GridProcessor("sudoku", grid_shape=(16, 16))
+    pipe, _ = echo_pipeline(large)
+    assert pipe([list(range(1, 17))] + [[0] * 16] * 15)["answer"] == "123456789ABCDEFG" + "." * 240
+
+
+@pytest.mark.parametrize(
+    ("processor", "puzzles", "message"),
+    [
+        (SUDOKU, [PUZZLES[0], "1.3.....2...4.."], "puzzle 2: the grid has 15 cells, expected 16 (4 x 4)"),
+        (SUDOKU, [PUZZLES[0], "1.3.....2...4..7"], "puzzle 2: row 4, column 4: '7' is not allowed; allowed: '.1234'"),
+        (SUDOKU, [DIGITS, [[0, 0, 5, 0]] * 4], "puzzle 2: row 1, column 3: 5 is not allowed; allowed: 0..4 or '.1234'"),
+        (SUDOKU, [[0.0] * 4] * 4, "row 1, column 1: 0.0 is not allowed; allowed: 0..4 or '.1234'"),
+        (SUDOKU, ROWS[:3], "the grid has 3 rows, expected 4"),
+        (SUDOKU, [*ROWS[:3], ROWS[3] + "."], "row 4 has 5 cells, expected 4"),
+        (SUDOKU, [[*DIGITS[0], 1], *DIGITS[1:]], "row 1 has 5 cells, expected 4"),
+        (SUDOKU, [0] * 15, "the grid has 15 cells, expected 16 (4 x 4)"),
+        (SUDOKU, None, "a sudoku grid is a string, rows or an array of cells; got None"),
+        (SUDOKU, {"question": PUZZLES[0]}, "a puzzle as a dict has the keys 'grid' and, for ARC, 'puzzle_task'"),
+        (ARC, {"grid": COLOURS, "puzzle-task": "a"}, "did you mean 'puzzle_task'?"),
+        (SUDOKU, {"grid": PUZZLES[0], "puzzle_task": "a"}, "puzzle_task='a' is not allowed; allowed: the name of an"),
+        (MAZE, ["x" * 16], "puzzle 1: row 1, column 1: 'x' is not allowed; allowed: '# SGo'"),
+        (GRID, [["a", "b", 0, 12]] * 4, "row 1, column 4: 12 is not allowed; allowed: 'ab012'"),
+        (ARC, [COLOURS, [[1, 10]]], "puzzle 2: row 1, column 2: colour 10 is not allowed; allowed: 0..9"),
+        (ARC, [COLOURS, [[1] * 5]], "puzzle 2: the grid is 1 x 5, at most 4 x 4"),
+        (ARC, [1, 2], "an arc grid is a list of rows of colours 0..9 or text like '012/340'; got [1, 2]"),
+        (ARC, "12/3", "'12/3' is no arc grid"),
+        (ARC, [COLOURS, {"grid": COLOURS, "puzzle_task": "evaluation/b"}], "puzzle 2: task 'evaluation/b' has no row"),
+    ],
+)
+def test_what_is_no_puzzle_is_named_before_anything_runs(
+    echo_pipeline: Make, processor: GridProcessor, puzzles: Any, message: str
+) -> None:
+    pipe, echo = echo_pipeline(processor)
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        pipe(puzzles, batch_size=1)
+    assert "\n" not in str(error.value)
+    assert not echo.input_ids
+
+
+@pytest.mark.parametrize(
+    ("parameters", "kind", "message"),
+    [
+        ({"max_step": 3}, TypeError, "no parameter 'max_step'; did you mean 'max_steps'?"),
+        ({"temperature": 1}, TypeError, "allowed: num_votes, seed, max_steps, halt, return_trace, batch_size"),
+        ({"max_steps": 0}, ValueError, "max_steps=0 is not allowed; allowed: whole numbers from 1"),
+        ({"num_votes": True}, ValueError, "num_votes=True is not allowed; allowed: whole numbers from 1"),
+        ({"batch_size": 0}, ValueError, "batch_size=0 is not allowed; allowed: whole numbers from 1"),
+        ({"seed": -1}, ValueError, "seed=-1 is not allowed; allowed: whole numbers from 0"),
+        ({"halt": 1}, ValueError, "halt=1 is not allowed; allowed: True, False"),
+    ],
+)
+def test_parameters_are_checked(make_pipeline: Make, parameters: dict[str, Any], kind: Any, message: str) -> None:
+    pipe = make_pipeline(SUDOKU)
+    with pytest.raises(kind) as error:
+        pipe(PUZZLES[0], **parameters)
+    assert message in str(error.value)
+    if "batch_size" not in parameters:
+        with pytest.raises(kind):
+            pipeline("grid-reasoning", model=pipe.model, feature_extractor=SUDOKU, device="cpu", **parameters)
+
+
+def test_parameters_of_the_construction_hold_until_a_call_says_otherwise(make_pipeline: Make) -> None:
+    model = make_pipeline(SUDOKU).model
+    pipe: Any = pipeline(
+        "grid-reasoning", model=model, feature_extractor=SUDOKU, device="cpu", max_steps=2, halt=False, num_votes=3
+    )
+    assert pipe(PUZZLES[0])["steps"] == 2
+    assert len(pipe(PUZZLES[0])["votes"]) >= 1
+    assert pipe(PUZZLES[0], max_steps=None)["steps"] == 4
+    assert "votes" not in pipe(PUZZLES[0], num_votes=1)
+
+
+def test_a_model_for_other_puzzles_is_refused(make_pipeline: Make) -> None:
+    for processor, message in ((ARC, "vocab_size=6"), (GridProcessor("maze"), "seq_len=16")):
+        with pytest.raises(ValueError, match=f"the model's {message} does not fit '{processor.task}' puzzles"):
+            pipeline("grid-reasoning", model=make_pipeline(SUDOKU).model, feature_extractor=processor, device="cpu")
+
+
+# --- batches --------------------------------------------------------------------------------------------------------
+
+
+def test_views_of_all_puzzles_fill_the_batches(echo_pipeline: Make) -> None:
+    pipe, echo = echo_pipeline(SUDOKU)
+    pipe(PUZZLES, num_votes=3, batch_size=4)
+    assert [len(batch) for batch in echo.input_ids] == [4, 4, 4, 3]
+    echo.input_ids = []
+    pipe(PUZZLES * 30)
+    assert [len(batch) for batch in echo.input_ids] == [64, 64, 22]
+
+
+def test_an_iterator_is_read_as_it_is_solved(echo_pipeline: Make) -> None:
+    pipe, echo = echo_pipeline(SUDOKU)
+    read = []
+
+    def puzzles() -> Any:
+        for number, puzzle in enumerate([*PUZZLES, "broken"]):
+            read.append(number)
+            yield puzzle
+
+    results = pipe(puzzles(), batch_size=2)
+    assert not read
+    assert next(results)["answer"] == PUZZLES[0]
+    assert len(read) < len(PUZZLES)
+    with pytest.raises(ValueError, match="puzzle 6: the grid has 6 cells"):
+        list(results)
+    assert [len(batch) for batch in echo.input_ids] == [2, 2]
+    rows = KeyDataset([{"question": puzzle} for puzzle in PUZZLES], "question")
+    assert [result["answer"] for result in pipe(rows)] == PUZZLES
+
+
+# --- registration ---------------------------------------------------------------------------------------------------
+
+
+def saved(pipe: Any, folder: Path) -> Path:
+    pipe.model.save_pretrained(folder)
+    pipe.feature_extractor.save_pretrained(folder)
+    return folder
+
+
+def test_the_package_needs_no_trust_and_writes_no_entry(make_pipeline: Make, tmp_path: Path) -> None:
+    pipe = make_pipeline(SUDOKU)
+    expected = pipe(PUZZLES)
+    folder = saved(pipe, tmp_path / "model")
+    for _ in range(2):
+        assert pipeline("grid-reasoning", model=str(folder), device="cpu")(PUZZLES) == expected
+    loaded: Any = pipeline("grid-reasoning", model=str(folder), trust_remote_code=True, device="cpu")
+    assert isinstance(loaded, GridReasoningPipeline)
+    loaded.save_pretrained(tmp_path / "again")
+    for path in (folder, tmp_path / "again"):
+        assert "custom_pipelines" not in json.loads((path / "config.json").read_text())
+        assert {"pipeline_trm.py", "puzzle_input_trm.py", "voting_trm.py", "augmentation_trm.py", "randomness_trm.py",
+                "processing_trm.py"} <= {file.name for file in path.iterdir()}  # fmt: skip
+    assert {file.name for file in folder.iterdir()} == {file.name for file in (tmp_path / "again").iterdir()}
+    assert pipeline("grid-reasoning", model=str(tmp_path / "again"), device="cpu")(PUZZLES) == expected
+
+
+def test_an_entry_in_the_config_changes_nothing(make_pipeline: Make, tmp_path: Path) -> None:
+    pipe = make_pipeline(SUDOKU)
+    folder = saved(pipe, tmp_path)
+    before = AutoConfig.from_pretrained(folder)
+    content = json.loads((folder / "config.json").read_text())
+    entry = {"impl": "pipeline_trm.GridReasoningPipeline", "pt": ["AutoModel"]}
+    content["custom_pipelines"] = {"grid-reasoning": entry}
+    (folder / "config.json").write_text(json.dumps(content))
+    after = TRMConfig.from_pretrained(folder)
+    assert after.to_diff_dict() == before.to_diff_dict()
+    assert after.custom_pipelines == {}
+    assert pipeline("grid-reasoning", model=str(folder), device="cpu")(PUZZLES) == pipe(PUZZLES)
