@@ -1,12 +1,15 @@
-"""In words: the machine and the library versions that a figure was measured with."""
+"""The machine: in words, with the library versions a figure was measured with, and what it can do."""
 
 import os
 import platform
+import shutil
+import sysconfig
 from importlib import metadata
 from pathlib import Path
 
 import torch
 
+COMPILERS = {"cpu": ("g++", "clang++"), "gpu": ("gcc", "clang", "cc")}
 PACKAGES = ("modeling-trm", "torch", "transformers", "numpy")
 
 
@@ -30,6 +33,23 @@ def library_versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             versions[package] = "not installed"
     return versions
+
+
+def computes_in_bf16(device_type: str) -> bool:
+    """True where bf16 is faster than float32: GPUs since Ampere, CPUs with AVX-512 or AMX instructions for it."""
+    if device_type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def find_compiler(device: torch.device) -> str | None:
+    """Path of the compiler that torch.compile needs for the device, C++ for a CPU and C for a GPU; None without one."""
+    return next(filter(None, map(shutil.which, COMPILERS["cpu" if device.type == "cpu" else "gpu"])), None)
+
+
+def python_header() -> Path:
+    """Where Python's own header lies, which torch.compile needs as well; whether it is there is not said."""
+    return Path(sysconfig.get_paths()["include"]) / "Python.h"
 
 
 def _processor_name() -> str:
