@@ -55,7 +55,7 @@ ROOMS = {
     "modeling_trm/evaluation": {"flat", "datasets_builders", "modeling_trm/metrics"},
     "modeling_trm/diagnostics": {"flat", "datasets_builders", "modeling_trm/evaluation"},
     "modeling_trm/training": {"flat", "datasets_builders", "modeling_trm/evaluation", "modeling_trm/diagnostics"},
-    "modeling_trm/conversion": {"flat", "modeling_trm/evaluation"},
+    "modeling_trm/conversion": {"flat", "datasets_builders", "modeling_trm/evaluation"},
     "modeling_trm/exporting": {"flat", "modeling_trm/evaluation"},
     "modeling_trm/publishing": {"flat", "modeling_trm/evaluation", "modeling_trm/metrics"},
     "modeling_trm/doctor": {"flat", "modeling_trm/evaluation"},

@@ -3,11 +3,7 @@
 Shapes: N rows of the table of E numbers each, D hidden.
 """
 
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -15,6 +11,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from datasets_builders.folder import new_folder
 
 from ..evaluation.card import write_model_card
 from ..modeling_trm import TRMForGridReasoning
@@ -83,7 +81,7 @@ def convert_reference(
         "facts": facts,
         "reference": _only_there(checkpoint, said, dtype),
     }
-    with new_folder(output) as folder:
+    with new_folder(output, overwrite=False) as folder:
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
         write_model_card(folder, {"evaluations": {}, "conversion": record})
@@ -93,24 +91,6 @@ def convert_reference(
 def refuse_existing(output: Path) -> None:
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ConversionError(f"--output {output}: exists already; give a folder that is new or empty")
-
-
-@contextmanager
-def new_folder(output: Path) -> Iterator[Path]:
-    """A folder to fill beside `output`, which takes its name at the end; on an error nothing is left of it."""
-    output = output.absolute()
-    missing = [parent for parent in output.parents if not parent.exists()]
-    output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
-    try:
-        yield temporary
-        temporary.chmod(0o755)  # mkdtemp makes folders that only their owner can enter
-        os.replace(temporary, output)
-    except BaseException:
-        shutil.rmtree(temporary)
-        for parent in missing:
-            parent.rmdir()
-        raise
 
 
 def _check_weights(checkpoint: Checkpoint) -> None:

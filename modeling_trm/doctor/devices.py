@@ -4,18 +4,15 @@ Shapes: B batch, H heads, L positions, P head size.
 """
 
 import os
-import shutil
-import sysconfig
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ..evaluation.machine import describe_machine
+from ..evaluation.machine import COMPILERS, computes_in_bf16, describe_machine, find_compiler, python_header
 from ..mamba2_trm import CHUNK, CUDA_KERNELS_MISSING, ONE_CHUNK_UP_TO
 from .findings import Finding
 
@@ -28,7 +25,6 @@ BACKENDS = {
     SDPBackend.CUDNN_ATTENTION: "cuDNN",
     SDPBackend.MATH: "math",
 }
-COMPILERS = {"cpu": ("g++", "clang++"), "cuda": ("gcc", "clang", "cc")}
 
 
 def usable_devices() -> list[torch.device]:
@@ -41,7 +37,7 @@ def check_devices() -> Iterator[Finding]:
     yield Finding("devices", "cpu", f"{describe_machine()}; {_memory()}; {', '.join(_cpu_features())}")
     for number in range(torch.cuda.device_count()):
         about = torch.cuda.get_device_properties(number)
-        bf16 = "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no bfloat16"
+        bf16 = "bfloat16" if computes_in_bf16("cuda") else "no bfloat16"
         value = f"{about.name}, capability {about.major}.{about.minor}, {about.total_memory / GIB:.0f} GiB, {bf16}"
         yield Finding("devices", f"cuda:{number}", value)
     if torch.cuda.device_count() == 0:
@@ -56,7 +52,7 @@ def check_paths(device: torch.device) -> Iterator[Finding]:
     """Which code Mamba-2, attention and torch.compile run on the device, and why."""
     value, todo = _ssd(device)
     yield Finding("paths", f"Mamba-2 on {device}", value, todo)
-    if device.type in COMPILERS:  # torch answers these questions for the CPU and for CUDA
+    if device.type in ("cpu", "cuda"):  # torch answers these questions for the CPU and for CUDA
         for length, what in LENGTHS.items():
             yield Finding("paths", f"attention on {device}, {length} positions ({what})", _attention(device, length))
         yield _compiler(device)
@@ -95,10 +91,9 @@ def _can_attend(backend: SDPBackend, q_BHLP: Tensor) -> bool:
 
 def _compiler(device: torch.device) -> Finding:
     name = f"torch.compile on {device}"
-    found = next(filter(None, map(shutil.which, COMPILERS[device.type])), None)
-    headers = Path(sysconfig.get_paths()["include"]) / "Python.h"
+    found, headers = find_compiler(device), python_header()
     if found is None:
-        wanted = " or ".join(COMPILERS[device.type])
+        wanted = " or ".join(COMPILERS["cpu" if device.type == "cpu" else "gpu"])
         return Finding("paths", name, f"no compiler ({wanted}): models run uncompiled", f"install {wanted}")
     if not headers.exists():
         todo = "install Python's headers (Debian: python3-dev)"
@@ -114,8 +109,7 @@ def _cpu_features() -> list[str]:
         "AVX-512 bf16": cpu._is_avx512_bf16_supported(),
         "AMX": cpu._is_amx_tile_supported(),
     }
-    has_bf16 = known["AVX-512 bf16"] or known["AMX"]
-    speed = "bfloat16 in hardware" if has_bf16 else "no bfloat16 in hardware: float32 is faster"
+    speed = "bfloat16 in hardware" if computes_in_bf16("cpu") else "no bfloat16 in hardware: float32 is faster"
     return [*(name for name, has in known.items() if has), speed]
 
 

@@ -48,8 +48,13 @@ def find_compiler(device: torch.device) -> str | None:
 
 
 def python_header() -> Path:
-    """Where Python's own header lies, which torch.compile needs as well; whether it is there is not said."""
+    """Where Python's own header should lie, which torch.compile needs as well."""
     return Path(sysconfig.get_paths()["include"]) / "Python.h"
+
+
+def can_compile(device: torch.device) -> bool:
+    """True where torch.compile finds what it needs."""
+    return python_header().exists() and find_compiler(device) is not None
 
 
 def _processor_name() -> str:

@@ -85,7 +85,7 @@ def _open_arc(recipe: Recipe) -> RunData:
     validation = arc.validation()
     if data.validation_puzzles is not None and len(validation):
         validation = choose_subset(validation, data.validation_puzzles, data.data_seed)
-    tasks = len(arc.index.tasks)
+    tasks, leaks = len(arc.index.tasks), arc.report["leaks"]
     return RunData(
         stream,
         arc.processor,
@@ -100,6 +100,8 @@ def _open_arc(recipe: Recipe) -> RunData:
             "training pairs": len(stream),
             "tasks": tasks,
             "puzzle ids": len(arc.index),
+            "leaks": f"{leaks['offending_pairs']} pairs of training tasks hold held-out answers, "
+            f"{leaks['dropped_pairs']} of them were left out",
             "training data": arc.fingerprint,
         },
         held_out=tuple(map(task_name, arc.test_tasks)) if arc.protocol == "inductive" else (),

@@ -10,6 +10,7 @@ import torch
 from datasets_builders.features import PuzzleSet
 from datasets_builders.validation import maze_path_is_valid_and_shortest
 
+from ..evaluation.card_update import VOTES_ON_CARD
 from ..evaluation.cli import command_line
 from ..evaluation.loading import load_model
 from ..evaluation.machine import describe_machine, library_versions
@@ -22,8 +23,6 @@ from ..modeling_trm import TRMForGridReasoning
 from .data import RunData
 from .results import publish_folder
 from .trainer import Trainer
-
-VOTES_ON_CARD = ("protocol", "counts", "pass_at_k", "coverage", "means")
 
 
 def evaluate_and_publish(trainer: Trainer, data: RunData, arguments: Sequence[str]) -> Path:

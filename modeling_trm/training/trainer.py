@@ -26,13 +26,13 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
+from ..evaluation.machine import can_compile, computes_in_bf16
 from ..evaluation.runner import Puzzles, evaluate_puzzles
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
 from .arguments import Recipe
 from .checkpointing import load_checkpoint, load_progress, newest_checkpoint, save_checkpoint
 from .ema import ExponentialMovingAverage
-from .hardware import computes_in_bf16, has_compiler
 from .optimisers import build_optimisers, core_parameters
 from .results import RunLog, save_model
 from .rows import RowFeed, Stream
@@ -177,7 +177,7 @@ class Trainer:
             puzzle_weight_decay=o.puzzle_weight_decay,
         )
         ema = ExponentialMovingAverage(core_parameters(model).values(), o.ema_decay)
-        if run.compile == "yes" or (run.compile == "auto" and has_compiler(accelerator.device)):
+        if run.compile == "yes" or (run.compile == "auto" and can_compile(accelerator.device)):
             model.model.stack.compile()  # the stack alone: one small graph instead of the unrolled recursion
         # The table's sparse gradient is averaged in TrainingStep.
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, [TABLE])

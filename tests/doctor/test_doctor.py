@@ -15,6 +15,7 @@ from modeling_trm import PRESETS
 from modeling_trm.doctor import __main__ as doctor
 from modeling_trm.doctor import devices, hub, models, packages
 from modeling_trm.doctor.findings import Finding, in_words
+from modeling_trm.evaluation import machine
 
 CPU = torch.device("cpu")
 
@@ -94,12 +95,12 @@ def test_mamba_path_and_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_missing_compiler_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices.shutil, "which", lambda name: None)
+    monkeypatch.setattr(machine.shutil, "which", lambda name: None)
     finding = devices._compiler(CPU)
     assert "no compiler (g++ or clang++)" in finding.value and finding.todo == "install g++ or clang++"
     assert not finding.fatal
-    monkeypatch.setattr(devices.shutil, "which", lambda name: f"/usr/bin/{name}")
-    monkeypatch.setattr(devices.sysconfig, "get_paths", lambda: {"include": "nowhere"})
+    monkeypatch.setattr(machine.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(machine.sysconfig, "get_paths", lambda: {"include": "nowhere"})
     assert "python3-dev" in str(devices._compiler(CPU).todo)
 
 
