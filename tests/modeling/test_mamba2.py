@@ -5,10 +5,10 @@ import itertools
 import pytest
 import torch
 from torch import Tensor
-from transformers import Mamba2Config
 from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
 
 from modeling_trm import TRMConfig, TRMModel, mamba2_trm
+from modeling_trm.conversion.mamba2 import mixer_config
 from modeling_trm.mamba2_trm import Mamba2, causal_conv, ssd, ssd_chunked, ssd_one_chunk
 from tests.oracles import operators as oracle
 
@@ -116,23 +116,7 @@ def test_convolution_equals_the_loop_and_conv1d(length: int, width: int) -> None
 def mixer_and_ours(**sizes: int) -> tuple[Mamba2Mixer, Mamba2]:
     """Both with the same weights, none of them at its starting value."""
     config = TRMConfig(block_operators=["mamba2"], mamba_d_state=12, mamba_head_dim=16, hidden_size=32, **sizes)
-    theirs = Mamba2Mixer(
-        Mamba2Config(
-            hidden_size=config.hidden_size,
-            state_size=config.mamba_d_state,
-            conv_kernel=config.mamba_d_conv,
-            expand=config.mamba_expand,
-            head_dim=config.mamba_head_dim,
-            num_heads=config.mamba_n_heads,
-            n_groups=config.mamba_n_groups,
-            layer_norm_epsilon=config.rms_norm_eps,
-            num_hidden_layers=1,
-            use_conv_bias=True,
-            use_bias=False,
-            chunk_size=128,
-        ),
-        layer_idx=0,
-    )
+    theirs = Mamba2Mixer(mixer_config(config), layer_idx=0)
     ours = TRMModel(config).stack[0]
     with torch.no_grad():
         for parameter in ours.parameters():
