@@ -1,6 +1,8 @@
-"""Inference: supervision steps on trained weights until the answer stands. Source: arXiv 2510.04871, section 4.
+"""Inference: supervision steps on trained weights until the answer stands, on one trajectory or many.
 
-Shapes: B puzzles, b puzzles still running, L cells, V vocabulary.
+Source: arXiv 2510.04871, section 4; several trajectories: see trajectories_trm; guidance: arXiv 2511.16886 (DIS).
+
+Shapes: B puzzles, K trajectories of each, n of them still running in a batch, L cells, S positions, V vocabulary.
 """
 
 from collections.abc import Callable
@@ -9,6 +11,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from .recursion_trm import RecursionState
+from .trajectories_trm import LATENTS, SELECTIONS, Noise, Trajectories, Verifier, select
 
 
 class TraceStep(NamedTuple):
@@ -21,12 +26,46 @@ class TraceStep(NamedTuple):
 
 @dataclass(frozen=True)
 class SolveOutput:
-    """answers [B, L] token ids; halt_probability [B] of the last step; steps [B] taken; trace, one entry a step."""
+    """answers [B, L] token ids; halt_probability [B] of the last step; steps [B] taken; trace, one entry a step.
+
+    trajectories: how each of several ended, from which the answers are taken; None for a single one.
+    """
 
     answers: Tensor
     halt_probability: Tensor
     steps: Tensor
     trace: list[TraceStep] | None
+    trajectories: Trajectories | None = None
+
+
+@dataclass(frozen=True)
+class Walk:
+    """How a trajectory goes; the arguments of `solve` of these names."""
+
+    max_steps: int
+    halt: bool
+    noise_std: float
+    noise_on: str
+    random_start: bool
+    guidance: float
+    damping: float
+
+    @property
+    def is_random(self) -> bool:
+        return self.random_start or self.noise_std > 0
+
+    def check(self, num_latents: int) -> None:
+        """Raises ValueError naming the argument, its value and what is allowed."""
+        if self.max_steps < 1:
+            raise ValueError(f"max_steps={self.max_steps} must be at least 1")
+        if not self.noise_std >= 0:
+            raise ValueError(f"noise_std={self.noise_std} is not allowed; allowed: 0 or more")
+        if not 0 <= self.damping < 1:
+            raise ValueError(f"damping={self.damping} is not allowed; allowed: 0 up to, not including, 1")
+        if self.noise_on not in LATENTS:
+            raise ValueError(f"noise_on={self.noise_on!r} is unknown; allowed: {', '.join(LATENTS)}")
+        if self.noise_on == "z_L" and num_latents == 1:
+            raise ValueError("noise_on='z_L': the model has a single latent; allowed: 'z_H'")
 
 
 def answers_from_logits(logits_BLV: Tensor, input_ids: Tensor, blank_token_id: int | None) -> Tensor:
@@ -39,6 +78,7 @@ class ReasoningMixin:
     """Gives a grid-reasoning model `solve`, as GenerationMixin gives a language model `generate`."""
 
     config: Any
+    initial_state: Callable[..., RecursionState]
     __call__: Callable[..., Any]
 
     @torch.no_grad()  # and not inference_mode: its tensors could not enter a later computation with gradients
@@ -49,40 +89,137 @@ class ReasoningMixin:
         max_steps: int | None = None,
         halt: bool = False,
         return_trace: bool = False,
+        *,
+        num_trajectories: int = 1,
+        noise_std: float = 0.0,
+        noise_on: str = "z_H",
+        random_start: bool = False,
+        selection: str = "halt",
+        verifier: Verifier | None = None,
+        guidance: float = 1.0,
+        damping: float = 0.0,
+        max_batch: int | None = None,
+        generator: torch.Generator | None = None,
     ) -> SolveOutput:
         """Run supervision steps on a batch of puzzles.
 
         Args:
             input_ids: [B, L] token ids. puzzle_ids: [B] rows of the puzzle table, None for the blank id.
-            max_steps: supervision steps; None takes config.halt_max_steps, and more than in training is allowed.
-            halt: stop each puzzle after the first step whose halt logit is positive; the batch is compacted, so a
-                stopped puzzle costs nothing more. False runs every puzzle for max_steps, as the reference does.
-            return_trace: keep the answers of every step.
+            max_steps: supervision steps; None takes config.halt_max_steps; more than in training is allowed.
+            halt: stop each trajectory after the first step whose halt logit is positive; the batch is compacted, so
+                what has stopped costs nothing more. False runs all for max_steps, as the reference does.
+            return_trace: keep the answers of every step (of a single trajectory).
+            num_trajectories: K, of each puzzle; they differ by noise or random starts alone.
+            noise_std: of the normal noise added to the latent `noise_on`, "z_H" or "z_L", before each step.
+            random_start: begin with normal noise instead of the model's fixed initial latents.
+            selection: which trajectory is taken, "halt", "vote", "residual" or "valid"; see trajectories_trm.select.
+            verifier: for "valid", the rules of the puzzle, which the model does not know; see verifiers_trm.
+            guidance: w of l_before + w (l_after - l_before), the logits before and after a step, which give the
+                answer; 1 is plain, more extrapolates.
+            damping: share of the former latents that is kept in each step; 0 is plain.
+            max_batch: trajectories that run together, all when None; bounds the memory, changes nothing but rounding.
+            generator: of the noise; PyTorch's global one when None.
 
         Raises:
-            ValueError: max_steps below 1, or input_ids that do not fit the model.
+            ValueError: an argument that is not allowed, or input_ids that do not fit the model.
         """
-        max_steps = self.config.halt_max_steps if max_steps is None else max_steps
-        if max_steps < 1:
-            raise ValueError(f"max_steps={max_steps} must be at least 1")
-        rows = torch.arange(len(input_ids), device=input_ids.device)
-        answers = torch.empty_like(input_ids, dtype=torch.long)
-        halt_logits = torch.empty(len(input_ids), device=input_ids.device)
-        steps = torch.zeros_like(rows)
-        trace: list[TraceStep] = []
-        state = None
-        for step in range(1, max_steps + 1):
+        steps = self.config.halt_max_steps if max_steps is None else max_steps
+        walk = Walk(steps, halt, noise_std, noise_on, random_start, guidance, damping)
+        walk.check(self.config.num_latents)
+        K = num_trajectories
+        _check_search(K, walk.is_random, selection, verifier, max_batch, return_trace)
+        items = torch.arange(len(input_ids) * K)  # trajectory k of puzzle b is item b * K + k
+        seeds = _draw_seeds(len(items), generator) if walk.is_random else None
+        ends: list[Trajectories] = []
+        trace: list[list[TraceStep]] = [[] for _ in range(steps)]
+        for part in items.split(max_batch or max(len(items), 1)):
+            rows = (part // K).to(input_ids.device)
+            puzzles = None if puzzle_ids is None else puzzle_ids[rows]
+            noise = None if seeds is None else Noise(seeds[part], input_ids.device)
+            ends.append(self._walk(input_ids[rows], puzzles, walk, noise, rows, trace if return_trace else None))
+        ended = Trajectories(*(torch.cat(fields).unflatten(0, (-1, K)) for fields in zip(*ends)))
+        taken = ended.taken(select(ended, selection, input_ids, verifier))
+        joined = [_join(parts) for parts in trace if parts] if return_trace else None
+        return SolveOutput(taken.answers, taken.halt_logits.sigmoid(), taken.steps, joined, ended if K > 1 else None)
+
+    def _walk(
+        self,
+        input_ids: Tensor,
+        puzzle_ids: Tensor | None,
+        walk: Walk,
+        noise: Noise | None,
+        names: Tensor,
+        trace: list[list[TraceStep]] | None,
+    ) -> Trajectories:
+        """A batch of n trajectories to their ends: fields [n, L] and [n].
+
+        Args:
+            input_ids: [n, L]. names: [n], what the trace calls the trajectories. trace: a list for each step.
+        """
+        n, device = len(input_ids), input_ids.device
+        ended = Trajectories(
+            torch.empty_like(input_ids, dtype=torch.long),
+            torch.empty(n, device=device),
+            torch.empty(n, device=device),
+            torch.zeros(n, dtype=torch.long, device=device),
+        )
+        rows, state, logits = torch.arange(n, device=device), self.initial_state(n), None
+        if noise is not None and walk.random_start:
+            state = noise.start(state, self.config.initial_state_std)
+        for step in range(1, walk.max_steps + 1):
+            if noise is not None and walk.noise_std:
+                state = noise.add(state, rows, walk.noise_on, walk.noise_std)
             out = self(input_ids, puzzle_ids=puzzle_ids, state=state)
-            answers[rows] = answers_from_logits(out.logits, input_ids, self.config.blank_token_id)
-            halt_logits[rows] = out.halt_logits.to(halt_logits.dtype)
-            steps[rows] = step
-            if return_trace:
-                trace.append(TraceStep(rows, answers[rows], out.halt_logits.float().sigmoid()))
-            state = out.state
-            if halt:
+            logits = out.logits if logits is None or walk.guidance == 1 else logits.lerp(out.logits, walk.guidance)
+            ended.answers[rows] = answers_from_logits(logits, input_ids, self.config.blank_token_id)
+            ended.halt_logits[rows] = out.halt_logits.to(ended.halt_logits.dtype)
+            ended.residual[rows] = _residual(state.z_H, out.state.z_H)
+            ended.steps[rows] = step
+            if trace is not None:
+                probability = out.halt_logits.float().sigmoid()
+                trace[step - 1].append(TraceStep(names[rows], ended.answers[rows], probability))
+            state, logits = out.state.damped(state, walk.damping), out.logits
+            if walk.halt:
                 running = out.halt_logits <= 0
                 if not running.any():
                     break
-                rows, input_ids, state = rows[running], input_ids[running], state.select(running)
+                rows, input_ids, state, logits = (
+                    rows[running],
+                    input_ids[running],
+                    state.select(running),
+                    logits[running],
+                )
                 puzzle_ids = None if puzzle_ids is None else puzzle_ids[running]
-        return SolveOutput(answers, halt_logits.sigmoid(), steps, trace if return_trace else None)
+        return ended
+
+
+def _residual(before_nSD: Tensor, after_nSD: Tensor) -> Tensor:
+    before, after = before_nSD.float().flatten(1), after_nSD.float().flatten(1)
+    return (after - before).norm(dim=1) / after.norm(dim=1)
+
+
+def _join(parts: list[TraceStep]) -> TraceStep:
+    """One step of all batches."""
+    return TraceStep(*(torch.cat(fields) for fields in zip(*parts)))
+
+
+def _draw_seeds(count: int, generator: torch.Generator | None) -> Tensor:
+    device = "cpu" if generator is None else generator.device
+    return torch.randint(2**32, (count,), generator=generator, device=device).cpu()
+
+
+def _check_search(
+    K: int, is_random: bool, selection: str, verifier: Verifier | None, max_batch: int | None, return_trace: bool
+) -> None:
+    if K < 1:
+        raise ValueError(f"num_trajectories={K} must be at least 1")
+    if K > 1 and not is_random:
+        raise ValueError(f"num_trajectories={K} would all be the same one; give noise_std > 0 or random_start=True")
+    if selection not in SELECTIONS:
+        raise ValueError(f"selection={selection!r} is unknown; allowed: {', '.join(SELECTIONS)}")
+    if (selection == "valid") != (verifier is not None):
+        raise ValueError(f"selection={selection!r} {'needs' if verifier is None else 'takes no'} verifier")
+    if max_batch is not None and max_batch < 1:
+        raise ValueError(f"max_batch={max_batch} must be at least 1")
+    if return_trace and K > 1:
+        raise ValueError(f"return_trace is for a single trajectory, not for num_trajectories={K}")

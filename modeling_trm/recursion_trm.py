@@ -28,6 +28,13 @@ class RecursionState(NamedTuple):
         """The batch rows `index` (a boolean mask [B] or row numbers)."""
         return self.map(lambda z: z[index])
 
+    def damped(self, before: "RecursionState", share: float) -> "RecursionState":
+        """These latents with a share of those before; itself for a share of 0."""
+        if not share:
+            return self
+        z_L = None if self.z_L is None or before.z_L is None else self.z_L.lerp(before.z_L.to(self.z_L.dtype), share)
+        return RecursionState(self.z_H.lerp(before.z_H.to(self.z_H.dtype), share), z_L)
+
     @staticmethod
     def join(parts: Sequence["RecursionState"]) -> "RecursionState":
         """The batches of several states as one."""

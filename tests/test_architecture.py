@@ -34,7 +34,9 @@ ARROWS = {
     "mamba2_trm": ("layers_trm",),
     "mlp_trm": ("layers_trm",),
     "operators_trm": ("attention_trm", "mamba2_trm", "mlp_trm"),
-    "reasoning_trm": ("recursion_trm",),
+    "verifiers_trm": (),
+    "trajectories_trm": ("recursion_trm",),
+    "reasoning_trm": ("trajectories_trm",),
     "modeling_trm": (
         "operators_trm",
         "recursion_trm",
