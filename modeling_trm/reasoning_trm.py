@@ -17,11 +17,12 @@ from .trajectories_trm import LATENTS, SELECTIONS, Noise, Trajectories, Verifier
 
 
 class TraceStep(NamedTuple):
-    """What one supervision step answered: rows [b] of the batch still running, answers [b, L], halt probability [b]."""
+    """One supervision step: rows [b] of the batch still running, answers [b, L], halt probability and residual [b]."""
 
     rows: Tensor
     answers: Tensor
     halt_probability: Tensor
+    residual: Tensor
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ class ReasoningMixin:
             ended.steps[rows] = step
             if trace is not None:
                 probability = out.halt_logits.float().sigmoid()
-                trace[step - 1].append(TraceStep(names[rows], ended.answers[rows], probability))
+                trace[step - 1].append(TraceStep(names[rows], ended.answers[rows], probability, ended.residual[rows]))
             state, logits = out.state.damped(state, walk.damping), out.logits
             if walk.halt:
                 running = out.halt_logits <= 0

@@ -138,7 +138,7 @@ def test_noise_goes_where_and_when_it_is_asked(make, problem) -> None:
             drawn = torch.randn(state.z_H.shape[1:], generator=own)
             return state._replace(**{latent: getattr(state, latent) + 0.4 * drawn.double()})
 
-        answers, halt_logits, residual = by_hand(model, ids, puzzles, noise=noise)
+        answers, halt_logits, _ = by_hand(model, ids, puzzles, noise=noise)
         solved = model.solve(*problem, max_steps=STEPS, noise_std=0.4, noise_on=latent, generator=seeded())
         assert torch.equal(solved.answers[2:3], answers)
         torch.testing.assert_close(solved.halt_probability[2:3], halt_logits.sigmoid().float(), rtol=1e-5, atol=1e-6)

@@ -1,0 +1,121 @@
+"""Accuracy against compute at test time: steps, trajectories, and how one of them is chosen, as JSON, table and plot.
+
+examples:
+  python scripts/sweep_inference.py --model DIR --task sudoku --noise-std 0.3 --output runs/sweep
+  python scripts/sweep_inference.py --model DIR --task sudoku --steps 16 32 64 --trajectories 1 4 16 --random-start \
+      --max-puzzles 1000 --verifier --output runs/sweep-starts
+  python scripts/sweep_inference.py --model DIR --task maze --noise-std 0.3 --noise-on z_L --output runs/sweep-maze
+
+"plain" is one trajectory without noise. The other rows choose among the first K noisy ones by the halt logit, by votes,
+by the fixed-point residual, or (--verifier) by the rules of the puzzle, which the model does not know; "any" counts a
+puzzle that some trajectory solved, which no rule of choice can exceed. One run of the largest setting serves all rows.
+
+Writes OUTPUT/sweep.json and OUTPUT/plots/sweep.png.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    summary, _, epilog = __doc__.partition("\n\n")
+    parser = argparse.ArgumentParser(
+        description=summary, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", required=True, metavar="DIR", help="folder of a checkpoint, or its id on the Hub")
+    parser.add_argument("--task", required=True, choices=("sudoku", "maze"))
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for sweep.json and plots/")
+    parser.add_argument("--data", metavar="DIR_OR_FILE", help="csv, parquet or folder (default: the shipped sample)")
+    parser.add_argument("--split", default="test", choices=("train", "validation", "test"), help="(default: test)")
+    parser.add_argument("--max-puzzles", type=int, default=200, metavar="N", help="(default: 200)")
+    parser.add_argument("--steps", type=int, nargs="+", default=(8, 16, 32), metavar="N", help="(default: 8 16 32)")
+    parser.add_argument(
+        "--trajectories", type=int, nargs="+", default=(1, 2, 4, 8), metavar="K", help="(default: 1 2 4 8)"
+    )
+    parser.add_argument("--noise-std", type=float, default=0.0, metavar="X", help="added before each step (default: 0)")
+    parser.add_argument("--noise-on", default="z_H", choices=("z_H", "z_L"), help="which latent (default: z_H)")
+    parser.add_argument("--random-start", action="store_true", help="begin with random latents")
+    parser.add_argument("--verifier", action="store_true", help="also choose by the rules of the puzzle")
+    parser.add_argument("--seed", type=int, default=0, help="of --max-puzzles and of the noise (default: 0)")
+    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="trajectories at a time (default: 64)")
+    parser.add_argument(
+        "--precision", default="float32", choices=("float32", "bfloat16"), help="bfloat16: autocast (default: float32)"
+    )
+    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto, the GPU where there is one)")
+    arguments = parser.parse_args(argv)
+    for name in ("max_puzzles", "batch_size"):
+        if vars(arguments)[name] < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1, got {vars(arguments)[name]}")
+    if not arguments.random_start and arguments.noise_std == 0:
+        parser.error("all trajectories would be the same one: give --noise-std above 0, --random-start or both")
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parse_arguments(argv)
+    import torch
+
+    from datasets_builders.features import load_puzzles
+    from modeling_trm.evaluation.cli import command_line, user_errors
+    from modeling_trm.evaluation.files import write_json
+    from modeling_trm.evaluation.loading import choose_device, load_model
+    from modeling_trm.evaluation.machine import describe_machine, library_versions
+    from modeling_trm.evaluation.runner import choose_subset
+    from modeling_trm.evaluation.sweep import Sweep, plot_sweep, run_sweep
+    from modeling_trm.verifiers_trm import verifier_for
+
+    with user_errors(OSError, ValueError):
+        sweep = Sweep(
+            arguments.steps,
+            arguments.trajectories,
+            arguments.noise_std,
+            arguments.noise_on,
+            arguments.random_start,
+            arguments.seed,
+            ("halt", "vote", "residual", *(["valid"] if arguments.verifier else [])),
+        )
+        device = choose_device(arguments.device)
+        model = load_model(arguments.model, device)
+        where = (
+            {}
+            if arguments.data is None
+            else {"data_dir" if Path(arguments.data).is_dir() else "data_files": arguments.data}
+        )
+        puzzles = load_puzzles(arguments.task, arguments.split, **where)
+        puzzles = choose_subset(puzzles, arguments.max_puzzles, arguments.seed)
+        verifier = verifier_for(arguments.task, puzzles.processor.grid_shape) if arguments.verifier else None
+        with torch.autocast(device.type, torch.bfloat16, enabled=arguments.precision == "bfloat16"):
+            rows = run_sweep(model, puzzles, sweep, verifier=verifier, batch_size=arguments.batch_size)
+        report = {
+            "command": command_line("sweep_inference.py", sys.argv[1:] if argv is None else argv),
+            "model": arguments.model,
+            "dataset": puzzles.origin,
+            "split": arguments.split,
+            "fingerprint": puzzles.fingerprint,
+            "precision": arguments.precision,
+            "hardware": describe_machine(device),
+            "versions": library_versions(),
+            "rows": rows,
+        }
+        print(markdown_table(rows))
+        output = Path(arguments.output)
+        title = f"{arguments.task.capitalize()}: {len(puzzles):,} puzzles, compute at test time"
+        written = [write_json(output / "sweep.json", report), plot_sweep(rows, output / "plots" / "sweep.png", title)]
+    print("\n".join(["", "written:", *(f"  {path}" for path in written)]))
+    return 0
+
+
+def markdown_table(rows: list[dict[str, Any]]) -> str:
+    lines = ["| chosen by | steps | trajectories | solved | 95 % interval |", "|---|---:|---:|---:|---:|"]
+    for row in rows:
+        low, high = (100 * bound for bound in row["ci95"])
+        share = f"{100 * row['exact_accuracy']:.1f} % | {low:.1f} to {high:.1f}"
+        lines.append(f"| {row['selection']} | {row['steps']} | {row['trajectories']} | {share} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

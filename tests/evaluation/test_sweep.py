@@ -1,0 +1,116 @@
+"""The sweep: every row against a solve() of just that setting."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from datasets_builders.features import PuzzleSet, load_puzzles
+from modeling_trm import TRMForGridReasoning
+from modeling_trm.evaluation.intervals import wilson_interval
+from modeling_trm.evaluation.loading import load_model
+from modeling_trm.evaluation.sweep import ANY, PLAIN, Sweep, plot_sweep, run_sweep
+from modeling_trm.verifiers_trm import verifier_for
+
+IMAGE = Path(__file__).parents[2] / "model_cards" / "tr-mamba2mlpt-sudoku-quickstart"
+COUNT = 20
+
+
+@pytest.fixture(scope="module")
+def model() -> TRMForGridReasoning:
+    return load_model(str(IMAGE)).double()  # so that no answer hangs on the rounding of its batch
+
+
+@pytest.fixture(scope="module")
+def puzzles() -> PuzzleSet:
+    """Easy ones and others in turn."""
+    everything = load_puzzles("sudoku", "test")
+    return everything.select(np.linspace(0, len(everything) - 1, COUNT).astype(int))
+
+
+@pytest.fixture(scope="module")
+def sweep() -> Sweep:
+    return Sweep((6, 2), (1, 3), noise_std=0.9, seed=4, selections=("halt", "vote", "residual", "valid"))
+
+
+@pytest.fixture(scope="module")
+def rows(model: TRMForGridReasoning, puzzles: PuzzleSet, sweep: Sweep) -> list[dict]:
+    return run_sweep(model, puzzles, sweep, verifier=verifier_for("sudoku", (9, 9)), batch_size=16, progress=False)
+
+
+def solved(model: TRMForGridReasoning, puzzles: PuzzleSet, **options: object) -> int:
+    answers = model.solve(torch.tensor(puzzles.inputs).long(), **options).answers
+    return int((answers == torch.tensor(puzzles.labels)).all(1).sum())
+
+
+def test_rows_are_complete(rows: list[dict], sweep: Sweep) -> None:
+    keys = {(row["steps"], row["trajectories"], row["selection"]) for row in rows}
+    names = (*sweep.selections, ANY)
+    assert keys == {(s, 1, PLAIN) for s in sweep.steps} | {
+        (s, k, name) for s in sweep.steps for k in sweep.trajectories for name in names
+    }
+    for row in rows:
+        assert row["count"] == COUNT and row["steps_a_puzzle"] == row["steps"] * row["trajectories"]
+        assert row["exact_accuracy"] == row["solved"] / COUNT
+        assert row["ci95"] == wilson_interval(row["solved"], COUNT)
+
+
+def test_every_row_is_that_of_a_solve_of_its_own(model, puzzles, sweep, rows) -> None:
+    """The noise of trajectory k of a puzzle hangs on K; so only the largest K is drawn alike in a run of its own."""
+    for row in rows:
+        steps, K = row["steps"], row["trajectories"]
+        if row["selection"] == PLAIN:
+            assert row["solved"] == solved(model, puzzles, max_steps=steps)
+        elif row["selection"] != ANY and max(sweep.trajectories) == K:
+            verifier = verifier_for("sudoku", (9, 9)) if row["selection"] == "valid" else None
+            assert row["solved"] == solved(
+                model,
+                puzzles,
+                max_steps=steps,
+                num_trajectories=K,
+                noise_std=sweep.noise_std,
+                selection=row["selection"],
+                verifier=verifier,
+                generator=torch.Generator().manual_seed(sweep.seed),
+            ), row
+
+
+def test_no_choice_beats_any_and_the_rules_reach_it(rows: list[dict]) -> None:
+    by_key = {(row["steps"], row["trajectories"], row["selection"]): row["solved"] for row in rows}
+    for (steps, K, selection), right in by_key.items():
+        if selection not in (PLAIN, ANY):
+            assert right <= by_key[steps, K, ANY]
+        if selection == "valid":  # a Sudoku has one solution
+            assert right == by_key[steps, K, ANY]
+    assert by_key[6, 3, ANY] > by_key[6, 1, ANY]  # else the test shows nothing
+
+
+def test_the_batch_changes_nothing(model, puzzles, sweep, rows) -> None:
+    other = run_sweep(model, puzzles, sweep, verifier=verifier_for("sudoku", (9, 9)), batch_size=7, progress=False)
+    assert other == rows
+
+
+def test_plot(rows: list[dict], tmp_path: Path) -> None:
+    path = plot_sweep(rows, tmp_path / "sweep.png", "title")
+    assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Sweep((), (1,)), r"steps=\[\] is not allowed; allowed: distinct numbers from 1"),
+        (lambda: Sweep((1,), (2, 2)), r"trajectories=\[2, 2\] is not allowed"),
+        (lambda: Sweep((0,), (1,)), r"steps=\[0\] is not allowed"),
+        (lambda: Sweep((1,), (1,), selections=("best",)), "selections holds 'best'; allowed: halt, vote"),
+    ],
+)
+def test_settings_that_are_not_allowed(make: Callable[[], Sweep], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_rules_need_a_verifier(model, puzzles) -> None:
+    with pytest.raises(ValueError, match="'valid' and a verifier belong together"):
+        run_sweep(model, puzzles, Sweep((1,), (2,), noise_std=1.0, selections=("valid",)))

@@ -1,0 +1,56 @@
+"""scripts/sweep_inference.py end to end on the shipped checkpoint, and its errors."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from scripts import sweep_inference
+
+IMAGE = Path(__file__).parents[2] / "model_cards" / "tr-mamba2mlpt-sudoku-quickstart"
+
+
+def test_writes_rows_table_and_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--model", str(IMAGE), "--task", "sudoku", "--max-puzzles", "6", "--steps", "1", "2", "--verifier"]
+    more = ["--trajectories", "1", "2", "--noise-std", "0.5", "--output", str(tmp_path / "out")]
+    assert sweep_inference.main([*arguments, *more]) == 0
+    report = json.loads((tmp_path / "out" / "sweep.json").read_text())
+    assert len(report["rows"]) == 2 + 2 * 2 * 5  # plain; steps x trajectories x (four choices and any)
+    assert report["command"].startswith("python scripts/sweep_inference.py --model")
+    assert {"hardware", "versions", "dataset", "fingerprint", "precision"} <= report.keys()
+    assert (tmp_path / "out" / "plots" / "sweep.png").stat().st_size > 10_000
+    printed = capsys.readouterr().out
+    assert printed.count("| valid |") == 4 and "sweep.json" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "all trajectories would be the same one"),
+        (["--noise-std", "1", "--steps", "0"], "steps=[0] is not allowed"),
+        (["--noise-std", "-1"], "noise_std=-1.0 is not allowed"),
+        (["--noise-std", "1", "--noise-on", "z_L", "--max-puzzles", "2"], "noise_on='z_L': the model has a single"),
+        (["--noise-std", "1", "--max-puzzles", "0"], "--max-puzzles must be at least 1, got 0"),
+        (["--noise-std", "1", "--data", "nowhere.csv"], "nowhere.csv"),
+    ],
+)
+def test_errors_are_one_line(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        sweep_inference.main(
+            [
+                "--model",
+                str(IMAGE),
+                "--task",
+                "sudoku",
+                "--output",
+                str(tmp_path / "out"),
+                "--max-puzzles",
+                "2",
+                *arguments,
+            ]
+        )
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
