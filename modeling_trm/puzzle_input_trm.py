@@ -1,14 +1,16 @@
 """Puzzles as users have them at hand: strings, rows, arrays, one or many, read into token ids.
 
 One puzzle of a task whose grids are strings (Sudoku, maze, "grid") is a string, a flat list or array of its cells, or
-rows, each a string, a list or an array; a cell is a character or a whole number (of a Sudoku 0 is a blank). One ARC
-puzzle is rows of colours, or their text "012/340". In the place of any of these may stand {"grid": it}, for ARC also
-{"grid": it, "puzzle_task": name of a task in the puzzle table}. Several puzzles are a list of these.
+rows, each a string, a list or an array; a cell is a character or a whole number (of a Sudoku 0 is a blank; 5.0 is one
+too, True is not). One ARC puzzle is rows of colours, or their text "012/340". In the place of any of these may stand
+{"grid": it}, for ARC also {"grid": it, "puzzle_task": name of a task in the puzzle table}. Several puzzles are a list
+of these. A Sudoku whose clues contradict each other and a maze without one start and one goal are refused.
 
 Shapes: L = height * width positions.
 """
 
 import difflib
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +47,7 @@ def split_puzzles(inputs: Any, processor: GridProcessor) -> list[Any] | None:
 
 
 def read_puzzle(puzzle: Any, processor: GridProcessor) -> Puzzle:
-    """One puzzle. Raises ValueError, naming the place and what is allowed."""
+    """One puzzle. Raises ValueError, naming the place and what is allowed, or the clues that contradict each other."""
     task = None
     if isinstance(puzzle, dict):
         unknown = [key for key in puzzle if key not in PUZZLE_KEYS]
@@ -60,19 +62,48 @@ def read_puzzle(puzzle: Any, processor: GridProcessor) -> Puzzle:
             raise ValueError(f"puzzle_task={task!r} is not allowed; allowed: the name of an ARC task, as a string")
     grid = _as_lists(puzzle)
     if processor.task != "arc":
-        return Puzzle(processor.encode(_text(grid, processor)).numpy())
+        text = _text(grid, processor)
+        input_ids = processor.encode(text).numpy()
+        _check_clues(clean_text(text, processor.task), processor)
+        return Puzzle(input_ids)
     colours = text_to_colours(grid).tolist() if isinstance(grid, str) else grid
     if not isinstance(colours, list) or not all(isinstance(row, list) for row in colours):
         raise ValueError(f"an arc grid is a list of rows of colours 0..9 or text like '012/340'; got {_shown(puzzle)}")
+    for row, colours_w in enumerate(colours, start=1):
+        for column, colour in enumerate(colours_w, start=1):
+            if isinstance(colour, bool):  # Python takes it for 0 or 1
+                raise ValueError(f"row {row}, column {column}: colour {colour!r} is not allowed; allowed: 0..9")
     return Puzzle(processor.encode(colours).numpy(), task)
 
 
+def _check_clues(grid: str, processor: GridProcessor) -> None:
+    """Raise a ValueError for a puzzle that has no solution at first sight, which a model would answer all the same."""
+    height, width = processor.grid_shape
+    if processor.task == "maze":
+        for character, expected in (("S", 1), ("G", 1), ("o", 0)):
+            if grid.count(character) != expected:
+                raise ValueError(f"the maze has {grid.count(character)} cells {character!r}, expected {expected}")
+    if processor.task == "sudoku":
+        side = math.isqrt(height)
+        first: dict[tuple[str, int, str], str] = {}  # (kind of unit, its number, digit): place
+        for position, digit in enumerate(grid):
+            row, column = divmod(position, width)
+            place = f"row {row + 1}, column {column + 1}"
+            units = {"row": row, "column": column, "box": row // side * side + column // side}
+            for kind, number in units.items() if digit not in ".0" else ():
+                other = first.setdefault((kind, number, digit), place)
+                if other != place:
+                    raise ValueError(f"{place}: {digit!r} is given twice in {kind} {number + 1}, also at {other}")
+
+
 def _as_lists(value: Any) -> Any:
-    """Arrays and tuples, at any depth, as lists; anything else as it is."""
+    """Arrays and tuples, at any depth, as lists, and whole floats as integers; anything else as it is."""
     if isinstance(value, torch.Tensor):
-        return value.detach().cpu().tolist()
+        value = value.detach().cpu().tolist()
     if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
+        value = value.tolist()
+    if isinstance(value, float) and value.is_integer():  # pandas has whole numbers as 5.0
+        return int(value)
     return [_as_lists(part) for part in value] if isinstance(value, list | tuple) else value
 
 
@@ -134,9 +165,10 @@ def _character(cell: Any, row: int, column: int, processor: GridProcessor) -> st
     if isinstance(cell, str):
         return cell
     side = processor.grid_shape[0]
-    if processor.task == "sudoku" and isinstance(cell, int) and 0 <= cell <= side:
+    is_number = isinstance(cell, int) and not isinstance(cell, bool)
+    if processor.task == "sudoku" and is_number and 0 <= cell <= side:
         return SUDOKU_DIGITS[cell - 1] if cell else "."
-    text = str(cell) if isinstance(cell, int) else ""
+    text = str(cell) if is_number else ""
     if processor.task == "sudoku" or len(text) != 1:
         allowed = f"0..{side} or " if processor.task == "sudoku" else ""
         raise ValueError(

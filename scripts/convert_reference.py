@@ -6,10 +6,16 @@ examples:
   python scripts/convert_reference.py weights.pt --H-cycles 3 --L-cycles 6 --num-heads 8 --output converted
   python scripts/convert_reference.py step_155718 --identifiers identifiers.json --subset evaluation --output converted
   python scripts/convert_reference.py both.pt --entry ema --output converted             a file with several state dicts
+  python scripts/convert_reference.py step_50000 --license mit --output converted        as its author published it
   python scripts/convert_reference.py converted --to-reference --output back/step_0      and all_config.yaml beside it
 
 What the tensors tell is inferred, and checked against what is given; they do not tell H_cycles, L_cycles and, for
-attention, num_heads. Nothing in the file is run: a pickle that needs more than tensors is refused.
+attention, num_heads; nor, for attention without a puzzle table, --puzzle-emb-len: 0 where it was trained without one,
+16 where the table was stripped from the file (a blank row of zeros takes its place). A puzzle table whose rows are
+wider than hidden_size is refused. Nothing in the file is run: a pickle that needs more than tensors is refused.
+
+Converted weights are somebody else's, and so is their licence: --license puts the one that they were published under
+on the card; without it the card names none.
 
 Writes config, weights, puzzle table, processor, code and model card with all facts of the conversion into OUTPUT, which
 must be new or empty, whole or not at all. Exit code 0 when it was written, 2 when the checkpoint was refused.
@@ -45,8 +51,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--alphabet", help="grid: the characters of token ids 1, 2, ...")
     parser.add_argument("--identifiers", metavar="JSON", help="identifiers.json of the data set: the table's tasks")
     parser.add_argument(
-        "--subset", metavar="NAME", help="put NAME/ in front of the tasks, as arc's evaluation names them"
+        "--subset", metavar="NAME", help="put NAME/ in front of all tasks, as arc's evaluation names them"
     )
+    parser.add_argument("--license", metavar="ID", help="licence of these weights by its Hub id, such as mit")
     arguments = parser.parse_args(argv)
     given = [name for name, value in vars(arguments).items() if value is not None and value is not False]
     extra = [name for name in given if name not in ("checkpoint", "output", "to_reference")]
@@ -82,6 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             alphabet=arguments.alphabet,
             identifiers=arguments.identifiers,
             subset=arguments.subset,
+            license=arguments.license,
             command=command_line("convert_reference.py", sys.argv[1:] if argv is None else argv),
         )
     print("\n".join([*(f"{name}: {text}" for name, text in facts.items()), f"written: {arguments.output}"]))

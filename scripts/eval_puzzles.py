@@ -41,7 +41,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--model", required=True, metavar="DIR", help="folder of a checkpoint, or its id on the Hub")
     parser.add_argument("--task", required=True, choices=("sudoku", "maze", "grid", "arc"))
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the figures and plots/")
+    parser.add_argument(
+        "--output", required=True, metavar="DIR", help="for figures and plots/; not --model's, nor around it"
+    )
     parser.add_argument(
         "--data",
         metavar="DIR_OR_FILE",
@@ -106,6 +108,17 @@ def check_arguments(parser: argparse.ArgumentParser, arguments: argparse.Namespa
         parser.error(f"--update-card writes into a checkpoint's folder; --model {arguments.model!r} is none")
     if arguments.card_entry is not None and not arguments.update_card:
         parser.error("--card-entry is for --update-card")
+    check_output(parser, arguments)
+
+
+def check_output(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Refuse a folder where the figures would replace those of a checkpoint, or of the run that trained it."""
+    output, model = Path(arguments.output).resolve(), Path(arguments.model)
+    if (output / "config.json").is_file():
+        parser.error(f"--output {arguments.output!r} is a checkpoint's folder, whose metrics.json would be replaced")
+    if model.is_dir() and (output in model.resolve().parents or model.resolve() in output.parents):
+        where = "around" if output in model.resolve().parents else "inside of"
+        parser.error(f"--output {arguments.output!r} lies {where} --model {arguments.model!r}; give another folder")
 
 
 def parse_shard(parser: argparse.ArgumentParser, text: str) -> tuple[int, int]:

@@ -8,9 +8,11 @@ examples:
   python scripts/publish.py modeling_trm/metrics/pass_at_k org/pass_at_k                a Space, for evaluate.load
 
 What DIR is, its files tell. Only files of known names go, and only after a check that they load; whatever else lies in
-DIR is listed and left out. The card is rendered for org/name; DIR itself is not changed. The token is the one of
-`hf auth login` or HF_TOKEN. Exit code 0 when the Hub holds what DIR holds (--dry-run: when DIR can be published), 2 on
-an error: then nothing of it was published, and the same command can be given again.
+DIR is listed and left out. A checkpoint's card that is what the template makes of metrics.json is rendered for
+org/name; one with words or a licence of your own goes as it is, but for the name in its example (--rerender-card
+renders it anew). DIR itself is not changed. The token is the one of `hf auth login` or HF_TOKEN. Exit code 0 when the
+Hub holds what DIR holds (--dry-run: when DIR can be published), 2 on an error: then nothing of it was published, and
+the same command can be given again.
 """
 
 import argparse
@@ -36,6 +38,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--delete-others", action="store_true", help="in the same commit, delete what the Hub has and DIR has not"
     )
+    parser.add_argument(
+        "--rerender-card",
+        action="store_true",
+        help="make a checkpoint's card from metrics.json even where it was written or changed by hand",
+    )
     parser.add_argument("--dry-run", action="store_true", help="list what would go and change; write nothing there")
     parser.add_argument("--output", metavar="FILE.json", help="write repository, commit, url and files to this file")
     return parser.parse_args(argv)
@@ -56,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         validate_repo_id(repository)
         if "/" not in repository:
             raise ValueError(f"{repository!r} names no owner; a repository on the Hub is org/name")
-        contents = prepare(arguments.folder, repository)
+        contents = prepare(arguments.folder, repository, rerender_card=arguments.rerender_card)
         state: HubState | None = None
         try:
             if not arguments.dry_run:

@@ -15,6 +15,7 @@ import json
 import math
 import os
 import sys
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,12 @@ from typing import Any
 import numpy as np
 
 BATCH_SIZE = 64
+LATENTS = {1: ("z_H",), 2: ("z_H", "z_L")}
+# What this script reads of export.json, and what that must be.
+FACTS: dict[str, Any] = {
+    "format": str, "file": str, "task": str, "grid_shape": list, "characters": str, "blank_token_id": (int, type(None)),
+    "halt_max_steps": int, "num_positions": int, "hidden_size": int, "num_latents": int,
+}  # fmt: skip
 UNKNOWN_CELL = "?"  # shown where the model answers padding
 
 
@@ -109,27 +116,65 @@ def load(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray], Any]:
     """export.json, the initial latents, the session. Raises OSError, ValueError or ImportError with one line."""
     if not (folder / "export.json").is_file():
         raise FileNotFoundError(f"{str(folder)!r} holds no export.json; scripts/export_onnx.py writes such folders")
-    try:
-        facts = json.loads((folder / "export.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{folder / 'export.json'} is damaged: {error}") from error
-    if facts["format"] != "onnx" or facts["task"] == "arc":
-        raise ValueError(
-            f"{str(folder)!r} is an export of format {facts['format']!r} for task {facts['task']!r}; this script runs "
-            f"onnx, and reads Sudoku, mazes and text grids"
-        )
+    facts = load_facts(folder / "export.json")
     try:
         import onnxruntime
     except ImportError as error:
         raise ImportError(f"{error}: pip install onnxruntime") from error
-    with np.load(folder / "initial_state.npz") as file:
-        initial = dict(file)
+    initial = load_initial(folder / "initial_state.npz", facts)
     try:
         session = onnxruntime.InferenceSession(folder / facts["file"], providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no common class
         reason = " ".join(str(error).split())
         raise ValueError(f"{folder / facts['file']}: onnxruntime cannot load it: {reason}") from error
+    taken = {one.name: one.shape[1:] for one in session.get_inputs()}
+    latent = [facts["num_positions"], facts["hidden_size"]]
+    if taken != {"input_ids": [math.prod(facts["grid_shape"])], "puzzle_ids": [], **dict.fromkeys(initial, latent)}:
+        raise ValueError(f"{folder / facts['file']}: takes {taken}, which is not what export.json says")
     return facts, initial, session
+
+
+def load_facts(path: Path) -> dict[str, Any]:
+    """export.json, with all that is read here."""
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if not isinstance(facts, dict):
+        raise ValueError(f"{path} is damaged: it holds a {type(facts).__name__}, not an object")
+    if facts.get("format", "onnx") != "onnx" or facts.get("task") == "arc":
+        raise ValueError(
+            f"{str(path.parent)!r} is an export of format {facts.get('format')!r} for task {facts.get('task')!r}; this "
+            f"script runs onnx, and reads Sudoku, mazes and text grids"
+        )
+    for name, kind in FACTS.items():
+        if name not in facts:
+            raise ValueError(f"{path} is damaged: it has no {name!r}")
+        if not isinstance(facts[name], kind):
+            raise ValueError(f"{path} is damaged: {name} is {facts[name]!r}")
+    if (
+        [type(size) for size in facts["grid_shape"]] != [int, int]
+        or facts["num_latents"] not in LATENTS
+        or facts["halt_max_steps"] < 1
+    ):
+        shown = ", ".join(f"{name} {facts[name]!r}" for name in ("grid_shape", "num_latents", "halt_max_steps"))
+        raise ValueError(f"{path} is damaged: {shown}")
+    return facts
+
+
+def load_initial(path: Path, facts: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The initial latents, each float32 [D], in the order of the graph's inputs."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; scripts/export_onnx.py writes it")
+    try:
+        with path.open("rb") as stream, np.load(stream) as file:  # np.load would leave a bad file open
+            initial = {name: file[name] for name in LATENTS[facts["num_latents"]]}
+    except (ValueError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{path} is damaged: {' '.join(str(error).split())}") from error
+    for name, latent in initial.items():
+        if latent.shape != (facts["hidden_size"],) or latent.dtype != np.float32:
+            raise ValueError(f"{path} is damaged: {name} is {latent.dtype} {latent.shape}")
+    return initial
 
 
 def read(argument: str, facts: dict[str, Any]) -> Iterator[str]:

@@ -5,6 +5,7 @@ arXiv 2510.04871; a training run writes all_config.yaml, whose `arch:` section i
 """
 
 import contextlib
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ INTEGERS = (
     "H_cycles L_cycles L_layers hidden_size num_heads puzzle_emb_ndim puzzle_emb_len halt_max_steps vocab_size seq_len "
     "num_puzzle_identifiers"
 ).split()
+MAY_BE_ZERO = ("puzzle_emb_ndim", "puzzle_emb_len")
 NUMBERS = ("expansion", "rms_norm_eps", "rope_theta")
 TEXTS = ("pos_encodings", "forward_dtype")
 FLAGS = ("mlp_t",)
@@ -51,7 +53,8 @@ def gather(yaml_file: str | Path | None, options: Mapping[str, Any]) -> Said:
     """Both sources as one. `options` maps fields to values given on the command line.
 
     Raises:
-        ConversionError: a file that is no arch YAML, an unknown field, a value of another type, or two that differ.
+        ConversionError: a file that is no arch YAML, an unknown field, a value of another type or sign, or two values
+            that differ.
     """
     values, origins = {}, {}
     if yaml_file is not None:
@@ -62,6 +65,8 @@ def gather(yaml_file: str | Path | None, options: Mapping[str, Any]) -> Said:
         if name in values and values[name] != value:
             raise ConversionError(f"{name}: {option} {value} differs from {name}={values[name]} in {yaml_file}")
         values[name], origins[name] = value, origins.get(name, option)
+    for name, value in values.items():
+        _check_range(name, value, origins[name])
     return Said(values, origins)
 
 
@@ -77,6 +82,22 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     _check_name(path, content.get("name"))
     values = {name: value for name, value in content.items() if name not in WITHOUT_EFFECT}
     return {name: _typed(path, name, _resolved(path, name, values)) for name in values}
+
+
+def _check_range(name: str, value: Any, origin: str) -> None:
+    """Numbers of the wrong sign, and those that YAML and the command line write as .nan and inf."""
+    if name in NUMBERS and not (value > 0 and _is_finite(value)):
+        raise ConversionError(f"{name}={value} ({origin}); allowed: finite numbers above 0")
+    least = 0 if name in MAY_BE_ZERO else 1
+    if name in INTEGERS and value < least:
+        raise ConversionError(f"{name}={value} ({origin}); allowed: {least} and above")
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        return False
 
 
 def _check_name(path: Path, name: Any) -> None:

@@ -18,6 +18,8 @@ from .layout import Layout
 # The defaults of the reference's configuration class, and of its arch YAML for halt_max_steps and forward_dtype.
 ASSUMED: dict[str, Any] = {"rms_norm_eps": 1e-5, "rope_theta": 10000.0, "puzzle_emb_len": 16, "halt_max_steps": 16}
 EXPANSION = 4
+# What --puzzle-emb-len says about a file without a puzzle table.
+NO_TABLE = "0 = trained without a puzzle table, 16 = the table was stripped and a blank row of zeros takes its place"
 TASK_OF_VOCABULARY = {11: "sudoku", 6: "maze", 12: "arc"}
 
 
@@ -107,11 +109,16 @@ def resolve(layout: Layout, said: Said, processor: GridProcessor, source: str) -
 
 def _require_given(layout: Layout, said: Said, source: str) -> None:
     needed = ["H_cycles", "L_cycles"] + ["num_heads"] * (layout.mixer == "attention")
-    missing = [f"--{name.replace('_', '-')} N" for name in needed if name not in said.values]
+    # Without a table the code says that there is no prefix; but somebody may have taken the table out of the file.
+    unknown = layout.table is None and layout.positions is None and "puzzle_emb_ndim" not in said.values
+    needed += ["puzzle_emb_len"] * unknown
+    missing = [name for name in needed if name not in said.values]
     if missing:
+        options = " ".join(f"--{name.replace('_', '-')} N" for name in missing)
+        meanings = f" ({NO_TABLE})" if "puzzle_emb_len" in missing else ""
         raise ConversionError(
-            f"{source}: its tensors do not tell {', '.join(n for n in needed if n not in said.values)}; add "
-            f"{' '.join(missing)}, or --arch with the YAML of its training run"
+            f"{source}: its tensors do not tell {', '.join(missing)}; add {options}{meanings}, or --arch with the "
+            f"YAML of its training run"
         )
 
 
@@ -128,8 +135,8 @@ def _prefix(layout: Layout, said: Said, processor: GridProcessor, source: str, f
                 f"position of the prefix"
             )
         facts["puzzle table"] = f"{rows:,} rows of {width}" + (f", padded with zeros to {D}" if width < D else "")
-    width = layout.table[1] if layout.table else said.values.get("puzzle_emb_ndim", D)
     length = said.values.get("puzzle_emb_len")
+    width = layout.table[1] if layout.table else said.values.get("puzzle_emb_ndim", D if length != 0 else 0)
     if length == 0 or width == 0:
         if width == 0 and length:
             raise ConversionError(f"puzzle_emb_ndim=0 with puzzle_emb_len={length}: the reference cannot run that")
@@ -185,7 +192,10 @@ def _expansion(layout: Layout, said: Said, source: str) -> int | float:
 
     def fits(expansion: int | float) -> bool:
         config = TRMConfig(mlp_expansion=expansion)
-        return all(config.inner_width(width) == inner for width, inner in widths.items())
+        try:
+            return all(config.inner_width(width) == inner for width, inner in widths.items())
+        except OverflowError:  # 1e308 times a width
+            return False
 
     told = ", ".join(f"{inner} over {width}" for width, inner in widths.items())
     if "expansion" in said.values:

@@ -8,6 +8,8 @@ DistributedDataParallel `module.`, the reference's loss head `model.` and its AC
 import hashlib
 import pickle
 import re
+import textwrap
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +19,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from .plain_pickle import imports_of_pickle
+
 PREFIX = re.compile(r"^(?:(?:_orig_mod|module|model|inner)\.)+")
 # What tells a state dict of the reference's family from any other dictionary, its relatives included.
 FAMILY = re.compile(r"^(lm_head|q_head|embed_tokens|embed_pos|puzzle_emb|[HL]_level|[HL]\d?_init)(\.|$)")
 BUFFERS = ("H_init", "L_init", "puzzle_emb.weights")  # an average over parameters does not hold them
+LEGACY = bytes.fromhex("8a0a6cfc9c46f9206aa850192e")  # PyTorch's older format begins with this number, pickled
+START = 32  # bytes that tell the format
+REASON = 200  # characters of another library's message
 NESTING = 3  # dictionaries within dictionaries that are searched for state dicts
 
 
@@ -114,7 +121,7 @@ def _load(path: Path) -> Any:
         raise ConversionError(f"{path}: is a folder; give the checkpoint file in it")
     try:
         with path.open("rb") as file:
-            start = file.read(9)
+            start = file.read(START)
     except OSError as error:
         raise ConversionError(f"{path}: cannot be read: {error.strerror}") from error
     if not start:
@@ -122,10 +129,33 @@ def _load(path: Path) -> Any:
     if start[8:9] == b"{":  # eight bytes of length, then the JSON header
         return _load_safetensors(path)
     if start.startswith(b"PK"):
+        _check_zip(path)
         return _load_torch(path, mmap=True)
-    if start[0] == 0x80:  # a pickle of protocol 2 and up
+    if LEGACY in start:
         return _load_torch(path, mmap=False)
+    names = imports_of_pickle(path)
+    if names is not None:
+        needs = f" that needs {', '.join(names[:3])}{', ...' if names[3:] else ''}" if names else ""
+        raise ConversionError(
+            f"{path}: is a plain pickle{needs}; nothing was run. Give a file of torch.save or safetensors"
+        )
+    if start[0] == 0x80:  # how every pickle of protocol 2 and up begins, PyTorch's older format among them
+        raise ConversionError(f"{path}: is damaged: it begins as a pickle and cannot be read to its end")
     raise ConversionError(f"{path}: is no checkpoint: neither of torch.save nor safetensors")
+
+
+def _check_zip(path: Path) -> None:
+    """PyTorch does not look at the checksums of its own zip format, so that a flipped bit would become a weight."""
+    if not zipfile.is_zipfile(path):
+        raise ConversionError(f"{path}: is damaged: it ends early, the directory at the end of a zip file is missing")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # torch.serialization.set_crc32_options(False) leaves all of them 0: then there is nothing to compare
+            bad = archive.testzip() if any(record.CRC for record in archive.infolist()) else None
+    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError, ValueError) as error:
+        raise ConversionError(f"{path}: is damaged: {_one_line(error)}") from error
+    if bad is not None:
+        raise ConversionError(f"{path}: is damaged: its record {bad!r} does not give the checksum stored with it")
 
 
 def _load_safetensors(path: Path) -> dict[str, Tensor]:
@@ -142,7 +172,7 @@ def _load_torch(path: Path, mmap: bool) -> Any:
     except pickle.UnpicklingError as error:
         needed = re.search(r"(?:GLOBAL|global)[: ]+([\w.]+\.\w+)", str(error))
         if needed is None:
-            raise ConversionError(f"{path}: is damaged: {_one_line(error)[-200:]}") from error
+            raise ConversionError(f"{path}: is damaged: {_one_line(error)}") from error
         raise ConversionError(
             f"{path}: holds more than tensors: it asks to run {needed[1]}; nothing was run. Save its state dict alone"
         ) from error
@@ -151,4 +181,6 @@ def _load_torch(path: Path, mmap: bool) -> Any:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+    """What the message says, without what torch.load puts in front of it, up to the end of a word."""
+    _, _, refusal = str(error).rpartition("WeightsUnpickler error: ")
+    return textwrap.shorten(refusal, REASON, placeholder=" ...")

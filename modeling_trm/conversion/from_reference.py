@@ -3,6 +3,7 @@
 Shapes: N rows of the table of E numbers each, D hidden.
 """
 
+import re
 from collections.abc import Mapping
 from functools import reduce
 from pathlib import Path
@@ -23,6 +24,8 @@ from .checkpoint_file import Checkpoint, ConversionError, read_checkpoint
 from .identifiers import read_identifiers
 from .layout import TABLE, Layout, read_layout
 
+LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
+DTYPES = ("torch.float16", "torch.bfloat16", "torch.float32", "torch.float64")
 ROWS_AT_ONCE = 65536  # of the table, when it is looked through: 128 MB of 512 channels
 
 
@@ -38,6 +41,7 @@ def convert_reference(
     alphabet: str | None = None,
     identifiers: str | Path | None = None,
     subset: str | None = None,
+    license: str | None = None,
     command: str | None = None,
 ) -> dict[str, str]:
     """Write config, core, puzzle table, processor, code and card into a new folder, whole or not at all.
@@ -48,6 +52,7 @@ def convert_reference(
         entry: which state dict, where the file holds several.
         task, grid_shape, alphabet: as GridProcessor takes them; by default what the vocabulary tells.
         identifiers: the reference's identifiers.json; without it rows are numbered. subset: see `read_identifiers`.
+        license: the Hub's name for the licence of these weights, such as "mit"; None: the card names none.
         command: the command line, for the card.
 
     Returns:
@@ -58,13 +63,15 @@ def convert_reference(
     """
     output = Path(output)
     refuse_existing(output)
+    licensed = {} if license is None else {"license": _checked_license(license)}
     checkpoint = read_checkpoint(path, entry)
+    _check_kinds(checkpoint)
     layout = read_layout(checkpoint.tensors, str(path))
     beside = Path(path).with_name(CONFIG_FILE)
     said = gather(arch or (beside if beside.is_file() else None), options or {})
     processor, how = choose_processor(layout, str(path), task, grid_shape, alphabet)
     architecture = resolve(layout, said, processor, str(path))
-    _check_weights(checkpoint)
+    _check_values(checkpoint)
     dtype = reduce(torch.promote_types, (tensor.dtype for tensor in checkpoint.tensors.values()))
     index = _index(architecture, identifiers, subset)
     model = _build(checkpoint, layout, architecture, dtype, index)
@@ -75,16 +82,12 @@ def convert_reference(
         facts["identifiers"] = f"{Path(identifiers).name}: {len(index.tasks):,} tasks" + (
             f", named {subset}/..." if subset else ""
         )
-    record = {
-        "source": checkpoint.path.name,
-        "sha256": checkpoint.sha256(),
-        "facts": facts,
-        "reference": _only_there(checkpoint, said, dtype),
-    }
+    record = {"source": checkpoint.path.name, "sha256": checkpoint.sha256(), "facts": facts}
+    record["reference"] = _only_there(checkpoint, said, dtype)
     with new_folder(output, overwrite=False) as folder:
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
-        write_model_card(folder, {"evaluations": {}, "conversion": record})
+        write_model_card(folder, {**licensed, "evaluations": {}, "conversion": record})
     return facts
 
 
@@ -93,10 +96,28 @@ def refuse_existing(output: Path) -> None:
         raise ConversionError(f"--output {output}: exists already; give a folder that is new or empty")
 
 
-def _check_weights(checkpoint: Checkpoint) -> None:
+def _checked_license(name: str) -> str:
+    if not LICENSE.fullmatch(name):
+        raise ConversionError(
+            f"--license {name!r}: is no licence id of the Hub; allowed: such as mit, apache-2.0, other"
+        )
+    return name
+
+
+def _check_kinds(checkpoint: Checkpoint) -> None:
+    """Quantised, sparse and empty (meta) weights: nothing is lost or made up on the way, so they are refused."""
     for name, tensor in checkpoint.tensors.items():
-        if not tensor.is_floating_point():
-            raise ConversionError(f"{checkpoint.path}: {name} is {tensor.dtype}; allowed: floating-point weights")
+        kind = str(tensor.dtype)
+        if tensor.layout != torch.strided:
+            kind += f" of layout {tensor.layout}"
+        if tensor.is_meta:
+            kind += " on the meta device (a shape without values)"
+        if kind not in DTYPES:
+            raise ConversionError(f"{checkpoint.path}: {name} is {kind}; allowed: dense {', '.join(DTYPES)}")
+
+
+def _check_values(checkpoint: Checkpoint) -> None:
+    for name, tensor in checkpoint.tensors.items():
         for part in tensor.split(ROWS_AT_ONCE):
             if not part.isfinite().all():
                 raise ConversionError(f"{checkpoint.path}: {name} holds NaN or infinity")
@@ -118,12 +139,23 @@ def _build(
     weights = {ours: checkpoint.tensors[name].to(dtype) for name, ours in layout.our_names().items()}
     if config.puzzle_prefix_len:
         weights["model.puzzle_emb.weight"] = _table(checkpoint.tensors.get(TABLE), config.hidden_size).to(dtype)
+    _part_storages(weights)
     with torch.device("meta"):  # the weights are put in place as they are; a table of gigabytes is not copied
         model = TRMForGridReasoning(config)
     model.load_state_dict(weights, assign=True)
     if config.puzzle_prefix_len:
         model.set_puzzle_index(index)
     return model.eval()
+
+
+def _part_storages(weights: dict[str, Tensor]) -> None:
+    """Give weights that lie in one storage (tied ones, views of one tensor) their own: save_pretrained wants that."""
+    taken: set[int] = set()
+    for name, tensor in weights.items():
+        address = tensor.untyped_storage().data_ptr()
+        if address in taken:
+            weights[name] = tensor.clone()
+        taken.add(address)
 
 
 def _table(rows_NE: Tensor | None, width: int) -> Tensor:

@@ -97,6 +97,7 @@ def read_layout(tensors: Mapping[str, Tensor], source: str) -> Layout:
     mixer = mixers[0] if mixers else "attention"
     module, _, last = MIXER[mixer]
     numbers = {int(match[1]) for name in tensors if (match := re.match(r"L_level\.layers\.(\d+)\.", name))}
+    _refuse_gaps(numbers, source)
     V, D = _shape(tensors, TOKENS, source)
     learned = _shape(tensors, POSITIONS, source)[0] if POSITIONS in tensors else None
     mixed = _shape(tensors, f"L_level.layers.0.{module}.{last}.weight", source)
@@ -115,6 +116,16 @@ def read_layout(tensors: Mapping[str, Tensor], source: str) -> Layout:
     )
     _compare(tensors, layout, source)
     return layout
+
+
+def _refuse_gaps(numbers: set[int], source: str) -> None:
+    """Layers are numbered from 0. One stray number does not make millions of layers, whose names would be listed."""
+    for expected, number in enumerate(sorted(numbers)):
+        if number != expected:
+            raise ConversionError(
+                f"{source}: has weights of L_level.layers.{number}, but layer {expected} is missing; allowed: layers "
+                f"0 to {len(numbers) - 1} for {len(numbers)} of them"
+            )
 
 
 def _shape(tensors: Mapping[str, Tensor], name: str, source: str) -> tuple[int, int]:

@@ -5,6 +5,8 @@ checkpoint's folder. Parameter counts come from the config (the model is built o
 grid from the processor, everything else from metrics.json:
 
     model_name   optional: the title of the card. repository: optional, what its examples load.
+    license      optional: the Hub's id of the weights' licence, such as mit; "other" where it has none. Without it a
+                 checkpoint that was trained by us is apache-2.0; of any other the card says none.
     recipe       the training recipe, a mapping; absent for a checkpoint that was not trained by us (converted).
                  With it are required:
     command        the command line of the training run
@@ -57,6 +59,7 @@ CONVERSION_KEYS = ("source", "sha256", "facts")
 EVALUATION_KEYS = ("task", "dataset", "split")
 VOTE_KEYS = ("command", "protocol", "counts", "pass_at_k")
 PLACEHOLDER = "path/to/this/folder"
+OUR_LICENSE = "apache-2.0"
 
 TASK_NAMES = {"sudoku": "Sudoku", "maze": "mazes", "arc": "ARC grids", "grid": "grid puzzles"}
 TASK_LIMITS = {
@@ -120,7 +123,7 @@ def render_card(model_folder: str | Path, metrics: dict[str, Any]) -> str:
     preset = preset_name(config)
     name = metrics.get("model_name", f"{preset or 'trm'}-{processor.task}")
     return _render(
-        card_data=_card_data(name, config, processor.task, metrics["evaluations"]).to_yaml(),
+        card_data=_card_data(name, config, processor.task, metrics).to_yaml(),
         model_name=name,
         repository=metrics.get("repository", PLACEHOLDER),
         preset=preset,
@@ -129,6 +132,7 @@ def render_card(model_folder: str | Path, metrics: dict[str, Any]) -> str:
         parameters=parameter_counts(config),
         grid_shape=processor.grid_shape,
         task=processor.task,
+        license=_license(metrics),
         task_name=TASK_NAMES[processor.task],
         task_limits=TASK_LIMITS[processor.task],
         example_puzzle=example_puzzle(processor),
@@ -152,6 +156,10 @@ def _render(**values: Any) -> str:
 def check_metrics(metrics: dict[str, Any]) -> None:
     """Raise a ValueError that names what `metrics` lacks for a card."""
     _require(metrics, ("evaluations",), "metrics")
+    _require(metrics["evaluations"], (), "metrics['evaluations']")
+    licence = metrics.get("license", OUR_LICENSE)
+    if not (isinstance(licence, str) and re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", licence)):
+        raise ValueError(f"metrics['license'] is {licence!r}; allowed: a licence id of the Hub, such as mit or other")
     if "recipe" in metrics:
         _require(metrics, TRAINING_KEYS, "metrics of a trained checkpoint")
     if "conversion" in metrics:
@@ -172,18 +180,27 @@ def check_name(name: str) -> None:
         raise ValueError(f"evaluation name {name!r} becomes a file name; allowed: letters, digits, '_', '.', '-'")
 
 
-def _require(values: dict[str, Any], keys: tuple[str, ...], where: str) -> None:
+def _require(values: Any, keys: tuple[str, ...], where: str) -> None:
+    if not isinstance(values, dict):
+        raise ValueError(f"{where}: holds a {type(values).__name__}, not an object")
     missing = [key for key in keys if key not in values]
     if missing:
         raise ValueError(f"{where}: missing {', '.join(missing)}; a card needs {', '.join(keys)}")
 
 
-def _card_data(name: str, config: TRMConfig, task: str, evaluations: dict[str, Any]) -> ModelCardData:
+def _license(metrics: dict[str, Any]) -> str | None:
+    """None: converted weights belong to somebody else, and those of unknown origin may."""
+    is_ours = "recipe" in metrics and "conversion" not in metrics
+    return metrics.get("license", OUR_LICENSE if is_ours else None)
+
+
+def _card_data(name: str, config: TRMConfig, task: str, metrics: dict[str, Any]) -> ModelCardData:
+    evaluations = metrics["evaluations"]
     results = [result for evaluation in evaluations.values() for result in _eval_results(evaluation)]
     # No pipeline_tag: the Hub knows none for grids, and refuses those that it does not know.
     return ModelCardData(
         model_name=name,
-        license="apache-2.0",
+        license=_license(metrics),
         library_name="transformers",
         tags=["trm", "tiny-recursive-model", "grid-reasoning", task, *sorted(set(config.block_operators))],
         datasets=sorted({one["dataset_id"] for one in evaluations.values() if "dataset_id" in one}) or None,

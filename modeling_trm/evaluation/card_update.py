@@ -166,9 +166,10 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return {"evaluations": {}}
     try:
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(metrics, dict):
-            raise ValueError(f"holds a {type(metrics).__name__}, not an object")
+        metrics: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: is no JSON: {error}; correct it, or remove it to start a new card") from error
+    try:
         check_metrics(metrics)
     except ValueError as error:
         raise ValueError(f"{path}: {error}; correct it, or remove it to start a new card") from error

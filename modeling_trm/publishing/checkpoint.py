@@ -1,11 +1,12 @@
 """A checkpoint's folder as a model repository: core, puzzle table, code, processor, card, figures, plots.
 
 The folder itself is not changed. Three things may differ on the Hub: the code files of the installed package go along
-where the folder has none, and the card and its figures are rendered anew from metrics.json, so that the example in the
-card names the repository.
+where the folder has none; the figures and the card name the repository in the card's example; and a card that is what
+the template makes of metrics.json is made anew, while one that somebody wrote or changed stays theirs.
 """
 
 import json
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Any
 from transformers.dynamic_module_utils import get_relative_import_files, get_relative_imports
 
 from ..configuration_trm import TRMConfig
-from ..evaluation.card import write_model_card
+from ..evaluation.card import render_card, write_model_card
+from ..evaluation.card_update import read_metrics
 from ..evaluation.loading import check_model_fits, load_model, load_processor
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
@@ -32,10 +34,14 @@ PATTERNS = (
 )  # fmt: skip
 # Which class each file must name for AutoModel and AutoProcessor to find the code.
 AUTO_CLASSES = {CONFIG: ("AutoConfig", "AutoModel"), PROCESSOR: ("AutoFeatureExtractor",)}
+EXAMPLE = re.compile(rb'^name = "[^"\r\n]*"(?=  # a folder or a Hub id\r?$)', re.MULTILINE)  # a line of the template's
 
 
-def prepare_checkpoint(folder: Path, repository: str) -> Contents:
+def prepare_checkpoint(folder: Path, repository: str, *, rerender_card: bool = False) -> Contents:
     """Check the folder and choose its files.
+
+    Args:
+        rerender_card: make the card from metrics.json even where somebody wrote or changed it.
 
     Raises:
         ContentsError: a file is missing or wrong, or its code is incomplete.
@@ -51,8 +57,10 @@ def prepare_checkpoint(folder: Path, repository: str) -> Contents:
     code, notes = _code(folder, modules)
     files |= code
     if METRICS in files:
-        files |= _rendered_card(folder, repository)
-        notes.append(f"{CARD} was rendered from {METRICS} for {repository}")
+        card, card_notes = _card(folder, repository, rerender_card)
+        files, notes = files | card, notes + card_notes
+    elif rerender_card:
+        raise ContentsError(f"{folder / METRICS}: is missing; {CARD} can only be rendered from it")
     return collect(folder, "checkpoint", "model", files, notes)
 
 
@@ -85,8 +93,10 @@ def _check_that_it_loads(folder: Path) -> None:
 
 def _auto_modules(file: Path) -> list[str]:
     """The code files that auto_map of a JSON file names. Raises ContentsError when one of its classes is missing."""
-    auto_map: dict[str, Any] = json.loads(read_text(file)).get("auto_map", {})
+    auto_map: Any = json.loads(read_text(file)).get("auto_map", {})
     needed = AUTO_CLASSES[file.name]
+    if not isinstance(auto_map, dict):
+        raise ContentsError(f"{file}: auto_map is {auto_map!r}, no mapping of {', '.join(needed)} to their code")
     missing = [name for name in needed if not isinstance(auto_map.get(name), str)]
     if missing:
         raise ContentsError(f"{file}: auto_map has no {', '.join(missing)}; save the checkpoint with save_pretrained")
@@ -139,21 +149,45 @@ def _some(names: Any) -> str:
     return ", ".join(ordered[:3]) + (f" and {len(ordered) - 3} more" if ordered[3:] else "")
 
 
-def _rendered_card(folder: Path, repository: str) -> dict[str, Path | bytes]:
-    """README.md, metrics.json and .eval_results/ as the template gives them for this repository, in memory."""
+def _card(folder: Path, repository: str, rerender: bool) -> tuple[dict[str, Path | bytes], list[str]]:
+    """README.md, metrics.json and .eval_results/ for this repository, in memory, and a note on the card."""
     try:
-        metrics = json.loads(read_text(folder / METRICS))
-    except ValueError as error:
-        raise ContentsError(f"{folder / METRICS}: is no JSON: {error}") from error
+        metrics = read_metrics(folder)
+        is_templates = read_text(folder / CARD) == render_card(folder, metrics)
+        made = _rendered(folder, metrics, repository)
+    except ContentsError:
+        raise
+    except ValueError as error:  # of read_metrics, which has named the file
+        raise ContentsError(str(error)) from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ContentsError(f"{folder / METRICS}: no card can be made of it: {error!r}") from error
+    if is_templates or rerender:
+        return made, [f"{CARD} was rendered from {METRICS} for {repository}"]
+    made[CARD] = _with_example(folder / CARD, repository)
+    return made, [
+        f"{CARD} is not what the template makes of {METRICS}: it goes as it is, its example for {repository} "
+        f"(--rerender-card replaces it)"
+    ]
+
+
+def _rendered(folder: Path, metrics: dict[str, Any], repository: str) -> dict[str, Path | bytes]:
     with tempfile.TemporaryDirectory() as temporary:
         copy = Path(temporary, folder.resolve().name)
         copy.mkdir()
         for name in (CONFIG, PROCESSOR):
             (copy / name).write_bytes((folder / name).read_bytes())
         (copy / "plots").symlink_to((folder / "plots").resolve())  # the card shows what is there
-        try:
-            write_model_card(copy, metrics, repository=repository)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ContentsError(f"{folder / METRICS}: no card can be made of it: {error!r}") from error
+        write_model_card(copy, metrics, repository=repository)
         made = select(copy, (CARD, METRICS, ".eval_results/*.yaml"))
         return {path: (copy / path).read_bytes() for path in made}
+
+
+def _with_example(card: Path, repository: str) -> bytes:
+    """A card that is not the template's, with the repository in the template's example."""
+    text, count = EXAMPLE.subn(f'name = "{repository}"'.encode(), card.read_bytes())
+    if not count and repository.encode() not in text:
+        raise ContentsError(
+            f"{card}: is not what the template makes of {METRICS}, and has neither the template's example nor the name "
+            f"{repository}; name it there, or give --rerender-card to replace the card"
+        )
+    return text

@@ -12,8 +12,11 @@ from .metric import is_metric, prepare_metric
 KINDS = "a checkpoint (config.json), a data set (README.md with configs:) or a metric (README.md with the tag metric)"
 
 
-def prepare(folder: str | Path, repository: str) -> Contents:
+def prepare(folder: str | Path, repository: str, *, rerender_card: bool = False) -> Contents:
     """What of this folder goes to the repository `org/name`, checked; the folder is not changed.
+
+    Args:
+        rerender_card: of a checkpoint, make the card from metrics.json even where somebody wrote or changed it.
 
     Raises:
         ValueError: naming the file that is missing or wrong (ContentsError, CheckpointError).
@@ -24,7 +27,9 @@ def prepare(folder: str | Path, repository: str) -> Contents:
         raise ContentsError(f"{folder}: is no folder; allowed: {KINDS}")
     if (folder / CONFIG).is_file():
         _check_model_type(folder / CONFIG)
-        return prepare_checkpoint(folder, repository)
+        return prepare_checkpoint(folder, repository, rerender_card=rerender_card)
+    if rerender_card:
+        raise ContentsError(f"{folder}: is no checkpoint; --rerender-card is for the card of one")
     if not (folder / "README.md").is_file():
         raise ContentsError(f"{folder}: has neither config.json nor README.md; allowed: {KINDS}")
     card = front_matter(folder / "README.md")

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from modeling_trm import GridProcessor, TRMConfig, TRMForGridReasoning
 from modeling_trm.conversion.checkpoint_file import ConversionError
 from modeling_trm.conversion.from_reference import convert_reference
+from modeling_trm.conversion.layout import our_name
 from tests.conversion.conftest import ATTENTION, MLP_T, PREFIX, SIZES, VARIANTS, arch_yaml
 from tests.oracles import reference
 
@@ -64,6 +65,103 @@ def test_mlp_t_needs_no_heads_and_tells_its_prefix(save_reference: Callable[...,
     assert TRMConfig.from_pretrained(tmp_path / "out").puzzle_prefix_len == 5
 
 
+WITHOUT_A_TABLE: dict[str, tuple[dict[str, Any], dict[str, Any] | None, int | None]] = {
+    # name: (options, the YAML's fields or None for no YAML, positions of the prefix or None for refused)
+    "nothing said": ({}, None, None),
+    "0 given": ({"puzzle_emb_len": 0}, None, 0),
+    "16 given": ({"puzzle_emb_len": 16}, None, 16),
+    "a YAML that does not say it": ({}, {}, None),
+    "a YAML with the width of the rows": ({}, {"puzzle_emb_ndim": 32}, 16),
+    "a YAML without rows": ({}, {"puzzle_emb_ndim": 0}, 0),
+    "a YAML with the length": ({}, {"puzzle_emb_len": 3}, 3),
+    "a YAML with the width and a length of 0": ({}, {"puzzle_emb_ndim": 40, "puzzle_emb_len": 0}, 2),
+}
+
+
+@pytest.mark.parametrize("case", WITHOUT_A_TABLE)
+def test_attention_without_a_table_may_have_a_prefix_or_none(
+    case: str, save_reference: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The reference writes no table where it was trained without one; a fork may have taken it out of the file."""
+    options, fields, prefix = WITHOUT_A_TABLE[case]
+    state = state_of(ATTENTION)
+    del state["puzzle_emb.weights"]
+    given = {name: value for name, value in ATTENTION.items() if not name.startswith("puzzle_emb")}
+    path = save_reference({**given, **(fields or {})}, state=state, config=fields is not None)
+    options = options if fields is not None else {**CYCLES, "num_heads": 4, **options}
+    if prefix is None:
+        with pytest.raises(ConversionError, match=r"do not tell puzzle_emb_len; add --puzzle-emb-len N \(0 = trained"):
+            convert_reference(path, tmp_path / "out", options=options)
+        return
+    facts = convert_reference(path, tmp_path / "out", options=options)
+    assert TRMConfig.from_pretrained(tmp_path / "out").puzzle_prefix_len == prefix
+    assert ("puzzle table" in facts) == (prefix > 0)
+
+
+@pytest.mark.parametrize("value", [0, 0.0, -1.0, float("nan"), float("inf"), pytest.param(10**400, id="401 digits")])
+@pytest.mark.parametrize("name", ["expansion", "rms_norm_eps", "rope_theta"])
+@pytest.mark.parametrize("source", ["command line", "YAML"])
+def test_numbers_are_finite_and_above_zero(
+    source: str, name: str, value: float, save_reference: Callable[..., Path], tmp_path: Path
+) -> None:
+    given = {**CYCLES, "num_heads": 4, name: value}
+    path = save_reference({**ATTENTION, name: value}, state=state_of(ATTENTION), config=source == "YAML")
+    with pytest.raises(ConversionError, match=rf"^{name}=.*; allowed: finite numbers above 0") as e:
+        convert_reference(path, tmp_path / "out", options=given if source == "command line" else {})
+    assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize("name", ["H_cycles", "L_cycles", "num_heads", "halt_max_steps", "puzzle_emb_len"])
+def test_counts_are_not_negative(name: str, save_reference: Callable[..., Path], tmp_path: Path) -> None:
+    wrong, least = (-1, 0) if name == "puzzle_emb_len" else (0, 1)
+    path = save_reference(ATTENTION, config=False)
+    options = {**CYCLES, "num_heads": 4, name: wrong}
+    with pytest.raises(ConversionError, match=rf"^{name}={wrong} \(--.*\); allowed: {least} and above"):
+        convert_reference(path, tmp_path / "out", options=options)
+
+
+def tied(state: dict[str, torch.Tensor]) -> None:
+    state["embed_tokens.embedding_weight"] = state["lm_head.weight"]
+
+
+def overlapping(state: dict[str, torch.Tensor]) -> None:
+    both = torch.randn(64)
+    state |= {"H_init": both[:32], "L_init": both[16:48]}
+
+
+@pytest.mark.parametrize("share", [tied, overlapping])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_weights_of_one_storage_are_parted(
+    share: Callable[[dict[str, torch.Tensor]], None],
+    zipped: bool,
+    save_reference: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    state = state_of(ATTENTION)
+    share(state)
+    path = save_reference(ATTENTION)
+    torch.save(state, path, _use_new_zipfile_serialization=zipped)
+    convert_reference(path, tmp_path / "out")
+    own = TRMForGridReasoning.from_pretrained(tmp_path / "out").state_dict()
+    for name in ("embed_tokens.embedding_weight", "lm_head.weight", "H_init", "L_init"):
+        assert torch.equal(own[our_name(name)], state[name])
+
+
+@pytest.mark.parametrize("license", [None, "mit", "cc-by-nc-4.0"])
+def test_the_licence_is_the_authors(license: str | None, save_reference: Callable[..., Path], tmp_path: Path) -> None:
+    convert_reference(save_reference(ATTENTION), tmp_path / "out", license=license)
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
+    assert metrics.get("license") == license
+    assert ("license" in metrics) == (license is not None)
+
+
+@pytest.mark.parametrize("license", ["", "MIT", "mit\nmodel", "the mit licence", "-"])
+def test_a_licence_that_the_hub_cannot_read(license: str, save_reference: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(ConversionError, match="is no licence id of the Hub; allowed: such as mit"):
+        convert_reference(save_reference(ATTENTION), tmp_path / "out", license=license)
+    assert not (tmp_path / "out").exists()
+
+
 CONTRADICTIONS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "variant": (ATTENTION, {"mlp_t": True}, r"mlp_t=True \(all_config.yaml\) does not fit .* mlp_t=False"),
     "hidden size": (ATTENTION, {"hidden_size": 64}, r"hidden_size=64 .* hidden_size=32"),
@@ -75,6 +173,11 @@ CONTRADICTIONS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "prefix": (MLP_T, {"puzzle_emb_len": 8}, r"has 97 positions .* a prefix of 8 and a sudoku grid of 9 x 9 are 89"),
     "cells": (ATTENTION, {"seq_len": 900}, r"seq_len=900 .* does not fit a sudoku grid of 9 x 9"),
     "vocabulary": (ATTENTION, {"vocab_size": 12}, r"vocab_size=12 .* vocab_size=11"),
+    "an expansion beyond all widths": (
+        ATTENTION,
+        {"expansion": 1e308},
+        r"expansion=1e\+308 .* 256 over 32 \(tensors\)",
+    ),
     "heads": (ATTENTION, {"num_heads": 5}, r"hidden_size=32 is not divisible by num_attention_heads=5"),
     "another model": (ATTENTION, {"name": "recursive_reasoning.trm_singlez@X"}, "trm_singlez@X' is another model"),
     "a fork's field": (ATTENTION, {"bidirectional": True}, "bidirectional=True is no field of the reference"),
@@ -171,7 +274,8 @@ def test_an_entry_is_chosen_and_lends_its_buffers(tmp_path: Path) -> None:
 def test_a_table_left_out_is_one_blank_row(save_reference: Callable[..., Path], tmp_path: Path) -> None:
     state = state_of(MLP_T)
     del state["puzzle_emb.weights"]
-    facts = convert_reference(save_reference(MLP_T, state=state), tmp_path / "out")
+    path = save_reference(MLP_T, state=state, config=False)
+    facts = convert_reference(path, tmp_path / "out", options=CYCLES)  # mlp_t's weights tell the length of the prefix
     assert facts["puzzle table"] == "none in the file: one blank row of zeros"
     model = TRMForGridReasoning.from_pretrained(tmp_path / "out")
     assert torch.equal(model.model.puzzle_emb.weight, torch.zeros(1, 32))

@@ -1,7 +1,9 @@
 """Damaged files, hostile files and relatives: each refused by name, in one line, and nothing is written."""
 
 import os
+import pickle
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from modeling_trm.conversion import plain_pickle
 from modeling_trm.conversion.checkpoint_file import ConversionError
 from modeling_trm.conversion.from_reference import convert_reference
 from tests.conversion.conftest import ATTENTION, MLP_T, PREFIX, SIZES
@@ -51,6 +54,63 @@ def test_numpy_arrays_need_code_too(save_reference: Callable[..., Path], tmp_pat
     refused(path, tmp_path, r"it asks to run numpy\.")
 
 
+PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_plain_pickle_is_named_with_what_it_needs(protocol: int, tmp_path: Path) -> None:
+    path, witness = tmp_path / "plain.pkl", tmp_path / "witness"
+    path.write_bytes(pickle.dumps({"a": Code(witness), "b": Code(witness)}, protocol))
+    refused(path, tmp_path, r"is a plain pickle that needs posix\.mkdir; nothing was run")
+    path.write_bytes(pickle.dumps({"weights": [1.0, 2.0]}, protocol))
+    refused(path, tmp_path, r"is a plain pickle; nothing was run. Give a file of torch.save or safetensors")
+    assert not witness.exists()
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_imports_are_listed_once_and_shortened(
+    protocol: int, save_reference: Callable[..., Path], tmp_path: Path
+) -> None:
+    """By Python's own unpickler, which says what it was asked for: the pickle here is harmless."""
+    asked: list[str] = []
+
+    class Listening(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> Any:
+            found = super().find_class(module, name)
+            asked.append(f"{module}.{name}")
+            return found
+
+    path = save_reference(ATTENTION)
+    path.write_bytes(pickle.dumps([torch.load(path), re.compile("x"), Path, Path("a"), Code], protocol))
+    with path.open("rb") as file:
+        Listening(file).load()
+    names = plain_pickle.imports_of_pickle(path)
+    assert names == list(dict.fromkeys(asked))
+    refused(path, tmp_path, rf"that needs {re.escape(', '.join(names[:3]))}, \.\.\.; nothing was run")
+    path.write_bytes(b"cbuiltins\nint\ncbuiltins\nint\n.")
+    assert plain_pickle.imports_of_pickle(path) == ["builtins.int"]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_pickle_cut_short_is_damaged_or_nothing(protocol: int, tmp_path: Path) -> None:
+    path = tmp_path / "plain.pkl"
+    whole = pickle.dumps({"a": Code(tmp_path / "witness")}, protocol)
+    for length in range(1, len(whole)):
+        path.write_bytes(whole[:length])
+        refused(path, tmp_path, "is damaged: it begins as a pickle" if protocol >= 2 else "is no checkpoint")
+
+
+def test_a_reason_keeps_its_front_and_ends_with_a_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "step"
+    torch.save({"lm_head.weight": torch.ones(2, 2)}, path)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise pickle.UnpicklingError(f"Weights only load failed.\nWeightsUnpickler error: Odd {'operand ' * 99}")
+
+    monkeypatch.setattr(torch, "load", fail)
+    refused(path, tmp_path, r"is damaged: Odd (operand ){10,}\.\.\.$")
+
+
 @pytest.mark.parametrize("share", [0.0005, 0.3, 0.999])
 @pytest.mark.parametrize("form", ["zip", "legacy", "safetensors"])
 def test_truncated(form: str, share: float, save_reference: Callable[..., Path], tmp_path: Path) -> None:
@@ -62,6 +122,35 @@ def test_truncated(form: str, share: float, save_reference: Callable[..., Path],
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
     refused(path, tmp_path, "is damaged")
+
+
+def test_every_record_of_a_zip_is_checked(save_reference: Callable[..., Path], tmp_path: Path) -> None:
+    path = save_reference(ATTENTION)
+    whole = path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if name.endswith(("data/0", "data.pkl", "version"))]
+        contents = {name: archive.read(name) for name in names}
+    for name, content in contents.items():
+        place = whole.index(content[:64], whole.index(name.encode()))
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        refused(path, tmp_path, f"is damaged: its record '{name}' does not give the checksum")
+    for length in (2, 3, 30, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        refused(path, tmp_path, "is damaged: it ends early" if length > 2 else "is no checkpoint|is damaged")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.txt", "x")
+    refused(path, tmp_path, "is damaged")
+
+
+def test_a_zip_written_without_checksums_is_read(save_reference: Callable[..., Path], tmp_path: Path) -> None:
+    path = save_reference(ATTENTION)
+    before = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(torch.load(path), path)
+    finally:
+        torch.serialization.set_crc32_options(before)
+    convert_reference(path, tmp_path / "out")
 
 
 def test_no_checkpoint_at_all(save_reference: Callable[..., Path], tmp_path: Path) -> None:
@@ -111,6 +200,24 @@ WEIGHTS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "NaN": (poisoned(DOWN, float("nan")), f"{DOWN} holds NaN or infinity"),
     "infinity in the table": (poisoned("puzzle_emb.weights", float("inf")), "puzzle_emb.weights holds NaN or infinity"),
     "integers": (lambda s: s.update({"q_head.bias": torch.ones(2, dtype=torch.int64)}), "q_head.bias is torch.int64"),
+    "fp8": (
+        lambda s: s.update({"lm_head.weight": s["lm_head.weight"].to(torch.float8_e4m3fn)}),
+        "lm_head.weight is torch.float8_e4m3fn; allowed: dense torch.float16, torch.bfloat16, torch.float32, torch",
+    ),
+    "complex": (lambda s: s.update({"L_init": s["L_init"].to(torch.complex64)}), "L_init is torch.complex64; allowed"),
+    "sparse": (
+        lambda s: s.update({"lm_head.weight": s["lm_head.weight"].to_sparse()}),
+        "lm_head.weight is torch.float32 of layout torch.sparse_coo; allowed: dense",
+    ),
+    "meta": (lambda s: s.update({DOWN: s[DOWN].to("meta")}), rf"{DOWN} is torch.float32 on the meta device"),
+    "a stray layer": (
+        lambda s: s.update({"L_level.layers.3000000.mlp.down_proj.weight": torch.ones(1)}),
+        r"has weights of L_level.layers.3000000, but layer 2 is missing; allowed: layers 0 to 2 for 3 of them",
+    ),
+    "no first layer": (
+        lambda s: [s.pop(n) for n in list(s) if "layers.0" in n],
+        r"has weights of L_level.layers.1, but layer 0 is missing",
+    ),
     "a number among them": (lambda s: s.update({"q_head.bias": 3.0}), "'.*q_head.bias' among the weights is float"),
     "both mixers": (
         lambda s: s.update({"L_level.layers.0.mlp_t.down_proj.weight": torch.ones(97, 512)}),

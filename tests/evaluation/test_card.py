@@ -180,6 +180,39 @@ def test_a_converted_checkpoint_names_its_source_and_what_was_assumed(checkpoint
         write_model_card(folder, {"evaluations": {}, "conversion": {"source": "a"}})
 
 
+@pytest.mark.parametrize(
+    ("origin", "licence", "shown"),
+    [
+        (("recipe",), None, "apache-2.0"),
+        (("recipe",), "cc-by-4.0", "cc-by-4.0"),
+        (("conversion",), None, None),
+        (("conversion",), "mit", "mit"),
+        (("recipe", "conversion"), None, None),
+        ((), None, None),
+    ],
+)
+def test_the_licence_is_ours_only_on_our_weights(checkpoint, origin, licence: str | None, shown: str | None) -> None:
+    folder = checkpoint("trm-attn", SMALL)
+    metrics: dict[str, Any] = {"evaluations": {}} | ({} if licence is None else {"license": licence})
+    if "recipe" in origin:
+        metrics |= copy.deepcopy(RUN)
+    if "conversion" in origin:
+        metrics["conversion"] = {"source": "step_9.pt", "sha256": "ab" * 32, "facts": {}}
+    for _ in range(2):  # and as it is rendered again
+        card = ModelCard.load(write_model_card(folder, metrics))
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        assert card.data.license == shown
+        assert ("license:" in card.content) == (shown is not None)
+        assert ("No licence was stated" in card.text) == ("conversion" in origin and shown is None)
+        assert metrics.get("license") == licence
+
+
+@pytest.mark.parametrize("licence", ["", "MIT licence", 1, None])
+def test_what_is_no_licence_is_refused(checkpoint, licence: Any) -> None:
+    with pytest.raises(ValueError, match=r"metrics\['license'\] is .*; allowed: a licence id of the Hub"):
+        write_model_card(checkpoint("trm-attn", SMALL), {"evaluations": {}, "license": licence})
+
+
 def test_names_are_kept_and_arguments_win(checkpoint, metrics: dict[str, Any]) -> None:
     folder = checkpoint("trm-attn", SMALL)
     write_model_card(folder, metrics, model_name="one", repository="org/one")

@@ -178,9 +178,12 @@ def test_other_data_under_the_same_name_needs_to_be_asked_for(folder: Path, eval
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "metrics.json"),
+        ("{", "is no JSON"),
         ("[]", "holds a list"),
         ("{}", "missing evaluations"),
+        ('{"evaluations": []}', r"metrics\['evaluations'\]: holds a list"),
+        ('{"evaluations": {"test": []}}', r"\['test'\]: holds a list"),
+        ('{"evaluations": {}, "license": "My own"}', "license"),
         ('{"evaluations": {"../x": {}}}', "file name"),
     ],
 )

@@ -93,6 +93,15 @@ def _state(latents):
     return RecursionState(latents[0], latents[1] if len(latents) > 1 else None)
 
 
+@pytest.mark.slow
+def test_a_model_for_cuda_kernels_is_exported_and_checked_without_them(tiny_model, tmp_path: Path) -> None:
+    model = tiny_model("tr-mamba2mlpt", ssd_backend="cuda", mamba_head_dim=8)
+    onnx_step.save(onnx_step.step_graph(model), tmp_path / "step.onnx")
+    checking.check(model, checking.onnx_runner(tmp_path / "step.onnx"))
+    with pytest.raises(RuntimeError, match="ssd_backend='cuda' cannot be used"):  # the model stays as it is
+        model(*example_inputs(model)[:2])
+
+
 class Doubled(Operator):
     """A user's operator with a weight of its own and a position-wise sum."""
 

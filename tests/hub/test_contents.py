@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from modeling_trm import GridProcessor
 from modeling_trm.evaluation.loading import CheckpointError
 from modeling_trm.metrics.pass_at_k import ranking
-from modeling_trm.publishing.checkpoint import installed_code
+from modeling_trm.publishing.checkpoint import _weights, installed_code
 from modeling_trm.publishing.contents import Contents, ContentsError
 from modeling_trm.publishing.prepare import prepare
 from scripts import build_datasets
@@ -59,7 +59,9 @@ def test_checkpoint_goes_whole_and_nothing_else_does(checkpoint, contents_of) ->
 
 def test_card_names_the_repository(checkpoint) -> None:
     folder = checkpoint()
-    card = content_of(prepare(folder, "org/a-name"), "README.md").decode()
+    contents = prepare(folder, "org/a-name")
+    assert contents.notes == ("README.md was rendered from metrics.json for org/a-name",)
+    card = content_of(contents, "README.md").decode()
     assert 'name = "org/a-name"' in card
     assert 'name = "org/a-name"' not in (folder / "README.md").read_text(encoding="utf-8")
     assert "plots/accuracy.png" in card
@@ -70,6 +72,46 @@ def test_card_without_figures_goes_as_it_is(checkpoint) -> None:
     (folder / "metrics.json").unlink()
     (folder / "README.md").write_text("---\nlicense: mit\n---\nby hand", encoding="utf-8")
     assert content_of(prepare(folder, "org/name"), "README.md") == b"---\nlicense: mit\n---\nby hand"
+
+
+def test_a_card_that_somebody_changed_stays_theirs(checkpoint) -> None:
+    """All of it but the name in the example; a card of the template is made anew."""
+    folder = checkpoint()
+    card = folder / "README.md"
+    made = card.read_text(encoding="utf-8")
+    changed = made.replace("---\n", "---\nlicense: cc-by-nc-4.0\n", 1) + "\nA note by hand: naïve.\n"
+    for text in (changed, changed.replace("\n", "\r\n")):
+        card.write_bytes(text.encode())
+        contents = prepare(folder, "org/a-name")
+        expected = text.replace('name = "path/to/this/folder"', 'name = "org/a-name"').encode()
+        assert content_of(contents, "README.md") == expected != text.encode()
+        assert json.loads(content_of(contents, "metrics.json"))["repository"] == "org/a-name"
+        assert any("goes as it is" in note and "--rerender-card" in note for note in contents.notes)
+        assert card.read_bytes() == text.encode()
+    card.write_bytes(expected)  # taken from the Hub, and published under another name
+    assert b'name = "org/b-name"' in content_of(prepare(folder, "org/b-name"), "README.md")
+
+    contents = prepare(folder, "org/a-name", rerender_card=True)
+    assert b"by hand" not in content_of(contents, "README.md")
+    assert contents.notes == ("README.md was rendered from metrics.json for org/a-name",)
+
+
+def test_a_card_without_the_example_must_name_the_repository(checkpoint) -> None:
+    folder = checkpoint()
+    (folder / "README.md").write_text("---\nlicense: mit\n---\nSee org/a-name.\n", encoding="utf-8")
+    assert content_of(prepare(folder, "org/a-name"), "README.md") == (folder / "README.md").read_bytes()
+    with pytest.raises(ContentsError, match=r"README\.md: is not what .* give --rerender-card to replace the card"):
+        prepare(folder, "org/b-name")
+    assert b'name = "org/b-name"' in content_of(prepare(folder, "org/b-name", rerender_card=True), "README.md")
+
+
+def test_only_the_card_of_a_checkpoint_with_figures_is_rendered(checkpoint, dataset: Path) -> None:
+    with pytest.raises(ContentsError, match="is no checkpoint; --rerender-card"):
+        prepare(dataset, "org/name", rerender_card=True)
+    folder = checkpoint()
+    (folder / "metrics.json").unlink()
+    with pytest.raises(ContentsError, match=r"metrics\.json: is missing"):
+        prepare(folder, "org/name", rerender_card=True)
 
 
 def test_code_is_added_where_there_is_none(checkpoint, contents_of) -> None:
@@ -108,6 +150,25 @@ def test_sharded_weights_go_with_their_index_alone(checkpoint, tiny_model) -> No
     assert found == shards | {"model.safetensors.index.json"}
 
 
+def test_a_shard_outside_of_the_folder_is_refused(checkpoint) -> None:
+    folder = checkpoint()
+    (folder / "model.safetensors").rename(folder.parent / "a.safetensors")
+    index = {"weight_map": {"lm_head.weight": "../a.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    with pytest.raises(ContentsError, match=r"names the shard '\.\./a\.safetensors', which is not in the folder"):
+        _weights(folder)
+
+
+def test_code_that_nobody_has_is_named(checkpoint) -> None:
+    folder = checkpoint()
+    for file in folder.glob("*_trm.py"):
+        file.unlink()
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    auto_map({**config["auto_map"], "AutoModel": "mine_trm.Model"})(folder)
+    with pytest.raises(ContentsError, match=r"auto_map names mine_trm\.py, which is neither there nor in the package"):
+        prepare(folder, "org/name")
+
+
 def writes(name: str, text: str) -> Callable[[Path], object]:
     return lambda folder: (folder / name).write_text(text, encoding="utf-8")
 
@@ -130,6 +191,14 @@ def drop_auto_map(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
+def auto_map(value: object, name: str = "config.json") -> Callable[[Path], object]:
+    def change(folder: Path) -> None:
+        content = json.loads((folder / name).read_text(encoding="utf-8")) | {"auto_map": value}
+        (folder / name).write_text(json.dumps(content), encoding="utf-8")
+
+    return change
+
+
 def other_processor(folder: Path) -> None:
     GridProcessor("maze", grid_shape=(5, 5)).save_pretrained(folder)
 
@@ -146,11 +215,15 @@ def other_processor(folder: Path) -> None:
         (lambda folder: (folder / "model.safetensors").unlink(), r"model\.safetensors: is missing"),
         (lambda folder: (folder / "puzzle_table.safetensors").unlink(), r"puzzle_table\.safetensors: is missing"),
         (writes("metrics.json", "["), r"metrics\.json: is no JSON"),
-        (writes("metrics.json", "{}"), "metrics: missing evaluations"),
-        (writes("metrics.json", "[]"), "missing evaluations|no card can be made"),
+        (writes("metrics.json", "{}"), r"metrics\.json: metrics: missing evaluations"),
+        (writes("metrics.json", "[]"), r"metrics\.json: metrics: holds a list"),
+        (writes("metrics.json", '{"evaluations": []}'), r"metrics\.json: metrics\['evaluations'\]: holds a list"),
         (truncate, "the model does not load"),
         (remove_weight, r"missing.*lm_head\.weight"),
         (drop_auto_map, "auto_map has no AutoConfig, AutoModel"),
+        (auto_map([]), r"config\.json: auto_map is \[\], no mapping of AutoConfig, AutoModel"),
+        (auto_map("modeling_trm.X"), r"config\.json: auto_map is 'modeling_trm\.X', no mapping"),
+        (auto_map([], "preprocessor_config.json"), r"preprocessor_config\.json: auto_map is \[\], no mapping of AutoF"),
         (other_processor, "the model does not fit the puzzles.*seq_len=16"),
     ],
 )
@@ -224,6 +297,14 @@ def test_metric() -> None:
 def test_metric_under_another_name_is_refused() -> None:
     with pytest.raises(ContentsError, match=r"has no other\.py; .* \(here: pass_at_k, ranking\)"):
         prepare(METRIC, "org/other")
+
+
+def test_metric_of_another_sdk_is_refused(tmp_path: Path) -> None:
+    folder = shutil.copytree(METRIC, tmp_path / "pass_at_k")
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    (folder / "README.md").write_text(card.replace("sdk: static", "sdk: gradio"), encoding="utf-8")
+    with pytest.raises(ContentsError, match=r"README\.md: sdk is 'gradio'; .* says 'static'"):
+        prepare(folder, "org/pass_at_k")
 
 
 def test_metric_that_does_not_load_is_refused(tmp_path: Path) -> None:

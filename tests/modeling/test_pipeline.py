@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from transformers import AutoConfig, pipeline
@@ -66,6 +67,9 @@ FORMS = {
     "flat numpy": np.array(DIGITS).reshape(-1),
     "torch": torch.tensor(DIGITS),
     "numpy characters": np.array([list(row) for row in ROWS]),
+    "floats": np.array(DIGITS, dtype=np.float32),
+    "pandas": pd.DataFrame(DIGITS, dtype=float).to_numpy(),
+    "half": torch.tensor(DIGITS).half(),
     "list of arrays": [np.array(row) for row in DIGITS],
     "dict": {"grid": DIGITS},
 }
@@ -86,8 +90,20 @@ def test_every_form_of_a_sudoku(echo_pipeline: Make, form: str) -> None:
     ("processor", "forms", "answer"),
     [
         (MAZE, [MAZE_TEXT, [MAZE_TEXT[i : i + 4] for i in range(0, 16, 4)], list(MAZE_TEXT)], MAZE_TEXT),
-        (GRID, ["ab01" * 4, ["ab01"] * 4, [["a", "b", 0, 1]] * 4], "ab01" * 4),
-        (ARC, [COLOURS, np.array(COLOURS), torch.tensor(COLOURS), "100/234", {"grid": COLOURS}], COLOURS),
+        (GRID, ["ab01" * 4, ["ab01"] * 4, [["a", "b", 0, 1]] * 4, [["a", "b", 0.0, 1.0]] * 4], "ab01" * 4),
+        (
+            ARC,
+            [
+                COLOURS,
+                np.array(COLOURS, dtype=float),
+                torch.tensor(COLOURS).float(),
+                np.array(COLOURS),
+                torch.tensor(COLOURS),
+                "100/234",
+                {"grid": COLOURS},
+            ],
+            COLOURS,
+        ),
     ],
     ids=["maze", "grid", "arc"],
 )
@@ -116,7 +132,17 @@ def test_arrays_of_several_puzzles_and_large_sudokus(echo_pipeline: Make) -> Non
         (SUDOKU, [PUZZLES[0], "1.3.....2...4.."], "puzzle 2: the grid has 15 cells, expected 16 (4 x 4)"),
         (SUDOKU, [PUZZLES[0], "1.3.....2...4..7"], "puzzle 2: row 4, column 4: '7' is not allowed; allowed: '.1234'"),
         (SUDOKU, [DIGITS, [[0, 0, 5, 0]] * 4], "puzzle 2: row 1, column 3: 5 is not allowed; allowed: 0..4 or '.1234'"),
-        (SUDOKU, [[0.0] * 4] * 4, "row 1, column 1: 0.0 is not allowed; allowed: 0..4 or '.1234'"),
+        (SUDOKU, [[0, 0.5, 0, 0]] * 4, "row 1, column 2: 0.5 is not allowed; allowed: 0..4 or '.1234'"),
+        (SUDOKU, [0] * 15 + [float("nan")], "row 4, column 4: nan is not allowed; allowed: 0..4 or '.1234'"),
+        (SUDOKU, [0] * 15 + [float("inf")], "row 4, column 4: inf is not allowed; allowed: 0..4 or '.1234'"),
+        (SUDOKU, np.eye(4) > 2, "row 1, column 1: False is not allowed; allowed: 0..4 or '.1234'"),
+        (SUDOKU, torch.zeros(2, 16, dtype=torch.bool), "puzzle 1: row 1, column 1: False is not allowed"),
+        (GRID, [["a", "b", 0, True]] * 4, "row 1, column 4: True is not allowed; allowed: 'ab012'"),
+        (GRID, [["a", "b", 0, 1.5]] * 4, "row 1, column 4: 1.5 is not allowed; allowed: 'ab012'"),
+        (ARC, [COLOURS, [[1, True]]], "puzzle 2: row 1, column 2: colour True is not allowed; allowed: 0..9"),
+        (ARC, np.ones((2, 2), dtype=bool), "row 1, column 1: colour True is not allowed; allowed: 0..9"),
+        (ARC, [[1, 2.5]], "row 1, column 2: colour 2.5 is not allowed; allowed: 0..9"),
+        (ARC, [[1, float("nan")]], "row 1, column 2: colour nan is not allowed; allowed: 0..9"),
         (SUDOKU, ROWS[:3], "the grid has 3 rows, expected 4"),
         (SUDOKU, [*ROWS[:3], ROWS[3] + "."], "row 4 has 5 cells, expected 4"),
         (SUDOKU, [[*DIGITS[0], 1], *DIGITS[1:]], "row 1 has 5 cells, expected 4"),
@@ -142,6 +168,40 @@ def test_what_is_no_puzzle_is_named_before_anything_runs(
         pipe(puzzles, batch_size=1)
     assert "\n" not in str(error.value)
     assert not echo.input_ids
+
+
+@pytest.mark.parametrize(
+    ("processor", "puzzle", "message"),
+    [
+        (SUDOKU, "11" + "." * 14, "row 1, column 2: '1' is given twice in row 1, also at row 1, column 1"),
+        (SUDOKU, ".2..00...2......", "row 3, column 2: '2' is given twice in column 2, also at row 1, column 2"),
+        (SUDOKU, "..3....3........", "row 2, column 4: '3' is given twice in box 2, also at row 1, column 3"),
+        (SUDOKU, [[0] * 4] * 3 + [[4, 0, 0, 4]], "row 4, column 4: '4' is given twice in row 4"),
+        (MAZE, MAZE_TEXT.replace("S", " "), "the maze has 0 cells 'S', expected 1"),
+        (MAZE, MAZE_TEXT.replace("S", "G"), "the maze has 0 cells 'S', expected 1"),
+        (MAZE, MAZE_TEXT.replace(" ", "G"), "cells 'G', expected 1"),
+        (MAZE, MAZE_TEXT.replace("  ", " o"), "the maze has 1 cells 'o', expected 0"),
+    ],
+)
+def test_puzzles_without_a_solution_are_refused(
+    echo_pipeline: Make, processor: GridProcessor, puzzle: Any, message: str
+) -> None:
+    pipe, echo = echo_pipeline(processor)
+    good = PUZZLES[0] if processor is SUDOKU else MAZE_TEXT
+    for inputs, number in ((puzzle, ""), ([good, puzzle], "puzzle 2: "), (iter([good, puzzle]), "puzzle 2: ")):
+        echo.input_ids = []
+        with pytest.raises(ValueError, match=f"^{number}(row|the maze)") as error:
+            list(pipe(inputs))
+        assert message in str(error.value)
+        assert "\n" not in str(error.value)
+        assert not echo.input_ids
+
+
+def test_all_digits_of_a_full_sudoku_and_any_text_grid_are_fine(echo_pipeline: Make) -> None:
+    pipe, _ = echo_pipeline(SUDOKU)
+    assert pipe(PUZZLES[2])["answer"] == PUZZLES[2]
+    pipe, _ = echo_pipeline(GRID)
+    assert pipe("1" * 16)["answer"] == "1" * 16
 
 
 @pytest.mark.parametrize(

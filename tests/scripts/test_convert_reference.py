@@ -55,15 +55,23 @@ def test_there_and_back(save: Callable[..., str], tmp_path: Path, capsys: pytest
 
 def test_options_take_the_place_of_the_yaml(save: Callable[..., str], tmp_path: Path) -> None:
     arguments = [save(with_yaml=False), *GIVEN, "--task", "sudoku", "--grid-shape", "9", "9"]
-    assert convert_reference.main([*arguments, "--rope-theta", "500", "--output", str(tmp_path / "ours")]) == 0
+    assert (
+        convert_reference.main(
+            [*arguments, "--rope-theta", "500", "--license", "mit", "--output", str(tmp_path / "ours")]
+        )
+        == 0
+    )
     config = json.loads((tmp_path / "ours" / "config.json").read_text(encoding="utf-8"))
     assert (config["rope_theta"], config["H_cycles"], config["num_attention_heads"]) == (500.0, 2, 4)
+    assert json.loads((tmp_path / "ours" / "metrics.json").read_text(encoding="utf-8"))["license"] == "mit"
 
 
 REFUSED = {
     "nothing given": ([], "error: {source}: its tensors do not tell H_cycles, L_cycles, num_heads; add --H-cycles N"),
     "another task": ([*GIVEN, "--task", "maze"], "error: {source}: has 11 token ids (tensors), --task maze needs 6"),
     "no such entry": ([*GIVEN, "--entry", "ema"], "error: {source}: has no entry 'ema'; allowed: the file itself"),
+    "a number that is none": ([*GIVEN, "--expansion", "nan"], "error: expansion=nan (--expansion); allowed: finite"),
+    "a licence in words": ([*GIVEN, "--license", "MIT licence"], "error: --license 'MIT licence': is no licence id"),
     "no such file": ([*GIVEN, "--identifiers", "no.json"], "error: no.json: cannot be read as JSON"),
 }
 

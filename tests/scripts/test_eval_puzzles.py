@@ -125,6 +125,33 @@ def test_user_errors_are_one_line_each(checkpoint, tmp_path: Path, capsys) -> No
     assert not output.exists()
 
 
+@pytest.mark.parametrize("more", [[], ["--max-augmentations", "2"], ["--update-card"]], ids=["plain", "votes", "card"])
+def test_an_output_that_would_replace_a_checkpoints_figures_is_refused(
+    checkpoint, tmp_path: Path, capsys, more: list[str]
+) -> None:
+    folder, other = (Path(checkpoint(name, GridProcessor("sudoku"))) for name in ("run/model", "other"))
+    metrics = folder / "metrics.json", other / "metrics.json", tmp_path / "run" / "metrics.json"
+    for path in metrics:
+        path.write_text('{"evaluations": {}}', encoding="utf-8")
+    (tmp_path / "link").symlink_to(folder)
+    before = sorted(tmp_path.rglob("*"))
+    for output, message in (
+        (folder, "is a checkpoint's folder"),
+        (tmp_path / "link", "is a checkpoint's folder"),
+        (tmp_path / "other" / ".." / "run" / "model", "is a checkpoint's folder"),
+        (other, "is a checkpoint's folder"),
+        (folder / "plots", "lies inside of --model"),
+        (tmp_path / "run", "lies around --model"),
+        (tmp_path, "lies around --model"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            eval_puzzles.main(["--model", str(folder), "--task", "sudoku", "--output", str(output), *more])
+        assert caught.value.code == 2
+        assert message in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+    assert all(path.read_text(encoding="utf-8") == '{"evaluations": {}}' for path in metrics)
+
+
 def test_damaged_checkpoints_leave_no_output(checkpoint, tmp_path: Path, capsys) -> None:
     folder = Path(checkpoint("sudoku", GridProcessor("sudoku")))
     output = tmp_path / "out"

@@ -3,10 +3,12 @@
 import io
 import json
 import math
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -135,6 +137,57 @@ def assert_bad_folders_are_refused(folder: Path, tmp_path: Path) -> None:
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
         assert message in done.stderr
         assert name in done.stderr
+
+    for name, value in (("num_positions", 1), ("grid_shape", [9, 9]), ("num_latents", 1)):
+        broken = tmp_path / f"broken {name}"
+        shutil.copytree(folder, broken)
+        facts = json.loads((folder / "export.json").read_text(encoding="utf-8")) | {name: value}
+        (broken / "export.json").write_text(json.dumps(facts), encoding="utf-8")
+        done = solve_alone(broken, "1" * 16)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        assert "which is not what export.json says" in done.stderr
+
+
+GOOD_FACTS = {
+    "format": "onnx", "file": "step.onnx", "task": "sudoku", "grid_shape": [4, 4], "characters": ".1234",
+    "blank_token_id": 1, "halt_max_steps": 4, "num_positions": 16, "hidden_size": 8, "num_latents": 2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", [*GOOD_FACTS, [], {"grid_shape": [4]}, {"num_latents": 3}, {"halt_max_steps": 0}])
+def test_damaged_facts_are_one_line(change: Any, tmp_path: Path, capsys) -> None:
+    """One is missing, all are, or one is wrong."""
+    facts: Any = {**GOOD_FACTS, **change} if isinstance(change, dict) else {**GOOD_FACTS}
+    if isinstance(change, str):
+        del facts[change]
+    (tmp_path / "export.json").write_text(json.dumps(change if change == [] else facts), encoding="utf-8")
+    assert solve_onnx.main(["--export", str(tmp_path), "1" * 16]) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith(f"error: {tmp_path / 'export.json'} is damaged: ") and shown.count("\n") == 1
+    assert "list" in shown if change == [] else (change if isinstance(change, str) else next(iter(change))) in shown
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "is missing"),
+        (b"", "is damaged"),
+        (b"PK\x03\x04 and no more", "is damaged"),
+        (b"some text", "is damaged"),
+        ({"z_H": np.zeros(8, np.float32)}, "is damaged: .*z_L"),
+        ({"z_H": np.zeros(8, np.float32), "z_L": np.zeros(9, np.float32)}, r"is damaged: z_L is float32 \(9,\)"),
+        ({"z_H": np.zeros(8, np.int64), "z_L": np.zeros(8, np.float32)}, r"is damaged: z_H is int64 \(8,\)"),
+    ],
+)
+def test_damaged_initial_states_are_one_line(content: Any, message: str, tmp_path: Path, capsys) -> None:
+    (tmp_path / "export.json").write_text(json.dumps(GOOD_FACTS), encoding="utf-8")
+    path = tmp_path / "initial_state.npz"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        np.savez(path, **content)
+    assert solve_onnx.main(["--export", str(tmp_path), "1" * 16]) == 2
+    assert re.fullmatch(rf"error: {re.escape(str(path))} {message}.*\n", capsys.readouterr().err)
 
 
 @pytest.mark.slow
