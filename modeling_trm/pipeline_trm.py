@@ -23,12 +23,16 @@ from transformers import Pipeline
 from .processing_trm import crop_colours, text_to_colours
 from .puzzle_index_trm import BLANK_ROW, PuzzleIndex
 from .puzzle_input_trm import Puzzle, read_puzzle, split_puzzles
+from .verifiers_trm import verifier_for
 from .voting_trm import View, arc_views, draw_colour_augmentations, rank_votes, rows_of_task, text_views
 
 BATCH_SIZE = 64
 AT_HAND = (str, dict, list, tuple, np.ndarray, torch.Tensor)  # not to be iterated one by one
-PREPROCESS_PARAMETERS, FORWARD_PARAMETERS = ("num_votes", "seed"), ("max_steps", "halt", "return_trace")
-SMALLEST = {"num_votes": 1, "seed": 0, "max_steps": 1, "batch_size": 1}  # of those that are whole numbers
+PREPROCESS_PARAMETERS = ("num_votes", "seed")
+SEARCH_PARAMETERS = tuple("num_trajectories noise_std noise_on random_start selection guidance damping".split())
+FORWARD_PARAMETERS = ("max_steps", "halt", "return_trace", *SEARCH_PARAMETERS)
+SMALLEST = {"num_votes": 1, "seed": 0, "max_steps": 1, "num_trajectories": 1, "batch_size": 1}  # whole numbers
+SWITCHES = ("halt", "return_trace", "random_start")
 
 
 class Vote(NamedTuple):
@@ -59,7 +63,9 @@ class GridReasoningPipeline(Pipeline):
         num_votes: how many views of a puzzle vote, itself included: of a Sudoku relabellings, of a maze up to 8
             rotations and reflections, of ARC the rows of its `puzzle_task`, else drawn augmentations. Fewer where there
             are not so many. seed: of what is drawn.
-        batch_size: views a forward pass, 64 by default; bounds the memory.
+        num_trajectories, noise_std, noise_on, random_start, selection, guidance, damping: as `solve` takes them;
+            selection="valid" asks the rules of Sudoku or mazes, which the model does not know.
+        batch_size: trajectories that run together, 64 by default; bounds the memory.
 
     Raises:
         ValueError: a puzzle that cannot be read, by its number, the place and what is allowed; or a parameter.
@@ -137,8 +143,9 @@ class GridReasoningPipeline(Pipeline):
         max_steps: int | None = None,
         halt: bool = True,
         return_trace: bool = False,
+        **search: Any,
     ) -> dict[str, Any]:
-        solved = self.model.solve(**model_inputs, max_steps=max_steps, halt=halt, return_trace=return_trace)
+        solved = self.model.solve(**model_inputs, max_steps=max_steps, halt=halt, return_trace=return_trace, **search)
         return {
             "answers": solved.answers,
             "halt_probability": solved.halt_probability,
@@ -184,6 +191,11 @@ class GridReasoningPipeline(Pipeline):
             for number, puzzle in enumerate(puzzles)
             for position, view in enumerate(self.preprocess(puzzle, **preprocess))
         )
+        if forward.keys() & set(SEARCH_PARAMETERS):
+            forward = {**forward, "max_batch": batch_size}
+            forward["generator"] = torch.Generator().manual_seed(preprocess.get("seed", 0))
+            if forward.get("selection") == "valid":
+                forward["verifier"] = verifier_for(self.feature_extractor.task, self.feature_extractor.grid_shape)
         batches = iter(lambda: list(islice(views, batch_size)), [])
         votes = (vote for batch in batches for vote in self._votes(batch, forward))
         for _, of_puzzle in groupby(votes, key=lambda vote: vote.number):
@@ -222,5 +234,5 @@ def _check_parameter(name: str, value: Any) -> None:
         is_number = isinstance(value, int) and not isinstance(value, bool)
         if not (is_number and value >= SMALLEST[name]) and not (name == "max_steps" and value is None):
             raise ValueError(f"{name}={value!r} is not allowed; allowed: whole numbers from {SMALLEST[name]}")
-    elif not isinstance(value, bool):
+    elif name in SWITCHES and not isinstance(value, bool):
         raise ValueError(f"{name}={value!r} is not allowed; allowed: True, False")

@@ -27,7 +27,7 @@ ARROWS = {
     "puzzle_table_trm": ("puzzle_index_trm",),
     "puzzle_input_trm": ("processing_trm",),
     "voting_trm": ("augmentation_trm", "randomness_trm", "processing_trm", "puzzle_index_trm"),
-    "pipeline_trm": ("puzzle_input_trm", "voting_trm"),
+    "pipeline_trm": ("puzzle_input_trm", "verifiers_trm", "voting_trm"),
     "recursion_trm": (),
     "layers_trm": ("configuration_trm",),
     "attention_trm": ("layers_trm",),

@@ -17,6 +17,7 @@ from transformers import AutoConfig, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
 from modeling_trm import PRESETS, GridProcessor, GridReasoningPipeline, TRMConfig
+from modeling_trm.verifiers_trm import verifier_for
 
 SUDOKU = GridProcessor("sudoku", grid_shape=(4, 4))
 MAZE = GridProcessor("maze", grid_shape=(4, 4))
@@ -41,12 +42,34 @@ def test_results_are_those_of_solve(make_pipeline: Make, preset: str) -> None:
             assert result["halt_probability"] == pytest.approx(float(solved.halt_probability[number]), abs=1e-7)
             assert result["steps"] == int(solved.steps[number]) == len(result["trace"])
             for step, frame in enumerate(result["trace"]):
-                rows, answers, _ = solved.trace[step]
+                rows, answers, _, _ = solved.trace[step]
                 expected = SUDOKU.decode(answers[rows.tolist().index(number)])
                 assert (frame["step"], frame["answer"]) == (step + 1, expected)
             assert result["trace"][-1]["answer"] == result["answer"]
             assert result["trace"][-1]["halt_probability"] == result["halt_probability"]
     assert set(pipe(PUZZLES[0])) == {"answer", "halt_probability", "steps"}
+
+
+@pytest.mark.parametrize("selection", ["halt", "vote", "residual", "valid"])
+def test_several_trajectories_are_those_of_solve(make_pipeline: Make, selection: str) -> None:
+    pipe = make_pipeline(SUDOKU, "trm-attn")
+    search = {"num_trajectories": 3, "noise_std": 1.0, "selection": selection, "guidance": 1.5, "damping": 0.1}
+    solved = pipe.model.solve(
+        SUDOKU(PUZZLES)["input_ids"],
+        max_steps=3,
+        generator=torch.Generator().manual_seed(7),
+        verifier=verifier_for("sudoku", (4, 4)) if selection == "valid" else None,
+        **search,
+    )
+    for batch_size in (2, 64):
+        results = pipe(PUZZLES, max_steps=3, halt=False, seed=7, batch_size=batch_size, **search)
+        assert [result["answer"] for result in results] == [SUDOKU.decode(answer) for answer in solved.answers]
+    with_votes = pipe(PUZZLES, max_steps=3, halt=False, seed=7, num_votes=2, **search)
+    assert all(sum(vote["votes"] for vote in result["votes"]) <= 2 for result in with_votes)
+    with pytest.raises(ValueError, match="num_trajectories=0 is not allowed"):
+        pipe(PUZZLES, num_trajectories=0)
+    with pytest.raises(ValueError, match="random_start=1 is not allowed"):
+        pipe(PUZZLES, random_start=1)
 
 
 ROWS = [PUZZLES[0][start : start + 4] for start in range(0, 16, 4)]
@@ -208,7 +231,11 @@ def test_all_digits_of_a_full_sudoku_and_any_text_grid_are_fine(echo_pipeline: M
     ("parameters", "kind", "message"),
     [
         ({"max_step": 3}, TypeError, "no parameter 'max_step'; did you mean 'max_steps'?"),
-        ({"temperature": 1}, TypeError, "allowed: num_votes, seed, max_steps, halt, return_trace, batch_size"),
+        (
+            {"temperature": 1},
+            TypeError,
+            "allowed: num_votes, seed, max_steps, halt, return_trace, num_trajectories, noise_std",
+        ),
         ({"max_steps": 0}, ValueError, "max_steps=0 is not allowed; allowed: whole numbers from 1"),
         ({"num_votes": True}, ValueError, "num_votes=True is not allowed; allowed: whole numbers from 1"),
         ({"batch_size": 0}, ValueError, "batch_size=0 is not allowed; allowed: whole numbers from 1"),
