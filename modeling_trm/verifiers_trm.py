@@ -15,7 +15,6 @@ from torch import Tensor
 
 SUDOKU_BLANK, SUDOKU_FIRST_DIGIT = 1, 2
 MAZE_WALL, MAZE_OPEN, MAZE_START, MAZE_GOAL, MAZE_PATH = range(1, 6)
-Rules = Callable[[Tensor, Tensor, Sequence[int]], Tensor]
 
 
 def sudoku_is_solved(input_ids: Tensor, answers: Tensor, grid_shape: Sequence[int]) -> Tensor:
@@ -58,7 +57,7 @@ def _is_one_piece(line_NHW: Tensor, start_NHW: Tensor) -> Tensor:
         reached = grown
 
 
-RULES: dict[str, Rules] = {"sudoku": sudoku_is_solved, "maze": maze_path_connects}
+RULES: dict[str, Callable[..., Tensor]] = {"sudoku": sudoku_is_solved, "maze": maze_path_connects}
 
 
 def verifier_for(task: str, grid_shape: Sequence[int]) -> Callable[[Tensor, Tensor], Tensor]:
