@@ -65,6 +65,12 @@ def test_a_sudoku_whose_clues_were_changed() -> None:
     assert sudoku_is_solved(inputs, renamed, (9, 9)).tolist() == (~has_clue).tolist()
 
 
+def test_a_latin_square_with_wrong_boxes() -> None:
+    rows, columns = torch.meshgrid(torch.arange(9), torch.arange(9), indexing="ij")
+    latin = ((rows + columns) % 9 + 2).reshape(1, -1)
+    assert not sudoku_is_solved(torch.ones_like(latin), latin, (9, 9)).any()
+
+
 @pytest.mark.parametrize("side", [4, 16])
 def test_other_sizes(side: int) -> None:
     box = int(side**0.5)
