@@ -1,0 +1,70 @@
+"""Floating-point operations of a model, from its architecture alone: 2 for every multiply-add of a matrix product.
+
+Counted are the linear layers, the attention scores and their use, and the products of SSD as Mamba-2's PyTorch path
+computes them (one chunk up to 256 positions, chunks of 64 above). Not counted is what works element by element: norms,
+gates, rotations, the convolution of width 4, look-ups in tables.
+
+Shapes: S positions the stack sees, D hidden, V vocabulary, H heads, P head size, G groups, N state, K chunks of Q.
+"""
+
+from collections.abc import Callable
+
+from ..configuration_trm import TRMConfig
+from ..mamba2_trm import CHUNK, ONE_CHUNK_UP_TO
+
+
+def flops(config: TRMConfig) -> int:
+    """Of one supervision step of one puzzle, both heads included.
+
+    Raises:
+        ValueError: an operator whose cost is not known; put it into OPERATOR_FLOPS.
+    """
+    unknown = [name for name in config.block_operators if name not in OPERATOR_FLOPS]
+    if unknown:
+        raise ValueError(f"the cost of the operator {unknown[0]!r} is not known; known: {', '.join(OPERATOR_FLOPS)}")
+    stack = sum(OPERATOR_FLOPS[name](config) for name in config.block_operators)
+    stacks_a_cycle = config.L_cycles + (config.num_latents == 2)  # one more for the answer latent
+    heads = 2 * config.hidden_size * (config.seq_len * config.vocab_size + 2)
+    return config.H_cycles * stacks_a_cycle * stack + heads
+
+
+def attention_flops(config: TRMConfig) -> int:
+    S, D = config.num_positions, config.hidden_size
+    return 2 * S * D * 4 * D + 2 * 2 * S * S * D
+
+
+def mlp_flops(config: TRMConfig) -> int:
+    return config.num_positions * _gated_mlp(config, config.hidden_size)
+
+
+def mlp_t_flops(config: TRMConfig) -> int:
+    return config.hidden_size * _gated_mlp(config, config.num_positions)
+
+
+def mamba2_flops(config: TRMConfig) -> int:
+    """in_proj, SSD, out_proj; see mamba2_trm.ssd_one_chunk and ssd_chunked for the products."""
+    S, D, N, G = config.num_positions, config.hidden_size, config.mamba_d_state, config.mamba_n_groups
+    inner = config.mamba_d_inner  # H * P
+    projections = 2 * S * D * (config.mamba_d_in_proj + inner)
+    if S <= ONE_CHUNK_UP_TO:
+        return projections + _dual_form(S, G, N, inner)
+    K = -(-S // CHUNK)
+    states = 2 * K * CHUNK * inner * N  # what a chunk adds to the state; as much again to read it
+    return projections + K * _dual_form(CHUNK, G, N, inner) + 2 * states + 2 * K * K * inner * N
+
+
+def _dual_form(length: int, groups: int, state: int, inner: int) -> int:
+    """C B^T of each group, and the weighted sums over positions of all channels."""
+    return 2 * length * length * (groups * state + inner)
+
+
+def _gated_mlp(config: TRMConfig, width: int) -> int:
+    return 2 * 3 * width * config.inner_width(width)
+
+
+OPERATOR_FLOPS: dict[str, Callable[[TRMConfig], int]] = {
+    "attention": attention_flops,
+    "mamba2": mamba2_flops,
+    "mlp_t": mlp_t_flops,
+    "mlp": mlp_flops,
+}
