@@ -23,6 +23,13 @@ HUB_METADATA = frozenset(
     "experts_implementation output_attentions num_labels custom_pipelines".split()
 )
 
+IMPROVEMENT: dict[str, Any] = {
+    "H_cycles": 1,
+    "L_cycles": 2,
+    "halt_max_steps": 6,
+    "num_step_embeddings": 6,
+    "answer_feedback": True,
+}
 PRESETS: dict[str, dict[str, Any]] = {
     "trm-attn": {"block_operators": ["attention", "mlp", "attention", "mlp"]},
     "trm-mlp-t": {"block_operators": ["mlp_t", "mlp", "mlp_t", "mlp"]},
@@ -30,6 +37,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     # Whether a channel MLP follows the MLP-t is not stated in arXiv 2602.12078; with it every preset ends in one.
     "tr-mamba2mlpt": {"block_operators": ["mamba2", "mamba2", "mlp_t", "mlp"]},
     "mamba2": {"block_operators": ["mamba2", "mlp", "mamba2", "mlp"]},
+    # Deep improvement supervision, arXiv 2511.16886: 6 steps x 3 stacks = 18 forward passes a puzzle instead of 336.
+    "compact": {"block_operators": ["attention", "mlp"], "hidden_size": 256, **IMPROVEMENT},
+    "medium": {"block_operators": ["attention", "mlp", "attention", "mlp"], **IMPROVEMENT},
 }
 
 
@@ -49,6 +59,10 @@ class TRMConfig(PreTrainedConfig):
         L_cycles: updates of the scratch latent a cycle.
         num_latents: 2 = answer and scratch latent as published; 1 = a single latent, z = stack(z + x), L_cycles times.
         halt_max_steps: supervision steps after which a puzzle is always stopped.
+        num_step_embeddings: learned embeddings of the number of the supervision step, added to every position of the
+            input (arXiv 2511.16886); steps beyond take the last. 0: the model does not know the step (reference).
+        answer_feedback: each step after the first reads the answer of the step before instead of the puzzle (arXiv
+            2511.16886); with a `blank_token_id` the given cells stay.
         num_attention_heads: heads of the attention operator; divides hidden_size into even head sizes.
         rope_theta: base wavelength of the rotary embedding.
         position_embedding: "rope" (inside attention), "learned" (added to the input) or "none".
@@ -91,6 +105,8 @@ class TRMConfig(PreTrainedConfig):
     L_cycles: int = 6
     num_latents: Literal[1, 2] = 2
     halt_max_steps: int = 16
+    num_step_embeddings: int = 0
+    answer_feedback: bool = False
     num_attention_heads: int = 8
     rope_theta: int | float = 10000.0
     position_embedding: Literal["rope", "learned", "none"] = "rope"
@@ -169,8 +185,9 @@ class TRMConfig(PreTrainedConfig):
             "mlp_multiple_of mamba_d_state mamba_d_conv mamba_expand mamba_head_dim mamba_n_groups "
             "rope_theta mlp_expansion rms_norm_eps"
         )
-        if self.puzzle_prefix_len < 0:
-            raise ValueError(f"puzzle_prefix_len={self.puzzle_prefix_len} is negative; allowed: 0 or more")
+        for name in ("puzzle_prefix_len", "num_step_embeddings"):
+            if self.__dict__[name] < 0:
+                raise ValueError(f"{name}={self.__dict__[name]} is negative; allowed: 0 or more")
         if self.puzzle_prefix_len == 0 and self.num_puzzles > 1:
             raise ValueError(f"num_puzzles={self.num_puzzles} needs a prefix to be read from; puzzle_prefix_len is 0")
         for name in ("initial_state_std", "position_std"):

@@ -1,4 +1,5 @@
-"""Losses of a supervision step. Source: arXiv 2510.04871 section 2 and the public code's models/losses.py.
+"""Losses and targets of a supervision step. Source: arXiv 2510.04871 section 2 and the public code's models/losses.py;
+targets on a path: arXiv 2511.16886.
 
 Shapes: B batch, L positions, V vocabulary. Every loss is returned per sequence, [B]; callers average.
 """
@@ -42,6 +43,20 @@ def halting_loss(halt_logits_B: Tensor, exact_B: Tensor) -> Tensor:
     """Binary cross-entropy of "this answer is exactly right now", [B]."""
     wide = halt_logits_B.to(torch.promote_types(halt_logits_B.dtype, torch.float32))
     return F.binary_cross_entropy_with_logits(wide, exact_B.to(wide.dtype), reduction="none")
+
+
+def improvement_target(inputs_BL: Tensor, labels_BL: Tensor, order_BL: Tensor, step: int, steps: int) -> Tensor:
+    """What supervision step 1..steps is to answer on the path from the puzzle to its label, [B, L].
+
+    Deep improvement supervision (arXiv 2511.16886): of the n labelled cells where the two differ, the first
+    floor(step * n / steps) by `order_BL` (any numbers, distinct in a row) are the label's, the others still the
+    puzzle's; the last step's target is the label. A cell that is given, and so equal in both, never changes.
+    Deviation from the public code: a cell without label is not on the path, so that padding takes no share of it.
+    """
+    differs = (inputs_BL != labels_BL) & (labels_BL != IGNORE_INDEX)
+    rank_BL = order_BL.masked_fill(~differs, float("inf")).argsort(-1).argsort(-1)
+    filled_B1 = step * differs.sum(-1, keepdim=True) // steps
+    return torch.where(differs & (rank_BL >= filled_B1), inputs_BL, labels_BL)
 
 
 def _mean_over_labels(log_p_BLV: Tensor, labels_BL: Tensor, label_smoothing: float) -> Tensor:

@@ -28,7 +28,7 @@ from .losses_trm import halting_loss, is_exact, stablemax_cross_entropy
 from .operators_trm import Stack
 from .pipeline_trm import GridReasoningPipeline  # noqa: F401 (not used here: so that save_pretrained copies its file)
 from .puzzle_table_trm import PuzzleTable, PuzzleTableMixin, table_file_name
-from .reasoning_trm import ReasoningMixin
+from .reasoning_trm import ReasoningMixin, answers_from_logits
 from .recursion_trm import RecursionState, recurse
 
 # Where a checkpoint is, as from_pretrained takes it for configuration, core and table alike.
@@ -203,6 +203,7 @@ class TRMModel(TRMPreTrainedModel):
         self.embed_tokens = nn.Embedding(config.vocab_size, D)
         learned = config.position_embedding == "learned"
         self.embed_positions = nn.Embedding(config.num_positions, D) if learned else None
+        self.embed_steps = nn.Embedding(config.num_step_embeddings, D) if config.num_step_embeddings else None
         # Sparse gradients: the optimiser touches only the rows of a batch, whatever the size of the table.
         self.puzzle_emb = PuzzleTable(config.num_puzzles, D) if config.puzzle_prefix_len else None
         self.stack = Stack(config)
@@ -224,17 +225,27 @@ class TRMModel(TRMPreTrainedModel):
 
     def initial_state(self, batch_size: int, dtype: torch.dtype | None = None) -> RecursionState:
         """H_init and L_init broadcast over batch and positions, [B, S, D] each (views; nothing is copied)."""
-        shape = (batch_size, self.config.num_positions, self.config.hidden_size)
-        return RecursionState(self.H_init, self.L_init).map(lambda z: z.to(dtype or z.dtype).expand(shape))
+        config, device = self.config, self.H_init.device
+        shape = (batch_size, config.num_positions, config.hidden_size)
+        latents = RecursionState(self.H_init, self.L_init).map(lambda z: z.to(dtype or z.dtype).expand(shape))
+        if config.answer_feedback:
+            latents = latents._replace(answers=torch.zeros(batch_size, config.seq_len, dtype=torch.long, device=device))
+        if config.answer_feedback or config.num_step_embeddings:
+            latents = latents._replace(steps=torch.zeros(batch_size, dtype=torch.long, device=device))
+        return latents
 
-    def embed(self, input_ids: Tensor, puzzle_ids: Tensor | None) -> Tensor:
-        """sqrt(D) * (prefix ++ tokens [+ positions]), [B, S, D]; in autocast's dtype where autocast is on."""
+    def embed(self, input_ids: Tensor, puzzle_ids: Tensor | None, state: RecursionState) -> Tensor:
+        """sqrt(D) * (prefix ++ tokens [+ step] [+ positions]), [B, S, D]; in autocast's dtype where autocast is on."""
+        if state.answers is not None and state.steps is not None:
+            input_ids = torch.where(state.steps[:, None] == 0, input_ids, state.answers)
         x = self.embed_tokens(input_ids)
         if self.puzzle_emb is not None:
             ids = input_ids.new_zeros(len(input_ids)) if puzzle_ids is None else puzzle_ids
             row_B1D = self.puzzle_emb(ids)[:, None]
             # The first prefix position carries the row, the others are zero (the reference pads the flat row).
             x = torch.cat((F.pad(row_B1D, (0, 0, 0, self.config.puzzle_prefix_len - 1)), x), dim=1)
+        if self.embed_steps is not None and state.steps is not None:
+            x = x + self.embed_steps(state.steps.clamp(max=self.config.num_step_embeddings - 1))[:, None]
         if self.embed_positions is not None:
             x = (x + self.embed_positions.weight) * 0.5**0.5
         x = x * self.config.hidden_size**0.5
@@ -242,21 +253,27 @@ class TRMModel(TRMPreTrainedModel):
         return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
 
     def forward(
-        self, input_ids: Tensor, puzzle_ids: Tensor | None = None, state: RecursionState | None = None
+        self,
+        input_ids: Tensor,
+        puzzle_ids: Tensor | None = None,
+        state: RecursionState | None = None,
+        cycles: tuple[int, int] | None = None,
     ) -> RecursionState:
         """One supervision step: the latents after H_cycles cycles, with the last cycle's gradient history.
 
         Args:
             input_ids: [B, L] token ids. puzzle_ids: [B] rows of the puzzle table; None is the blank row 0.
-            state: latents of the previous step; None starts from H_init, L_init.
+            state: what the previous step left; None starts from H_init, L_init.
+            cycles: (H_cycles, L_cycles) of this step; None takes the config's.
 
         Raises:
             ValueError: input_ids of another shape than [B, config.seq_len]; on a CPU also ids out of range.
         """
         self._check(input_ids, puzzle_ids, state)
-        x = self.embed(input_ids, puzzle_ids)
-        state = self.initial_state(len(input_ids), x.dtype) if state is None else state.map(lambda z: z.to(x.dtype))
-        return recurse(self.stack, state, x, self.config.H_cycles, self.config.L_cycles)
+        state = self.initial_state(len(input_ids)) if state is None else state
+        x = self.embed(input_ids, puzzle_ids, state)
+        H_cycles, L_cycles = (self.config.H_cycles, self.config.L_cycles) if cycles is None else cycles
+        return recurse(self.stack, state.map(lambda z: z.to(x.dtype)), x, H_cycles, L_cycles)
 
     def _check(self, input_ids: Tensor, puzzle_ids: Tensor | None, state: RecursionState | None) -> None:
         if input_ids.ndim != 2 or input_ids.shape[1] != self.config.seq_len:
@@ -267,6 +284,12 @@ class TRMModel(TRMPreTrainedModel):
         if state is not None and (state.z_L is None) != (self.config.num_latents == 1):
             raise ValueError(
                 f"the state has {2 - (state.z_L is None)} latents, the model num_latents={self.config.num_latents}"
+            )
+        if state is not None and not state.carries_as_much_as(self.initial_state(0)):
+            raise ValueError(
+                f"the state lacks answers or steps, which a model with answer_feedback={self.config.answer_feedback}, "
+                f"num_step_embeddings={self.config.num_step_embeddings} reads; begin with initial_state() or "
+                f"state=None, and pass on what each step returns"
             )
         _check_range("input_ids", input_ids, "vocab_size", self.config.vocab_size)
         if puzzle_ids is not None and self.puzzle_emb is not None:
@@ -316,6 +339,7 @@ class TRMForGridReasoning(ReasoningMixin, TRMPreTrainedModel):
         puzzle_ids: Tensor | None = None,
         labels: Tensor | None = None,
         state: RecursionState | None = None,
+        cycles: tuple[int, int] | None = None,
     ) -> TRMOutput:
         """One supervision step.
 
@@ -323,9 +347,10 @@ class TRMForGridReasoning(ReasoningMixin, TRMPreTrainedModel):
             input_ids: [B, L] token ids. puzzle_ids: [B] rows of the puzzle table; None is the blank row 0.
             labels: [B, L] token ids, IGNORE_INDEX where there is none; gives the reference's loss, stablemax
                 cross-entropy + 0.5 * halting loss, averaged over the batch.
-            state: latents of the previous step, None for a fresh start.
+            state: what the previous step left, None for a fresh start.
+            cycles: (H_cycles, L_cycles) of this step; None takes the config's (a depth curriculum trains with fewer).
         """
-        latents = self.model(input_ids, puzzle_ids, state)
+        latents = self.model(input_ids, puzzle_ids, state, cycles)
         logits = self.lm_head(latents.z_H[:, self.config.puzzle_prefix_len :])
         halt_logits = self.q_head(latents.z_H[:, 0])[:, 0]
         loss = None
@@ -334,4 +359,12 @@ class TRMForGridReasoning(ReasoningMixin, TRMPreTrainedModel):
                 exact = is_exact(logits, labels)
             token_loss, halt_loss = stablemax_cross_entropy(logits, labels), halting_loss(halt_logits, exact)
             loss = (token_loss + HALT_LOSS_WEIGHT * halt_loss).mean().float()
-        return TRMOutput(loss=loss, logits=logits, halt_logits=halt_logits, state=latents.detach())
+        carried = self.carry(latents.detach(), logits, input_ids)
+        return TRMOutput(loss=loss, logits=logits, halt_logits=halt_logits, state=carried)
+
+    def carry(self, latents: RecursionState, logits: Tensor, input_ids: Tensor) -> RecursionState:
+        """The latents after a step, with what the next one reads besides: its answer, and the steps taken."""
+        if latents.steps is None:
+            return latents
+        answers = answers_from_logits(logits, input_ids, self.config.blank_token_id)
+        return latents._replace(answers=None if latents.answers is None else answers.detach(), steps=latents.steps + 1)

@@ -13,51 +13,66 @@ from torch import Tensor
 
 
 class RecursionState(NamedTuple):
-    """The latents carried between supervision steps, [B, L, D] each; z_L is None for a model with a single latent."""
+    """What is carried between supervision steps.
+
+    z_H, z_L: the latents, [B, L, D] each; z_L is None for a model with a single latent. answers: token ids [B, L] of
+    the step before, for a model that reads them (config.answer_feedback). steps: int64 [B] taken so far, for a model
+    that is told (config.num_step_embeddings) or that reads its answers.
+    """
 
     z_H: Tensor
     z_L: Tensor | None
+    answers: Tensor | None = None
+    steps: Tensor | None = None
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "RecursionState":
-        return RecursionState(function(self.z_H), None if self.z_L is None else function(self.z_L))
+        """The function of each latent."""
+        return self._replace(z_H=function(self.z_H), z_L=None if self.z_L is None else function(self.z_L))
 
     def detach(self) -> "RecursionState":
         return self.map(Tensor.detach)
 
-    def select(self, index: Tensor) -> "RecursionState":
-        """The batch rows `index` (a boolean mask [B] or row numbers)."""
-        return self.map(lambda z: z[index])
+    def select(self, index: Tensor | slice) -> "RecursionState":
+        """The batch rows `index` (a boolean mask [B], row numbers or a slice)."""
+        return RecursionState(*(None if field is None else field[index] for field in self))  # type: ignore[arg-type]
 
     def damped(self, before: "RecursionState", share: float) -> "RecursionState":
         """These latents with a share of those before; itself for a share of 0."""
         if not share:
             return self
         z_L = None if self.z_L is None or before.z_L is None else self.z_L.lerp(before.z_L.to(self.z_L.dtype), share)
-        return RecursionState(self.z_H.lerp(before.z_H.to(self.z_H.dtype), share), z_L)
+        return self._replace(z_H=self.z_H.lerp(before.z_H.to(self.z_H.dtype), share), z_L=z_L)
+
+    def carries_as_much_as(self, other: "RecursionState") -> bool:
+        return all(ours is not None or theirs is None for ours, theirs in zip(self, other))
 
     @staticmethod
     def join(parts: Sequence["RecursionState"]) -> "RecursionState":
         """The batches of several states as one."""
-        z_L = [part.z_L for part in parts if part.z_L is not None]
-        return RecursionState(torch.cat([part.z_H for part in parts]), torch.cat(z_L) if z_L else None)
+        fields = ([field for field in fields if field is not None] for fields in zip(*parts))
+        return RecursionState(*(torch.cat(present) if present else None for present in fields))  # type: ignore[arg-type]
 
     def where(self, mask_B: Tensor, other: "RecursionState") -> "RecursionState":
         """This state's rows where the mask holds, the other's elsewhere."""
-        mask = mask_B.view(-1, 1, 1)
-        z_L = None if self.z_L is None or other.z_L is None else torch.where(mask, self.z_L, other.z_L)
-        return RecursionState(torch.where(mask, self.z_H, other.z_H), z_L)
+
+        def choose(ours: Tensor | None, theirs: Tensor | None) -> Tensor | None:
+            if ours is None or theirs is None:
+                return None
+            return torch.where(mask_B.view(-1, *(1,) * (ours.ndim - 1)), ours, theirs)
+
+        return RecursionState(*map(choose, self, other))  # type: ignore[arg-type]
 
 
 def cycle(stack: Callable[[Tensor], Tensor], state: RecursionState, x: Tensor, L_cycles: int) -> RecursionState:
     """L_cycles updates of the scratch latent, then one of the answer; with a single latent, L_cycles updates of it."""
-    z_H, z_L = state
+    z_H, z_L = state.z_H, state.z_L
     if z_L is None:
         for _ in range(L_cycles):
             z_H = stack(z_H + x)
-        return RecursionState(z_H, None)
+        return state._replace(z_H=z_H)
     for _ in range(L_cycles):
         z_L = stack(z_L + z_H + x)
-    return RecursionState(stack(z_H + z_L), z_L)
+    return state._replace(z_H=stack(z_H + z_L), z_L=z_L)
 
 
 def recurse(

@@ -87,17 +87,17 @@ def updates(
     stack: Callable[[Tensor], Tensor], state: RecursionState, x: Tensor, H_cycles: int, L_cycles: int
 ) -> Iterator[tuple[int, int | None, RecursionState]]:
     """(H cycle, L cycle or None, the latents) after every update of one supervision step, as recursion_trm.cycle."""
-    z_H, z_L = state
+    z_H, z_L = state.z_H, state.z_L
     for h in range(1, H_cycles + 1):
         for l in range(1, L_cycles + 1):  # noqa: E741 (the paper's letter)
             if z_L is None:
                 z_H = stack(z_H + x)
             else:
                 z_L = stack(z_L + z_H + x)
-            yield h, l, RecursionState(z_H, z_L)
+            yield h, l, state._replace(z_H=z_H, z_L=z_L)
         if z_L is not None:
             z_H = stack(z_H + z_L)
-            yield h, None, RecursionState(z_H, z_L)
+            yield h, None, state._replace(z_H=z_H, z_L=z_L)
 
 
 @torch.no_grad()
@@ -135,12 +135,12 @@ def observe(
 
 def _observe(model: TRMForGridReasoning, goal: Goal, puzzle_ids: Tensor | None, steps: int) -> Observation:
     config = model.config
-    x = model.model.embed(goal.input_ids, puzzle_ids)
-    start = _read(model, model.initial_state(len(x), x.dtype), goal, None)
+    start = _read(model, _initial_state(model, goal.input_ids, puzzle_ids), goal, None)
     now = start._replace(answers=goal.input_ids)  # the first answer is compared with the puzzle itself
     before = dict.fromkeys((UPDATE, CYCLE, STEP), now)
     moments, answers, confidences = [], [], []
     for step in range(1, steps + 1):
+        x = model.model.embed(goal.input_ids, puzzle_ids, now.state)  # of every step: it may read the last answer
         for h, l, state in updates(model.model.stack, now.state, x, config.H_cycles, config.L_cycles):  # noqa: E741
             now = _read(model, state, goal, now)
             moments.append(Moment(UPDATE, step, h, l, _measure(now, before[UPDATE], goal)))
@@ -149,10 +149,17 @@ def _observe(model: TRMForGridReasoning, goal: Goal, puzzle_ids: Tensor | None, 
                 moments.append(Moment(CYCLE, step, h, None, _measure(now, before[CYCLE], goal)))
                 before[CYCLE] = now
         moments.append(Moment(STEP, step, None, None, _measure(now, before[STEP], goal)))
+        now = now._replace(state=model.carry(now.state, now.logits, goal.input_ids))
         before[STEP] = now
         answers.append(now.answers.cpu())
         confidences.append(measures.confidence(now.logits).cpu())
     return Observation(moments, torch.stack(answers), torch.stack(confidences))
+
+
+def _initial_state(model: TRMForGridReasoning, input_ids: Tensor, puzzle_ids: Tensor | None) -> RecursionState:
+    """In the dtype of the embedding, which is autocast's where that is on, as in the model's forward."""
+    state = model.initial_state(len(input_ids))
+    return state.map(lambda z: z.to(model.model.embed(input_ids, puzzle_ids, state).dtype))
 
 
 def _goal(input_ids: Tensor, labels: Tensor | None, blank_token_id: int | None) -> Goal:

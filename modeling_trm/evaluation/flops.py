@@ -13,19 +13,39 @@ from ..configuration_trm import TRMConfig
 from ..mamba2_trm import CHUNK, ONE_CHUNK_UP_TO
 
 
-def flops(config: TRMConfig) -> int:
+def flops(config: TRMConfig, cycles: tuple[int, int] | None = None) -> int:
     """Of one supervision step of one puzzle, both heads included.
+
+    Args:
+        cycles: (H_cycles, L_cycles) of the step; None takes the config's.
 
     Raises:
         ValueError: an operator whose cost is not known; put it into OPERATOR_FLOPS.
     """
+    H_cycles, L_cycles = (config.H_cycles, config.L_cycles) if cycles is None else cycles
+    return H_cycles * _cycle_flops(config, L_cycles) + _head_flops(config)
+
+
+def training_flops(config: TRMConfig, cycles: tuple[int, int] | None = None) -> int:
+    """Of one supervision step of one puzzle in training: the last cycle and the heads also backward, twice a forward.
+
+    Arguments and errors as for `flops`. The optimiser is not counted.
+    """
+    L_cycles = config.L_cycles if cycles is None else cycles[1]
+    return flops(config, cycles) + 2 * (_cycle_flops(config, L_cycles) + _head_flops(config))
+
+
+def _cycle_flops(config: TRMConfig, L_cycles: int) -> int:
+    """The stack's, as often as it runs in a cycle."""
     unknown = [name for name in config.block_operators if name not in OPERATOR_FLOPS]
     if unknown:
         raise ValueError(f"the cost of the operator {unknown[0]!r} is not known; known: {', '.join(OPERATOR_FLOPS)}")
     stack = sum(OPERATOR_FLOPS[name](config) for name in config.block_operators)
-    stacks_a_cycle = config.L_cycles + (config.num_latents == 2)  # one more for the answer latent
-    heads = 2 * config.hidden_size * (config.seq_len * config.vocab_size + 2)
-    return config.H_cycles * stacks_a_cycle * stack + heads
+    return (L_cycles + (config.num_latents == 2)) * stack  # one more for the answer latent
+
+
+def _head_flops(config: TRMConfig) -> int:
+    return 2 * config.hidden_size * (config.seq_len * config.vocab_size + 2)
 
 
 def attention_flops(config: TRMConfig) -> int:

@@ -51,7 +51,8 @@ class Parts(nn.Module):
     def forward(self, input_ids: Tensor, puzzle_ids: Tensor, h: Tensor, z_H: Tensor) -> tuple[Tensor, ...]:
         core = self.model.model
         logits = self.model.lm_head(z_H[:, self.model.config.puzzle_prefix_len :])
-        return core.embed(input_ids, puzzle_ids), core.stack(h), logits, self.model.q_head(z_H[:, 0])[:, 0]
+        x = core.embed(input_ids, puzzle_ids, RecursionState(z_H, None))
+        return x, core.stack(h), logits, self.model.q_head(z_H[:, 0])[:, 0]
 
 
 def export_step(model: TRMForGridReasoning) -> ExportedProgram:

@@ -14,11 +14,11 @@ from typing import Any, Literal
 import yaml
 from transformers import HfArgumentParser
 
-from ..configuration_trm import TRMConfig
+from ..configuration_trm import IMPROVEMENT, TRMConfig
 from ..losses_trm import TOKEN_LOSSES
 from ..processing_trm import GridProcessor
 from .optimisers import OPTIMISERS
-from .schedule import SCHEDULES
+from .schedule import SCHEDULES, STEP_WEIGHTS
 
 FROM_DATA = ("vocab_size", "seq_len", "num_puzzles")
 _PLAIN: dict[Any, Any] = {int | float: float, int | float | None: float}
@@ -87,6 +87,14 @@ class OptimisationArguments:
     train_steps: int = _help("optimiser steps", 65_104)
     batch_size: int = _help("puzzles a step, over all processes", 768)
     gradient_accumulation: int = _help("parts a batch is computed in; the result is the same, the memory smaller", 1)
+    objective: Literal["act", "dis"] = _help(
+        "act: every step is asked for the whole answer; dis: for its part of a path from puzzle to answer", "act"
+    )
+    step_weights: str = _help(f"of the token loss over a puzzle's steps: one of {', '.join(STEP_WEIGHTS)}", "uniform")
+    depth_curriculum: str | None = _help(
+        "JSON or YAML mapping {share of the run until which it holds: [H_cycles, L_cycles]}; then the config's"
+    )
+    random_start: bool = _help("begin each puzzle with random latents instead of the fixed initial ones", False)
     token_loss: str = _help(f"one of {', '.join(TOKEN_LOSSES)}", "stablemax")
     label_smoothing: float = _help("share of the target spread over the vocabulary", 0.0)
     halt_loss_weight: float = _help("weight of the halting loss", 0.5)
@@ -149,6 +157,7 @@ class Recipe:
             ("token_loss", o.token_loss, TOKEN_LOSSES),
             ("optimiser", o.optimiser, OPTIMISERS),
             ("lr_schedule", o.lr_schedule, SCHEDULES),
+            ("step_weights", o.step_weights, STEP_WEIGHTS),
         ):
             if value not in allowed:
                 raise ValueError(f"{name}={value!r}; allowed: {', '.join(allowed)}")
@@ -158,6 +167,7 @@ class Recipe:
             _require(name, getattr(r, name), getattr(r, name) >= 1, "1 or more")
         _require("label_smoothing", o.label_smoothing, 0 <= o.label_smoothing < 1, "0 <= x < 1")
         _require("halt_exploration", o.halt_exploration, 0 <= o.halt_exploration <= 1, "0..1")
+        self.depth_curriculum()
         self._check_task()
         if o.start_from is not None and (given := self._architecture()):
             raise ValueError(f"start_from={o.start_from!r} brings its architecture; leave out {', '.join(given)}")
@@ -197,8 +207,30 @@ class Recipe:
         overrides = self._architecture()
         if self.optimisation.loss_on == "blanks":
             overrides.setdefault("blank_token_id", processor.blank_token_id)
+        if self.optimisation.objective == "dis":
+            steps = overrides.get("halt_max_steps", IMPROVEMENT["halt_max_steps"])
+            for name, value in (IMPROVEMENT | {"num_step_embeddings": steps}).items():
+                overrides.setdefault(name, value)
         sizes = {"vocab_size": processor.vocab_size, "seq_len": processor.seq_len, "num_puzzles": num_puzzles}
         return TRMConfig.from_preset(self.model.preset, **sizes, **overrides)
+
+    def depth_curriculum(self) -> dict[float, tuple[int, int]]:
+        """{share of the run: (H_cycles, L_cycles)}, empty without one. Raises ValueError naming the field."""
+        text = self.optimisation.depth_curriculum
+        curriculum: dict[float, tuple[int, int]] = {}
+        for end, cycles in (parse_mapping("depth_curriculum", text) or {}).items():
+            try:
+                share, (H_cycles, L_cycles) = float(end), cycles  # the keys of JSON are text
+                holds = 0 < share <= 1 and type(H_cycles) is type(L_cycles) is int and min(cycles) >= 1
+            except (TypeError, ValueError):
+                holds = False
+            if not holds:
+                raise ValueError(
+                    f"depth_curriculum={text!r}: {end}: {cycles} is not allowed; allowed: a share above 0, at most 1, "
+                    f"and [H_cycles, L_cycles], as in {{0.3: [1, 2], 0.6: [2, 4]}}"
+                )
+            curriculum[share] = (H_cycles, L_cycles)
+        return curriculum
 
     def to_dict(self) -> dict[str, Any]:
         """Flat, without the architecture fields that are left to the preset; what a YAML recipe would say."""

@@ -1,15 +1,21 @@
-"""The learning-rate schedule as a pure function of the step, so that a resumed run needs no schedule state.
+"""What changes with the step, as pure functions of it, so that a resumed run needs no schedule state.
 
-Source: reference TRM, pretrain.py (linear warm-up, then constant or cosine). Steps are counted from 1, as there: step 1
-is the first update and already moves, step `total_steps` is the last.
+Learning rate: reference TRM, pretrain.py (linear warm-up, then constant or cosine). Steps are counted from 1, as
+there: step 1 is the first update and already moves, step `total_steps` is the last.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from torch.optim import Optimizer
 
 SCHEDULES = ("constant", "cosine")
+FALL = 0.7  # from one step to the next, arXiv 2511.08653
+STEP_WEIGHTS: dict[str, Callable[[int], float]] = {
+    "uniform": lambda number: 1.0,
+    "rising": lambda number: float(number),  # linearly, as in the text of arXiv 2511.16886
+    "falling": lambda number: FALL ** (number - 1),
+}
 
 
 def lr_factor(
@@ -44,6 +50,22 @@ def reveal_share(step: int, *, start: float, end: float, until: float) -> float:
     """The curriculum: falls from `start` at step 0 to `end` at step `until`, fast at first (a parabola), then stays."""
     remaining = max(0.0, 1 - step / until) if until else 0.0
     return end + (start - end) * remaining**2
+
+
+def step_weights(kind: str, steps: int) -> list[float]:
+    """Weights of the token loss of supervision steps 1..steps, 1 on average; `kind` is one of STEP_WEIGHTS."""
+    weights = [STEP_WEIGHTS[kind](number) for number in range(1, steps + 1)]
+    return [weight * steps / sum(weights) for weight in weights]
+
+
+def cycles_at(step: int, total_steps: int, curriculum: Mapping[float, tuple[int, int]]) -> tuple[int, int] | None:
+    """(H_cycles, L_cycles) of update number `step` (from 1); None, the config's own, when the curriculum has ended.
+
+    Args:
+        curriculum: {share of the run at which it ends: (H_cycles, L_cycles)}, for example CGAR's {0.3: (1, 2),
+            0.6: (2, 4)} before the config's (3, 6) (arXiv 2511.08653).
+    """
+    return next((curriculum[end] for end in sorted(curriculum) if step <= end * total_steps), None)
 
 
 def set_lr(optimisers: Iterable[Optimizer], factor: float) -> None:

@@ -33,7 +33,7 @@ class Slots:
         device = model.device
         cells = torch.zeros(size, model.config.seq_len, dtype=torch.long, device=device)
         rows = torch.zeros(size, dtype=torch.long, device=device)
-        state = model.initial_state(size).map(torch.clone)
+        state = model.initial_state(size)  # views of the initial latents, which the first refill replaces
         return cls(cells, cells.clone(), rows, rows.clone(), torch.ones(size, dtype=torch.bool, device=device), state)
 
     def refill(self, inputs: Tensor, labels: Tensor, puzzle_ids: Tensor, fresh: RecursionState) -> None:
@@ -53,15 +53,16 @@ class Slots:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Flat, for safetensors."""
-        latents = {f"state.{name}": z for name, z in zip(self.state._fields, self.state) if z is not None}
-        return {name: value for name, value in vars(self).items() if name != "state"} | latents
+        state = {f"state.{name}": field for name, field in self.state._asdict().items() if field is not None}
+        return {name: value for name, value in vars(self).items() if name != "state"} | state
 
     def load_state_dict(self, saved: dict[str, Tensor]) -> None:
         device = self.steps.device
         for name, present in self.state_dict().items():
             if saved[name].shape != present.shape:
                 raise ValueError(f"slots: {name} has shape {list(saved[name].shape)}, expected {list(present.shape)}")
-        self.state = RecursionState(saved["state.z_H"], saved.get("state.z_L")).map(lambda z: z.to(device))
+        fields = (saved.get(f"state.{name}") for name in RecursionState._fields)
+        self.state = RecursionState(*(None if field is None else field.to(device) for field in fields))  # type: ignore[arg-type]
         for name in ("inputs", "labels", "puzzle_ids", "steps", "released"):
             setattr(self, name, saved[name].to(device))
 

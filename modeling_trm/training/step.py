@@ -4,8 +4,10 @@ Source: arXiv 2510.04871, section 2 and the public code's pretrain.py. Shapes: B
 of it (gradient accumulation), L cells.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
@@ -13,15 +15,18 @@ from torch.optim import Optimizer
 
 from ..losses_trm import IGNORE_INDEX, TOKEN_LOSSES, halting_loss, is_exact
 from ..modeling_trm import TRMForGridReasoning
+from ..randomness_trm import random_bits
 from ..recursion_trm import RecursionState
 from .arguments import OptimisationArguments
 from .ema import ExponentialMovingAverage
+from .improvement import ImprovementPath
 from .optimisers import core_parameters
 from .rows import RowFeed
-from .schedule import lr_factor, set_lr
+from .schedule import cycles_at, lr_factor, set_lr, step_weights
 from .slots import Slots, exploration
 
 PAD_ID = 0  # of every alphabet
+START_STREAM = 1000  # of the random numbers of slot 0's process; keeps them apart from what else this seed draws
 
 
 class Outcome(NamedTuple):
@@ -47,7 +52,7 @@ class TrainingStep:
 
     Args:
         model: on its device; `wrapped` is the same model as accelerate prepared it (autocast, several processes).
-        slots: this process's share of the batch, `feed` the rows for it.
+        slots: this process's share of the batch, `feed` the rows for it. curriculum: of the depth, see cycles_at.
     """
 
     def __init__(
@@ -61,19 +66,26 @@ class TrainingStep:
         feed: RowFeed,
         slots: Slots,
         seed: int,
+        curriculum: Mapping[float, tuple[int, int]],
     ) -> None:
         self.arguments, self.accelerator, self.model, self.wrapped = arguments, accelerator, model, wrapped
         self.optimisers, self.ema, self.feed, self.slots, self.seed = optimisers, ema, feed, slots, seed
         self.core = list(core_parameters(model).values())
-        self.token_loss = TOKEN_LOSSES[arguments.token_loss]
+        self.token_loss, self.curriculum = TOKEN_LOSSES[arguments.token_loss], curriculum
+        max_steps, device = model.config.halt_max_steps, slots.steps.device
+        self.weights = torch.tensor(step_weights(arguments.step_weights, max_steps), device=device)
+        is_dis = arguments.objective == "dis"
+        self.path = ImprovementPath(seed, feed.slots, arguments.batch_size, max_steps) if is_dis else None
 
     def __call__(self, step: int) -> dict[str, Tensor]:
         """Sums over this process's slots, scalars on the device: nothing here waits for it."""
         slots, max_steps = self.slots, self.model.config.halt_max_steps
-        slots.refill(*self.feed(step), self.model.initial_state(len(slots.steps)))
-        outcome = self._forward_backward()
+        slots.refill(*self.feed(step), self._fresh_state(step))
+        outcome = self._forward_backward(step)
         self._update(step)
         done = outcome.exact if self.arguments.release_when == "exact" else outcome.halted
+        if self.path is not None:
+            done = torch.zeros_like(done)  # its path ends at the last step
         minimum = exploration(self.seed, step, self.feed.slots, self.arguments.halt_exploration, max_steps)
         slots.advance(outcome.state, done, torch.from_numpy(minimum).to(done.device), max_steps)
         return {
@@ -87,39 +99,56 @@ class TrainingStep:
             "released_steps": (slots.released * slots.steps).sum(),
         }
 
-    def _forward_backward(self) -> Outcome:
+    def _fresh_state(self, step: int) -> RecursionState:
+        """What a new puzzle begins with; random latents are drawn anew for each step, on the device."""
+        slots = self.feed.slots
+        state = self.model.initial_state(len(slots))
+        if not self.arguments.random_start:
+            return state
+        seed = int(random_bits(self.seed, np.array([step]), START_STREAM + int(slots[0]), 1)[0, 0]) >> 32
+        generator = torch.Generator(state.z_H.device).manual_seed(seed)
+        std = float(self.model.config.initial_state_std)
+        return state.map(lambda z: std * torch.randn(z.shape, generator=generator, device=z.device, dtype=z.dtype))
+
+    def _forward_backward(self, step: int) -> Outcome:
         """The gradient of the batch's mean loss, in `gradient_accumulation` parts."""
-        parts = torch.arange(len(self.slots.steps), device=self.slots.steps.device).chunk(
-            self.arguments.gradient_accumulation
-        )
+        size = -(-len(self.slots.steps) // self.arguments.gradient_accumulation)
+        *parts, last = (slice(start, start + size) for start in range(0, len(self.slots.steps), size))
         outcomes = []
-        for rows in parts[:-1]:
+        for rows in parts:
             with self.accelerator.no_sync(self.wrapped):
-                outcomes.append(self._part(rows))
-        outcomes.append(self._part(parts[-1]))
+                outcomes.append(self._part(step, rows))
+        outcomes.append(self._part(step, last))
         return Outcome.join(outcomes)
 
-    def _part(self, rows: Tensor) -> Outcome:
+    def _part(self, step: int, rows: slice) -> Outcome:
         slots = self.slots
-        out = self.wrapped(slots.inputs[rows], puzzle_ids=slots.puzzle_ids[rows], state=slots.state.select(rows))
-        targets = self._targets(rows)
+        out = self.wrapped(
+            slots.inputs[rows],
+            puzzle_ids=slots.puzzle_ids[rows],
+            state=slots.state.select(rows),
+            cycles=cycles_at(step, self.arguments.train_steps, self.curriculum),
+        )
+        labels = self._labels(rows)
         with torch.no_grad():
-            exact, right = is_exact(out.logits, targets), (out.logits.argmax(-1) == targets).sum(-1)
+            exact, right = is_exact(out.logits, labels), (out.logits.argmax(-1) == labels).sum(-1)
+        targets = labels if self.path is None else self.path.targets(step, rows, slots.inputs[rows], labels)
         token_loss = self.token_loss(out.logits, targets, self.arguments.label_smoothing)
         halt_loss = halting_loss(out.halt_logits, exact)
-        loss = (token_loss + self.arguments.halt_loss_weight * halt_loss).sum() / len(slots.steps)
+        weighted = self.weights[slots.steps[rows]] * token_loss
+        loss = (weighted + self.arguments.halt_loss_weight * halt_loss).sum() / len(slots.steps)
         self.accelerator.backward(loss)
-        cells = (targets != IGNORE_INDEX).sum(-1)
+        cells = (labels != IGNORE_INDEX).sum(-1)
         losses = token_loss.detach().float(), halt_loss.detach()
         return Outcome(*losses, exact, out.halt_logits.detach() > 0, cells, right, out.state)
 
-    def _targets(self, rows: Tensor) -> Tensor:
+    def _labels(self, rows: slice) -> Tensor:
         """The labels [b, L] but for the cells that are not trained: padding and, if the recipe says so, the givens."""
         inputs, labels = self.slots.inputs[rows], self.slots.labels[rows]
-        targets = labels.masked_fill(labels.eq(PAD_ID), IGNORE_INDEX)
+        labels = labels.masked_fill(labels.eq(PAD_ID), IGNORE_INDEX)
         if self.arguments.loss_on == "blanks":
-            targets = targets.masked_fill(inputs.ne(self.model.config.blank_token_id), IGNORE_INDEX)
-        return targets
+            labels = labels.masked_fill(inputs.ne(self.model.config.blank_token_id), IGNORE_INDEX)
+        return labels
 
     def _update(self, step: int) -> None:
         arguments = self.arguments

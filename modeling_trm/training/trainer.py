@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
+from ..evaluation.flops import OPERATOR_FLOPS, training_flops
 from ..evaluation.machine import can_compile, computes_in_bf16
 from ..evaluation.runner import Puzzles, evaluate_puzzles
 from ..modeling_trm import TRMForGridReasoning
@@ -36,7 +37,7 @@ from .ema import ExponentialMovingAverage
 from .optimisers import build_optimisers, core_parameters
 from .results import RunLog, save_model
 from .rows import RowFeed, Stream
-from .schedule import lr_factor, reveal_share
+from .schedule import cycles_at, lr_factor, reveal_share
 from .slots import Slots
 from .step import TrainingStep
 
@@ -80,6 +81,7 @@ class Trainer:
         self.log = RunLog(self.output, self.accelerator)
         self.progress: dict[str, Any] = {
             "seconds": 0.0,
+            "flops": 0,
             "best": None,
             "recipe": recipe.to_dict(),
             "training_data": fingerprint,
@@ -95,6 +97,7 @@ class Trainer:
             while step < total and not self._must_stop(step):
                 step += 1
                 tallies.append(self.step(step))
+                self.progress["flops"] += self._flops(step)
                 self.progress["seconds"] = before + time.perf_counter() - resumed
                 bar.update()
                 due = self._due(step)
@@ -185,12 +188,20 @@ class Trainer:
         slots = np.arange(share) + accelerator.process_index * share
         feed = RowFeed(stream, slots, o.batch_size, self._reveal, accelerator.device)
         empty = Slots.empty(model, share)
-        return TrainingStep(o, accelerator, model, wrapped, optimisers, ema, feed, empty, run.seed)
+        curriculum = self.recipe.depth_curriculum()
+        return TrainingStep(o, accelerator, model, wrapped, optimisers, ema, feed, empty, run.seed, curriculum)
 
     def _reveal(self, step: int) -> float:
         """The curriculum: up to which share of its blanks a row of this step is filled in."""
         data, end = self.recipe.data, self.recipe.data.reveal_until * self.recipe.optimisation.train_steps
         return reveal_share(step, start=data.reveal_start, end=data.reveal_end, until=end)
+
+    def _flops(self, step: int) -> int:
+        """Of this step, over all processes; 0 for operators whose cost is not known (see evaluation.flops)."""
+        if not OPERATOR_FLOPS.keys() >= set(self.model.config.block_operators):
+            return 0
+        cycles = cycles_at(step, self.recipe.optimisation.train_steps, self.step.curriculum)
+        return self.recipe.optimisation.batch_size * training_flops(self.model.config, cycles)
 
     def _resume(self) -> int:
         """Restore the newest whole checkpoint; 0 if there is none."""
@@ -247,6 +258,7 @@ class Trainer:
                 min_ratio=o.lr_min_ratio,
             ),
             "seconds": seconds,
+            "flops": self.progress["flops"],
         }
         if not np.isfinite(record["loss"]):
             raise FloatingPointError(

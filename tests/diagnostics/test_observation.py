@@ -22,9 +22,9 @@ def test_updates_are_the_recursion_bit_for_bit(
 ) -> None:
     model = tiny_model(preset, num_latents=num_latents, H_cycles=3, L_cycles=2)
     batch = tiny_batch(model.config)
-    x = model.model.embed(batch["input_ids"], batch["puzzle_ids"])
-    state = model.initial_state(3, x.dtype)
+    state = model.initial_state(3)
     for _ in range(STEPS):
+        x = model.model.embed(batch["input_ids"], batch["puzzle_ids"], state)
         seen = list(updates(model.model.stack, state, x, 3, 2))
         assert len(seen) == 3 * (2 + (num_latents == 2))
         ends = [latents for h, l, latents in seen if l == (None if num_latents == 2 else 2)]  # noqa: E741
@@ -33,7 +33,7 @@ def test_updates_are_the_recursion_bit_for_bit(
             expected = cycle(model.model.stack, expected, x, 2)
             assert _same(end, expected)
         state = model(batch["input_ids"], puzzle_ids=batch["puzzle_ids"], state=state).state
-        assert _same(seen[-1][2], state)
+        assert _same(seen[-1][2][:2], state[:2])
 
 
 def _same(one: tuple, other: tuple) -> bool:

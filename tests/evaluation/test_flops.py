@@ -8,7 +8,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from modeling_trm import PRESETS, TRMConfig, TRMForGridReasoning
-from modeling_trm.evaluation.flops import OPERATOR_FLOPS, flops
+from modeling_trm.evaluation.flops import OPERATOR_FLOPS, flops, training_flops
 from modeling_trm.mamba2_trm import ONE_CHUNK_UP_TO
 from modeling_trm.operators_trm import OPERATORS
 
@@ -48,6 +48,23 @@ def test_equal_to_the_count_of_a_forward_pass(
 def test_equal_at_full_width(preset: str) -> None:
     config = TRMConfig.from_preset(preset, H_cycles=1, L_cycles=1)
     assert flops(config) == measured(config, 1)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("cycles", [None, (1, 2), (3, 1)])
+def test_training_is_a_forward_pass_and_twice_its_last_cycle(
+    preset: str, cycles: tuple[int, int] | None, tiny_config: Callable[..., TRMConfig]
+) -> None:
+    config = tiny_config(preset)
+    model = TRMForGridReasoning(config)
+    ids = torch.zeros(1, config.seq_len, dtype=torch.long)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        out = model(ids, cycles=cycles)
+        (out.logits.sum() + out.halt_logits.sum()).backward()
+    # A backward pass needs two products for each product forward, but the first stack's input needs no gradient of the
+    # latents, and the embedding none of the tokens: PyTorch leaves those out.
+    counted, most = counter.get_total_flops(), training_flops(config, cycles)
+    assert 0.97 * most <= counted <= most
 
 
 def test_every_operator_has_a_cost() -> None:

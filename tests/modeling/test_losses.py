@@ -4,12 +4,15 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from modeling_trm.losses_trm import (
     IGNORE_INDEX,
     TOKEN_LOSSES,
     halting_loss,
+    improvement_target,
     is_exact,
     log_stablemax,
     softmax_cross_entropy,
@@ -133,3 +136,31 @@ def test_is_exact(logits: Tensor) -> None:
     assert is_exact(logits, labels).tolist() == oracle.exact(logits, labels) == [True, False, True, True]
     labels[1, 3] = IGNORE_INDEX  # the one wrong cell is not asked for
     assert is_exact(logits, labels).all()
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.data())
+def test_the_targets_of_improvement_are_a_monotone_path(data: st.DataObject) -> None:
+    L, steps = data.draw(st.integers(1, 12)), data.draw(st.integers(1, 7))
+    puzzle = data.draw(st.lists(st.integers(1, 3), min_size=L, max_size=L))
+    label = data.draw(st.lists(st.sampled_from([1, 2, 3, 4, IGNORE_INDEX]), min_size=L, max_size=L))
+    order = data.draw(st.permutations([i / L for i in range(L)]))
+    expected = oracle.improvement_path(puzzle, label, order, steps)
+    before = [0] * L
+    for step in range(1, steps + 1):
+        target = improvement_target(*torch.tensor([[puzzle], [label]]), torch.tensor([order]), step, steps)[0].tolist()
+        assert target == expected[step]
+        right = [new == goal for new, goal in zip(target, label)]
+        assert all(now >= then for now, then in zip(right, before)), "a cell that was filled in stays"
+        before = right
+        assert all(new == old for new, old, goal in zip(target, puzzle, label) if old == goal), "given cells"
+        assert all(new in (old, goal) for new, old, goal in zip(target, puzzle, label))
+    assert target == label
+
+
+def test_each_step_of_improvement_fills_in_its_share() -> None:
+    puzzle, label = torch.ones(2, 12, dtype=torch.long), torch.full((2, 12), 5)
+    label[1, 6:] = 1  # six cells of the second puzzle are given
+    order = torch.rand(2, 12)
+    filled = [(improvement_target(puzzle, label, order, s, 6) != 1).sum(1).tolist() for s in range(1, 7)]
+    assert filled == [[2, 1], [4, 2], [6, 3], [8, 4], [10, 5], [12, 6]]

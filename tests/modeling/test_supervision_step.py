@@ -19,6 +19,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no prefix": {"puzzle_prefix_len": 0, "num_puzzles": 1},
     "two groups, one cycle": {"mamba_n_groups": 2, "H_cycles": 1, "initial_state_std": 0.3},
 }
+FEEDBACK: dict[str, dict[str, Any]] = {
+    "as released": {"answer_feedback": True, "num_step_embeddings": 3},
+    "given cells protected": {"answer_feedback": True, "num_step_embeddings": 2, "blank_token_id": 1},
+    "feedback alone": {"answer_feedback": True, "num_step_embeddings": 0},
+    "step number alone": {"answer_feedback": False, "num_step_embeddings": 2, "position_embedding": "learned"},
+}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -32,12 +38,14 @@ def test_three_carried_steps_equal_the_transcription(
     model = tiny_model(preset, **VARIANTS[variant]).double()
     batch = tiny_batch(model.config)
     weights = {name: value.detach().clone().requires_grad_() for name, value in model.state_dict().items()}
-    state, expected_state = None, None
+    state, expected_state, reads = None, None, batch["input_ids"]
     for step in range(3):
         out = model(**batch, state=state)
         loss, logits, halt_logits, expected_state = oracle.supervision_step(
-            weights, model.config, **batch, state=expected_state
+            weights, model.config, reads, batch["puzzle_ids"], batch["labels"], expected_state, step + 1
         )
+        if model.config.answer_feedback:
+            reads = oracle.feed_back(model.config, batch["input_ids"], logits)
         torch.testing.assert_close(out.logits, logits, rtol=0, atol=1e-9)
         torch.testing.assert_close(out.halt_logits, halt_logits, rtol=0, atol=1e-9)
         torch.testing.assert_close(out.state.z_H, expected_state[0], rtol=0, atol=1e-9)
@@ -55,6 +63,54 @@ def test_three_carried_steps_equal_the_transcription(
                 atol=1e-9,
                 msg=lambda text, name=name, step=step: f"{name}, step {step}: {text}",
             )
+
+
+@pytest.mark.parametrize("variant", FEEDBACK)
+@pytest.mark.parametrize("num_latents", [1, 2])
+def test_a_model_that_reads_its_answers_equals_the_transcription(
+    num_latents: int, variant: str, tiny_model, tiny_batch
+) -> None:
+    model = tiny_model("tr-mamba2mlpt", num_latents=num_latents, **FEEDBACK[variant]).double()
+    batch = tiny_batch(model.config)
+    weights = {name: value.detach().clone().requires_grad_() for name, value in model.state_dict().items()}
+    state, expected_state, reads = None, None, batch["input_ids"]
+    for step in range(1, 5):
+        out = model(**batch, state=state)
+        _, logits, _, expected_state = oracle.supervision_step(
+            weights, model.config, reads, batch["puzzle_ids"], batch["labels"], expected_state, step
+        )
+        torch.testing.assert_close(out.logits, logits, rtol=0, atol=1e-9)
+        state = out.state
+        assert state.steps.tolist() == [step] * 3
+        if model.config.answer_feedback:
+            reads = oracle.feed_back(model.config, batch["input_ids"], logits)
+            assert torch.equal(state.answers, reads)
+            assert not torch.equal(reads, batch["input_ids"])  # so that the next step can tell
+        model.zero_grad()
+        out.logits.square().sum().backward()
+        names = [name for name, _ in model.named_parameters() if not name.startswith("q_head")]
+        expected = torch.autograd.grad(logits.square().sum(), [weights[name] for name in names])
+        for name, gradient in zip(names, expected):
+            torch.testing.assert_close(model.get_parameter(name).grad.to_dense(), gradient, rtol=1e-8, atol=1e-8)
+
+
+def test_a_state_without_what_the_model_reads_is_refused(tiny_model, tiny_batch) -> None:
+    model = tiny_model("compact")
+    batch = tiny_batch(model.config)
+    state = model(**batch).state
+    for missing in ("answers", "steps"):
+        with pytest.raises(
+            ValueError, match="the state lacks answers or steps, which a model with answer_feedback=True"
+        ):
+            model(**batch, state=state._replace(**{missing: None}))
+
+
+def test_the_cycles_of_a_step_can_be_given(tiny_model, tiny_batch) -> None:
+    model, deeper = tiny_model("trm-attn", H_cycles=1, L_cycles=1), tiny_model("trm-attn", H_cycles=2, L_cycles=3)
+    deeper.load_state_dict(model.state_dict())
+    batch = tiny_batch(model.config)
+    assert torch.equal(model(**batch, cycles=(2, 3)).logits, deeper(**batch).logits)
+    assert not torch.equal(model(**batch).logits, deeper(**batch).logits)
 
 
 def test_loss_is_none_without_labels_and_nothing_else_changes(tiny_model, tiny_batch) -> None:
@@ -86,7 +142,9 @@ def test_every_parameter_gets_a_gradient(preset: str, variant: str, tiny_model, 
         assert gradient.isfinite().all(), name
         # No row without gradient either, but for the second output of q_head, "continue", which nothing reads.
         rows = gradient.flatten(1).abs().amax(1) if gradient.ndim > 1 else gradient.abs()
-        assert (rows > 0).sum() >= (1 if name.startswith("q_head") else len(rows) * 0.5), name
+        # Of the step embeddings only the first step's.
+        single = name.startswith("q_head") or name == "model.embed_steps.weight"
+        assert (rows > 0).sum() >= (1 if single else len(rows) * 0.5), name
 
 
 def test_puzzle_table_gets_sparse_gradients_for_the_rows_of_the_batch(tiny_model, tiny_batch) -> None:

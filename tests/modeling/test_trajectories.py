@@ -147,7 +147,7 @@ def test_noise_goes_where_and_when_it_is_asked(make, problem) -> None:
 def test_a_random_start_is_normal_and_of_the_models_scale(make) -> None:
     model = make("trm-attn", initial_state_std=0.7)
     state = Noise(torch.arange(40), torch.device("cpu")).start(model.initial_state(40), 0.7)
-    for z in state:
+    for z in (state.z_H, state.z_L):
         assert z.shape == (40, model.config.num_positions, model.config.hidden_size)
         assert abs(z.mean()) < 0.02 and abs(z.std() - 0.7) < 0.02
     assert not torch.equal(state.z_H, state.z_L) and not torch.equal(state.z_H[0], state.z_H[1])

@@ -59,3 +59,15 @@ def scalar_log_stablemax(logits: list[float]) -> list[float]:
     """log p in Python floats, for a check that shares no tensor code with the others."""
     s = [x + 1 if x >= 0 else 1 / (1 - x) for x in logits]
     return [math.log(value / math.fsum(s)) for value in s]
+
+
+def improvement_path(puzzle: list[int], label: list[int], order: list[float], steps: int) -> list[list[int]]:
+    """Frames 0..steps from the puzzle to its label (arXiv 2511.16886), cell by cell; a label of -100 is no label."""
+    differing = [cell for cell in range(len(puzzle)) if label[cell] not in (-100, puzzle[cell])]
+    differing.sort(key=order.__getitem__)
+    frames = []
+    for step in range(steps + 1):
+        filled = set(differing[: step * len(differing) // steps])
+        frames.append([old if cell in differing and cell not in filled else new
+                       for cell, (old, new) in enumerate(zip(puzzle, label))])  # fmt: skip
+    return frames

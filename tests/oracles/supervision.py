@@ -1,6 +1,7 @@
 """One supervision step of the whole model from its state dict. Source: arXiv 2510.04871, section 4, and its code.
 
 e = puzzle prefix ++ token embeddings        the puzzle's row, zero-padded to prefix * D numbers, cut into positions
+e = e + step embedding                       of steps 1, 2, ..., the last one for all later ones (arXiv 2511.16886)
 x = sqrt(D) * e                              with learned positions: sqrt(D) * (e + positions) / sqrt(2)
 z_H, z_L = recursion(x)                      from H_init, L_init at the first step
 logits = lm_head(z_H) behind the prefix      halt logit = the first output of q_head at position 0
@@ -19,7 +20,7 @@ from .recursion import one_latent, two_latents
 State = tuple[Tensor, Tensor | None]
 
 
-def embed(weights: Weights, config: Any, input_ids: Tensor, puzzle_ids: Tensor) -> Tensor:
+def embed(weights: Weights, config: Any, input_ids: Tensor, puzzle_ids: Tensor, step: int = 1) -> Tensor:
     D, prefix = config.hidden_size, config.puzzle_prefix_len
     sequences = []
     for tokens, puzzle in zip(input_ids, puzzle_ids):
@@ -30,6 +31,8 @@ def embed(weights: Weights, config: Any, input_ids: Tensor, puzzle_ids: Tensor) 
         positions += [weights["model.embed_tokens.weight"][token] for token in tokens]
         sequences.append(torch.stack(positions))
     e = torch.stack(sequences)
+    if config.num_step_embeddings:
+        e = e + weights["model.embed_steps.weight"][min(step, config.num_step_embeddings) - 1]
     if config.position_embedding == "learned":
         e = (e + weights["model.embed_positions.weight"]) / math.sqrt(2)
     return math.sqrt(D) * e
@@ -41,10 +44,19 @@ def initial_state(weights: Weights, config: Any, like: Tensor) -> State:
 
 
 def supervision_step(
-    weights: Weights, config: Any, input_ids: Tensor, puzzle_ids: Tensor, labels: Tensor, state: State | None
+    weights: Weights,
+    config: Any,
+    input_ids: Tensor,
+    puzzle_ids: Tensor,
+    labels: Tensor,
+    state: State | None,
+    step: int = 1,
 ) -> tuple[Tensor, Tensor, Tensor, State]:
-    """loss, logits [B, L, V], halt logits [B] and the state to carry (cut off), as the paper defines them."""
-    x = embed(weights, config, input_ids, puzzle_ids)
+    """loss, logits [B, L, V], halt logits [B] and the state to carry (cut off), as the papers define them.
+
+    input_ids: what this step, number `step`, reads: the puzzle, or the answer fed back by `feed_back`.
+    """
+    x = embed(weights, config, input_ids, puzzle_ids, step)
     own = {key.removeprefix("model.stack."): value for key, value in weights.items() if key.startswith("model.stack.")}
     z_H, z_L = initial_state(weights, config, x) if state is None else state
 
@@ -63,3 +75,13 @@ def supervision_step(
         halt_logits,
         (z_H.detach(), None if z_L is None else z_L.detach()),
     )
+
+
+def feed_back(config: Any, puzzle: Tensor, logits: Tensor) -> Tensor:
+    """What the next step reads (arXiv 2511.16886): the answer, the given cells kept where a blank token is known."""
+    answers = []
+    for cells, rows in zip(puzzle.tolist(), logits.tolist()):
+        best = [max(range(len(row)), key=row.__getitem__) for row in rows]
+        blank = config.blank_token_id
+        answers.append([cell if blank is not None and cell != blank else new for cell, new in zip(cells, best)])
+    return torch.tensor(answers)

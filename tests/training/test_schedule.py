@@ -1,11 +1,12 @@
 """The schedule against a transcription of the reference's formula, and its independence of anything but the step."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
 
-from modeling_trm.training.schedule import lr_factor, reveal_share, set_lr
+from modeling_trm.training.schedule import STEP_WEIGHTS, cycles_at, lr_factor, reveal_share, set_lr, step_weights
 
 
 def reference_factor(step, warmup, total, min_ratio):
@@ -63,3 +64,24 @@ def test_the_curriculum_falls_as_a_parabola_and_stays():
     shares = [reveal_share(step, start=1.0, end=0.2, until=100) for step in range(0, 201, 50)]
     assert shares == pytest.approx([1.0, 0.4, 0.2, 0.2, 0.2])
     assert reveal_share(7, start=0.0, end=0.0, until=0) == 0.0  # no curriculum
+
+
+@pytest.mark.parametrize("kind", STEP_WEIGHTS)
+@pytest.mark.parametrize("steps", [1, 6, 16])
+def test_step_weights_are_one_on_average(kind, steps):
+    weights = step_weights(kind, steps)
+    assert len(weights) == steps and min(weights) > 0
+    assert sum(weights) == pytest.approx(steps)
+
+
+def test_step_weights_rise_and_fall_as_published():
+    assert step_weights("uniform", 3) == [1.0, 1.0, 1.0]
+    assert step_weights("rising", 3) == pytest.approx([0.5, 1.0, 1.5])
+    falling = step_weights("falling", 5)
+    assert [b / a for a, b in pairwise(falling)] == pytest.approx([0.7] * 4)
+
+
+def test_the_depth_grows_at_its_shares_of_the_run():
+    curriculum = {0.6: (2, 4), 0.3: (1, 2)}
+    assert [cycles_at(step, 10, curriculum) for step in range(1, 11)] == [(1, 2)] * 3 + [(2, 4)] * 3 + [None] * 4
+    assert cycles_at(1, 10, {}) is None

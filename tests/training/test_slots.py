@@ -3,50 +3,23 @@
 import numpy as np
 import pytest
 import torch
-from accelerate import Accelerator
 
-from datasets_builders.features import load_puzzles
-from datasets_builders.sampling import TrainingStream
-from modeling_trm import TRMConfig, TRMForGridReasoning
-from modeling_trm.training.arguments import OptimisationArguments
-from modeling_trm.training.ema import ExponentialMovingAverage
-from modeling_trm.training.optimisers import build_optimisers, core_parameters
-from modeling_trm.training.rows import RowFeed
-from modeling_trm.training.slots import Slots, exploration
-from modeling_trm.training.step import TrainingStep
+from modeling_trm.training.slots import exploration
+from tests.training.frozen import SEED, B, frozen_step
 
-B, STEPS, SEED = 6, 14, 3
-
-
-def frozen_step(release_when: str, accumulation: int, halt_exploration: float, num_latents: int) -> TrainingStep:
-    """A training step whose learning rates are 0, so that the slots alone move."""
-    config = TRMConfig(
-        vocab_size=11, seq_len=81, hidden_size=16, block_operators=["mlp_t", "mlp"], mlp_multiple_of=8,
-        puzzle_prefix_len=1, H_cycles=1, L_cycles=1, halt_max_steps=5, num_latents=num_latents,
-    )  # fmt: skip
-    model = TRMForGridReasoning(config)
-    torch.nn.init.normal_(model.q_head.weight)  # halts now and then
-    torch.nn.init.constant_(model.q_head.bias, -0.5)
-    arguments = OptimisationArguments(
-        batch_size=B, learning_rate=0.0, weight_decay=0.0, puzzle_lr=0.0, puzzle_weight_decay=0.0, ema_decay=0.0,
-        release_when=release_when, gradient_accumulation=accumulation, halt_exploration=halt_exploration,
-    )  # fmt: skip
-    optimisers = build_optimisers(
-        model, optimiser="adam_atan2", lr=0.0, weight_decay=0.0, puzzle_lr=0.0, puzzle_weight_decay=0.0
-    )
-    stream = TrainingStream(load_puzzles("sudoku", "train").select(np.arange(50)), seed=SEED)
-    feed = RowFeed(stream, np.arange(B), B, lambda step: 0.95, torch.device("cpu"))
-    ema = ExponentialMovingAverage(core_parameters(model).values(), 0.0)
-    return TrainingStep(
-        arguments, Accelerator(cpu=True), model, model, optimisers, ema, feed, Slots.empty(model, B), SEED
-    )
+STEPS = 14
 
 
 @pytest.mark.parametrize("num_latents", [1, 2])
 @pytest.mark.parametrize("release_when", ["halted", "exact"])
 @pytest.mark.parametrize(("accumulation", "halt_exploration"), [(1, 0.0), (3, 0.6)])
 def test_slots_follow_the_transcription(release_when, accumulation, halt_exploration, num_latents):
-    step = frozen_step(release_when, accumulation, halt_exploration, num_latents)
+    step = frozen_step(
+        {"num_latents": num_latents},
+        release_when=release_when,
+        gradient_accumulation=accumulation,
+        halt_exploration=halt_exploration,
+    )
     model, config, stream = step.model, step.model.config, step.feed.stream
     naive = [{"row": None, "steps": 0, "state": None, "released": True} for _ in range(B)]
     releases = 0
@@ -88,11 +61,10 @@ def test_exploration_is_a_function_of_step_and_slot():
 def test_accumulated_gradient_is_that_of_the_whole_batch():
     gradients = []
     for accumulation in (1, 4):
-        torch.manual_seed(0)
-        step = frozen_step("halted", accumulation, 0.0, 2)
+        step = frozen_step(gradient_accumulation=accumulation, halt_exploration=0.0)
         step.optimisers = []  # keep the gradients
         step.slots.refill(*step.feed(1), step.model.initial_state(B))
-        step._forward_backward()
+        step._forward_backward(1)
         gradients.append([p.grad.to_dense().clone() for p in step.model.parameters()])
         step.feed.close()
     for whole, parts in zip(*gradients):
@@ -100,10 +72,9 @@ def test_accumulated_gradient_is_that_of_the_whole_batch():
 
 
 def test_loss_on_blanks_ignores_the_givens():
-    step = frozen_step("halted", 1, 0.0, 2)
-    step.model.config.blank_token_id, step.arguments.loss_on = 1, "blanks"
+    step = frozen_step({"blank_token_id": 1}, loss_on="blanks")
     step.slots.refill(*step.feed(1), step.model.initial_state(B))
-    targets = step._targets(torch.arange(B))
+    targets = step._labels(slice(B))
     blank = step.slots.inputs == 1
     assert torch.equal(targets[blank], step.slots.labels[blank])
     assert (targets[~blank] == -100).all()

@@ -1,0 +1,32 @@
+"""Deep improvement supervision: each supervision step has a target of its own, on a path from the puzzle to the answer.
+
+Source: arXiv 2511.16886. Every puzzle takes all halt_max_steps steps and none halts, so all slots are at the same
+step: step number t of the run is step (t - 1) mod halt_max_steps + 1 of every puzzle, and the random order in which a
+puzzle's cells are filled in is a function of the seed, the step at which it came and its slot.
+
+Shapes: B slots of this process, b of one part of them, L cells.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..losses_trm import improvement_target
+from ..randomness_trm import random_floats
+
+STREAM = 21  # keeps the orders apart from what else is drawn by this seed and these counters
+
+
+class ImprovementPath:
+    """The targets of a run. slots: numbers [B] of this process's slots in the global batch of `batch_size`."""
+
+    def __init__(self, seed: int, slots: np.ndarray, batch_size: int, max_steps: int) -> None:
+        self.seed, self.slots, self.batch_size, self.max_steps = seed, slots, batch_size, max_steps
+
+    def targets(self, step: int, rows: slice, inputs_bL: Tensor, labels_bL: Tensor) -> Tensor:
+        """What this process's slots `rows` are asked for at the run's step `step`, counted from 1: [b, L]."""
+        born, taken = (step - 1) // self.max_steps, (step - 1) % self.max_steps
+        counters = born * self.batch_size + self.slots[rows]
+        order = random_floats(self.seed, counters, STREAM, inputs_bL.shape[1])
+        order_bL = torch.from_numpy(order).to(inputs_bL.device, torch.float32)
+        return improvement_target(inputs_bL, labels_bL, order_bL, taken + 1, self.max_steps)
