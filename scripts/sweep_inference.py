@@ -5,10 +5,13 @@ examples:
   python scripts/sweep_inference.py --model DIR --task sudoku --steps 16 32 64 --trajectories 1 4 16 --random-start \
       --max-puzzles 1000 --verifier --output runs/sweep-starts
   python scripts/sweep_inference.py --model DIR --task maze --noise-std 0.3 --noise-on z_L --output runs/sweep-maze
+  python scripts/sweep_inference.py --model DIR --task sudoku --trajectories 1 4 16 --views --output runs/sweep-views
 
-"plain" is one trajectory without noise. The other rows choose among the first K noisy ones by the halt logit, by votes,
-by the fixed-point residual, or (--verifier) by the rules of the puzzle, which the model does not know; "any" counts a
-puzzle that some trajectory solved, which no rule of choice can exceed. One run of the largest setting serves all rows.
+"plain" is one trajectory of the puzzle as it is, without noise. The other rows choose among the first K trajectories,
+which noise makes differ, or (--views) relabelling: trajectory k then solves the k-th relabelled view of the puzzle, the
+first the puzzle itself, and its answer is undone. They choose by the halt logit, by votes, by the fixed-point residual,
+or (--verifier) by the rules of the puzzle, which the model does not know; "any" counts a puzzle that some trajectory
+solved, which no rule of choice can exceed. One run of the largest setting serves all rows.
 
 Writes OUTPUT/sweep.json and OUTPUT/plots/sweep.png.
 """
@@ -18,6 +21,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+try:
+    from scripts.search_options import add_noise_options, check_noise
+except ImportError:  # run as a file: its folder, and not the repository, is where Python looks
+    from search_options import add_noise_options, check_noise  # type: ignore[import-not-found, no-redef]
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -35,11 +43,13 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--trajectories", type=int, nargs="+", default=(1, 2, 4, 8), metavar="K", help="(default: 1 2 4 8)"
     )
-    parser.add_argument("--noise-std", type=float, default=0.0, metavar="X", help="added before each step (default: 0)")
-    parser.add_argument("--noise-on", default="z_H", choices=("z_H", "z_L"), help="which latent (default: z_H)")
-    parser.add_argument("--random-start", action="store_true", help="begin with random latents")
+    breadth = parser.add_argument_group("breadth", "what makes the trajectories differ: noise, or relabelling")
+    add_noise_options(breadth)
+    breadth.add_argument(
+        "--views", action="store_true", help="relabelled views: of a Sudoku any number, of a maze 8 (not square: 4)"
+    )
     parser.add_argument("--verifier", action="store_true", help="also choose by the rules of the puzzle")
-    parser.add_argument("--seed", type=int, default=0, help="of --max-puzzles and of the noise (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="of --max-puzzles, noise, views (default: 0)")
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="trajectories at a time (default: 64)")
     parser.add_argument(
         "--precision", default="float32", choices=("float32", "bfloat16"), help="bfloat16: autocast (default: float32)"
@@ -49,8 +59,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     for name in ("max_puzzles", "batch_size"):
         if vars(arguments)[name] < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1, got {vars(arguments)[name]}")
-    if not arguments.random_start and arguments.noise_std == 0:
-        parser.error("all trajectories would be the same one: give --noise-std above 0, --random-start or both")
+    check_noise(parser, arguments)
+    is_random = arguments.random_start or arguments.noise_std > 0
+    if arguments.views and is_random:
+        parser.error("--views is a breadth of its own: leave out --noise-std and --random-start")
+    if not arguments.views and not is_random:
+        parser.error("all trajectories would be the same one: give --noise-std above 0, --random-start or --views")
     return arguments
 
 
@@ -64,7 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from modeling_trm.evaluation.loading import choose_device, load_model
     from modeling_trm.evaluation.machine import describe_machine, library_versions
     from modeling_trm.evaluation.runner import choose_subset
-    from modeling_trm.evaluation.sweep import Sweep, plot_sweep, run_sweep
+    from modeling_trm.evaluation.sweep import Sweep, run_sweep
+    from modeling_trm.evaluation.sweep_plots import plot_sweep
     from modeling_trm.verifiers_trm import verifier_for
 
     with user_errors(OSError, ValueError):
@@ -74,6 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments.noise_std,
             arguments.noise_on,
             arguments.random_start,
+            arguments.views,
             arguments.seed,
             ("halt", "vote", "residual", *(["valid"] if arguments.verifier else [])),
         )
@@ -96,20 +112,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             "split": arguments.split,
             "fingerprint": puzzles.fingerprint,
             "precision": arguments.precision,
+            "breadth": sweep.breadth,
+            "seed": sweep.seed,
             "hardware": describe_machine(device),
             "versions": library_versions(),
             "rows": rows,
         }
-        print(markdown_table(rows))
+        print(markdown_table(rows, sweep.breadth))
         output = Path(arguments.output)
         title = f"{arguments.task.capitalize()}: {len(puzzles):,} puzzles, compute at test time"
-        written = [write_json(output / "sweep.json", report), plot_sweep(rows, output / "plots" / "sweep.png", title)]
+        picture = plot_sweep(rows, output / "plots" / "sweep.png", title, sweep.breadth)
+        written = [write_json(output / "sweep.json", report), picture]
     print("\n".join(["", "written:", *(f"  {path}" for path in written)]))
     return 0
 
 
-def markdown_table(rows: list[dict[str, Any]]) -> str:
-    lines = ["| chosen by | steps | trajectories | solved | 95 % interval |", "|---|---:|---:|---:|---:|"]
+def markdown_table(rows: list[dict[str, Any]], breadth: str) -> str:
+    lines = [f"| chosen by | steps | trajectories ({breadth}) | solved | 95 % interval |", "|---|---:|---:|---:|---:|"]
     for row in rows:
         low, high = (100 * bound for bound in row["ci95"])
         share = f"{100 * row['exact_accuracy']:.1f} % | {low:.1f} to {high:.1f}"

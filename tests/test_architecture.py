@@ -57,6 +57,9 @@ ROOMS = {
     "modeling_trm/evaluation": {"flat", "datasets_builders", "modeling_trm/metrics"},
     "modeling_trm/diagnostics": {"flat", "datasets_builders", "modeling_trm/evaluation"},
     "modeling_trm/training": {"flat", "datasets_builders", "modeling_trm/evaluation", "modeling_trm/diagnostics"},
+    "modeling_trm/experiments": {
+        "flat", "datasets_builders", "modeling_trm/evaluation", "modeling_trm/diagnostics", "modeling_trm/training",
+    },
     "modeling_trm/conversion": {"flat", "datasets_builders", "modeling_trm/evaluation"},
     "modeling_trm/exporting": {"flat", "modeling_trm/evaluation"},
     "modeling_trm/publishing": {"flat", "modeling_trm/evaluation", "modeling_trm/metrics"},
@@ -65,6 +68,7 @@ ROOMS = {
     "scripts": {
         "flat", "datasets_builders", "modeling_trm/evaluation", "modeling_trm/diagnostics", "modeling_trm/training",
         "modeling_trm/metrics", "modeling_trm/conversion", "modeling_trm/exporting", "modeling_trm/publishing",
+        "modeling_trm/experiments",
     },
 }  # fmt: skip
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60

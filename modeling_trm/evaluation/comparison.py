@@ -172,8 +172,12 @@ def figures_of(model: TRMForGridReasoning, outcome: Outcome) -> dict[str, Any]:
 
 
 def preset_of(config: TRMConfig) -> str | None:
-    """The name of the preset with these operators; None where they are a pattern of the user's own."""
-    return next((name for name, fields in PRESETS.items() if fields["block_operators"] == config.block_operators), None)
+    """The name of the preset with these operators and this feedback; None for a pattern of the user's own."""
+    own = (config.block_operators, config.answer_feedback)
+    kinds = {
+        name: (fields["block_operators"], fields.get("answer_feedback", False)) for name, fields in PRESETS.items()
+    }
+    return next((name for name, kind in kinds.items() if kind == own), None)
 
 
 def compare_pair(names: Sequence[str], outcomes: Mapping[str, Outcome], labels_NL: np.ndarray) -> dict[str, Any]:

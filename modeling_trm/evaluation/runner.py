@@ -18,13 +18,18 @@ Metrics (JSON-ready; shares in [0, 1], intervals are Wilson's at 95 %):
     by_rating                        [{min, max, count, exact_accuracy, ci95}]: at most five groups of rising difficulty
     steps, early_exit                supervision steps a puzzle could take; whether puzzles really stopped early
     non_finite                       puzzles with a NaN or infinite halt logit (a diverged model)
+    search                           only with a search: its settings
     seconds, puzzles_per_second      wall-clock time of the pass
 
-Shapes: N puzzles, B batch, L positions, S supervision steps.
+With a search (several trajectories a puzzle, guidance, damping; see `solve`) every figure is that of the trajectory
+taken: after step s the search chooses among the trajectories as they stand then, and its halt logit is the taken one's.
+
+Shapes: N puzzles, B batch, K trajectories of each, L positions, S supervision steps.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, Protocol, Self, TypeVar
 
 import numpy as np
@@ -34,12 +39,15 @@ from tqdm.auto import tqdm
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
 from ..reasoning_trm import answers_from_logits
+from ..trajectories_trm import Verifier, select
 from .loading import check_model_fits
 from .records import EvaluationRecords, summarise
+from .stepwise import trajectories_by_step
 
 PAD_TOKEN_ID = 0  # of every task's alphabet: a label of padding is not scored
 
 ScoreValid = Callable[[Any, Any], bool]
+RunBatch = Callable[..., dict[str, torch.Tensor]]
 
 
 class Puzzles(Protocol):
@@ -79,6 +87,7 @@ def evaluate_puzzles(
     device: torch.device | str | None = None,
     progress: bool = True,
     score_valid: ScoreValid | None = None,
+    search: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Score the model on the puzzles. See the module's docstring for the metrics.
 
@@ -89,9 +98,11 @@ def evaluate_puzzles(
         batch_size: does not change the metrics beyond float error.
         device: where to run; the model is moved there. Its own device when None. Run under autocast to use bf16.
         score_valid: `(question, answer) -> bool` on decoded grids, for tasks with many right answers (mazes).
+        search: arguments of `model.solve` from num_trajectories on; plain solving without.
 
     Raises:
-        ValueError: for an empty set, sizes below 1, or a model of another size or vocabulary than the puzzles.
+        ValueError: for an empty set, sizes below 1, a model of another size or vocabulary than the puzzles, or a search
+            that `model.solve` does not take.
     """
     started = time.perf_counter()
     records = record_puzzles(
@@ -103,6 +114,7 @@ def evaluate_puzzles(
         device=device,
         progress=progress,
         score_valid=score_valid,
+        search=search,
     )
     seconds = time.perf_counter() - started
     metrics = summarise(records)
@@ -113,6 +125,8 @@ def evaluate_puzzles(
         "seconds": seconds,
         "puzzles_per_second": len(records) / seconds,
     }
+    if search:
+        metrics["search"] = {name: value for name, value in search.items() if name not in ("generator", "verifier")}
     return metrics
 
 
@@ -126,6 +140,7 @@ def record_puzzles(
     device: torch.device | str | None = None,
     progress: bool = True,
     score_valid: ScoreValid | None = None,
+    search: Mapping[str, Any] | None = None,
 ) -> EvaluationRecords:
     """As `evaluate_puzzles`, but return the records: merge the shards of several processes, then `summarise`."""
     check_puzzles_fit(model, puzzles)
@@ -136,7 +151,9 @@ def record_puzzles(
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     if device is not None:
         torch.nn.Module.to(model, device)
-    run_batch = _run_with_early_exit if halt else _run_every_step
+    run_batch: RunBatch = _run_every_step
+    if halt or search:
+        run_batch = partial(_run_with_early_exit if halt else _run_search, **(search or {}))
     was_training = model.training
     model.eval()
     parts: list[EvaluationRecords] = []
@@ -144,7 +161,7 @@ def record_puzzles(
     try:
         with tqdm(total=len(puzzles), desc="evaluating", unit="puzzle", disable=not progress) as bar:
             for rows in _batches(len(puzzles), batch_size):
-                parts.append(_record_batch(model, puzzles.select(rows), steps, run_batch, score_valid))
+                parts.append(_record_batch(model, puzzles.select(rows), steps, halt, run_batch, score_valid))
                 right += int(parts[-1].exact[:, -1].sum())
                 bar.set_postfix(exact=f"{right / (bar.n + len(rows)):.1%}", refresh=False)
                 bar.update(len(rows))
@@ -197,7 +214,8 @@ def _record_batch(
     model: TRMForGridReasoning,
     batch: Puzzles,
     steps: int,
-    run_batch: Callable[..., dict[str, torch.Tensor]],
+    halt: bool,
+    run_batch: RunBatch,
     score_valid: ScoreValid | None,
 ) -> EvaluationRecords:
     input_ids_BL = torch.from_numpy(batch.inputs).to(model.device).long()
@@ -217,7 +235,7 @@ def _record_batch(
         ratings=batch.ratings,
         valid=valid_N,
         max_steps=steps,
-        early_exit=run_batch is _run_with_early_exit,
+        early_exit=halt,
         **on_host,
     )
 
@@ -247,15 +265,42 @@ def _run_every_step(
     }
 
 
+def _run_search(
+    model: TRMForGridReasoning,
+    input_ids_BL: torch.Tensor,
+    puzzle_ids_B: torch.Tensor | None,
+    labels_BL: torch.Tensor,
+    steps: int,
+    *,
+    num_trajectories: int = 1,
+    selection: str = "halt",
+    verifier: Verifier | None = None,
+    **walk: Any,
+) -> dict[str, torch.Tensor]:
+    """All supervision steps for every trajectory; after each, the answer taken is compared with the label."""
+    inputs_NL = input_ids_BL.repeat_interleave(num_trajectories, dim=0)
+    puzzle_ids_N = None if puzzle_ids_B is None else puzzle_ids_B.repeat_interleave(num_trajectories)
+    stand = trajectories_by_step(model, inputs_NL, puzzle_ids_N, num_trajectories, steps, **walk)
+    takens = [ended.taken(select(ended, selection, input_ids_BL, verifier)) for ended in stand]
+    return {
+        "answers_BL": takens[-1].answers,
+        "exact": torch.stack([_all_scored_right(taken.answers, labels_BL) for taken in takens], dim=1),
+        "first_halt": _first_true(torch.stack([taken.halt_logits > 0 for taken in takens], dim=1)),
+        # An infinite logit may be a probability rounded to 1; `solve` gives no more than that.
+        "non_finite": torch.stack([ended.halt_logits.isnan().any(dim=1) for ended in stand], dim=1).any(dim=1),
+    }
+
+
 def _run_with_early_exit(
     model: TRMForGridReasoning,
     input_ids_BL: torch.Tensor,
     puzzle_ids_B: torch.Tensor | None,
     labels_BL: torch.Tensor,
     steps: int,
+    **search: Any,
 ) -> dict[str, torch.Tensor]:
-    """Each puzzle leaves the batch at its first positive halt logit."""
-    solved = model.solve(input_ids_BL, puzzle_ids=puzzle_ids_B, max_steps=steps, halt=True)
+    """Each trajectory (without a search: each puzzle) leaves the batch at its first positive halt logit."""
+    solved = model.solve(input_ids_BL, puzzle_ids=puzzle_ids_B, max_steps=steps, halt=True, **search)
     halted_B = (solved.steps < steps) | (solved.halt_probability > 0.5)
     return {
         "answers_BL": solved.answers,

@@ -1,16 +1,18 @@
 """Accuracy against compute at test time: more supervision steps, more trajectories, and who chooses among them.
 
 One run serves every combination: trajectories do not depend on what runs beside them, so the first k of K are those of
-a run with k, and the answers after each step are in the trace.
+a run with k, and the answers after each step are in the trace. What makes trajectories differ, the breadth, is noise
+(see `solve`) or relabelling: trajectory k then solves view k of the puzzle, the first the puzzle as it is, and the
+answers are undone before anybody compares them.
 
-Shapes: B puzzles of a batch, K trajectories of each, L cells, S step counts asked for.
+Shapes: B puzzles of a batch, K trajectories of each, N = B * K, L cells.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -18,23 +20,17 @@ from tqdm.auto import tqdm
 from ..modeling_trm import TRMForGridReasoning
 from ..trajectories_trm import SELECTIONS, Trajectories, Verifier, select
 from .intervals import wilson_interval
-from .plots import COLOURS, GREY, TOTAL_COLOUR, new_figure, percent_axis, save_figure
+from .relabelling import Relabelling
 from .runner import Puzzles, check_puzzles_fit
+from .stepwise import trajectories_by_step
 
-PLAIN, ANY = "plain", "any"  # one trajectory without noise; some trajectory is right, whoever would choose it
+PLAIN, ANY = "plain", "any"  # one trajectory of the puzzle as it is; some trajectory is right, whoever would choose it
 BATCH = 64
-NAMES = {
-    "halt": "largest halt logit",
-    "vote": "most votes",
-    "residual": "smallest residual",
-    "valid": "the puzzle's rules (verifier)",
-    ANY: "any trajectory right",
-}
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What is varied, and how trajectories differ; see `solve`.
+    """What is varied, and how trajectories differ: by noise and random starts (see `solve`), or as views.
 
     Raises:
         ValueError: naming the field, its value and what is allowed.
@@ -45,6 +41,7 @@ class Sweep:
     noise_std: float = 0.0
     noise_on: str = "z_H"
     random_start: bool = False
+    views: bool = False
     seed: int = 0
     selections: Sequence[str] = field(default=("halt", "vote", "residual"))
 
@@ -56,6 +53,15 @@ class Sweep:
         unknown = [name for name in self.selections if name not in SELECTIONS]
         if unknown:
             raise ValueError(f"selections holds {unknown[0]!r}; allowed: {', '.join(SELECTIONS)}")
+        if self.views and (self.noise_std or self.random_start):
+            raise ValueError("views=True excludes noise_std and random_start: one kind of breadth a sweep")
+
+    @property
+    def breadth(self) -> str:
+        """What makes the trajectories differ, in words."""
+        kinds = [f"noise {self.noise_std:g} on {self.noise_on}"] if self.noise_std else []
+        kinds += ["random starts"] if self.random_start else []
+        return "relabelled views" if self.views else " and ".join(kinds) or "nothing"
 
 
 def run_sweep(
@@ -73,17 +79,19 @@ def run_sweep(
         verifier: for the selection "valid". batch_size: trajectories that run together.
 
     Raises:
-        ValueError: the model does not fit the puzzles, or the two sides of `sweep` and `verifier` do not fit.
+        ValueError: the model does not fit the puzzles, the two sides of `sweep` and `verifier` do not fit, or the task
+            has not so many views.
     """
     check_puzzles_fit(model, puzzles)
     if ("valid" in sweep.selections) != (verifier is not None):
         raise ValueError("the selection 'valid' and a verifier belong together")
+    relabelling = _relabelling(puzzles, sweep) if sweep.views else None
     solved: dict[tuple[int, int, str], int] = {}
     generator = torch.Generator().manual_seed(sweep.seed)  # of all batches: their size changes no draw
     with tqdm(total=len(puzzles), desc="sweeping", unit="puzzle", disable=not progress) as bar:
         for start in range(0, len(puzzles), batch_size):
             part = range(start, min(start + batch_size, len(puzzles)))
-            for key, exact_B in _sweep_batch(model, puzzles, part, sweep, verifier, batch_size, generator):
+            for key, exact_B in _sweep_batch(model, puzzles, part, sweep, relabelling, verifier, batch_size, generator):
                 solved[key] = solved.get(key, 0) + int(exact_B.sum())
             bar.update(len(part))
     return [
@@ -101,11 +109,23 @@ def run_sweep(
     ]
 
 
+def _relabelling(puzzles: Puzzles, sweep: Sweep) -> Relabelling:
+    height, width = puzzles.processor.grid_shape
+    relabelling = Relabelling(puzzles.task, (height, width), sweep.seed)
+    if relabelling.most is not None and max(sweep.trajectories) > relabelling.most:
+        raise ValueError(
+            f"trajectories={list(sweep.trajectories)} is not allowed; a {puzzles.task} of {height} x {width} has "
+            f"{relabelling.most} views"
+        )
+    return relabelling
+
+
 def _sweep_batch(
     model: TRMForGridReasoning,
     puzzles: Puzzles,
     part: range,
     sweep: Sweep,
+    relabelling: Relabelling | None,
     verifier: Verifier | None,
     batch_size: int,
     generator: torch.Generator,
@@ -116,15 +136,25 @@ def _sweep_batch(
         torch.tensor(ids[rows], device=model.device).long() for ids in (puzzles.inputs, puzzles.labels)
     )
     puzzle_ids = None if puzzles.puzzle_ids is None else torch.tensor(puzzles.puzzle_ids[rows], device=model.device)
-    for steps, ended in _ends(model, input_ids, puzzle_ids, sweep, 1, batch_size, {}):
-        yield (steps, 1, PLAIN), is_right(ended.answers, labels)[:, 0]
+    deepest, K = max(sweep.steps), max(sweep.trajectories)
+    plain = trajectories_by_step(model, input_ids, puzzle_ids, 1, deepest, max_batch=batch_size)
+    for steps in sweep.steps:
+        yield (steps, 1, PLAIN), is_right(plain[steps - 1].answers, labels)[:, 0]
+    repeated = None if puzzle_ids is None else puzzle_ids.repeat_interleave(K)
     noise = {
         "noise_std": sweep.noise_std,
         "noise_on": sweep.noise_on,
         "random_start": sweep.random_start,
         "generator": generator,
     }
-    for steps, ended in _ends(model, input_ids, puzzle_ids, sweep, max(sweep.trajectories), batch_size, noise):
+    starts_NL = input_ids.repeat_interleave(K, dim=0)
+    if relabelling is not None:
+        starts_NL = _each_view(relabelling.apply, part, starts_NL.unflatten(0, (-1, K))).flatten(0, 1)
+    stand = trajectories_by_step(model, starts_NL, repeated, K, deepest, max_batch=batch_size, **noise)
+    for steps in sweep.steps:
+        ended = stand[steps - 1]
+        if relabelling is not None:
+            ended = ended._replace(answers=_each_view(relabelling.undo, part, ended.answers))
         right_BK = is_right(ended.answers, labels)
         for k in sweep.trajectories:
             first = Trajectories(*(values[:, :k] for values in ended))
@@ -134,60 +164,16 @@ def _sweep_batch(
                 yield (steps, k, selection), right_BK.gather(1, choice_B[:, None])[:, 0]
 
 
-def _ends(
-    model: TRMForGridReasoning,
-    input_ids: Tensor,
-    puzzle_ids: Tensor | None,
-    sweep: Sweep,
-    K: int,
-    batch_size: int,
-    noise: dict[str, Any],
-) -> Iterator[tuple[int, Trajectories]]:
-    """(steps, how the K trajectories of each puzzle stand after so many) for each number of steps asked for."""
-    repeated = None if puzzle_ids is None else puzzle_ids.repeat_interleave(K)
-    trace = model.solve(
-        input_ids.repeat_interleave(K, dim=0),
-        repeated,
-        max_steps=max(sweep.steps),
-        return_trace=True,
-        max_batch=batch_size,
-        **noise,
-    ).trace
-    assert trace is not None
-    for steps in sweep.steps:
-        taken = trace[steps - 1]
-        fields = (taken.answers, taken.halt_probability, taken.residual, torch.full_like(taken.rows, steps))
-        yield steps, Trajectories(*(values.unflatten(0, (-1, K)) for values in fields))
+def _each_view(change: Any, numbers: range, ids_BKL: Tensor) -> Tensor:
+    """`change` is apply or undo of a relabelling: view k of puzzle numbers[b] for row (b, k)."""
+    ids = ids_BKL.cpu().numpy()
+    changed = [
+        [change(number, view, ids_L) for view, ids_L in enumerate(ids_KL)]
+        for number, ids_KL in zip(numbers, ids, strict=True)
+    ]
+    return torch.from_numpy(np.array(changed)).to(ids_BKL.device)
 
 
 def is_right(answers_BKL: Tensor, labels_BL: Tensor) -> Tensor:
     """bool [B, K]: every cell is that of the label; padding in the label is not scored."""
     return ((answers_BKL == labels_BL[:, None]) | (labels_BL[:, None] == 0)).all(-1)
-
-
-def plot_sweep(rows: Sequence[dict[str, Any]], output: str | Path, title: str) -> Path:
-    """Solved puzzles against steps times trajectories: plain solving in black, each selection in its colour."""
-    figure = new_figure(width=7.6)
-    axes = figure.subplots()
-    deepest = max(row["steps"] for row in rows)
-    for selection, colour in zip((*SELECTIONS, ANY), (*COLOURS[: len(SELECTIONS)], GREY)):
-        _line(axes, [row for row in rows if row["selection"] == selection and row["steps"] == deepest],
-              colour, f"{NAMES[selection]}, {deepest} steps each", dashed=selection in (ANY, "valid"))  # fmt: skip
-    _line(axes, [row for row in rows if row["selection"] == PLAIN], TOTAL_COLOUR, "one plain trajectory, 1 to n steps")
-    axes.set(title=title, xlabel="supervision steps a puzzle (steps x trajectories)", ylabel="puzzles solved")
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter("{x:.0f}")
-    percent_axis(axes)
-    figure.legend(loc="outside lower center", ncols=2, frameon=False)
-    return save_figure(figure, output)
-
-
-def _line(axes: Any, rows: Sequence[dict[str, Any]], colour: str, label: str, dashed: bool = False) -> None:
-    if not rows:
-        return
-    rows = sorted(rows, key=lambda row: row["steps_a_puzzle"])
-    x = [row["steps_a_puzzle"] for row in rows]
-    low, high = zip(*(row["ci95"] for row in rows))
-    axes.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
-    style = {"linestyle": "--" if dashed else "-", "marker": "o", "markersize": 4, "linewidth": 1.6}
-    axes.plot(x, [row["exact_accuracy"] for row in rows], color=colour, label=label, **style)

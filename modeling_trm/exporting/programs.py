@@ -72,8 +72,17 @@ def export(module: nn.Module, examples: tuple[Tensor, ...]) -> ExportedProgram:
 
 
 def example_inputs(model: TRMForGridReasoning, batch_size: int = EXAMPLE_BATCH) -> tuple[Tensor, ...]:
-    """Inputs of a step: random token ids, the rows of the puzzle table in turn, the initial latents."""
+    """Inputs of a step: random token ids, the rows of the puzzle table in turn, the initial latents.
+
+    Raises:
+        ValueError: for a model that is told its steps or reads its answers; an exported step carries latents alone.
+    """
     config, device = model.config, model.device
+    for name in ("answer_feedback", "num_step_embeddings"):
+        if config.to_dict()[name]:
+            raise ValueError(
+                f"{name}={config.to_dict()[name]} cannot be exported; an exported step carries latents alone"
+            )
     random = torch.Generator().manual_seed(batch_size)
     input_ids = torch.randint(config.vocab_size, (batch_size, config.seq_len), generator=random)
     puzzle_ids = torch.arange(batch_size) % config.num_puzzles

@@ -294,3 +294,62 @@ def test_every_puzzle_is_asked_with_its_own_row_of_the_puzzle_table(tiny_model, 
     assert evaluate_puzzles(model, known.select(np.arange(4, 12)), **options)["exact_accuracy"] == 1
     # The rows do matter: the blank one gives other answers.
     assert evaluate_puzzles(model, dataclasses.replace(known, puzzle_ids=None), **options)["exact_accuracy"] < 1
+
+
+def walk_of(seed: int = 2) -> dict[str, Any]:
+    return {"noise_std": 0.7, "generator": torch.Generator().manual_seed(seed)}
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_a_search_without_noise_is_plain_solving(tiny_model, small_sudoku, preset: str) -> None:
+    """One trajectory, its halt logit, step by step: the same figures, but for the name of the search."""
+    model, puzzles = reasoner(tiny_model, preset, blank_token_id=BLANK), small_sudoku(12)
+    balance_halting(model, puzzles)
+    answers = naive_answers(naive_logits(model, puzzles)[0], puzzles.inputs, BLANK)
+    puzzles = with_reachable_labels(puzzles, answers)
+    options = {"max_steps": STEPS, "batch_size": 5, "progress": False}
+    plain, searched = (
+        evaluate_puzzles(model, puzzles, **options, search=search) for search in (None, {"damping": 0.0})
+    )
+    assert searched.pop("search") == {"damping": 0.0}
+    assert plain["exact_accuracy"] > 0 and {**plain, **dict.fromkeys(TIMES)} == {**searched, **dict.fromkeys(TIMES)}
+
+
+@pytest.mark.parametrize("selection", ["halt", "vote", "residual", "valid"])
+@pytest.mark.parametrize("halt", [False, True])
+def test_a_search_scores_what_solve_takes(tiny_model, small_sudoku, halt: bool, selection: str) -> None:
+    """Labels are what solve() answers at depth 3: there all hit, and at another depth or seed not."""
+    model, puzzles, depth = reasoner(tiny_model, blank_token_id=BLANK), small_sudoku(12), 3
+    balance_halting(model, puzzles)
+
+    def accept(input_ids: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
+        return answers.sum(1) % 2 == 0
+
+    how: dict[str, Any] = {"num_trajectories": 3, "selection": selection, "max_batch": 4}
+    how |= {"verifier": accept} if selection == "valid" else {}
+    ids = torch.tensor(puzzles.inputs).long()
+    after = [model.solve(ids, max_steps=s, halt=halt, **how, **walk_of()) for s in range(1, depth + 1)]
+    labels = np.where(after[-1].answers.numpy() == 0, BLANK, after[-1].answers.numpy())  # padding is not scored
+    known = dataclasses.replace(puzzles, labels=labels.astype(np.uint8))
+    right = np.array([(one.answers.numpy() == labels).all(1) for one in after])
+    assert right[-1].mean() > 0.5
+    for size in (5, 12):
+        options: dict[str, Any] = {"max_steps": depth, "halt": halt, "batch_size": size, "progress": False}
+        metrics = evaluate_puzzles(model, known, **options, search={**how, **walk_of()})
+        assert metrics["exact_accuracy"] == right[-1].mean()
+        assert metrics["search"] == {"num_trajectories": 3, "selection": selection, "max_batch": 4, "noise_std": 0.7}
+        if halt:
+            assert "by_step" not in metrics
+            asked = (after[-1].steps < depth) | (after[-1].halt_probability > 0.5)
+        else:  # after each step, as if the search had ended there
+            assert metrics["by_step"] == right.mean(1).tolist() and right[0].mean() < right[-1].mean()
+            asked = torch.stack([one.halt_probability > 0.5 for one in after]).any(0)
+        assert metrics["halt"]["halted"] == asked.numpy().mean()
+    other = evaluate_puzzles(model, known, **options, search={**how, **walk_of(3)})
+    assert other["exact_accuracy"] < right[-1].mean()  # so the noise is that of the generator
+
+
+def test_a_search_that_solve_does_not_take_is_refused(tiny_model, small_sudoku) -> None:
+    for halt in (False, True):
+        with pytest.raises(ValueError, match="damping=1"):
+            evaluate_puzzles(reasoner(tiny_model), small_sudoku(2), halt=halt, progress=False, search={"damping": 1.0})

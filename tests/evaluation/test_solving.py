@@ -7,7 +7,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from modeling_trm import GridProcessor
+from modeling_trm import GridProcessor, GridReasoningPipeline
 from modeling_trm.evaluation.display import CHANGED, grid_text, print_solution
 from modeling_trm.evaluation.solving import Solution, read_puzzles, solve_grids
 
@@ -89,6 +89,61 @@ def test_solutions_equal_model_solve(tiny_model, halt: bool) -> None:
             before = frame.answer
         assert before == solution.answer
     assert solve_grids(model, SUDOKU, grids[:1], halt=halt)[0].trace == []
+
+
+def search(seed: int = 3) -> dict:
+    return {"num_trajectories": 3, "noise_std": 0.8, "generator": torch.Generator().manual_seed(seed)}
+
+
+@pytest.mark.parametrize("selection", ["halt", "vote"])
+def test_trajectories_equal_model_solve_and_all_answers_are_counted(tiny_model, selection: str) -> None:
+    model = answering(tiny_model)
+    grids = [PUZZLE, OTHER, "." * 16, "1234341221434321"]
+    chosen = {"selection": selection, "max_batch": 2}
+    solutions = solve_grids(model, SUDOKU, grids, max_steps=3, batch_size=2, search={**search(), **chosen})
+    solved = model.solve(SUDOKU(grids).input_ids, max_steps=3, halt=True, **search(), **chosen)
+    for number, solution in enumerate(solutions):
+        assert solution.answer == SUDOKU.decode(solved.answers[number])
+        assert (solution.choice.views, solution.choice.trajectories, solution.choice.selection) == (1, 3, selection)
+        texts = [SUDOKU.decode(answer_L) for answer_L in solved.trajectories.answers[number]]
+        assert {one.answer: one.votes for one in solution.choice.votes} == {text: texts.count(text) for text in texts}
+        if selection == "vote":
+            assert solution.choice.votes[0].answer == solution.answer
+    assert len(solutions[2].choice.votes) > 1  # else nothing was to be chosen
+
+
+def test_views_are_solved_undone_and_vote_as_in_the_pipeline(tiny_model) -> None:
+    model = answering(tiny_model)
+    grids = [PUZZLE, OTHER, "." * 16]
+    options = {"max_steps": 3, "halt": False}
+    solutions = solve_grids(model, SUDOKU, grids, trace=True, views=4, seed=5, batch_size=3, **options)
+    solver = GridReasoningPipeline(model=model, feature_extractor=SUDOKU)
+    for grid, solution, result in zip(grids, solutions, solver(grids, num_votes=4, seed=5, **options), strict=True):
+        assert (solution.answer, solution.steps) == (result["answer"], result["steps"])
+        assert [one.answer for one in solution.choice.votes] == [one["answer"] for one in result["votes"]]
+        assert [one.votes for one in solution.choice.votes] == [one["votes"] for one in result["votes"]]
+        assert solution.halt_probability == pytest.approx(result["halt_probability"])
+        assert solution.puzzle == grid and len(solution.trace) == 3  # of the puzzle as it is
+        (alone,) = solve_grids(model, SUDOKU, [grid], trace=True, **options)
+        assert [frame.answer for frame in solution.trace] == [frame.answer for frame in alone.trace]
+        assert alone.choice is None
+    assert max(len(solution.choice.votes) for solution in solutions) > 1  # else nothing was to be chosen
+
+
+def test_views_that_answer_no_grid_leave_the_own_answer(tiny_model) -> None:
+    model = tiny_model("trm-attn", num_puzzles=1)
+    with torch.no_grad():
+        model.lm_head.weight.zero_()  # padding everywhere
+    (solution,) = solve_grids(model, SUDOKU, [PUZZLE], views=3)
+    assert solution.answer == "?" * 16 and solution.choice.votes == []
+
+
+def answering(tiny_model):
+    """A model, in float64, that answers digits alone: the mean of several logits is never the largest."""
+    model = tiny_model("trm-attn", blank_token_id=1, num_puzzles=1).double().eval()
+    with torch.no_grad():
+        model.lm_head.weight[:2] = model.lm_head.weight[2:].mean(0)
+    return model
 
 
 def test_a_diverged_model_has_no_probability(tiny_model) -> None:

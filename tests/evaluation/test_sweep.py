@@ -11,7 +11,10 @@ from datasets_builders.features import PuzzleSet, load_puzzles
 from modeling_trm import TRMForGridReasoning
 from modeling_trm.evaluation.intervals import wilson_interval
 from modeling_trm.evaluation.loading import load_model
-from modeling_trm.evaluation.sweep import ANY, PLAIN, Sweep, plot_sweep, run_sweep
+from modeling_trm.evaluation.relabelling import Relabelling
+from modeling_trm.evaluation.sweep import ANY, PLAIN, Sweep, run_sweep
+from modeling_trm.evaluation.sweep_plots import plot_sweep
+from modeling_trm.trajectories_trm import Trajectories, select
 from modeling_trm.verifiers_trm import verifier_for
 
 IMAGE = Path(__file__).parents[2] / "model_cards" / "tr-mamba2mlpt-sudoku-quickstart"
@@ -93,8 +96,62 @@ def test_the_batch_changes_nothing(model, puzzles, sweep, rows) -> None:
 
 
 def test_plot(rows: list[dict], tmp_path: Path) -> None:
-    path = plot_sweep(rows, tmp_path / "sweep.png", "title")
-    assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 10_000
+    """The kind of breadth is written into the picture, so another one is another picture."""
+    paths = [plot_sweep(rows, tmp_path / f"{word}.png", "title", word) for word in ("noise", "views")]
+    contents = [path.read_bytes() for path in paths]
+    assert all(content.startswith(b"\x89PNG") and len(content) > 10_000 for content in contents)
+    assert contents[0] != contents[1]
+
+
+@pytest.fixture(scope="module")
+def view_rows(model: TRMForGridReasoning, puzzles: PuzzleSet) -> dict[tuple[int, int, str], int]:
+    sweep = Sweep((6, 2), (1, 3), views=True, seed=4, selections=("halt", "vote", "residual", "valid"))
+    rows = run_sweep(model, puzzles, sweep, verifier=verifier_for("sudoku", (9, 9)), batch_size=7, progress=False)
+    return {(row["steps"], row["trajectories"], row["selection"]): row["solved"] for row in rows}
+
+
+def test_one_view_is_the_puzzle_as_it_is(view_rows) -> None:
+    for steps in (6, 2):
+        plain = view_rows[steps, 1, PLAIN]
+        assert all(view_rows[steps, 1, name] == plain for name in ("halt", "vote", "residual", "valid", ANY))
+
+
+def test_views_are_relabelled_solved_and_undone(model, puzzles, view_rows) -> None:
+    """Against each view of each puzzle solved by hand."""
+    steps, K = 6, 3
+    relabelling = Relabelling("sudoku", (9, 9), seed=4)
+    right = dict.fromkeys(("halt", "vote", "residual", "valid", ANY), 0)
+    for number, (ids, label) in enumerate(zip(puzzles.inputs, puzzles.labels)):
+        views = np.stack([relabelling.apply(number, view, ids) for view in range(K)])
+        solved = model.solve(torch.tensor(views).long(), max_steps=steps, return_trace=True)
+        back = [relabelling.undo(number, view, answer) for view, answer in enumerate(solved.answers.numpy())]
+        answers = torch.tensor(np.stack(back))
+        last = solved.trace[-1]
+        ended = Trajectories(answers[None], solved.halt_probability.logit()[None], last.residual[None], None)
+        exact = (answers == torch.tensor(label)).all(1)
+        right[ANY] += int(exact.any())
+        for name in ("halt", "vote", "residual", "valid"):
+            verifier = verifier_for("sudoku", (9, 9)) if name == "valid" else None
+            right[name] += int(exact[select(ended, name, torch.tensor(ids)[None].long(), verifier)[0]])
+    assert right == {name: view_rows[steps, K, name] for name in right}
+    assert view_rows[steps, K, ANY] > view_rows[steps, 1, PLAIN]  # else the test shows nothing
+
+
+def test_views_of_mazes_end(tiny_model) -> None:
+    mazes = load_puzzles("maze", "test").select(np.arange(2))
+    model = tiny_model("trm-attn", vocab_size=6, seq_len=900, H_cycles=1, L_cycles=1, num_puzzles=1)
+    rows = run_sweep(model, mazes, Sweep((1,), (8,), views=True), progress=False)
+    assert {row["trajectories"] for row in rows} == {1, 8}
+    with pytest.raises(ValueError, match=r"trajectories=\[2, 9\] is not allowed; a maze of 30 x 30 has 8 views"):
+        run_sweep(model, mazes, Sweep((1,), (2, 9), views=True))
+
+
+def test_the_kind_of_breadth_in_words() -> None:
+    noisy = {"noise_std": 0.3, "noise_on": "z_L"}
+    assert Sweep((1,), (1,), **noisy).breadth == "noise 0.3 on z_L"
+    assert Sweep((1,), (1,), random_start=True).breadth == "random starts"
+    assert Sweep((1,), (1,), **noisy, random_start=True).breadth == "noise 0.3 on z_L and random starts"
+    assert Sweep((1,), (1,), views=True).breadth == "relabelled views"
 
 
 @pytest.mark.parametrize(
@@ -103,6 +160,7 @@ def test_plot(rows: list[dict], tmp_path: Path) -> None:
         (lambda: Sweep((), (1,)), r"steps=\[\] is not allowed; allowed: distinct numbers from 1"),
         (lambda: Sweep((1,), (2, 2)), r"trajectories=\[2, 2\] is not allowed"),
         (lambda: Sweep((0,), (1,)), r"steps=\[0\] is not allowed"),
+        (lambda: Sweep((1,), (1,), noise_std=1.0, views=True), "views=True excludes noise_std and random_start"),
         (lambda: Sweep((1,), (1,), selections=("best",)), "selections holds 'best'; allowed: halt, vote"),
     ],
 )

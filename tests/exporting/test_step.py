@@ -29,7 +29,8 @@ VARIANTS = {
     },
     "groups": {"block_operators": ["mamba2"], "mamba_n_groups": 2, "mamba_d_conv": 3},
 }
-CASES = [pytest.param(preset, {}, id=preset) for preset in PRESETS]
+EXPORTABLE = [preset for preset, fields in PRESETS.items() if not fields.get("answer_feedback")]
+CASES = [pytest.param(preset, {}, id=preset) for preset in EXPORTABLE]
 CASES += [pytest.param("trm-attn", overrides, id=name) for name, overrides in VARIANTS.items()]
 
 
@@ -61,7 +62,7 @@ def test_the_onnx_graph_equals_the_model(preset, overrides, tiny_model, tmp_path
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The given buffer is not writable")  # torch 2.9, when it reads a .pt2
-@pytest.mark.parametrize(("preset", "num_latents"), [*((preset, 2) for preset in PRESETS), ("tr-mamba2mlpt", 1)])
+@pytest.mark.parametrize(("preset", "num_latents"), [*((preset, 2) for preset in EXPORTABLE), ("tr-mamba2mlpt", 1)])
 def test_the_program_equals_the_model(preset, num_latents, tiny_model, tmp_path: Path, capfd) -> None:
     model = tiny_model(preset, L_cycles=1, num_latents=num_latents).train()  # few: the program repeats the stack
     program = export_step(model)
@@ -186,3 +187,11 @@ def test_ids_out_of_range_are_still_named_outside_of_a_trace(tiny_model) -> None
     model = tiny_model("trm-mlp-t")
     with pytest.raises(ValueError, match=r"input_ids holds 6\.\.6; allowed: 0\.\.5"):
         model(torch.full((1, 16), 6))
+
+
+@pytest.mark.parametrize("name", ["answer_feedback", "num_step_embeddings"])
+def test_a_model_that_carries_more_than_latents_is_refused(name: str, tiny_model) -> None:
+    model = tiny_model("trm-attn", **{name: 1 if name == "num_step_embeddings" else True})
+    for exported in (export_step, onnx_step.step_graph):
+        with pytest.raises(ValueError, match=f"{name}=.* cannot be exported"):
+            exported(model)

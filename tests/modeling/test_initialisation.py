@@ -19,6 +19,8 @@ COUNTS = [
     ("trm-mlp-t", 11, 81, 5_028_866),
     ("tr-mamba2mlpt", 11, 81, 5_959_778),
     ("mamba2", 12, 900, 8_171_106),
+    ("compact", 12, 900, 860_162),  # 0.86 M, as published; 256 channels, 768 inside the SwiGLU, 6 step embeddings
+    ("medium", 12, 900, 6_829_058 + 6 * 512),
 ]
 SUBLAYERS = {"attention": 1_048_576, "mlp": 2_359_296, "mamba2": 1_719_600, "mlp_t": 3 * 97 * 512}
 TRUNCATED_STD = 0.87962566103423978  # of a unit normal cut off at two standard deviations
@@ -35,8 +37,8 @@ def test_parameter_count(preset: str, vocab_size: int, seq_len: int, expected: i
     with torch.device("meta"):
         model = TRMForGridReasoning(config)
     assert model.num_parameters_core() == expected
-    assert model.num_parameters_table() == 1000 * 512
-    assert sum(p.numel() for p in model.parameters()) == expected + 1000 * 512
+    assert model.num_parameters_table() == 1000 * config.hidden_size
+    assert sum(p.numel() for p in model.parameters()) == expected + 1000 * config.hidden_size
 
 
 @pytest.mark.parametrize("name", OPERATORS)

@@ -7,12 +7,14 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from datasets_builders.features import load_puzzles
 from modeling_trm import GridProcessor
 from modeling_trm.evaluation import choose_subset, evaluate_puzzles
 from modeling_trm.evaluation.card import render_card
 from modeling_trm.evaluation.loading import load_model
+from modeling_trm.verifiers_trm import verifier_for
 from scripts import eval_puzzles
 
 SCRIPT = Path(eval_puzzles.__file__)
@@ -72,6 +74,29 @@ def test_mazes_and_early_exit(checkpoint, tmp_path: Path) -> None:
     assert metrics["count"] == 3
 
 
+def test_a_search_equals_the_library_and_is_recorded(checkpoint, tmp_path: Path, capsys) -> None:
+    folder = checkpoint("sudoku", GridProcessor("sudoku"))
+    common = ["--model", folder, "--task", "sudoku", "--max-puzzles", "5", "--max-steps", "2", "--seed", "3"]
+    common += "--num-trajectories 3 --noise-std 0.5 --selection valid --max-batch 4".split()
+    puzzles = choose_subset(load_puzzles("sudoku", "test"), 5, 3)
+    for halt in (False, True):
+        output = tmp_path / f"halt {halt}"
+        assert eval_puzzles.main([*common, *["--halt"] * halt, "--output", str(output)]) == 0
+        metrics = read(output)["evaluations"]["test"]
+        search = {"num_trajectories": 3, "noise_std": 0.5, "selection": "valid", "max_batch": 4}
+        search |= {"generator": torch.Generator().manual_seed(3), "verifier": verifier_for("sudoku", (9, 9))}
+        expected = evaluate_puzzles(load_model(folder), puzzles, max_steps=2, halt=halt, progress=False, search=search)
+        for name, value in expected.items():
+            if "second" not in name and name != "search":
+                assert metrics[name] == value, name
+        assert metrics["search"].items() >= {"num_trajectories": 3, "selection": "valid", "seed": 3}.items()
+        assert (output / "plots" / "test_accuracy_by_step.png").exists() is not halt
+        assert "search: num_trajectories=3, noise_std=0.5" in capsys.readouterr().out
+    plain = tmp_path / "plain"
+    assert eval_puzzles.main([*common[:8], "--output", str(plain)]) == 0
+    assert "search" not in read(plain)["evaluations"]["test"]
+
+
 def csv(tmp_path: Path, *rows: str) -> str:
     path = tmp_path / f"mine{len(rows)}_test.csv"
     path.write_text("\n".join(["source,question,answer,rating", *rows]) + "\n", encoding="utf-8")
@@ -111,6 +136,9 @@ def test_user_errors_are_one_line_each(checkpoint, tmp_path: Path, capsys) -> No
         (["--model", nine, "--task", "sudoku", "--data", csv(tmp_path, f"a,{PUZZLE},{SOLVED[:80]},1")], "has 80 cells"),
         (["--model", nine, "--task", "sudoku", "--max-puzzles", "0"], "--max-puzzles must be at least 1, got 0"),
         (["--model", nine, "--task", "chess"], "invalid choice: 'chess'"),
+        (["--model", nine, "--task", "sudoku", "--num-trajectories", "2"], "would be the same one"),
+        (["--model", nine, "--task", "sudoku", "--damping", "0.5", "--max-augmentations", "2"], "without a search"),
+        (["--model", nine, "--task", "sudoku", "--damping", "0.5", "--update-card"], "--update-card without a search"),
         (["--model", "org/name", "--task", "sudoku", "--update-card"], "--model 'org/name' is none"),
         (["--model", nine, "--task", "sudoku", "--card-entry", "a"], "--card-entry is for --update-card"),
         (["--model", nine, "--task", "sudoku", "--update-card", "--card-entry", "a/b"], "becomes a file name"),

@@ -73,6 +73,40 @@ def test_trace_json_and_output(sudoku: str, tmp_path: Path, capsys) -> None:
     assert "step 2: " in shown
 
 
+def test_trajectories_and_views_say_how_the_answer_was_chosen(sudoku: str, maze: str, capsys) -> None:
+    """Given cells are kept, so all agree on a full grid; the puzzle's answers may differ."""
+    common = ["--model", sudoku, SOLVED, PUZZLE, "--max-steps", "2"]
+    noisy = "--num-trajectories 3 --noise-std 0.5 --selection valid".split()
+    for arguments, line, choice in (
+        (
+            noisy,
+            "chosen among 3 trajectories by the puzzle's rules; 3 of 3 gave this answer, 1 distinct",
+            (1, 3, "valid"),
+        ),
+        (["--views", "4"], "chosen among 4 views by votes; 4 of 4 gave this answer, 1 distinct", (4, 1, None)),
+        (
+            ["--views", "2", *noisy],
+            "chosen among 2 views by votes, each the choice among 3 trajectories by",
+            (2, 3, "valid"),
+        ),
+    ):
+        assert solve.main([*common, *arguments]) == 0
+        shown = capsys.readouterr().out
+        assert line in shown and shown.count("chosen among") == 2
+        assert solve.main([*common, *arguments, "--json"]) == 0
+        full, other = json.loads(capsys.readouterr().out)
+        assert full["valid"] is True
+        for result in (full, other):
+            assert tuple(result["choice"][name] for name in ("views", "trajectories", "selection")) == choice
+            votes = sum(candidate["votes"] for candidate in result["choice"]["votes"])
+            assert votes <= (choice[0] if choice[0] > 1 else choice[1])
+        assert [candidate["answer"] for candidate in full["choice"]["votes"]] == [SOLVED]
+    assert solve.main([*common, "--json"]) == 0
+    assert [result["choice"] for result in json.loads(capsys.readouterr().out)] == [None, None]
+    assert solve.main(["--model", maze, "#####S   ##  G######", "--views", "9", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["choice"]["views"] == 4  # a maze that is not square has no more
+
+
 def test_bad_puzzles_are_named_and_the_good_one_is_answered(sudoku: str, capsys) -> None:
     unknown = PUZZLE.replace("7", "x", 1)
     assert solve.main(["--model", sudoku, "--json", CONTRADICTORY, unknown, PUZZLE[:80], PUZZLE, "no.txt"]) == 2
@@ -133,6 +167,14 @@ def test_puzzles_of_ones_own_have_no_rules(tiny_model, tmp_path: Path, capsys) -
     assert result["valid"] is None
     assert solve.main(["--model", folder, "abcabd"]) == 2
     assert "row 2, column 3: 'd' is not allowed" in capsys.readouterr().err
+    for arguments, message in (
+        (["--views", "2"], "--views 2: puzzles of task 'grid' have no other views"),
+        ("--num-trajectories 2 --random-start --selection valid".split(), "task='grid' has no known rules"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            solve.main(["--model", folder, "abcabc", *arguments])
+        assert caught.value.code == 2
+        assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -140,6 +182,9 @@ def test_puzzles_of_ones_own_have_no_rules(tiny_model, tmp_path: Path, capsys) -
     [
         (["--model", "runs/of/nobody", PUZZLE], "error: checkpoint 'runs/of/nobody': no such folder"),
         (["--model", "DIR", "--max-steps", "0", PUZZLE], "--max-steps must be at least 1, got 0"),
+        (["--model", "DIR", "--views", "0", PUZZLE], "--views must be at least 1, got 0"),
+        (["--model", "DIR", "--num-trajectories", "2", PUZZLE], "all trajectories would be the same one"),
+        (["--model", "DIR", *"--trace --num-trajectories 2 --random-start".split(), PUZZLE], "--trace is for a single"),
         (["--model", "DIR"], "the following arguments are required: PUZZLE"),
         (["--model", "DIR", PUZZLE, "--device", "abacus"], "error: device 'abacus' cannot be used here"),
     ],

@@ -1,0 +1,169 @@
+"""Recipes compared at equal cost: the same training FLOPs, the same test puzzles, several seeds.
+
+Every recipe trains for as many steps as the budget buys it, so that its schedules end with the budget, and is judged
+twice: at a number of forward passes of the stack that all of them reach, and at its own last supervision step. FLOPs:
+evaluation/flops.py. Intervals are Student's over the seeds, differences are taken seed by seed.
+"""
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from ..configuration_trm import TRMConfig
+from ..evaluation.flops import training_flops
+from ..training.arguments import Recipe, parse_recipe
+from ..training.data import open_data
+
+# Student's t at 97.5 %, by degrees of freedom from 1.
+T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
+MAX_SEEDS = len(T_975) + 1
+MEASURES = ("at_equal_passes", "at_last_step")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A recipe and what it costs. overrides: of every recipe, as on the command line; fingerprint: of its data."""
+
+    path: Path
+    recipe: Recipe
+    config: TRMConfig
+    overrides: tuple[str, ...]
+    fingerprint: str
+
+    @property
+    def name(self) -> str:
+        return self.path.stem
+
+    @property
+    def flops_a_step(self) -> float:
+        """Of an optimiser step, on average over the run."""
+        average, start = 0.0, 0.0
+        for end, cycles in sorted(self.recipe.depth_curriculum().items()):
+            average += (end - start) * training_flops(self.config, cycles)
+            start = end
+        return self.recipe.optimisation.batch_size * (average + (1 - start) * training_flops(self.config))
+
+    def steps_for(self, flops: float) -> int:
+        return max(1, round(flops / self.flops_a_step))
+
+    @property
+    def passes_a_step(self) -> int:
+        """Applications of the stack in a supervision step."""
+        return self.config.H_cycles * (self.config.L_cycles + (self.config.num_latents == 2))
+
+
+def read_contender(path: str, overrides: Sequence[str]) -> Contender:
+    """Raises ValueError or OSError for a recipe that cannot be trained, naming the field or file."""
+    recipe = parse_recipe([path, *overrides])
+    if recipe.optimisation.start_from is not None:
+        raise ValueError(f"{path}: start_from={recipe.optimisation.start_from!r}; only runs from new weights compare")
+    data = open_data(recipe)
+    config = recipe.model_config(data.processor, 1 if data.index is None else len(data.index))
+    return Contender(Path(path), recipe, config, tuple(overrides), data.fingerprint)
+
+
+def train(contender: Contender, seed: int, steps: int, folder: Path) -> dict[str, Any]:
+    """The figures of a run, metrics.json; a run that is complete is read, one that was stopped goes on.
+
+    Raises:
+        RuntimeError: when the run fails; its own message stands before on stderr.
+    """
+    command = [
+        sys.executable, str(Path(__file__).parents[2] / "scripts" / "train.py"), str(contender.path),
+        *contender.overrides, "--train_steps", str(steps), "--seed", str(seed), "--output_dir", str(folder),
+    ]  # fmt: skip
+    metrics = folder / "metrics.json"
+    wanted = parse_recipe(command[2:]).to_dict()
+    if not metrics.exists() or json.loads(metrics.read_text(encoding="utf-8"))["recipe"] != wanted:
+        code = subprocess.run(command, check=False).returncode
+        if code:
+            raise RuntimeError(f"the run of {contender.path} with seed {seed} ended with exit code {code}")
+    return json.loads(metrics.read_text(encoding="utf-8"))
+
+
+def compare(contenders: Sequence[Contender], runs: dict[str, dict[int, dict[str, Any]]]) -> dict[str, Any]:
+    """The report: {passes, recipes: {name: figures}, differences to the first recipe: {name: figures}}.
+
+    Args:
+        runs: {name: {seed: metrics.json of the run}}, the same seeds for all.
+
+    Raises:
+        ValueError: runs whose test puzzles are not the same, or that were evaluated with early exit.
+    """
+    tests = {(name, seed): run["evaluations"]["test"] for name, seeds in runs.items() for seed, run in seeds.items()}
+    if len({(test["fingerprint"], test["count"]) for test in tests.values()}) > 1:
+        raise ValueError("the recipes are evaluated on different test puzzles; set test_puzzles and the data alike")
+    passes = min(
+        contender.passes_a_step * len(tests[contender.name, seed]["by_step"])
+        for contender in contenders
+        for seed in runs[contender.name]
+    )
+    figures = {contender.name: _figures(contender, runs[contender.name], passes) for contender in contenders}
+    first, *others = figures
+
+    def differences(name: str, measure: str) -> dict[str, Any]:
+        pairs = zip(figures[first][measure]["each"], figures[name][measure]["each"])
+        return over_seeds([other - one for one, other in pairs])
+
+    return {
+        "passes": passes,
+        "test_puzzles": next(iter(tests.values()))["count"],
+        "recipes": figures,
+        "hardware": sorted({run["hardware"] for seeds in runs.values() for run in seeds.values()}),
+        "differences": {name: {measure: differences(name, measure) for measure in MEASURES} for name in others},
+    }
+
+
+def _figures(contender: Contender, runs: dict[int, dict[str, Any]], passes: int) -> dict[str, Any]:
+    tests = [run["evaluations"]["test"] for run in runs.values()]
+    number = max(1, passes // contender.passes_a_step)
+    steps = {run["steps"] for run in runs.values()}.pop()
+    return {
+        "seeds": list(runs),
+        "train_steps": steps,
+        "training_flops": steps * contender.flops_a_step,
+        "seconds": [run["seconds"] for run in runs.values()],
+        "passes_a_step": contender.passes_a_step,
+        "at_equal_passes": over_seeds([test["by_step"][number - 1] for test in tests]) | {"step": number},
+        "at_last_step": over_seeds([test["by_step"][-1] for test in tests]) | {"step": len(tests[0]["by_step"])},
+        "by_step": [mean(shares) for shares in zip(*(test["by_step"] for test in tests))],
+    }
+
+
+def over_seeds(values: Sequence[float]) -> dict[str, Any]:
+    """{mean, ci95, each}; ci95 is None for a single seed, which says nothing about another."""
+    if len(values) == 1:
+        return {"mean": values[0], "ci95": None, "each": list(values)}
+    reach = T_975[len(values) - 2] * stdev(values) / math.sqrt(len(values))
+    return {"mean": mean(values), "ci95": [mean(values) - reach, mean(values) + reach], "each": list(values)}
+
+
+def markdown_table(report: dict[str, Any]) -> str:
+    last = "at its last step"
+    lines = [
+        f"| recipe | training steps | training FLOPs | solved after {report['passes']} passes | {last} (step) "
+        f"| difference to the first after {report['passes']} passes | {last} |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name, figures in report["recipes"].items():
+        difference = report["differences"].get(name)
+        cells = [
+            f"{figures['train_steps']:,}",
+            f"{figures['training_flops']:.3g}",
+            _percent(figures["at_equal_passes"]),
+            f"{_percent(figures['at_last_step'])} ({figures['at_last_step']['step']})",
+            *("" if difference is None else _percent(difference[m]) for m in MEASURES),
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _percent(figure: dict[str, Any]) -> str:
+    interval = "" if figure["ci95"] is None else " ({:.1f} to {:.1f})".format(*(100 * end for end in figure["ci95"]))
+    return f"{100 * figure['mean']:.1f} %{interval}"

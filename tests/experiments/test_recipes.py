@@ -1,0 +1,122 @@
+"""Recipes at equal cost: budgets, figures by hand, and a comparison of two real runs."""
+
+import json
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from modeling_trm.evaluation.flops import flops, training_flops
+from modeling_trm.experiments.recipes import Contender, compare, markdown_table, over_seeds, read_contender
+from scripts import compare_recipes, train
+
+
+@pytest.fixture
+def contenders(write_recipe) -> list[Contender]:
+    dis = {"objective": "dis", "loss_on": "blanks", "num_latents": 1, "H_cycles": 1, "L_cycles": 3}
+    paths = [write_recipe("act"), write_recipe("dis", **dis)]
+    return [read_contender(str(path), ["--test_puzzles", "4"]) for path in paths]
+
+
+def run_of(by_step: list[float], steps: int = 7, fingerprint: str = "f") -> dict[str, Any]:
+    test = {"fingerprint": fingerprint, "count": 40, "by_step": by_step}
+    return {"steps": steps, "seconds": 2.0, "hardware": "a machine", "evaluations": {"test": test}}
+
+
+def test_a_budget_buys_its_steps(contenders, write_recipe) -> None:
+    act, dis = contenders
+    assert (act.passes_a_step, dis.passes_a_step) == (6, 3)
+    assert act.flops_a_step == 8 * training_flops(act.config)
+    assert act.steps_for(10 * act.flops_a_step) == 10
+    # Two cycles of three stacks, one of them with a gradient, against three stacks with a gradient.
+    assert act.flops_a_step > dis.flops_a_step and dis.flops_a_step > 8 * 3 * flops(dis.config) * 0.99
+    curriculum = read_contender(str(write_recipe("grows", depth_curriculum={0.25: [1, 1], 0.75: [1, 2]})), [])
+    depths = [(0.25, (1, 1)), (0.5, (1, 2)), (0.25, None)]
+    expected = 8 * sum(share * training_flops(curriculum.config, cycles) for share, cycles in depths)
+    assert curriculum.flops_a_step == pytest.approx(expected)
+
+
+def test_figures_by_hand(contenders) -> None:
+    act = contenders[0]
+    runs = {
+        "act": {0: run_of([0.1, 0.2, 0.3]), 1: run_of([0.2, 0.4, 0.5])},  # 6, 12, 18 passes
+        "dis": {0: run_of([0.0, 0.1, 0.2, 0.5]), 1: run_of([0.1, 0.1, 0.4, 0.9])},  # 3, 6, 9, 12 passes
+    }
+    report = compare(contenders, runs)
+    assert report["passes"] == 12 and report["test_puzzles"] == 40 and report["hardware"] == ["a machine"]
+    assert report["recipes"]["act"]["at_equal_passes"]["each"] == [0.2, 0.4]
+    assert report["recipes"]["act"]["at_equal_passes"]["step"] == 2
+    assert report["recipes"]["dis"]["at_equal_passes"]["each"] == [0.5, 0.9]
+    assert report["recipes"]["act"]["at_last_step"]["mean"] == pytest.approx(0.4)
+    assert report["differences"]["dis"]["at_equal_passes"]["each"] == pytest.approx([0.3, 0.5])
+    assert report["differences"]["dis"]["at_last_step"]["mean"] == pytest.approx(0.3)
+    assert report["recipes"]["act"]["training_flops"] == pytest.approx(7 * act.flops_a_step)
+    lines = markdown_table(report).splitlines()
+    assert len(lines) == 4 and "after 12 passes" in lines[0] and lines[3].startswith("| dis | 7 |")
+
+
+def test_the_interval_is_students() -> None:
+    # Three values of standard deviation 1 around 2: 2 +- 4.303 / sqrt(3).
+    figures = over_seeds([1.0, 2.0, 3.0])
+    assert figures["mean"] == 2.0 and figures["ci95"] == pytest.approx([2 - 2.4843, 2 + 2.4843], abs=1e-3)
+    assert over_seeds([0.5]) == {"mean": 0.5, "ci95": None, "each": [0.5]}
+
+
+def test_other_test_puzzles_do_not_compare(contenders) -> None:
+    runs = {"act": {0: run_of([0.1])}, "dis": {0: run_of([0.1], fingerprint="g")}}
+    with pytest.raises(ValueError, match="different test puzzles"):
+        compare(contenders, runs)
+
+
+def test_the_command_trains_compares_and_does_not_repeat(write_recipe, tmp_path: Path, monkeypatch, capsys) -> None:
+    """In this process, because another one takes seconds to import."""
+    commands: list[list[str]] = []
+
+    def run(command: list[str], check: bool) -> SimpleNamespace:
+        commands.append(command)
+        return SimpleNamespace(returncode=train.main(command[2:]))
+
+    monkeypatch.setattr(subprocess, "run", run)
+    small = {"block_operators": ["mlp_t", "mlp"], "train_steps": 4}
+    recipes = [
+        str(write_recipe("act", **small)),
+        str(write_recipe("dis", **small, objective="dis", loss_on="blanks", H_cycles=1, L_cycles=1)),
+    ]
+    command = [*recipes, "--output", str(tmp_path / "out"), "--set", "test_puzzles=6", "--seeds"]
+    assert compare_recipes.main([*command, "0"]) == 0
+    assert compare_recipes.main([*command, "0", "1"]) == 0
+    assert len(commands) == 4  # seed 0 was there
+    report = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    act, dis = report["recipes"].values()
+    assert act["seeds"] == [0, 1] and act["train_steps"] == 4
+    assert dis["training_flops"] == pytest.approx(act["training_flops"], rel=0.5 / dis["train_steps"])
+    assert report["test_puzzles"] == 6 and report["passes"] == 4 * 2
+    assert (tmp_path / "out" / "plots" / "recipes.png").stat().st_size > 10_000
+    assert (tmp_path / "out" / "comparison.md").read_text() in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["a.yaml", "b/a.yaml"], "the recipe name a is given twice"),
+        (["a.yaml", "--seeds", "1", "1"], "the seed 1 is given twice"),
+        (["a.yaml", "--set", "seed=3"], "--set 'seed=3': expected FIELD=VALUE, of another field than"),
+        (["a.yaml", "--set", "batch_size"], "--set 'batch_size'"),
+        (["a.yaml", "--flops", "0"], "--flops must be above 0, got 0.0"),
+        (["no/such.yaml"], "no/such.yaml"),
+    ],
+)
+def test_wrong_commands_are_refused_in_a_line(arguments, expected, tmp_path: Path, capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        compare_recipes.main([*arguments, "--output", str(tmp_path / "out")])
+    assert stop.value.code == 2 and expected in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_failing_run_is_an_error(write_recipe, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(subprocess, "run", lambda command, check: SimpleNamespace(returncode=2))
+    with pytest.raises(SystemExit) as stop:
+        compare_recipes.main([str(write_recipe("act")), "--seeds", "5", "--output", str(tmp_path / "out")])
+    assert stop.value.code == 2 and "with seed 5 ended with exit code 2" in capsys.readouterr().err
