@@ -25,7 +25,7 @@ quickstart: $(STAMP) ## train a small model on real Sudoku, evaluate it, watch i
 	@echo "Checkpoint, card (README.md) and plots: runs/quickstart/model; figures: runs/quickstart/metrics.json"
 
 test: $(STAMP) ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 8
 
 test-oldest: ## run the tests with the oldest supported versions, in an environment of their own
 	$(MAKE) --no-print-directory test VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt

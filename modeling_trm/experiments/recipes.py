@@ -1,7 +1,8 @@
 """Recipes compared at equal cost: the same training FLOPs, the same test puzzles, several seeds.
 
 Every recipe trains for as many steps as the budget buys it, so that its schedules end with the budget, and is judged
-twice: at a number of forward passes of the stack that all of them reach, and at its own last supervision step. FLOPs:
+by its exact answers twice, after a number of forward passes of the stack that all of them reach and at its own last
+supervision step, and there also by the cells that are right, which still differ where nothing is solved. FLOPs:
 evaluation/flops.py. Intervals are Student's over the seeds, differences are taken seed by seed.
 """
 
@@ -23,7 +24,7 @@ from ..training.data import open_data
 # Student's t at 97.5 %, by degrees of freedom from 1.
 T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 MAX_SEEDS = len(T_975) + 1
-MEASURES = ("at_equal_passes", "at_last_step")
+MEASURES = ("at_equal_passes", "at_last_step", "cells")
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,7 @@ def _figures(contender: Contender, runs: dict[int, dict[str, Any]], passes: int)
         "passes_a_step": contender.passes_a_step,
         "at_equal_passes": over_seeds([test["by_step"][number - 1] for test in tests]) | {"step": number},
         "at_last_step": over_seeds([test["by_step"][-1] for test in tests]) | {"step": len(tests[0]["by_step"])},
+        "cells": over_seeds([test["cell_accuracy"] for test in tests]),
         "by_step": [mean(shares) for shares in zip(*(test["by_step"] for test in tests))],
     }
 
@@ -147,9 +149,9 @@ def over_seeds(values: Sequence[float]) -> dict[str, Any]:
 def markdown_table(report: dict[str, Any]) -> str:
     last = "at its last step"
     lines = [
-        f"| recipe | training steps | training FLOPs | solved after {report['passes']} passes | {last} (step) "
-        f"| difference to the first after {report['passes']} passes | {last} |",
-        "|---|---:|---:|---:|---:|---:|---:|",
+        f"| recipe | training steps | training FLOPs | solved after {report['passes']} passes | {last} (step) | cells "
+        f"| difference to the first after {report['passes']} passes | {last} | cells |",
+        f"|---|{'---:|' * 8}",
     ]
     for name, figures in report["recipes"].items():
         difference = report["differences"].get(name)
@@ -158,6 +160,7 @@ def markdown_table(report: dict[str, Any]) -> str:
             f"{figures['training_flops']:.3g}",
             _percent(figures["at_equal_passes"]),
             f"{_percent(figures['at_last_step'])} ({figures['at_last_step']['step']})",
+            _percent(figures["cells"]),
             *("" if difference is None else _percent(difference[m]) for m in MEASURES),
         ]
         lines.append(f"| {name} | {' | '.join(cells)} |")

@@ -21,7 +21,7 @@ def contenders(write_recipe) -> list[Contender]:
 
 
 def run_of(by_step: list[float], steps: int = 7, fingerprint: str = "f") -> dict[str, Any]:
-    test = {"fingerprint": fingerprint, "count": 40, "by_step": by_step}
+    test = {"fingerprint": fingerprint, "count": 40, "by_step": by_step, "cell_accuracy": by_step[-1] / 2}
     return {"steps": steps, "seconds": 2.0, "hardware": "a machine", "evaluations": {"test": test}}
 
 
@@ -52,6 +52,7 @@ def test_figures_by_hand(contenders) -> None:
     assert report["recipes"]["act"]["at_last_step"]["mean"] == pytest.approx(0.4)
     assert report["differences"]["dis"]["at_equal_passes"]["each"] == pytest.approx([0.3, 0.5])
     assert report["differences"]["dis"]["at_last_step"]["mean"] == pytest.approx(0.3)
+    assert report["differences"]["dis"]["cells"]["each"] == pytest.approx([0.1, 0.2])
     assert report["recipes"]["act"]["training_flops"] == pytest.approx(7 * act.flops_a_step)
     lines = markdown_table(report).splitlines()
     assert len(lines) == 4 and "after 12 passes" in lines[0] and lines[3].startswith("| dis | 7 |")
