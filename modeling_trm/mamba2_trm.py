@@ -97,8 +97,7 @@ class Mamba2(Operator):
         wide = torch.promote_types(xBC_BLC.dtype, torch.float32)
         dt_BLH = F.softplus(dt_BLH.to(wide) + self.dt_bias.to(wide))
         y_BLHP = ssd(x_BLHP, dt_BLH, -torch.exp(self.A_log.to(wide)), B_BLGN, C_BLGN)
-        y_BLHP = y_BLHP + self.D.to(x_BLHP.dtype)[:, None] * x_BLHP
-        return y_BLHP.flatten(-2)
+        return torch.addcmul(y_BLHP, x_BLHP, self.D.to(x_BLHP.dtype)[:, None]).flatten(-2)
 
     def _mix_cuda(self, xBC_BLC: Tensor, dt_BLH: Tensor) -> Tensor:
         weight_CK = self.conv1d.weight.squeeze(1).to(xBC_BLC.dtype)
@@ -136,9 +135,9 @@ def causal_conv(x_BLC: Tensor, conv: nn.Conv1d) -> Tensor:
     """Depthwise causal convolution as a few shifted multiply-adds; faster than conv1d(groups=C) for the width of 4."""
     L, width = x_BLC.shape[1], conv.kernel_size[0]
     padded, weight_CK = F.pad(x_BLC, (0, 0, width - 1, 0)), conv.weight.squeeze(1).to(x_BLC.dtype)
-    y_BLC = conv.bias.to(x_BLC.dtype) + padded[:, :L] * weight_CK[:, 0]  # type: ignore[union-attr]  # it has one
-    for shift in range(1, width):
-        y_BLC = y_BLC + padded[:, shift : shift + L] * weight_CK[:, shift]
+    y_BLC = conv.bias.to(x_BLC.dtype)  # type: ignore[union-attr]  # it has one
+    for shift in range(width):
+        y_BLC = torch.addcmul(y_BLC, padded[:, shift : shift + L], weight_CK[:, shift])
     return y_BLC
 
 
@@ -156,7 +155,8 @@ def ssd(x_BLHP: Tensor, dt_BLH: Tensor, A_H: Tensor, B_BLGN: Tensor, C_BLGN: Ten
 def ssd_one_chunk(x_BLHP: Tensor, dt_BLH: Tensor, A_H: Tensor, B_BLGN: Tensor, C_BLGN: Tensor) -> Tensor:
     """The quadratic dual form (paper, section 3.3): y = (C B^T * decay) (dt x), a masked attention without softmax."""
     cumulative_BHL = (dt_BLH * A_H).cumsum(1).transpose(1, 2)
-    scores_BGLL = C_BLGN.transpose(1, 2) @ B_BLGN.permute(0, 2, 3, 1)
+    # The future is masked in the scores, which the heads of a group share.
+    scores_BGLL = (C_BLGN.transpose(1, 2) @ B_BLGN.permute(0, 2, 3, 1)).tril()
     decay_BGELL = _decay(cumulative_BHL).to(scores_BGLL.dtype).unflatten(1, (scores_BGLL.shape[1], -1))
     weights_BHLL = (decay_BGELL * scores_BGLL[:, :, None]).flatten(1, 2)
     # dt multiplies x and not the weights: L * P numbers a head instead of L * L.
@@ -165,26 +165,37 @@ def ssd_one_chunk(x_BLHP: Tensor, dt_BLH: Tensor, A_H: Tensor, B_BLGN: Tensor, C
 
 def ssd_chunked(x_BLHP: Tensor, dt_BLH: Tensor, A_H: Tensor, B_BLGN: Tensor, C_BLGN: Tensor, chunk: int) -> Tensor:
     """The chunked form (paper, section 6): dual form inside each chunk, states carried between chunks."""
-    L, H = x_BLHP.shape[1:3]
-    G, pad = B_BLGN.shape[2], -L % chunk
+    L, P, G = x_BLHP.shape[1], x_BLHP.shape[3], B_BLGN.shape[2]
+    pad = -L % chunk
     # dt = 0 in the padding: it neither decays nor adds to the state.
     x, dt, Bm, Cm = (_split_chunks(t, pad, chunk) for t in (x_BLHP, dt_BLH, B_BLGN, C_BLGN))
-    y = ssd_one_chunk(x.flatten(0, 1), dt.flatten(0, 1), A_H, Bm.flatten(0, 1), Cm.flatten(0, 1)).view(x.shape)
+    y = ssd_one_chunk(x.flatten(0, 1), dt.flatten(0, 1), A_H, Bm.flatten(0, 1), Cm.flatten(0, 1)).unflatten(
+        0, x.shape[:2]
+    )
 
     cumulative_BKQH = (dt * A_H).cumsum(2)
     total_BKH = cumulative_BKQH[:, :, -1]
-    # 1. What each chunk adds to the state: sum_j exp(total - cumulative_j) dt_j x_j B_j^T.
+    # 1. What each chunk adds to the state: sum_j B_j (exp(total - cumulative_j) dt_j x_j)^T. J: a group's heads * P.
     to_end = torch.exp(total_BKH[:, :, None] - cumulative_BKQH) * dt
-    weighted_x = _scale(x, to_end).unflatten(3, (G, H // G))
-    added_BKGEPN = torch.einsum("bkqgep,bkqgn->bkgepn", weighted_x, Bm)
-    # 2. The state at the start of each chunk, from what the chunks before it added.
-    between_BHKK = _decay(F.pad(total_BKH.transpose(1, 2).cumsum(-1), (1, 0)))[..., :-1, 1:]
-    between = between_BHKK.unflatten(1, (G, H // G)).to(x.dtype)
-    start_BKGEPN = torch.einsum("bgekj,bjgepn->bkgepn", between, added_BKGEPN)
+    weighted_BKGQJ = _scale(x, to_end).unflatten(3, (G, -1)).flatten(4).transpose(2, 3)
+    added_BKGNJ = Bm.permute(0, 1, 3, 4, 2) @ weighted_BKGQJ
+    # 2. The state at the start of each chunk: what came before decays over the chunk, and the chunk adds its own.
+    kept_BKGJ = torch.exp(total_BKH)[..., None].expand(*total_BKH.shape, P).unflatten(2, (G, -1)).flatten(3)
+    start_BKGNJ = _accumulate(added_BKGNJ, kept_BKGJ[:, :, :, None]).to(x.dtype)
     # 3. What that state contributes to each position: C_i state exp(cumulative_i).
-    carried = torch.einsum("bkqgn,bkgepn->bkqgep", Cm, start_BKGEPN).flatten(3, 4)
+    carried_BKGQJ = Cm.transpose(2, 3) @ start_BKGNJ
+    carried = carried_BKGQJ.transpose(2, 3).unflatten(4, (-1, P)).flatten(3, 4)
     y = y + _scale(carried, torch.exp(cumulative_BKQH))
     return y.flatten(1, 2)[:, :L]
+
+
+def _accumulate(added: Tensor, kept: Tensor) -> Tensor:
+    """[B, K, ...] -> [B, K, ...]: s_k = kept_{k-1} s_{k-1} + added_{k-1}, s_0 = 0; in the wider of the two types."""
+    state, states = torch.zeros_like(added[:, 0], dtype=kept.dtype), []
+    for added_k, kept_k in zip(added.unbind(1), kept.unbind(1)):
+        states.append(state)
+        state = torch.addcmul(added_k.to(kept.dtype), state, kept_k)
+    return torch.stack(states, 1)
 
 
 def _scale(x: Tensor, factor: Tensor) -> Tensor:
@@ -193,11 +204,8 @@ def _scale(x: Tensor, factor: Tensor) -> Tensor:
 
 
 def _decay(cumulative_L: Tensor) -> Tensor:
-    """exp(c_i - c_j) for i >= j, else 0: [..., L] -> [..., L, L]. Masked before exp, else inf * 0 = NaN in backward."""
-    L = cumulative_L.shape[-1]
-    future = torch.ones(L, L, dtype=torch.bool, device=cumulative_L.device).triu(1)
-    difference = cumulative_L[..., :, None] - cumulative_L[..., None, :]
-    return torch.exp(difference.masked_fill(future, float("-inf")))
+    """exp(c_i - c_j) for i >= j, else 1: [..., L] -> [..., L, L]. Bounded before exp, else 0 * inf = NaN."""
+    return (cumulative_L[..., :, None] - cumulative_L[..., None, :]).clamp(max=0).exp_()
 
 
 def _split_chunks(t: Tensor, pad: int, chunk: int) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .engines_trm import choose_engine
 from .recursion_trm import RecursionState
 from .trajectories_trm import LATENTS, SELECTIONS, Noise, Trajectories, Verifier, select
 
@@ -101,6 +102,7 @@ class ReasoningMixin:
         damping: float = 0.0,
         max_batch: int | None = None,
         generator: torch.Generator | None = None,
+        engine: str = "auto",
     ) -> SolveOutput:
         """Run supervision steps on a batch of puzzles.
 
@@ -120,31 +122,32 @@ class ReasoningMixin:
             damping: share of the former latents that is kept in each step; 0 is plain.
             max_batch: trajectories that run together, all when None; bounds the memory, changes nothing but rounding.
             generator: of the noise; PyTorch's global one when None.
+            engine: of engines_trm.ENGINES; "auto" is the fastest of the precision, the model's own or autocast's.
 
         Raises:
             ValueError: an argument that is not allowed, or input_ids that do not fit the model.
         """
-        steps = self.config.halt_max_steps if max_steps is None else max_steps
+        K, steps = num_trajectories, self.config.halt_max_steps if max_steps is None else max_steps
         walk = Walk(steps, halt, noise_std, noise_on, random_start, guidance, damping)
         walk.check(self.config.num_latents)
-        K = num_trajectories
         _check_search(K, walk.is_random, selection, verifier, max_batch, return_trace)
         items = torch.arange(len(input_ids) * K)  # trajectory k of puzzle b is item b * K + k
         seeds = _draw_seeds(len(items), generator) if walk.is_random else None
-        ends: list[Trajectories] = []
-        trace: list[list[TraceStep]] = [[] for _ in range(steps)]
+        step_by, ends = choose_engine(self, engine), []
+        trace: list[list[TraceStep]] | None = [[] for _ in range(steps)] if return_trace else None
         for part in items.split(max_batch or max(len(items), 1)):
             rows = (part // K).to(input_ids.device)
             puzzles = None if puzzle_ids is None else puzzle_ids[rows]
             noise = None if seeds is None else Noise(seeds[part], input_ids.device)
-            ends.append(self._walk(input_ids[rows], puzzles, walk, noise, rows, trace if return_trace else None))
+            ends.append(self._walk(step_by, input_ids[rows], puzzles, walk, noise, rows, trace))
         ended = Trajectories(*(torch.cat(fields).unflatten(0, (-1, K)) for fields in zip(*ends)))
         taken = ended.taken(select(ended, selection, input_ids, verifier))
-        joined = [_join(parts) for parts in trace if parts] if return_trace else None
+        joined = None if trace is None else [_join(parts) for parts in trace if parts]
         return SolveOutput(taken.answers, taken.halt_logits.sigmoid(), taken.steps, joined, ended if K > 1 else None)
 
     def _walk(
         self,
+        step_by: Callable[..., Any],
         input_ids: Tensor,
         puzzle_ids: Tensor | None,
         walk: Walk,
@@ -155,7 +158,8 @@ class ReasoningMixin:
         """A batch of n trajectories to their ends: fields [n, L] and [n].
 
         Args:
-            input_ids: [n, L]. names: [n], what the trace calls the trajectories. trace: a list for each step.
+            step_by: the model, or what an engine made of it. input_ids: [n, L]. trace: a list for each step.
+            names: [n], what the trace calls the trajectories.
         """
         n, device = len(input_ids), input_ids.device
         ended = Trajectories(
@@ -170,7 +174,7 @@ class ReasoningMixin:
         for step in range(1, walk.max_steps + 1):
             if noise is not None and walk.noise_std:
                 state = noise.add(state, rows, walk.noise_on, walk.noise_std)
-            out = self(input_ids, puzzle_ids=puzzle_ids, state=state)
+            out = step_by(input_ids, puzzle_ids=puzzle_ids, state=state)
             logits = out.logits if logits is None or walk.guidance == 1 else logits.lerp(out.logits, walk.guidance)
             ended.answers[rows] = answers_from_logits(logits, input_ids, self.config.blank_token_id)
             ended.halt_logits[rows] = out.halt_logits.to(ended.halt_logits.dtype)

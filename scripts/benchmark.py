@@ -1,34 +1,50 @@
-"""Time the presets, or the update of puzzle tables of several sizes, side by side and alternating in one run.
+"""Time models, layers and updates side by side and alternating in one run, as JSON and Markdown tables.
 
 examples:
   python scripts/benchmark.py --output runs/benchmark
-  python scripts/benchmark.py --task maze --batch-size 1 --rounds 3 --output runs/benchmark-maze
-  python scripts/benchmark.py --part puzzle-table --rounds 21 --output runs/benchmark-table
+  python scripts/benchmark.py --part all --output runs/benchmark-all
+  python scripts/benchmark.py --part supervision --presets trm-attn --batch-sizes 1 8 64 --max-tflop 10 --output DIR
+  python scripts/benchmark.py --part mamba2-layer --rounds 7 --output runs/benchmark-mamba2
+  python scripts/benchmark.py --part reference --reference ../TinyRecursiveModels --checkpoint runs/sudoku/model \
+      --puzzles 1024 --output runs/benchmark-reference
+  python scripts/benchmark.py --part supervision training-step --presets tr-mamba2attn --profile --output runs/profile
 
-presets: one supervision step of inference and one training step of full-size models with random weights.
-puzzle-table: forward, gradient and sign-SGD step of a batch of distinct rows, 512 channels, the mean of 20 such updates
-a round; as a contrast one update with a dense gradient, over the whole table. The largest table needs 4 GB.
+parts:
+  peak           largest product of two matrices in float32 and bfloat16; always measured, the others give their share
+  supervision    one supervision step of inference of full-size models with random weights
+  solving        all 16 supervision steps
+  training-step  forward, loss, gradients, optimisers, weight average
+  mamba2-layer   the Mamba-2 layer against transformers' and, on CUDA, mamba_ssm's, with the same weights
+  reference      against a checkout of the public TRM code with the same weights: one step, and with --checkpoint
+                 solving puzzles, 16 steps there and with halting here
+  growth         time and memory against length, batch and depth
+  puzzle-table   the update of a batch of rows in tables of several sizes; the largest by default takes 4 GB
 
-Writes OUTPUT/benchmark.json and prints a Markdown table of medians, with the range from the fastest to the slowest
-round and the ratio to the first row.
+A length is that of the sequence, 16 positions of prefix and the cells: 97 for Sudoku, 916 for Maze and ARC. On a CPU
+calls of more than half a TFLOP are listed as skipped (--max-tflop).
+
+Writes OUTPUT/benchmark.json and OUTPUT/benchmark.md after every group of lines, and prints the tables: medians, the
+range from the fastest to the slowest round, the ratio to the first line of the same work, FLOP/s (of the matrix
+products, not of the rest) and their share of the peak, and the memory a call takes. Where two sides are compared they
+are first asked for the same answers; if these differ they are not timed, and the exit code is 1.
 """
 
 import argparse
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-SIZES = {"sudoku": (11, 81, 6), "maze": (6, 900, 4)}  # vocabulary, cells, L cycles as published
-BATCH_SIZES = {"presets": 8, "puzzle-table": 768}  # the latter as published
-ROWS = (1_000, 10_000, 100_000, 1_000_000)
-CHANNELS = 512
-SPARSE_UPDATES = 20  # timed together: one alone takes a millisecond or two
-DECIMALS = {"presets": 0, "puzzle-table": 2}
-Work = dict[str, dict[str, tuple[Callable[[], None], int]]]  # line -> kind -> what is timed, and how often in a round
-Seconds = dict[str, dict[str, list[float]]]  # line -> kind -> time of one call in each round
+# Names of modeling_trm.benchmarking.run.PARTS and engines.ENGINES, here so that --help need not import PyTorch.
+PARTS = (
+    "peak", "supervision", "solving", "training-step", "mamba2-layer", "reference", "growth", "puzzle-table",
+)  # fmt: skip
+SLOW_PARTS = ("solving", "growth")  # not run unless asked for
+ENGINES = ("eager", "packed", "compiled")
+PRESETS = ("trm-attn", "trm-mlp-t", "tr-mamba2attn", "tr-mamba2mlpt")
+DTYPES = ("float32", "bfloat16")
+PREFIX = 16
+CPU_MAX_TFLOP = 0.5
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -36,182 +52,122 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=summary, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder for benchmark.json")
-    parser.add_argument("--part", default="presets", choices=BATCH_SIZES, help="what is timed (default: presets)")
-    parser.add_argument("--task", default="sudoku", choices=SIZES, help="presets: size of the grid (default: sudoku)")
-    parser.add_argument(
-        "--rows", type=int, nargs="+", default=ROWS, metavar="N", help="puzzle-table: sizes (default: 10^3 to 10^6)"
-    )
-    parser.add_argument("--batch-size", type=int, metavar="N", help="puzzles at a time (default: 8; puzzle-table: 768)")
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="measurements of each (default: 5)")
-    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="bfloat16: under autocast")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto, the GPU where there is one)")
+    add = parser.add_argument
+    add("--output", required=True, metavar="DIR", help="folder for benchmark.json and benchmark.md")
+    default: Sequence[str] = [name for name in PARTS if name not in SLOW_PARTS]
+    parts = f"see below; all: every one (default: all but {' and '.join(SLOW_PARTS)})"
+    add("--part", nargs="+", default=default, choices=("all", *PARTS), metavar="PART", help=parts)
+    add("--rounds", type=int, default=3, metavar="N", help="measurements of each line (default: 3)")
+    add("--presets", nargs="+", default=PRESETS, metavar="NAME", help=f"(default: {' '.join(PRESETS)})")
+    add("--lengths", type=int, nargs="+", default=(97, 916), metavar="L", help="(default: 97 916)")
+    add("--batch-sizes", type=int, nargs="+", default=(1, 8, 64), metavar="B", help="(default: 1 8 64)")
+    add("--dtype", nargs="+", default=DTYPES, choices=DTYPES, help="bfloat16: under autocast (default: both)")
+    default = ("eager", "packed")
+    add("--engines", nargs="+", default=default, choices=ENGINES, help="ways to run a model (default: eager packed)")
+    add("--max-tflop", type=float, metavar="X", help="skip calls of more 10^12 operations (default: 0.5 on a CPU)")
+    rows = (1_000, 10_000, 100_000, 1_000_000)
+    add("--rows", type=int, nargs="+", default=rows, metavar="N", help="sizes of tables (default: 10^3 to 10^6)")
+    add("--table-batch", type=int, default=768, metavar="N", help="rows of an update (default: 768, as published)")
+    add("--reference", type=Path, metavar="DIR", help="checkout of the public TRM code, which is run")
+    add("--checkpoint", metavar="DIR", help="trained weights for solving; the sample's test puzzles of its task")
+    add("--puzzles", type=int, default=64, metavar="N", help="so many of them, 32 at a time (default: 64)")
+    add("--device", default="auto", help="cpu, cuda, ... (default: auto, the GPU where there is one)")
+    add("--threads", type=int, metavar="N", help="threads of a CPU (default: PyTorch's choice)")
+    add("--profile", action="store_true", help="also write a trace and a table of operators for lines of a model")
     arguments = parser.parse_args(argv)
-    if arguments.batch_size is None:
-        arguments.batch_size = BATCH_SIZES[arguments.part]
-    for name in ("batch_size", "rounds"):
-        if vars(arguments)[name] < 1:
-            parser.error(f"--{name.replace('_', '-')} must be at least 1, got {vars(arguments)[name]}")
-    if arguments.part == "puzzle-table" and min(arguments.rows) < arguments.batch_size:
-        parser.error(f"--rows must be at least the batch size, {arguments.batch_size}, got {min(arguments.rows)}")
+    _check(parser, arguments)
     return arguments
+
+
+def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    values = vars(arguments)
+    if arguments.part == ["all"]:
+        arguments.part = list(PARTS)
+    elif "all" in arguments.part:
+        parser.error(f"--part all stands alone, got {' '.join(arguments.part)}")
+    for name, least in (("lengths", PREFIX + 1), ("batch_sizes", 1)):
+        if min(values[name]) < least:
+            parser.error(f"--{name.replace('_', '-')} must be at least {least}, got {min(values[name])}")
+    for name in ("rounds", "table_batch", "puzzles", "threads"):
+        if values[name] is not None and values[name] < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1, got {values[name]}")
+    if arguments.max_tflop is not None and not arguments.max_tflop > 0:
+        parser.error(f"--max-tflop must be above 0, got {arguments.max_tflop:g}")
+    if "puzzle-table" in arguments.part and min(arguments.rows) < arguments.table_batch:
+        parser.error(f"--rows must be at least --table-batch, {arguments.table_batch}, got {min(arguments.rows)}")
+    if arguments.checkpoint is not None and arguments.reference is None:
+        parser.error("--checkpoint is compared with the public code: give --reference too")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
+    import torch
+
+    from modeling_trm.benchmarking.report import markdown
+    from modeling_trm.benchmarking.run import run_parts
     from modeling_trm.evaluation.cli import command_line, user_errors
-    from modeling_trm.evaluation.files import write_json
-    from modeling_trm.evaluation.loading import choose_device
+    from modeling_trm.evaluation.files import write_json, write_text
     from modeling_trm.evaluation.machine import describe_machine, library_versions
 
+    if arguments.threads is not None:
+        torch.set_num_threads(arguments.threads)
+    output = Path(arguments.output)
+
+    def write(report: dict[str, Any]) -> None:
+        write_json(output / "benchmark.json", report)
+        write_text(output / "benchmark.md", markdown(report))
+
     with user_errors(OSError, ValueError):
-        device = choose_device(arguments.device)
-    parts = {"presets": preset_work, "puzzle-table": table_work}
-    seconds = measure(parts[arguments.part](arguments, device), arguments.rounds, device)
-    report = {
-        "command": command_line("benchmark.py", sys.argv[1:] if argv is None else argv),
-        "part": arguments.part,
-        "hardware": describe_machine(device),
-        "versions": library_versions(),
-        "seconds": seconds,
-    }
-    what = arguments.task if arguments.part == "presets" else f"puzzle table of {CHANNELS} channels"
-    print(f"{report['hardware']}, {what}, batch {arguments.batch_size}, {arguments.dtype}\n")
-    print(markdown_table(arguments.part, seconds))
-    with user_errors(OSError):
-        print(f"\nwritten: {write_json(Path(arguments.output) / 'benchmark.json', report)}")
-    return 0
-
-
-def measure(work: Work, rounds: int, device: Any) -> Seconds:
-    """Seconds of each round; everything takes turns within a round, so that a busy moment hits all alike."""
-    from tqdm.auto import tqdm
-
-    seconds: Seconds = {name: {kind: [] for kind in kinds} for name, kinds in work.items()}
-    with tqdm(total=(rounds + 1) * sum(map(len, work.values())), desc="measuring") as bar:
-        for round_number in range(rounds + 1):
-            for name, kinds in work.items():
-                for kind, (function, calls) in kinds.items():
-                    taken = timed(function, calls, device)
-                    if round_number:  # the first round warms up
-                        seconds[name][kind].append(taken)
-                    bar.update()
-    return seconds
-
-
-def preset_work(arguments: argparse.Namespace, device: Any) -> Work:
-    import torch
-
-    from modeling_trm import PRESETS, TRMConfig, TRMForGridReasoning
-
-    vocab_size, seq_len, L_cycles = SIZES[arguments.task]
-    torch.manual_seed(0)
-    input_ids = torch.randint(1, vocab_size, (arguments.batch_size, seq_len), device=device)
-    work: Work = {}
-    for preset in PRESETS:
-        config = TRMConfig.from_preset(preset, vocab_size=vocab_size, seq_len=seq_len, L_cycles=L_cycles)
-        model = TRMForGridReasoning(config).to(device)
-        precision = torch.autocast(device.type, torch.bfloat16, enabled=arguments.dtype == "bfloat16")
-        work[preset] = {
-            "inference step": (inference(model, input_ids, precision), 1),
-            "training step": (training(model, input_ids, precision), 1),
+        settings = make_settings(arguments)
+        report = {
+            "command": command_line("benchmark.py", sys.argv[1:] if argv is None else argv),
+            "hardware": describe_machine(settings.device),
+            "versions": library_versions(),
         }
-    return work
+        same = run_parts(arguments.part, settings, report, write, output / "profile" if arguments.profile else None)
+    print(markdown(report))
+    print(f"written: {output / 'benchmark.json'}, {output / 'benchmark.md'}")
+    return 0 if same else 1
 
 
-def inference(model: Any, input_ids: Any, precision: Any) -> Callable[[], None]:
-    """One supervision step without gradient."""
-    import torch
+def make_settings(arguments: argparse.Namespace) -> Any:
+    """Raises ValueError for what cannot be used, before anything is measured."""
+    from modeling_trm import PRESETS as KNOWN
+    from modeling_trm.benchmarking.reference import load_reference
+    from modeling_trm.benchmarking.settings import Settings
+    from modeling_trm.evaluation.loading import choose_device
 
-    def run() -> None:
-        with torch.no_grad(), precision:
-            model(input_ids)
-
-    return run
-
-
-def training(model: Any, input_ids: Any, precision: Any) -> Callable[[], None]:
-    """One supervision step with loss and gradients, without the optimiser."""
-
-    def run() -> None:
-        with precision:
-            loss = model(input_ids, labels=input_ids).loss
-        loss.backward()
-        model.zero_grad(set_to_none=True)
-
-    return run
-
-
-def table_work(arguments: argparse.Namespace, device: Any) -> Work:
-    import torch
-
-    from modeling_trm.puzzle_table_trm import PuzzleTable
-
-    torch.manual_seed(0)
-    work: Work = {}
-    for rows in sorted(set(arguments.rows)):
-        table = PuzzleTable(rows, CHANNELS).to(device)
-        # Other rows every time, which for a large table are not in the processor's cache; as many for every table.
-        draws = (SPARSE_UPDATES + 1) * (arguments.rounds + 1)
-        batches = iter([torch.randperm(rows, device=device)[: arguments.batch_size].clone() for _ in range(draws)])
-        gradient = torch.randn(arguments.batch_size, CHANNELS, device=device)
-        work[f"{rows:,} rows"] = {
-            "sparse update": (sparse_update(table, batches, gradient), SPARSE_UPDATES),
-            "dense update": (dense_update(table, batches, gradient), 1),
-        }
-    return work
+    device = choose_device(arguments.device)
+    unknown = [name for name in arguments.presets if name not in KNOWN]
+    if unknown:
+        raise ValueError(f"--presets: {unknown[0]!r} is unknown; allowed: {', '.join(KNOWN)}")
+    if arguments.reference is not None:
+        load_reference(arguments.reference)
+    default_bound = CPU_MAX_TFLOP if device.type == "cpu" else None
+    return Settings(
+        device=device,
+        presets=arguments.presets,
+        lengths=arguments.lengths,
+        batch_sizes=arguments.batch_sizes,
+        dtypes=arguments.dtype,
+        engines=arguments.engines,
+        rounds=arguments.rounds,
+        max_tflop=default_bound if arguments.max_tflop is None else arguments.max_tflop,
+        rows=arguments.rows,
+        table_batch=arguments.table_batch,
+        reference=arguments.reference,
+        checkpoint=arguments.checkpoint,
+        puzzles=None if arguments.checkpoint is None else sample_puzzles(arguments.checkpoint, arguments.puzzles),
+    )
 
 
-def sparse_update(table: Any, batches: Iterator[Any], gradient: Any) -> Callable[[], None]:
-    """As in training: the batch's rows, their sparse gradient, and the step of sign-SGD."""
-    from modeling_trm.training.optimisers import SignSGD
+def sample_puzzles(checkpoint: str, count: int) -> Any:
+    """Test puzzles of the checkpoint's task, from the shipped sample."""
+    from datasets_builders.features import load_puzzles
+    from modeling_trm.evaluation.loading import load_processor
+    from modeling_trm.evaluation.runner import choose_subset
 
-    optimiser = SignSGD([table.weight], lr=1e-4, weight_decay=0.1)
-
-    def run() -> None:
-        table(next(batches)).backward(gradient)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-
-    return run
-
-
-def dense_update(table: Any, batches: Iterator[Any], gradient: Any) -> Callable[[], None]:
-    """The same sign update by a gradient as large as the table."""
-    import torch
-
-    def run() -> None:
-        torch.nn.functional.embedding(next(batches), table.weight, sparse=False).backward(gradient)
-        with torch.no_grad():
-            table.weight.mul_(1 - 1e-4 * 0.1).add_(table.weight.grad.sign_(), alpha=-1e-4)
-        table.weight.grad = None
-
-    return run
-
-
-def timed(function: Callable[[], None], calls: int, device: Any) -> float:
-    """Seconds a call."""
-    import torch
-
-    started = time.perf_counter()
-    for _ in range(calls):
-        function()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return (time.perf_counter() - started) / calls
-
-
-def markdown_table(part: str, seconds: Seconds) -> str:
-    reference = next(iter(seconds.values()))
-    columns = [column for kind in reference for column in (f"{kind}, ms", "ratio")]
-    lines = [f"| {' | '.join([part, *columns])} |", f"|---|{'---:|' * len(columns)}"]
-    for name, kinds in seconds.items():
-        cells = [name]
-        for kind, values in kinds.items():
-            low, middle, high = (f"{1000 * f(values):.{DECIMALS[part]}f}" for f in (min, median, max))
-            cells += [f"{middle} ({low} to {high})", f"{median(values) / median(reference[kind]):.2f}"]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return choose_subset(load_puzzles(load_processor(checkpoint).task, "test"), count)
 
 
 if __name__ == "__main__":

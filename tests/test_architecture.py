@@ -36,7 +36,8 @@ ARROWS = {
     "operators_trm": ("attention_trm", "mamba2_trm", "mlp_trm"),
     "verifiers_trm": (),
     "trajectories_trm": ("recursion_trm",),
-    "reasoning_trm": ("trajectories_trm",),
+    "engines_trm": ("operators_trm", "recursion_trm"),
+    "reasoning_trm": ("engines_trm", "trajectories_trm"),
     "modeling_trm": (
         "operators_trm",
         "recursion_trm",
@@ -64,10 +65,14 @@ ROOMS = {
     "modeling_trm/exporting": {"flat", "modeling_trm/evaluation"},
     "modeling_trm/publishing": {"flat", "modeling_trm/evaluation", "modeling_trm/metrics"},
     "modeling_trm/doctor": {"flat", "modeling_trm/evaluation"},
+    "modeling_trm/benchmarking": {
+        "flat", "modeling_trm/evaluation", "modeling_trm/conversion", "modeling_trm/training",
+    },
     "model_cards": set(),
     "scripts": {
         "flat", "datasets_builders", "modeling_trm/evaluation", "modeling_trm/diagnostics", "modeling_trm/training",
         "modeling_trm/metrics", "modeling_trm/conversion", "modeling_trm/exporting", "modeling_trm/publishing",
+        "modeling_trm/benchmarking",
         "modeling_trm/experiments",
     },
 }  # fmt: skip

@@ -70,7 +70,7 @@ def mamba2_flops(config: TRMConfig) -> int:
         return projections + _dual_form(S, G, N, inner)
     K = -(-S // CHUNK)
     states = 2 * K * CHUNK * inner * N  # what a chunk adds to the state; as much again to read it
-    return projections + K * _dual_form(CHUNK, G, N, inner) + 2 * states + 2 * K * K * inner * N
+    return projections + K * _dual_form(CHUNK, G, N, inner) + 2 * states
 
 
 def _dual_form(length: int, groups: int, state: int, inner: int) -> int:

@@ -5,68 +5,100 @@ from pathlib import Path
 
 import pytest
 
+from modeling_trm.benchmarking import peak
 from scripts import benchmark
+
+IMAGE = Path(__file__).parents[2] / "model_cards" / "tr-mamba2mlpt-sudoku-quickstart"
+
+
+@pytest.fixture(autouse=True)
+def _small_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(peak.SIZES, "cpu", 64)
 
 
 def test_puzzle_table_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sizes = ["--rows", "200", "50", "--batch-size", "8", "--rounds", "3", "--device", "cpu"]
+    sizes = ["--rows", "200", "50", "--table-batch", "8", "--rounds", "3", "--device", "cpu"]
     assert benchmark.main(["--part", "puzzle-table", *sizes, "--output", str(tmp_path)]) == 0
     report = json.loads((tmp_path / "benchmark.json").read_text())
-    assert report["part"] == "puzzle-table"
-    assert list(report["seconds"]) == ["50 rows", "200 rows"]
-    for kinds in report["seconds"].values():
-        assert list(kinds) == ["sparse update", "dense update"]
-        assert all(len(rounds) == 3 and min(rounds) > 0 for rounds in kinds.values())
-    lines = capsys.readouterr().out.splitlines()
-    header = lines.index("| puzzle-table | sparse update, ms | ratio | dense update, ms | ratio |")
-    assert [line.split(" | ")[0] for line in lines[header + 2 : header + 4]] == ["| 50 rows", "| 200 rows"]
-    assert lines[header + 2].split(" | ")[2] == "1.00"
+    assert list(report["parts"]) == ["peak", "puzzle-table"] and report["finished"]
+    assert {"command", "hardware", "versions", "memory"} <= report.keys()
+    assert set(report["peak_flop_per_second"]) == {"float32", "bfloat16"}
+    lines = report["parts"]["puzzle-table"]["lines"]
+    assert [(line["rows"], line["work"]) for line in lines] == [
+        (50, "sparse update"), (50, "dense update"), (200, "sparse update"), (200, "dense update"),
+    ]  # fmt: skip
+    assert all(len(line["seconds"]) == 3 and min(line["seconds"]) > 0 for line in lines)
+    printed = capsys.readouterr().out
+    assert "| work | rows | batch | median, ms |" in printed and "| sparse update | 50 | 8 |" in printed
+    assert (tmp_path / "benchmark.md").read_text() in printed
 
 
-def test_table_states_median_range_and_ratio() -> None:
-    seconds = {
-        "trm-attn": {"inference step": [0.002, 0.001, 0.004], "training step": [0.010, 0.030, 0.020]},
-        "mamba2": {"inference step": [0.003, 0.003, 0.003], "training step": [0.010, 0.010, 0.010]},
-    }
-    assert benchmark.markdown_table("presets", seconds).splitlines() == [
-        "| presets | inference step, ms | ratio | training step, ms | ratio |",
-        "|---|---:|---:|---:|---:|",
-        "| trm-attn | 2 (1 to 4) | 1.00 | 20 (10 to 30) | 1.00 |",
-        "| mamba2 | 3 (3 to 3) | 1.50 | 10 (10 to 10) | 0.50 |",
+def test_profile_is_written_beside_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = [
+        "--part",
+        "mamba2-layer",
+        "--lengths",
+        "18",
+        "--batch-sizes",
+        "1",
+        "--dtype",
+        "float32",
+        "--rounds",
+        "1",
     ]
+    assert benchmark.main([*arguments, "--device", "cpu", "--profile", "--output", str(tmp_path)]) == 0
+    names = sorted(path.name for path in (tmp_path / "profile" / "mamba2-layer").glob("forward_*"))
+    assert names[0] == "forward_modeling_trm_L18_batch1_float32.json" and len(names) == 4
 
 
-def test_sparse_and_dense_updates_move_the_batch_alike() -> None:
-    """Rows of the batch by the same step; the others only decay in the dense one."""
-    import torch
-
-    from modeling_trm.puzzle_table_trm import PuzzleTable
-
-    ids, gradient = torch.tensor([4, 1]), torch.randn(2, 3)
-    before, weights = torch.randn(6, 3), {}
-    for name in ("sparse_update", "dense_update"):
-        table = PuzzleTable(6, 3)
-        with torch.no_grad():
-            table.weight.copy_(before)
-        vars(benchmark)[name](table, iter([ids]), gradient)()
-        weights[name] = table.weight.detach()
-    torch.testing.assert_close(weights["sparse_update"][ids], weights["dense_update"][ids])
-    others = [0, 2, 3, 5]
-    assert torch.equal(weights["sparse_update"][others], before[others])
-    torch.testing.assert_close(weights["dense_update"][others], before[others] * (1 - 1e-5))
+def test_different_answers_end_in_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modeling_trm.benchmarking.mamba2_layer.TOLERANCES", {"float32": 0.0})
+    arguments = [
+        "--part",
+        "mamba2-layer",
+        "--lengths",
+        "18",
+        "--batch-sizes",
+        "1",
+        "--dtype",
+        "float32",
+        "--rounds",
+        "1",
+    ]
+    assert benchmark.main([*arguments, "--device", "cpu", "--output", str(tmp_path)]) == 1
+    report = json.loads((tmp_path / "benchmark.json").read_text())
+    assert report["parts"]["mamba2-layer"]["lines"] == [] and report["finished"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
         (["--rounds", "0"], "--rounds must be at least 1, got 0"),
-        (["--batch-size", "0"], "--batch-size must be at least 1, got 0"),
-        (["--part", "puzzle-table", "--rows", "5000", "500"], "--rows must be at least the batch size, 768, got 500"),
+        (["--batch-sizes", "8", "0"], "--batch-sizes must be at least 1, got 0"),
+        (["--lengths", "16"], "--lengths must be at least 17, got 16"),
+        (["--threads", "0"], "--threads must be at least 1, got 0"),
+        (["--max-tflop", "0"], "--max-tflop must be above 0, got 0"),
+        (["--max-tflop", "nan"], "--max-tflop must be above 0, got nan"),
+        (["--part", "all", "peak"], "--part all stands alone, got all peak"),
+        (["--part", "puzzle-table", "--rows", "5000", "500"], "--rows must be at least --table-batch, 768, got 500"),
+        (["--checkpoint", "x"], "--checkpoint is compared with the public code: give --reference too"),
+        (["--presets", "trm-atn"], "--presets: 'trm-atn' is unknown; allowed: trm-attn, trm-mlp-t"),
+        (["--reference", "nowhere"], "--reference nowhere: has no models/recursive_reasoning/trm.py"),
     ],
     ids=str,
 )
 def test_bad_arguments_are_named(arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
-        benchmark.main([*arguments, "--output", "unused"])
+        benchmark.main([*arguments, "--device", "cpu", "--output", "unused"])
     assert end.value.code == 2
     assert named in capsys.readouterr().err
+
+
+def test_puzzles_are_those_of_the_checkpoints_task() -> None:
+    puzzles = benchmark.sample_puzzles(str(IMAGE), 5)
+    assert (puzzles.task, len(puzzles)) == ("sudoku", 5)
+
+
+def test_slow_parts_run_only_if_asked_for() -> None:
+    default, everything = (benchmark.parse_arguments([*part, "--output", "x"]).part for part in ([], ["--part", "all"]))
+    assert set(everything) - set(default) == {"solving", "growth"} and tuple(everything) == benchmark.PARTS

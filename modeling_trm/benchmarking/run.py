@@ -1,0 +1,67 @@
+"""Run parts one after the other, each group of lines as it comes, and keep a report that is whole at any moment."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import growth, mamba2_layer, peak, puzzle_table, reference, supervision, training_step
+from .measure import Group, Line, Measured
+from .memory import METHODS
+from .profiling import profile_line
+from .settings import Settings
+
+PEAK = "peak"  # always measured first: the others give their share of it
+PARTS: dict[str, Callable[[Settings], Iterator[Group]]] = {
+    PEAK: peak.groups,
+    "supervision": supervision.step_groups,
+    "solving": supervision.solving_groups,
+    "training-step": training_step.groups,
+    "mamba2-layer": mamba2_layer.groups,
+    "reference": reference.groups,
+    "growth": growth.groups,
+    "puzzle-table": puzzle_table.groups,
+}
+
+
+def run_parts(
+    names: Sequence[str],
+    settings: Settings,
+    report: dict[str, Any],
+    write: Callable[[dict[str, Any]], None],
+    profiles: Path | None = None,
+) -> bool:
+    """Fill the report and write it after every group. True unless some two sides gave different answers.
+
+    Args:
+        profiles: folder for a trace of the lines that a part marks so; None for none.
+    """
+    report |= {
+        "peak_flop_per_second": {},
+        "memory": METHODS.get(settings.device.type, "not measured"),
+        "parts": {},
+        "finished": False,
+    }
+    for name in dict.fromkeys((PEAK, *names)):
+        part = Measured()
+        report["parts"][name] = vars(part)
+        for group in PARTS[name](settings):
+            rounds = settings.rounds if group.rounds is None else group.rounds
+            part.add(group, rounds, settings.device, report["peak_flop_per_second"], name)
+            if profiles is not None:
+                _profile(group.lines, settings.device, profiles / name)
+            if name == PEAK:
+                report["peak_flop_per_second"] = peak.peaks(part.lines)
+            write(report)
+            if "compiled" in settings.engines:
+                torch._dynamo.reset()  # frees what was compiled for models that are gone
+    report["finished"] = True
+    write(report)
+    return all(check["same"] for part in report["parts"].values() for check in part["checks"])
+
+
+def _profile(lines: Sequence[Line], device: torch.device, folder: Path) -> None:
+    for line in lines:
+        if line.profile:
+            profile_line(line, device, folder)

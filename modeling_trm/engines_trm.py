@@ -1,0 +1,233 @@
+"""Engines: what `solve` computes its supervision steps with. None changes a weight; they differ in speed and rounding.
+
+"packed" and "bfloat16" run a view of the model whose matrices are laid out once as oneDNN wants them (x86 CPUs), whose
+attention and MLPs make fewer passes over their activations, and whose batches are small enough for the cache. The view
+lives for one call of `solve`: packing costs less than one pass of the stack, and no answer comes from former weights.
+
+Shapes: B batch, L positions, D hidden, H heads, P head size, F inner width.
+"""
+
+import copy
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .attention_trm import Attention
+from .layers_trm import rms_norm, rotary_tables
+from .mlp_trm import GatedMLP, Mlp, MlpT
+from .recursion_trm import RecursionState
+
+PACKED_TYPES = (torch.float32, torch.bfloat16)
+TOKENS = 1024  # positions of a micro-batch
+
+
+class Engine(NamedTuple):
+    """prepare(model): what is called like the model. missing(model): why that cannot run here, None if it can."""
+
+    prepare: Callable[[Any], Callable[..., Any]]
+    missing: Callable[[Any], str | None]
+
+
+def choose_engine(model: Any, name: str) -> Callable[..., Any]:
+    """What is called like `model`; "auto" is the fastest of its own precision (its dtype, or autocast's).
+
+    Raises:
+        ValueError: an unknown name, or an engine that cannot run this model on this machine.
+    """
+    if name == "auto":
+        name = "packed" if packing_missing(model) is None else "eager"
+    if name not in ENGINES:
+        raise ValueError(f"engine={name!r} is unknown; allowed: auto, {', '.join(ENGINES)}")
+    reason = ENGINES[name].missing(model)
+    if reason is not None:
+        raise ValueError(f"engine={name!r} cannot run here: {reason}; allowed everywhere: auto, eager")
+    return ENGINES[name].prepare(model)
+
+
+def packing_missing(model: Any) -> str | None:
+    if model.device.type != "cpu":
+        return f"the model is on {model.device}, it is for the CPU alone"
+    dtype = _precision(model)
+    if dtype not in PACKED_TYPES:
+        return f"the model computes in {dtype}, it is for float32 and bfloat16 alone"
+    return bfloat16_missing(model) if dtype == torch.bfloat16 else _onednn_missing()
+
+
+def bfloat16_missing(model: Any) -> str | None:
+    if model.device.type != "cpu":
+        return f"the model is on {model.device}, it is for the CPU alone"
+    has_bfloat16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return _onednn_missing() if has_bfloat16 else "this processor has no bfloat16 instructions"
+
+
+def _onednn_missing() -> str | None:
+    if not torch.backends.mkldnn.is_available() or not torch.backends.mkldnn.enabled:
+        return "this PyTorch has no oneDNN, or torch.backends.mkldnn is switched off"
+    capability = torch.backends.cpu.get_cpu_capability()
+    return None if capability.startswith("AVX") else f"it needs an x86 processor with AVX2, this one has {capability}"
+
+
+def _precision(model: Any) -> torch.dtype:
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else model.dtype
+
+
+def eager(model: Any) -> Callable[..., Any]:
+    """The model itself: what training computes, on every device."""
+    return model
+
+
+def packed(model: Any) -> Callable[..., Any]:
+    """oneDNN's layout and micro-batches, in the precision that the model has here and now."""
+    stack = PackedStack(model.model.stack, _precision(model))
+    size = max(1, TOKENS // model.config.num_positions)
+    return _view(model, model=MicroBatches(_view(model.model, stack=stack), size))
+
+
+def bfloat16(model: Any) -> Callable[..., Any]:
+    """As packed, in bfloat16 whatever the model's precision: the same accuracy over many puzzles, not each answer."""
+    with torch.autocast("cpu", torch.bfloat16):
+        inner = packed(model)
+
+    def step(*args: Any, **kwargs: Any) -> Any:
+        with torch.autocast("cpu", torch.bfloat16):
+            return inner(*args, **kwargs)
+
+    return step
+
+
+ENGINES = {
+    "eager": Engine(eager, lambda model: None),
+    "packed": Engine(packed, packing_missing),
+    "bfloat16": Engine(bfloat16, bfloat16_missing),
+}
+
+
+def _view(module: nn.Module, **children: nn.Module) -> Any:
+    """The module with other children; everything else is shared, and the module stays as it is."""
+    view = copy.copy(module)
+    view.__dict__["_modules"] = {**dict(module.named_children()), **children}
+    return view
+
+
+class MicroBatches(nn.Module):
+    """A TRMModel that takes at most `size` puzzles at a time, so that their activations stay in the cache."""
+
+    def __init__(self, model: Any, size: int) -> None:
+        super().__init__()
+        self.model, self.size = model, size
+
+    def forward(
+        self, input_ids: Tensor, puzzle_ids: Tensor | None, state: RecursionState, *args: Any, **kwargs: Any
+    ) -> RecursionState:
+        parts = []
+        for rows in torch.arange(len(input_ids)).tensor_split(max(1, -(-len(input_ids) // self.size))):
+            puzzles = None if puzzle_ids is None else puzzle_ids[rows]
+            parts.append(self.model(input_ids[rows], puzzles, state.select(rows), *args, **kwargs))
+        return RecursionState.join(parts)
+
+
+class PackedLinear(nn.Module):
+    """A linear layer whose weight [out, in] is in oneDNN's own layout."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+        own = weight.detach().to(dtype).contiguous()
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(own, TOKENS)
+        self.packed_bias = None if bias is None else bias.detach().to(dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.to(self.dtype)
+        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.packed_bias, "none", [], "")
+
+
+class PackedStack(nn.Module):
+    """Stack: [B, L, D] -> [B, L, D], with a fast form of each operator."""
+
+    def __init__(self, stack: Any, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.eps = stack.eps
+        self.operators = [(_fast(operator, dtype), operator.norm_dim) for operator in stack]
+
+    def forward(self, h_BLD: Tensor) -> Tensor:
+        for operator, dim in self.operators:
+            sum_BLD = operator(h_BLD) + h_BLD
+            wide = sum_BLD.float()
+            # One pass for the squares, where rms_norm takes two.
+            norm = torch.linalg.vector_norm(wide, dim=dim, keepdim=True)
+            h_BLD = wide.mul_(torch.rsqrt(norm.square() / wide.shape[dim] + self.eps)).to(sum_BLD.dtype)
+        return h_BLD
+
+
+def _fast(operator: nn.Module, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """By the exact class: an operator of a user's own, Mamba-2 too, keeps its code and gets packed linear layers."""
+    forms: dict[type, Callable[[Any, torch.dtype], Callable[[Tensor], Tensor]]]
+    forms = {Attention: _attention, Mlp: _mlp, MlpT: _mlp_t}
+    return forms.get(type(operator), _with_packed_linears)(operator, dtype)
+
+
+def _with_packed_linears(module: nn.Module, dtype: torch.dtype) -> Any:
+    if type(module) is nn.Linear:
+        return PackedLinear(module.weight, module.bias, dtype)
+    return _view(module, **{name: _with_packed_linears(child, dtype) for name, child in module.named_children()})
+
+
+def _attention(operator: Attention, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """Plain products: PyTorch's fused kernel for CPUs takes twice as long at 97 positions, 1.3 times at 916."""
+    qkv_proj, o_proj = (PackedLinear(layer.weight, None, dtype) for layer in (operator.qkv_proj, operator.o_proj))
+    H, P = operator.num_heads, operator.head_dim
+    tables: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def rotate(x: Tensor) -> Tensor:
+        """[2, B, H, L, P] queries and keys, as a new tensor."""
+        L = x.shape[-2]
+        if L not in tables:
+            cos, sin = rotary_tables(L, P, operator.rope_theta or 1.0, x)
+            tables[L] = cos.to(dtype), sin.to(dtype)
+        cos_LP, sin_LP = tables[L]
+        y = torch.mul(x, cos_LP, out=torch.empty(x.shape, dtype=dtype))
+        y[..., : P // 2].addcmul_(x[..., P // 2 :], sin_LP[:, : P // 2], value=-1)
+        y[..., P // 2 :].addcmul_(x[..., : P // 2], sin_LP[:, P // 2 :])
+        return y
+
+    def attention(x_BLD: Tensor) -> Tensor:
+        B, L, D = x_BLD.shape
+        qkv = qkv_proj(x_BLD).view(B, L, 3, H, P).permute(2, 0, 3, 1, 4)
+        qk = qkv[:2] if operator.rope_theta is None else rotate(qkv[:2])
+        q, k = qk.reshape(2, B * H, L, P)
+        scores = torch.baddbmm(q.new_empty(1), q, k.transpose(1, 2), beta=0, alpha=P**-0.5)
+        y_BHLP = torch.bmm(scores.softmax(-1), qkv[2].reshape(B * H, L, P)).view(B, H, L, P)
+        return o_proj(y_BHLP.transpose(1, 2).reshape(B, L, D))
+
+    return attention
+
+
+def _gated(operator: GatedMLP, g: Tensor, v: Tensor, dim: int) -> Tensor:
+    if operator.gate == "silu":
+        return F.silu(g, inplace=True).mul_(v)
+    return rms_norm(g * v, operator.eps, dim).mul_(g.sigmoid_())
+
+
+def _mlp(operator: Mlp, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    gate_weight, up_weight = operator.gate_up_proj.weight.chunk(2)
+    gate, up = PackedLinear(gate_weight, operator.gate_bias, dtype), PackedLinear(up_weight, None, dtype)
+    down = PackedLinear(operator.down_proj.weight, None, dtype)
+    return lambda x_BLD: down(_gated(operator, gate(x_BLD), up(x_BLD), -1))
+
+
+def _mlp_t(operator: MlpT, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """The weights from the left, W [F, L] @ x [L, D]: nothing is transposed."""
+    gate_FL, up_FL = operator.gate_up_proj.weight.detach().to(dtype).chunk(2)
+    down_LF = operator.down_proj.weight.detach().to(dtype)
+    bias = None if operator.gate_bias is None else operator.gate_bias.detach().to(dtype)[:, None]
+
+    def mlp_t(x_BLD: Tensor) -> Tensor:
+        g_BFD = torch.matmul(gate_FL, x_BLD)
+        if bias is not None:
+            g_BFD.add_(bias)
+        return torch.matmul(down_LF, _gated(operator, g_BFD, torch.matmul(up_FL, x_BLD), -2))
+
+    return mlp_t

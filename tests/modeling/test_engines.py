@@ -1,0 +1,232 @@
+"""Engines of solve(): each against the model in float64, fresh weights, halting, and what cannot run.
+
+The packed forms against the formulas: the model in float64 is itself held to the naive transcriptions elsewhere.
+"""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from datasets_builders.features import load_puzzles
+from modeling_trm import OPERATORS, PRESETS, GridProcessor, TRMForGridReasoning
+from modeling_trm.engines_trm import ENGINES, choose_engine
+from modeling_trm.evaluation import choose_subset
+from modeling_trm.layers_trm import Operator
+
+IMAGE = Path(__file__).parents[2] / "model_cards" / "tr-mamba2mlpt-sudoku-quickstart"
+# Of one supervision step, relative to the norm of what is compared.
+TOLERANCES = {"float32": 2e-5, "bfloat16": 0.1}
+PUZZLES = 5
+VARIANTS: list[dict[str, Any]] = [
+    {},
+    {"mlp_gate": "normalized", "mlp_gate_bias": 0.5, "mlp_t_norm": "channels"},
+    {"position_embedding": "learned", "num_latents": 1, "mamba_n_groups": 2, "mlp_gate_bias": -0.5},
+]
+
+
+@pytest.fixture(autouse=True)
+def _micro_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two puzzles of 18 positions."""
+    monkeypatch.setattr("modeling_trm.engines_trm.TOKENS", 40)
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest, tiny_model: Callable[..., TRMForGridReasoning]) -> str:
+    """The name of each engine that this machine has."""
+    reason = ENGINES[request.param].missing(tiny_model("trm-attn"))
+    if reason is not None:
+        pytest.skip(reason)
+    return request.param
+
+
+@pytest.fixture
+def make(tiny_model: Callable[..., TRMForGridReasoning]) -> Callable[..., TRMForGridReasoning]:
+    return lambda preset, **overrides: tiny_model(preset, **{"num_puzzles": PUZZLES, **overrides}).eval()
+
+
+@pytest.fixture
+def problem() -> tuple[Tensor, Tensor]:
+    return torch.randint(6, (PUZZLES, 16)), torch.arange(PUZZLES)
+
+
+def one_step(call: Callable[..., Any], model: TRMForGridReasoning, problem: tuple[Tensor, Tensor]) -> list[Tensor]:
+    """Logits, halt logits and latents after a step, in float64."""
+    with torch.no_grad():
+        out = call(problem[0], puzzle_ids=problem[1], state=model.initial_state(PUZZLES))
+    values = (out.logits, out.halt_logits, out.state.z_H, out.state.z_L)
+    return [value.double() for value in values if value is not None]
+
+
+def errors(actual: list[Tensor], expected: list[Tensor]) -> list[float]:
+    return [float((ours - theirs).norm() / theirs.norm()) for ours, theirs in zip(actual, expected)]
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=["plain", "gate", "one latent"])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_step_equals_float64(engine: str, preset: str, variant: dict[str, Any], make, problem) -> None:
+    model = make(preset, **variant)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("gate_bias"):
+                parameter.normal_()
+    exact = copy.deepcopy(model).double()
+    expected = one_step(exact, exact, problem)
+    tolerance = TOLERANCES["bfloat16" if engine == "bfloat16" else "float32"]
+    assert max(errors(one_step(choose_engine(model, engine), model, problem), expected)) < tolerance
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_packed_under_autocast_is_as_exact_as_eager_under_autocast(preset: str, make, problem) -> None:
+    model = make(preset)
+    if ENGINES["bfloat16"].missing(model) is not None:
+        pytest.skip(ENGINES["bfloat16"].missing(model))
+    exact = copy.deepcopy(model).double()
+    expected = one_step(exact, exact, problem)
+    with torch.autocast("cpu", torch.bfloat16):
+        engines = [choose_engine(model, name) for name in ("eager", "packed")]
+        eager, packed = (errors(one_step(engine, model, problem), expected) for engine in engines)
+    assert sum(packed) < 2 * sum(eager)
+
+
+def test_eager_is_the_model_itself(make) -> None:
+    model = make("trm-attn")
+    assert choose_engine(model, "eager") is model
+    assert choose_engine(model.double(), "auto") is model  # no other engine takes float64
+
+
+def test_auto_keeps_the_precision(make, problem) -> None:
+    model = make("tr-mamba2mlpt")
+    for enabled, dtype in ((False, torch.float32), (True, torch.bfloat16)):
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            out = choose_engine(model, "auto")(*problem, state=model.initial_state(PUZZLES))
+        assert out.logits.dtype == dtype
+
+
+def test_every_change_of_the_weights_is_seen(engine: str, make, problem) -> None:
+    """In place, behind the version counters, by an optimiser, by load_state_dict."""
+    model, other = make("tr-mamba2attn"), make("tr-mamba2attn")
+    problem = problem[0], torch.zeros_like(problem[1])
+
+    def changed() -> None:
+        """solve() equals that of a new model with these weights, and differs from the last time."""
+        now = model.solve(*problem, max_steps=2, engine=engine).halt_probability
+        fresh = copy.deepcopy(model).solve(*problem, max_steps=2, engine=engine).halt_probability
+        assert torch.equal(now, fresh)
+        assert not torch.equal(now, seen[-1])
+        seen.append(now)
+
+    seen = [torch.zeros(PUZZLES)]
+    changed()
+    weight = model.model.stack[0].in_proj.weight
+    weight.data.mul_(-1)
+    changed()
+    optimiser = torch.optim.SGD(model.parameters(), lr=1.0)
+    weight.grad = torch.ones_like(weight)
+    optimiser.step()
+    changed()
+    model.load_state_dict(other.state_dict())
+    changed()
+
+
+def test_solving_changes_nothing_of_the_model(engine: str, make, problem) -> None:
+    model = make("tr-mamba2attn").train()
+    names, before = [name for name, _ in model.named_modules()], copy.deepcopy(model.state_dict())
+    model.solve(*problem, max_steps=2, engine=engine)
+    assert [name for name, _ in model.named_modules()] == names
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert model.training
+    assert torch.is_grad_enabled()
+    assert not torch.is_autocast_enabled("cpu")
+    model(problem[0], problem[1], labels=problem[0]).loss.backward()
+    assert all(p.grad is not None for p in model.model.stack.parameters())
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_halting_with_compaction_answers_as_each_puzzle_alone(engine: str, preset: str, make, problem) -> None:
+    model = make(preset)
+    free = model.solve(*problem, max_steps=3, halt=False, engine=engine, return_trace=True)
+    with torch.no_grad():  # the halting bias to the widest gap between puzzles at the first step: some stop, some not
+        first = free.trace[0].halt_probability.logit().sort().values
+        at = int((first[1:] - first[:-1]).argmax())
+        model.q_head.bias -= (first[at] + first[at + 1]) / 2
+    whole = model.solve(*problem, max_steps=3, halt=True, engine=engine)
+    assert whole.steps.min() == 1
+    assert whole.steps.max() > 1
+    tolerance = 0.2 if engine == "bfloat16" else 1e-3
+    for row in range(PUZZLES):
+        alone = model.solve(problem[0][[row]], problem[1][[row]], max_steps=int(whole.steps[row]), engine=engine)
+        torch.testing.assert_close(
+            alone.halt_probability, whole.halt_probability[[row]], rtol=0, atol=tolerance, check_dtype=False
+        )
+    if engine != "bfloat16":
+        eager = model.solve(*problem, max_steps=3, halt=True, engine="eager")
+        assert torch.equal(eager.steps, whole.steps)
+        assert torch.equal(eager.answers, whole.answers)
+
+
+def test_an_operator_of_a_users_own_keeps_its_code(engine: str, make, problem, monkeypatch) -> None:
+    class Mean(Operator):
+        def __init__(self, config: Any) -> None:
+            super().__init__()
+            self.proj = torch.nn.Linear(config.hidden_size, config.hidden_size)
+
+        def forward(self, x_BLD: Tensor) -> Tensor:
+            return self.proj(x_BLD).mean(1, keepdim=True).expand_as(x_BLD)
+
+    monkeypatch.setitem(OPERATORS, "mean", Mean)
+    model = make("trm-attn", block_operators=["mean", "mlp"])
+    torch.nn.init.normal_(model.model.stack[0].proj.bias)
+    exact = copy.deepcopy(model).double()
+    found = errors(one_step(choose_engine(model, engine), model, problem), one_step(exact, exact, problem))
+    assert max(found) < TOLERANCES["bfloat16" if engine == "bfloat16" else "float32"]
+
+
+def test_a_hook_on_the_model_sees_whole_steps(engine: str, make, problem) -> None:
+    model, sizes = make("trm-attn"), []
+    model.register_forward_hook(lambda module, inputs, out: sizes.append(len(out.logits)))
+    model.solve(*problem, max_steps=3, engine=engine)
+    assert sizes == [PUZZLES] * 3
+
+
+@pytest.mark.parametrize("prefix", [0, 2])
+def test_batches_of_one_and_none(engine: str, prefix: int, make) -> None:
+    for size in (0, 1):
+        for preset in PRESETS:
+            model = make(preset, puzzle_prefix_len=prefix, num_puzzles=1)
+            solved = model.solve(torch.zeros(size, 16, dtype=torch.long), max_steps=2, engine=engine)
+            assert solved.answers.shape == (size, 16)
+
+
+def test_the_shipped_checkpoint_answers_the_same(engine: str, monkeypatch) -> None:
+    """A trained model, on puzzles that it solves: there rounding decides nothing but single cells."""
+    monkeypatch.undo()
+    model = TRMForGridReasoning.from_pretrained(IMAGE).eval()
+    puzzles = choose_subset(load_puzzles(GridProcessor.from_pretrained(IMAGE).task, "test"), 8)
+    ids = torch.from_numpy(puzzles.inputs).long()
+    expected = model.solve(ids, max_steps=4, engine="eager").answers
+    actual = model.solve(ids, max_steps=4, engine=engine).answers
+    assert (expected == actual).float().mean() > (0.95 if engine == "bfloat16" else 0.999)
+
+
+def test_an_unknown_engine_is_named(make, problem) -> None:
+    with pytest.raises(ValueError, match="engine='fast' is unknown; allowed: auto, eager, packed, bfloat16"):
+        make("trm-attn").solve(*problem, engine="fast")
+
+
+def test_what_cannot_run_says_why(make, problem, monkeypatch) -> None:
+    model = make("trm-attn")
+    with pytest.raises(ValueError, match=r"engine='packed' cannot run here: the model computes in torch\.float64"):
+        copy.deepcopy(model).double().solve(*problem, engine="packed")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    with pytest.raises(ValueError, match="engine='bfloat16' cannot run here: this processor has no bfloat16"):
+        model.solve(*problem, engine="bfloat16")
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="has no oneDNN"):
+        model.solve(*problem, engine="packed")
+    assert choose_engine(model, "auto") is model
