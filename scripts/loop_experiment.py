@@ -8,7 +8,8 @@ examples:
 Each arm is a small pure Mamba-2 model trained on real Sudoku with a few loops (the state fed back to the same stack),
 then measured with many more. Arms are named by what is on: "inject" (the input added at every loop, not only the
 first), "index" (a rotary phase over the loop's number), "norm" (the state normalised after each loop); "bare" has none.
-"every" takes the loss at every loop; "trm" is TRM's post-norm stack, which normalises anyway.
+"every" takes the loss at every loop; "carried" goes on from its own detached state for four training steps, as TRM is
+trained; "trm" is TRM's post-norm stack, which normalises anyway.
 
 Writes OUTPUT/loops.json, OUTPUT/loops.md, OUTPUT/plots/loops.png, and OUTPUT/arms/NAME-SEED.json as soon as an arm is
 done: the same command goes on after a stop with the arms that are missing.

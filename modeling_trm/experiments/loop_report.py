@@ -15,15 +15,20 @@ CHANCE = 1 / 9  # a Sudoku digit guessed
 LARGE_LOSS = 0.5  # of what was learnt above chance
 Results = Sequence[dict[str, Any]]
 
-# Left and right column of the figure; black is the one with every switch on, grey the one with none.
+# The columns of the figure; black is the one with every switch on, grey the one with none.
 FIRST_ONLY = {"bare": GREY, "index": COLOURS[0], "norm": COLOURS[1], "index-norm": COLOURS[2]}
 EVERY_LOOP = {
     "inject": GREY,
     "inject-index": COLOURS[0],
     "inject-norm": COLOURS[1],
-    "inject-index-norm": COLOURS[2],
-    "inject-index-norm-every": TOTAL_COLOUR,
+    "inject-index-norm": TOTAL_COLOUR,
     "trm-inject": COLOURS[3],
+}
+TRAINED_OTHERWISE = {
+    "inject-index-norm-every": TOTAL_COLOUR,
+    "inject-norm-every": COLOURS[1],
+    "inject-norm-carried": COLOURS[4],
+    "trm-inject-carried": COLOURS[3],
 }
 PANELS = {
     "cell_accuracy": "blanks right",
@@ -85,13 +90,16 @@ def markdown_tables(results: Results) -> str:
 
 
 def plot_loops(results: Results, output: str | Path) -> Path:
-    """Measures against loops, input in the first loop alone on the left, at every loop on the right; a line a seed."""
-    figure = new_figure(width=9.0)
+    """Measures against loops, a column for each way to give the input and to train; a line a seed."""
+    figure = new_figure(width=11.0)
     figure.set_figheight(2.1 * len(PANELS) + 1.4)
-    grid = figure.subplots(len(PANELS), 2, sharex=True, sharey="row")
-    for column, (title, colours) in enumerate(
-        (("input in the first loop only", FIRST_ONLY), ("input at every loop", EVERY_LOOP))
-    ):
+    columns = {
+        "input in the first loop only": FIRST_ONLY,
+        "input at every loop": EVERY_LOOP,
+        "the same, trained otherwise": TRAINED_OTHERWISE,
+    }
+    grid = figure.subplots(len(PANELS), len(columns), sharex=True, sharey="row")
+    for column, (title, colours) in enumerate(columns.items()):
         for axes, (name, label) in zip(grid[:, column], PANELS.items()):
             _panel(axes, [result for result in results if result["arm"] in colours], name, colours)
             if column == 0:

@@ -22,7 +22,7 @@ from ..evaluation.machine import computes_in_bf16
 from ..losses_trm import IGNORE_INDEX, softmax_cross_entropy
 from ..training.optimisers import OPTIMISERS, OptimiserSettings
 from ..training.schedule import lr_factor, set_lr
-from .loops import LoopedModel
+from .loops import CARRIES, LoopedModel
 
 ADAMW_SHARE = 0.2  # of Muon's learning rate
 WARMUP_SHARE, CLIP_GRAD_NORM = 0.03, 1.0
@@ -105,10 +105,17 @@ def train(
     device, optimisers = model.H_init.device, _optimisers(model, settings.learning_rate)
     warmup, B = round(WARMUP_SHARE * settings.steps), settings.batch_size
     losses: list[float] = []
+    carries = CARRIES if model.arm.supervise == "carried" else 1  # steps that the same puzzles stay for
     with tqdm(total=settings.steps, desc=description, unit="step", disable=not progress) as bar:
         for step in range(1, settings.steps + 1):
-            input_ids, labels = _batch(stream, range((step - 1) * B, step * B), settings.reveal)
-            loss = training_loss(model, input_ids.to(device), labels.to(device), settings.train_loops)
+            draw, stayed = divmod(step - 1, carries)
+            if stayed == 0:
+                input_ids, labels = _batch(stream, range(draw * B, (draw + 1) * B), settings.reveal)
+                state = None
+            done = stayed * settings.train_loops
+            loss, state = training_loss(
+                model, input_ids.to(device), labels.to(device), settings.train_loops, state, done
+            )
             if not loss.isfinite():
                 break
             loss.backward()
@@ -123,13 +130,24 @@ def train(
     return losses
 
 
-def training_loss(model: LoopedModel, input_ids_BL: Tensor, labels_BL: Tensor, loops: int) -> Tensor:
-    """Cross-entropy of the blanks after the last loop, or its mean over all loops where the arm supervises every."""
+def training_loss(
+    model: LoopedModel,
+    input_ids_BL: Tensor,
+    labels_BL: Tensor,
+    loops: int,
+    state: Tensor | None = None,
+    done: int = 0,
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of the blanks after the last of these loops, or its mean over them where the arm supervises every.
+
+    Args and the second result, detached: the state to go on from, see LoopedModel.loops.
+    """
     with autocast(input_ids_BL.device):
-        states = list(model.loops(input_ids_BL, loops))
+        states = list(model.loops(input_ids_BL, loops, state, done))
         supervised = states if model.arm.supervise == "every" else states[-1:]
         logits = [model.answer(z_BLD) for z_BLD in supervised]
-    return torch.stack([softmax_cross_entropy(logits_BLV, labels_BL).mean() for logits_BLV in logits]).mean()
+    losses = [softmax_cross_entropy(logits_BLV, labels_BL).mean() for logits_BLV in logits]
+    return torch.stack(losses).mean(), states[-1].detach()
 
 
 def _optimisers(model: LoopedModel, learning_rate: float) -> list[Optimizer]:

@@ -3,6 +3,7 @@
 The public experiment is known as recursive Mamba loops: trained with a few loops and run for more, the latent turns to
 "cognitive static". Said to cure it: the input injected at every loop, a rotary phase over the loop's number (a learned
 table of numbers has no rows past the trained depth), the state normalised after every loop, a loss at every loop.
+Tried besides: training that goes on from its own detached states, and so sees depths beyond one step's (see `Arm`).
 
     z_0 = H_init
     h   = z_{n-1} + x    in every loop with `input_injection`, else in the first alone
@@ -52,17 +53,22 @@ SIZES: dict[str, Any] = {
     "mlp_multiple_of": 32,
 }
 START_RATE, START_STEP = 0.2, 0.1  # A and dt of every head
+CARRIES = 4
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to loop: the three switches, how the stack is normalised, and which loops of a training step cost."""
+    """One way to loop: the three switches, how the stack is normalised, and what a training step sees.
+
+    supervise: "last", the loss after the last of its loops; "every", after each of them; "carried", after the last, and
+    the next step goes on from the detached state with the same puzzles, CARRIES times, as TRM is trained.
+    """
 
     input_injection: bool = False
     loop_index: bool = False
     loop_norm: bool = False
     stack: Literal["pre-norm", "post-norm"] = "pre-norm"
-    supervise: Literal["last", "every"] = "last"
+    supervise: Literal["last", "every", "carried"] = "last"
 
 
 ARMS: dict[str, Arm] = {
@@ -75,7 +81,10 @@ ARMS: dict[str, Arm] = {
     "inject-norm": Arm(input_injection=True, loop_norm=True),
     "inject-index-norm": Arm(input_injection=True, loop_index=True, loop_norm=True),
     "inject-index-norm-every": Arm(input_injection=True, loop_index=True, loop_norm=True, supervise="every"),
+    "inject-norm-every": Arm(input_injection=True, loop_norm=True, supervise="every"),
+    "inject-norm-carried": Arm(input_injection=True, loop_norm=True, supervise="carried"),
     "trm-inject": Arm(input_injection=True, stack="post-norm"),
+    "trm-inject-carried": Arm(input_injection=True, stack="post-norm", supervise="carried"),
 }
 
 
@@ -111,12 +120,12 @@ class LoopedModel(TRMPreTrainedModel):
         places_LD = self.embed_places(places(self.side, input_ids_BL.device)).sum(1)
         return (self.embed_tokens(input_ids_BL) + places_LD) * (self.config.hidden_size / 4) ** 0.5
 
-    def loops(self, input_ids_BL: Tensor, number: int) -> Iterator[Tensor]:
-        """z_n [B, L, D] for n = 1 .. number."""
+    def loops(self, input_ids_BL: Tensor, number: int, state: Tensor | None = None, done: int = 0) -> Iterator[Tensor]:
+        """z_n [B, L, D] for the next `number` loops; `state` is z after the `done` loops before, None for none."""
         x_BLD = self.embed(input_ids_BL)
-        cos_ND, sin_ND = rotary_tables(number + 1, self.config.hidden_size, self.config.rope_theta, x_BLD)
-        z_BLD = self.H_init.expand_as(x_BLD)
-        for n in range(1, number + 1):
+        cos_ND, sin_ND = rotary_tables(done + number + 1, self.config.hidden_size, self.config.rope_theta, x_BLD)
+        z_BLD = self.H_init.expand_as(x_BLD) if state is None else state
+        for n in range(done + 1, done + number + 1):
             h_BLD = z_BLD + x_BLD if n == 1 or self.arm.input_injection else z_BLD
             z_BLD = self.apply_stack(h_BLD, (cos_ND[n], sin_ND[n]) if self.arm.loop_index else None)
             yield z_BLD

@@ -105,7 +105,7 @@ def test_loss_and_gradients_equal_the_transcription_and_reach_every_parameter(ar
             p = torch.stack([torch.exp(row[c])[label[c]] / torch.exp(row[c]).sum() for c in blanks])
             losses.append(-torch.log(p).mean())
     expected = torch.stack(losses).mean()
-    actual = training_loss(model, input_ids, labels, 3)
+    actual, _ = training_loss(model, input_ids, labels, 3)
     names, parameters = zip(*model.named_parameters())
     torch.testing.assert_close(actual.double(), expected, rtol=1e-6, atol=0)
     ours, theirs = (torch.autograd.grad(loss, parameters) for loss in (actual, expected))
@@ -122,8 +122,39 @@ def test_the_arms_are_distinct_functions_or_losses() -> None:
     losses = {}
     for name in ARMS:
         model = tiny_model(name)
-        losses[name] = training_loss(model, input_ids, labels, 3).item()
+        loss, state = training_loss(model, input_ids, labels, 3)
+        if ARMS[name].supervise == "carried":
+            loss, _ = training_loss(model, input_ids, labels, 3, state, 3)
+        losses[name] = loss.item()
     assert len({round(loss, 6) for loss in losses.values()}) == len(ARMS) == len(set(ARMS.values()))
+
+
+@pytest.mark.parametrize("arm", ARMS)
+def test_loops_go_on_from_a_carried_state(arm: str) -> None:
+    model, (input_ids, labels) = tiny_model(arm), tiny_batch()
+    at_once = list(model.loops(input_ids, 5))
+    _, state = training_loss(model, input_ids, labels, 3)
+    assert not state.requires_grad and torch.equal(state, at_once[2])
+    for z, expected in zip(model.loops(input_ids, 2, state, 3), at_once[3:], strict=True):
+        torch.testing.assert_close(z, expected)
+
+
+def test_carried_training_keeps_its_puzzles_and_state_for_four_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = dataclasses.replace(SETTINGS, steps=6)
+    seen: list[tuple[Tensor, Tensor | None, int]] = []
+    real = training_loss
+
+    def spy(model: Any, input_ids: Tensor, labels: Tensor, loops: int, state: Any, done: int) -> Any:
+        seen.append((input_ids, state, done))
+        return real(model, input_ids, labels, loops, state, done)
+
+    monkeypatch.setattr("modeling_trm.experiments.loop_training.training_loss", spy)
+    puzzles = open_data(settings).training
+    config = loop_config(11, 81, **TINY)
+    train(LoopedModel(config, ARMS["inject-norm-carried"]), 0, settings, puzzles, progress=False, description="")
+    assert [done for *_, done in seen] == [0, 2, 4, 6, 0, 2]
+    assert [state is None for _, state, _ in seen] == [True, False, False, False, True, False]
+    assert all(torch.equal(seen[0][0], seen[i][0]) for i in (1, 2, 3)) and not torch.equal(seen[0][0], seen[4][0])
 
 
 @pytest.mark.parametrize("arm", ["norm", "inject-norm", "inject-index-norm", "trm-inject"])
