@@ -8,13 +8,13 @@ Shapes: B slots of this process, b of one part of them, L cells.
 """
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ..losses_trm import improvement_target
 from ..randomness_trm import random_floats
+from .rows import send
 
-STREAM = 21  # keeps the orders apart from what else is drawn by this seed and these counters
+STREAM = 51  # keeps the orders apart from what else is drawn by this seed and these counters
 
 
 class ImprovementPath:
@@ -22,11 +22,12 @@ class ImprovementPath:
 
     def __init__(self, seed: int, slots: np.ndarray, batch_size: int, max_steps: int) -> None:
         self.seed, self.slots, self.batch_size, self.max_steps = seed, slots, batch_size, max_steps
+        self.order: tuple[int, Tensor] | None = None  # when its puzzles came, and [B, L]: drawn and sent once for them
 
     def targets(self, step: int, rows: slice, inputs_bL: Tensor, labels_bL: Tensor) -> Tensor:
         """What this process's slots `rows` are asked for at the run's step `step`, counted from 1: [b, L]."""
         born, taken = (step - 1) // self.max_steps, (step - 1) % self.max_steps
-        counters = born * self.batch_size + self.slots[rows]
-        order = random_floats(self.seed, counters, STREAM, inputs_bL.shape[1])
-        order_bL = torch.from_numpy(order).to(inputs_bL.device, torch.float32)
-        return improvement_target(inputs_bL, labels_bL, order_bL, taken + 1, self.max_steps)
+        if self.order is None or self.order[0] != born:
+            drawn = random_floats(self.seed, born * self.batch_size + self.slots, STREAM, inputs_bL.shape[1])
+            self.order = born, send(drawn.astype(np.float32), inputs_bL.device)
+        return improvement_target(inputs_bL, labels_bL, self.order[1][rows], taken + 1, self.max_steps)

@@ -123,10 +123,15 @@ class SignSGD(Optimizer):
     def _step_rows(table_ND: Tensor, grad: Tensor, lr: float, weight_decay: float) -> None:
         if not grad.is_sparse:
             raise ValueError("SignSGD needs the sparse gradient of nn.Embedding(sparse=True), but this one is dense")
-        grad = grad.coalesce()  # sums the contributions of a row that several puzzles of the batch share
-        rows_R, grad_RD = grad.indices()[0], grad.values()
-        updated_RD = table_ND[rows_R] * (1 - lr * weight_decay) - lr * grad_RD.sign()
-        table_ND.index_copy_(0, rows_R, updated_RD)
+        rows_B, grad_BD = grad._indices()[0], grad._values()
+        rows_B, order_B = rows_B.sort()  # not stable, as in coalesce(): the order in which equal rows are summed
+        # What several puzzles of the batch contribute to a row is summed as by coalesce(), but into as many places as
+        # there are puzzles: how many rows there are is known to the device alone, and asking it would wait.
+        place_B = torch.cat((rows_B.new_zeros(min(1, len(rows_B))), rows_B.diff().ne(0).cumsum(0)))
+        grad_BD = torch.zeros_like(grad_BD).index_add_(0, place_B, grad_BD[order_B])[place_B]
+        # A shared row is written as often as it is read, each time with the same value.
+        updated_BD = table_ND[rows_B] * (1 - lr * weight_decay) - lr * grad_BD.sign()
+        table_ND.index_copy_(0, rows_B, updated_BD)
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
+COLUMNS = ("inputs", "labels", "puzzle_ids")  # of a row, in the order in which a feed returns them
+
 
 class Stream(Protocol):
     """An endless sequence of training rows, each a pure function of its number (datasets_builders.sampling)."""
 
     def rows(self, indices_n: np.ndarray, reveal: float = 0.0) -> dict[str, np.ndarray]: ...
+
+
+def pinned(array: np.ndarray, device: torch.device) -> Tensor:
+    """The array as a tensor from which a copy to the device waits for nothing: on CUDA, in page-locked memory."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory() if device.type == "cuda" else tensor
+
+
+def copied(tensor: Tensor, device: torch.device) -> Tensor:
+    """What `pinned` gave, on the device. Elsewhere than on CUDA the copy is waited for: its memory must outlive it."""
+    return tensor.to(device, non_blocking=device.type == "cuda")
+
+
+def send(array: np.ndarray, device: torch.device) -> Tensor:
+    """The array on the device, in its own type, without waiting for what a GPU still has to do."""
+    return copied(pinned(array, device), device)
 
 
 class RowFeed:
@@ -38,14 +56,12 @@ class RowFeed:
         ahead = self.next
         rows = ahead[1].result() if ahead is not None and ahead[0] == step else self._draw(step)
         self.next = (step + 1, self.thread.submit(self._draw, step + 1))
-        inputs, labels, puzzle_ids = (
-            torch.from_numpy(rows[name]).to(self.device, non_blocking=True).long()
-            for name in ("inputs", "labels", "puzzle_ids")
-        )
+        inputs, labels, puzzle_ids = (copied(rows[name], self.device).long() for name in COLUMNS)
         return inputs, labels, puzzle_ids
 
     def close(self) -> None:
         self.thread.shutdown(wait=True, cancel_futures=True)
 
-    def _draw(self, step: int) -> dict[str, np.ndarray]:
-        return self.stream.rows((step - 1) * self.batch_size + self.slots, reveal=self.reveal(step))
+    def _draw(self, step: int) -> dict[str, Tensor]:
+        rows = self.stream.rows((step - 1) * self.batch_size + self.slots, reveal=self.reveal(step))
+        return {name: pinned(rows[name], self.device) for name in COLUMNS}

@@ -21,7 +21,7 @@ from .arguments import OptimisationArguments
 from .ema import ExponentialMovingAverage
 from .improvement import ImprovementPath
 from .optimisers import core_parameters
-from .rows import RowFeed
+from .rows import RowFeed, send
 from .schedule import cycles_at, lr_factor, set_lr, step_weights
 from .slots import Slots, exploration
 
@@ -87,7 +87,7 @@ class TrainingStep:
         if self.path is not None:
             done = torch.zeros_like(done)  # its path ends at the last step
         minimum = exploration(self.seed, step, self.feed.slots, self.arguments.halt_exploration, max_steps)
-        slots.advance(outcome.state, done, torch.from_numpy(minimum).to(done.device), max_steps)
+        slots.advance(outcome.state, done, send(minimum, done.device), max_steps)
         return {
             "slots": torch.ones_like(outcome.token_loss).sum(),
             "token_loss": outcome.token_loss.sum(),

@@ -131,6 +131,22 @@ def test_sign_sgd_matches_the_row_loop():
     assert torch.equal(table.weight[untouched].double(), before[untouched])
 
 
+@pytest.mark.parametrize("rows", [1, 5, 300])
+def test_sign_sgd_sums_shared_rows_bit_for_bit_as_coalesce_does(rows):
+    ids = torch.randint(rows, (200,)).tolist()
+    gradient = torch.randn(200, 8)
+    for row in set(ids):  # sums near zero, whose sign is that of the rounding
+        last = [k for k, id_ in enumerate(ids) if id_ == row][-1]
+        gradient[last] -= gradient[[k for k, id_ in enumerate(ids) if id_ == row]].sum(0)
+    table = table_with_gradient(rows, ids, gradient, dim=8)
+    nn.init.normal_(table.weight)
+    expected, summed = table.weight.detach().clone(), table.weight.grad.coalesce()
+    places, sums = summed.indices()[0], summed.values()
+    expected[places] = expected[places] * (1 - 0.1 * 0.3) - 0.1 * sums.sign()
+    SignSGD([table.weight], lr=0.1, weight_decay=0.3).step()
+    assert torch.equal(table.weight.detach(), expected)
+
+
 class LargestResult(TorchDispatchMode):
     """The number of elements of the largest dense tensor that any operation inside the block gave back."""
 
