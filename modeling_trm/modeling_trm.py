@@ -261,6 +261,9 @@ class TRMModel(TRMPreTrainedModel):
     ) -> RecursionState:
         """One supervision step: the latents after H_cycles cycles, with the last cycle's gradient history.
 
+        The answers that a model with `answer_feedback` reads next are left as they were: they come from the head of
+        TRMForGridReasoning.
+
         Args:
             input_ids: [B, L] token ids. puzzle_ids: [B] rows of the puzzle table; None is the blank row 0.
             state: what the previous step left; None starts from H_init, L_init.
@@ -273,7 +276,8 @@ class TRMModel(TRMPreTrainedModel):
         state = self.initial_state(len(input_ids)) if state is None else state
         x = self.embed(input_ids, puzzle_ids, state)
         H_cycles, L_cycles = (self.config.H_cycles, self.config.L_cycles) if cycles is None else cycles
-        return recurse(self.stack, state.map(lambda z: z.to(x.dtype)), x, H_cycles, L_cycles)
+        state = recurse(self.stack, state.map(lambda z: z.to(x.dtype)), x, H_cycles, L_cycles)
+        return state._replace(steps=None if state.steps is None else state.steps + 1)
 
     def _check(self, input_ids: Tensor, puzzle_ids: Tensor | None, state: RecursionState | None) -> None:
         if input_ids.ndim != 2 or input_ids.shape[1] != self.config.seq_len:
@@ -359,12 +363,11 @@ class TRMForGridReasoning(ReasoningMixin, TRMPreTrainedModel):
                 exact = is_exact(logits, labels)
             token_loss, halt_loss = stablemax_cross_entropy(logits, labels), halting_loss(halt_logits, exact)
             loss = (token_loss + HALT_LOSS_WEIGHT * halt_loss).mean().float()
-        carried = self.carry(latents.detach(), logits, input_ids)
+        carried = self.with_answers(latents.detach(), logits, input_ids)
         return TRMOutput(loss=loss, logits=logits, halt_logits=halt_logits, state=carried)
 
-    def carry(self, latents: RecursionState, logits: Tensor, input_ids: Tensor) -> RecursionState:
-        """The latents after a step, with what the next one reads besides: its answer, and the steps taken."""
-        if latents.steps is None:
-            return latents
-        answers = answers_from_logits(logits, input_ids, self.config.blank_token_id)
-        return latents._replace(answers=None if latents.answers is None else answers.detach(), steps=latents.steps + 1)
+    def with_answers(self, state: RecursionState, logits: Tensor, input_ids: Tensor) -> RecursionState:
+        """The state with the answers of these logits, where the model reads them in its next step."""
+        if state.answers is None:
+            return state
+        return state._replace(answers=answers_from_logits(logits, input_ids, self.config.blank_token_id).detach())

@@ -18,12 +18,13 @@ from .trajectories_trm import LATENTS, SELECTIONS, Noise, Trajectories, Verifier
 
 
 class TraceStep(NamedTuple):
-    """One supervision step: rows [b] of the batch still running, answers [b, L], halt probability and residual [b]."""
+    """One supervision step: rows [b] of the batch still running, answers [b, L]; the others [b]."""
 
     rows: Tensor
     answers: Tensor
     halt_probability: Tensor
     residual: Tensor
+    halt_logits: Tensor
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ class ReasoningMixin:
             selection: which trajectory is taken, "halt", "vote", "residual" or "valid"; see trajectories_trm.select.
             verifier: for "valid", the rules of the puzzle, which the model does not know; see verifiers_trm.
             guidance: w of l_before + w (l_after - l_before), the logits before and after a step, which give the
-                answer; 1 is plain, more extrapolates.
+                answer, also the one that is fed back; 1 is plain, more extrapolates.
             damping: share of the former latents that is kept in each step; 0 is plain.
             max_batch: trajectories that run together, all when None; bounds the memory, changes nothing but rounding.
             generator: of the noise; PyTorch's global one when None.
@@ -181,9 +182,12 @@ class ReasoningMixin:
             ended.residual[rows] = _residual(state.z_H, out.state.z_H)
             ended.steps[rows] = step
             if trace is not None:
-                probability = out.halt_logits.float().sigmoid()
-                trace[step - 1].append(TraceStep(names[rows], ended.answers[rows], probability, ended.residual[rows]))
+                halt_logits = out.halt_logits.float()
+                taken = names[rows], ended.answers[rows], halt_logits.sigmoid(), ended.residual[rows], halt_logits
+                trace[step - 1].append(TraceStep(*taken))
             state, logits = out.state.damped(state, walk.damping), out.logits
+            if state.answers is not None:
+                state = state._replace(answers=ended.answers[rows])  # guided ones, where the logits are
             if walk.halt:
                 running = out.halt_logits <= 0
                 if not running.any():

@@ -8,12 +8,13 @@ examples:
 The budget is --flops, or what the first recipe's own train_steps cost; every recipe gets as many steps as it buys. The
 score is exact accuracy after as many forward passes of the stack as all of them reach, and after each one's last step.
 A run that was stopped goes on, one that is complete is not repeated: so seeds can be added later, and several of these
-commands with different --seeds may share the work.
+commands with different --seeds may share the work; the report is of the seeds of the last one, so end with all.
 
 Writes OUTPUT/NAME/seed-N/ (the runs), OUTPUT/comparison.json, comparison.md and plots/recipes.png.
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         description=summary, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "recipes", nargs="+", metavar="RECIPE", help="two or more YAML recipes; the first is compared to"
+        "recipes", nargs="+", metavar="RECIPE", help="YAML recipes; the others are compared to the first"
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of the runs and the report")
     parser.add_argument("--flops", type=float, metavar="N", help="training FLOPs of each run (default: the first's)")
@@ -39,8 +40,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         twice = sorted({value for value in values if values.count(value) > 1})
         if twice:
             parser.error(f"the {what} {twice[0]} is given twice")
-    if arguments.flops is not None and not arguments.flops > 0:
-        parser.error(f"--flops must be above 0, got {arguments.flops}")
+    if arguments.flops is not None and not 0 < arguments.flops < math.inf:
+        parser.error(f"--flops must be above 0 and finite, got {arguments.flops}")
     for text in arguments.set:
         field, equals, _ = text.partition("=")
         if not equals or field in ("train_steps", "seed", "output_dir"):

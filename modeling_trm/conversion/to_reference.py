@@ -25,7 +25,10 @@ from .layout import TABLE, Layout
 PREFIX = "_orig_mod.model.inner."  # of a compiled model in its loss head: the name that load_checkpoint looks for
 IDENTIFIERS_FILE = "identifiers.json"
 # Field -> the only value that the reference has.
-FIXED = {"num_latents": 2, "mlp_gate": "silu", "mlp_gate_bias": None, "mlp_multiple_of": 256, "blank_token_id": None}
+FIXED = {
+    "num_latents": 2, "mlp_gate": "silu", "mlp_gate_bias": None, "mlp_multiple_of": 256, "blank_token_id": None,
+    "answer_feedback": False, "num_step_embeddings": 0,
+}  # fmt: skip
 
 
 def export_reference(folder: str, output: str | Path) -> list[Path]:

@@ -149,7 +149,8 @@ def _observe(model: TRMForGridReasoning, goal: Goal, puzzle_ids: Tensor | None, 
                 moments.append(Moment(CYCLE, step, h, None, _measure(now, before[CYCLE], goal)))
                 before[CYCLE] = now
         moments.append(Moment(STEP, step, None, None, _measure(now, before[STEP], goal)))
-        now = now._replace(state=model.carry(now.state, now.logits, goal.input_ids))
+        carried = model.with_answers(now.state, now.logits, goal.input_ids)
+        now = now._replace(state=carried._replace(steps=None if carried.steps is None else carried.steps + 1))
         before[STEP] = now
         answers.append(now.answers.cpu())
         confidences.append(measures.confidence(now.logits).cpu())

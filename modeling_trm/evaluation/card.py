@@ -137,6 +137,7 @@ def render_card(model_folder: str | Path, metrics: dict[str, Any]) -> str:
         task_limits=TASK_LIMITS[processor.task],
         example_puzzle=example_puzzle(processor),
         knows_tasks=config.num_puzzles > 1,
+        halts=metrics.get("recipe", {}).get("halt_loss_weight", 1) > 0,
         plots=_plots(folder),
         **evaluation_section(metrics["evaluations"]),
         **training_section(metrics),

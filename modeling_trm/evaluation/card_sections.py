@@ -160,7 +160,7 @@ def _summary(one: dict[str, Any]) -> Iterator[tuple[str, float | None, list[floa
     count, halt, mean = one["count"], one["halt"], one["mean_halting_step"]
     when = f"early exit (mean {mean:.1f} steps)" if one["early_exit"] else f"all {one['steps']} steps"
     yield f"solved exactly, {when}", one["exact_accuracy"], one["exact_accuracy_ci95"], count
-    if not one["early_exit"]:
+    if not one["early_exit"] and one["never_halted"] < count:
         yield f"solved exactly, at first halt (mean {mean:.1f} steps)", halt["exact_accuracy"], halt["ci95"], count
     if "valid_and_shortest" in one:
         yield "valid and shortest", one["valid_and_shortest"], one["valid_and_shortest_ci95"], count

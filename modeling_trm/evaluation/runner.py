@@ -286,8 +286,7 @@ def _run_search(
         "answers_BL": takens[-1].answers,
         "exact": torch.stack([_all_scored_right(taken.answers, labels_BL) for taken in takens], dim=1),
         "first_halt": _first_true(torch.stack([taken.halt_logits > 0 for taken in takens], dim=1)),
-        # An infinite logit may be a probability rounded to 1; `solve` gives no more than that.
-        "non_finite": torch.stack([ended.halt_logits.isnan().any(dim=1) for ended in stand], dim=1).any(dim=1),
+        "non_finite": torch.stack([~ended.halt_logits.isfinite().all(dim=1) for ended in stand], dim=1).any(dim=1),
     }
 
 

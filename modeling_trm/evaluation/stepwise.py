@@ -32,6 +32,6 @@ def trajectories_by_step(
     assert trace is not None
     stand: list[Trajectories] = []
     for step, taken in enumerate(trace, start=1):
-        fields = (taken.answers, taken.halt_probability.logit(), taken.residual, torch.full_like(taken.rows, step))
+        fields = (taken.answers, taken.halt_logits, taken.residual, torch.full_like(taken.rows, step))
         stand.append(Trajectories(*(values.unflatten(0, (-1, K)) for values in fields)))
     return stand

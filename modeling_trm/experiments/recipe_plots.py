@@ -18,7 +18,7 @@ def plot_recipes(report: dict[str, Any], logs: Mapping[str, Sequence[Path]], out
     training, inference = figure.subplots(1, 2)
     for colour, (name, figures) in zip(COLOURS, report["recipes"].items()):
         for number, log in enumerate(logs[name]):
-            points = validation_curve(log, figures["training_flops"] / figures["train_steps"])
+            points = validation_curve(log)
             label = name if number == 0 else None
             training.plot(*zip(*points), color=colour, marker="o", markersize=3, linewidth=1.2, alpha=0.8, label=label)
         passes = [figures["passes_a_step"] * step for step in range(1, len(figures["by_step"]) + 1)]
@@ -32,7 +32,7 @@ def plot_recipes(report: dict[str, Any], logs: Mapping[str, Sequence[Path]], out
     return save_figure(figure, output)
 
 
-def validation_curve(log: Path, flops_a_step: float) -> list[tuple[float, float]]:
+def validation_curve(log: Path) -> list[tuple[float, float]]:
     """(training FLOPs, share of the validation puzzles solved) at every evaluation of a run."""
     records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    return [(r["step"] * flops_a_step, r["eval"]["exact_accuracy"]) for r in records if "eval" in r]
+    return [(record["flops"], record["eval"]["exact_accuracy"]) for record in records if "eval" in record]

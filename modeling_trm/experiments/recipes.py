@@ -73,19 +73,31 @@ def train(contender: Contender, seed: int, steps: int, folder: Path) -> dict[str
     """The figures of a run, metrics.json; a run that is complete is read, one that was stopped goes on.
 
     Raises:
-        RuntimeError: when the run fails; its own message stands before on stderr.
+        RuntimeError: when the run fails or is stopped; its own message stands before on stderr.
     """
     command = [
         sys.executable, str(Path(__file__).parents[2] / "scripts" / "train.py"), str(contender.path),
         *contender.overrides, "--train_steps", str(steps), "--seed", str(seed), "--output_dir", str(folder),
     ]  # fmt: skip
-    metrics = folder / "metrics.json"
     wanted = parse_recipe(command[2:]).to_dict()
-    if not metrics.exists() or json.loads(metrics.read_text(encoding="utf-8"))["recipe"] != wanted:
+
+    def finished() -> dict[str, Any] | None:
+        if not (folder / "metrics.json").exists():
+            return None
+        run = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        return run if (run["recipe"], run["train"]["training data"]) == (wanted, contender.fingerprint) else None
+
+    run = finished()
+    if run is None:
         code = subprocess.run(command, check=False).returncode
         if code:
             raise RuntimeError(f"the run of {contender.path} with seed {seed} ended with exit code {code}")
-    return json.loads(metrics.read_text(encoding="utf-8"))
+        run = finished()
+    if run is None:
+        raise RuntimeError(
+            f"the run of {contender.path} with seed {seed} was stopped; the same command goes on from there"
+        )
+    return run
 
 
 def compare(contenders: Sequence[Contender], runs: dict[str, dict[int, dict[str, Any]]]) -> dict[str, Any]:
@@ -100,6 +112,10 @@ def compare(contenders: Sequence[Contender], runs: dict[str, dict[int, dict[str,
     tests = {(name, seed): run["evaluations"]["test"] for name, seeds in runs.items() for seed, run in seeds.items()}
     if len({(test["fingerprint"], test["count"]) for test in tests.values()}) > 1:
         raise ValueError("the recipes are evaluated on different test puzzles; set test_puzzles and the data alike")
+    early = [key for key, test in tests.items() if "by_step" not in test]
+    if early:
+        raise ValueError(f"the run {early[0]} was evaluated with early exit, which leaves no accuracy of each step")
+    # Not every recipe can stop at this number: each is judged at its last step that does not exceed it.
     passes = min(
         contender.passes_a_step * len(tests[contender.name, seed]["by_step"])
         for contender in contenders
@@ -123,7 +139,7 @@ def compare(contenders: Sequence[Contender], runs: dict[str, dict[int, dict[str,
 
 def _figures(contender: Contender, runs: dict[int, dict[str, Any]], passes: int) -> dict[str, Any]:
     tests = [run["evaluations"]["test"] for run in runs.values()]
-    number = max(1, passes // contender.passes_a_step)
+    number = passes // contender.passes_a_step
     steps = {run["steps"] for run in runs.values()}.pop()
     return {
         "seeds": list(runs),
@@ -131,7 +147,9 @@ def _figures(contender: Contender, runs: dict[int, dict[str, Any]], passes: int)
         "training_flops": steps * contender.flops_a_step,
         "seconds": [run["seconds"] for run in runs.values()],
         "passes_a_step": contender.passes_a_step,
-        "at_equal_passes": over_seeds([test["by_step"][number - 1] for test in tests]) | {"step": number},
+        # Before its first step a model has no answer: nothing is solved.
+        "at_equal_passes": over_seeds([test["by_step"][number - 1] if number else 0.0 for test in tests])
+        | {"step": number, "passes": number * contender.passes_a_step},
         "at_last_step": over_seeds([test["by_step"][-1] for test in tests]) | {"step": len(tests[0]["by_step"])},
         "cells": over_seeds([test["cell_accuracy"] for test in tests]),
         "by_step": [mean(shares) for shares in zip(*(test["by_step"] for test in tests))],
@@ -147,10 +165,10 @@ def over_seeds(values: Sequence[float]) -> dict[str, Any]:
 
 
 def markdown_table(report: dict[str, Any]) -> str:
-    last = "at its last step"
+    last, within = "at its last step", f"in at most {report['passes']} passes"
     lines = [
-        f"| recipe | training steps | training FLOPs | solved after {report['passes']} passes | {last} (step) | cells "
-        f"| difference to the first after {report['passes']} passes | {last} | cells |",
+        f"| recipe | training steps | training FLOPs | solved {within} | {last} (step) | cells "
+        f"| difference to the first {within} | {last} | cells |",
         f"|---|{'---:|' * 8}",
     ]
     for name, figures in report["recipes"].items():
@@ -158,7 +176,7 @@ def markdown_table(report: dict[str, Any]) -> str:
         cells = [
             f"{figures['train_steps']:,}",
             f"{figures['training_flops']:.3g}",
-            _percent(figures["at_equal_passes"]),
+            f"{_percent(figures['at_equal_passes'])}, {figures['at_equal_passes']['passes']} passes",
             f"{_percent(figures['at_last_step'])} ({figures['at_last_step']['step']})",
             _percent(figures["cells"]),
             *("" if difference is None else _percent(difference[m]) for m in MEASURES),

@@ -88,13 +88,15 @@ class OptimisationArguments:
     batch_size: int = _help("puzzles a step, over all processes", 768)
     gradient_accumulation: int = _help("parts a batch is computed in; the result is the same, the memory smaller", 1)
     objective: Literal["act", "dis"] = _help(
-        "act: every step is asked for the whole answer; dis: for its part of a path from puzzle to answer", "act"
+        "act: every step is asked for the whole answer; dis: for its part of a path from puzzle to answer, and unless "
+        "the recipe says otherwise in 6 steps of 1 H cycle of 2 L cycles that read the last answer and their number",
+        "act",
     )
     step_weights: str = _help(f"of the token loss over a puzzle's steps: one of {', '.join(STEP_WEIGHTS)}", "uniform")
     depth_curriculum: str | None = _help(
         "JSON or YAML mapping {share of the run until which it holds: [H_cycles, L_cycles]}; then the config's"
     )
-    random_start: bool = _help("begin each puzzle with random latents instead of the fixed initial ones", False)
+    random_start: bool = _help("train each puzzle from random latents; evaluations keep the fixed initial ones", False)
     token_loss: str = _help(f"one of {', '.join(TOKEN_LOSSES)}", "stablemax")
     label_smoothing: float = _help("share of the target spread over the vocabulary", 0.0)
     halt_loss_weight: float = _help("weight of the halting loss", 0.5)
@@ -221,12 +223,12 @@ class Recipe:
         for end, cycles in (parse_mapping("depth_curriculum", text) or {}).items():
             try:
                 share, (H_cycles, L_cycles) = float(end), cycles  # the keys of JSON are text
-                holds = 0 < share <= 1 and type(H_cycles) is type(L_cycles) is int and min(cycles) >= 1
+                holds = 0 < share < 1 and type(H_cycles) is type(L_cycles) is int and min(cycles) >= 1
             except (TypeError, ValueError):
                 holds = False
             if not holds:
                 raise ValueError(
-                    f"depth_curriculum={text!r}: {end}: {cycles} is not allowed; allowed: a share above 0, at most 1, "
+                    f"depth_curriculum={text!r}: {end}: {cycles} is not allowed; allowed: a share above 0 and below 1, "
                     f"and [H_cycles, L_cycles], as in {{0.3: [1, 2], 0.6: [2, 4]}}"
                 )
             curriculum[share] = (H_cycles, L_cycles)

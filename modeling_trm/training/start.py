@@ -43,10 +43,23 @@ def initial_model(
     return model
 
 
+def _check_objective(model: TRMForGridReasoning, recipe: Recipe) -> None:
+    """Raise ValueError where a trained model is to go on with another objective than it was made for."""
+    objective, config = recipe.optimisation.objective, model.config
+    reads = config.answer_feedback or config.num_step_embeddings > 0
+    if (objective == "dis") != reads:
+        raise ValueError(
+            f"objective={objective!r} does not fit a model with answer_feedback={config.answer_feedback}, "
+            f"num_step_embeddings={config.num_step_embeddings}; such a model is trained with "
+            f"objective={'dis' if reads else 'act'!r}"
+        )
+
+
 def _check_start(model: TRMForGridReasoning, recipe: Recipe, held_out: Sequence[str]) -> None:
     o = recipe.optimisation
     if o.loss_on == "blanks" and model.config.blank_token_id is None:
         raise ValueError(f"loss_on='blanks', but {o.start_from!r} was trained on all cells (blank_token_id is not set)")
+    _check_objective(model, recipe)
     known = {task.rpartition("/")[2] for task in model.puzzle_index.tasks} if model.puzzle_index else set()
     seen = [name for name in held_out if name.rpartition("/")[2] in known]
     if seen:

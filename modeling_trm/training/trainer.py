@@ -13,6 +13,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from ..evaluation.machine import can_compile, computes_in_bf16
 from ..evaluation.runner import Puzzles, evaluate_puzzles
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
-from .arguments import Recipe
+from .arguments import DataArguments, OptimisationArguments, Recipe, RunArguments
 from .checkpointing import load_checkpoint, load_progress, newest_checkpoint, save_checkpoint
 from .ema import ExponentialMovingAverage
 from .optimisers import build_optimisers, core_parameters
@@ -49,6 +50,10 @@ FREE_TO_CHANGE = frozenset(
     "output_dir log_every eval_every eval_batch_size eval_max_steps checkpoint_every stop_after_minutes report_to "
     "validation_puzzles test_puzzles test_augmentations".split()
 )
+# Of fields that a recipe of an earlier version did not have.
+DEFAULTS = {
+    field.name: field.default for part in (DataArguments, OptimisationArguments, RunArguments) for field in fields(part)
+}
 
 
 class Trainer:
@@ -212,7 +217,7 @@ class Trainer:
         progress = load_progress(checkpoint)
         ours = self.recipe.to_dict()
         for name in sorted((ours.keys() | progress["recipe"].keys()) - FREE_TO_CHANGE):
-            before, now = progress["recipe"].get(name), ours.get(name)
+            before, now = progress["recipe"].get(name, DEFAULTS.get(name)), ours.get(name)
             if before != now:
                 raise ValueError(
                     f"{checkpoint} was trained with {name}={before!r}, the recipe now says {now!r}: "
@@ -225,7 +230,7 @@ class Trainer:
                 f"restore them to resume, or give another output_dir to start anew"
             )
         load_checkpoint(self.accelerator, checkpoint, self.step.slots, self.step.ema)
-        self.progress = {name: progress[name] for name in self.progress} | {"recipe": ours}
+        self.progress = {name: progress.get(name, value) for name, value in self.progress.items()} | {"recipe": ours}
         self.log.truncate(progress["step"])
         logger.info(f"resumed from {checkpoint}")
         return progress["step"]
@@ -289,7 +294,8 @@ class Trainer:
             low, high = metrics["exact_accuracy_ci95"]
             exact = f"{metrics['exact_accuracy']:.1%} of {len(validation)} validation puzzles exact"
             tqdm.write(f"step {step}: {exact} ({low:.1%} to {high:.1%})")
-            self.log.write({"step": step, "seconds": self.progress["seconds"], "eval": metrics})
+            cost = {name: self.progress[name] for name in ("seconds", "flops")}
+            self.log.write({"step": step, **cost, "eval": metrics})
         self.accelerator.wait_for_everyone()
 
     def _checkpoint(self, step: int) -> None:

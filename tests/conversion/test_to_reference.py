@@ -81,6 +81,8 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "multiple": ("trm-attn", {"mlp_multiple_of": 8}, "mlp_multiple_of=8: the reference cannot express this"),
     "norm's axis": ("trm-mlp-t", {"mlp_t_norm": "channels"}, "mlp_t_norm='channels'"),
     "only blanks": ("trm-attn", {"blank_token_id": 1}, "blank_token_id=1"),
+    "feedback": ("compact", {}, "answer_feedback=True: the reference cannot express this"),
+    "steps": ("trm-attn", {"num_step_embeddings": 2}, "num_step_embeddings=2: the reference cannot express this"),
     "two mixers": ("trm-attn", {"block_operators": ["attention", "mlp", "mlp_t", "mlp"]}, "block_operators="),
     "an odd stack": ("trm-attn", {"block_operators": ["attention", "mlp", "attention"]}, "block_operators="),
 }

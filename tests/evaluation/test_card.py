@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard, parse_eval_result_entries
 
 from modeling_trm import PRESETS, GridProcessor
 from modeling_trm.evaluation import evaluate_puzzles
-from modeling_trm.evaluation.card import write_model_card
+from modeling_trm.evaluation.card import render_card, write_model_card
 from modeling_trm.evaluation.plots import write_plots
 
 RUN = {
@@ -289,3 +289,16 @@ def test_valid_and_shortest_is_a_second_figure(checkpoint, metrics: dict[str, An
     assert values == {"exact accuracy": maze["exact_accuracy"], "valid and shortest": 0.625}
     assert "| valid and shortest | 62.5 % | 50.0 to 75.0 % | 20 |" in card.text
     assert "very many shortest paths" in card.text
+
+
+def test_a_head_that_was_not_trained_is_not_advertised(checkpoint, metrics: dict[str, Any]) -> None:
+    folder = checkpoint("compact", GridProcessor("sudoku", grid_shape=(4, 4)))
+    name, one = next(iter(metrics["evaluations"].items()))
+    silent = one | {"never_halted": one["count"]}
+    trained = metrics["recipe"] | {"objective": "dis", "halt_loss_weight": 0.0}
+    text = render_card(folder, metrics | {"recipe": trained, "evaluations": {name: silent}})
+    assert "halt=True" not in text and "at first halt (mean" not in text
+    assert "The halting head was not trained" in text
+    assert "| number of the step | 6 learned embeddings |" in text
+    assert "| each step after the first reads | the answer of the step before |" in text
+    assert "halt=True" in render_card(folder, metrics)

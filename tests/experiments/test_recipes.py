@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 from modeling_trm.evaluation.flops import flops, training_flops
+from modeling_trm.experiments.recipe_plots import validation_curve
 from modeling_trm.experiments.recipes import Contender, compare, markdown_table, over_seeds, read_contender
+from modeling_trm.experiments.recipes import train as train_run
+from modeling_trm.training.arguments import parse_recipe
 from scripts import compare_recipes, train
 
 
@@ -55,7 +58,37 @@ def test_figures_by_hand(contenders) -> None:
     assert report["differences"]["dis"]["cells"]["each"] == pytest.approx([0.1, 0.2])
     assert report["recipes"]["act"]["training_flops"] == pytest.approx(7 * act.flops_a_step)
     lines = markdown_table(report).splitlines()
-    assert len(lines) == 4 and "after 12 passes" in lines[0] and lines[3].startswith("| dis | 7 |")
+    assert len(lines) == 4 and "in at most 12 passes" in lines[0] and lines[3].startswith("| dis | 7 |")
+
+
+def test_passes_that_do_not_divide_are_never_more_than_allowed(contenders) -> None:
+    runs = {"act": {0: run_of([0.3, 0.4])}, "dis": {0: run_of([0.1, 0.2, 0.3])}}  # 12 and 9 passes
+    report = compare(contenders, runs)
+    at = {name: figures["at_equal_passes"] for name, figures in report["recipes"].items()}
+    assert report["passes"] == 9
+    assert (at["act"]["passes"], at["act"]["mean"]) == (6, 0.3) and (at["dis"]["passes"], at["dis"]["mean"]) == (9, 0.3)
+    lines = markdown_table(report).splitlines()
+    assert "in at most 9 passes" in lines[0] and "30.0 %, 6 passes" in lines[2] and "30.0 %, 9 passes" in lines[3]
+    # One that has no answer within so many passes has solved nothing.
+    none = compare(contenders, runs | {"dis": {0: run_of([0.1])}})["recipes"]["act"]["at_equal_passes"]
+    assert (none["mean"], none["passes"], none["step"]) == (0.0, 0, 0)
+
+
+def test_the_course_of_a_run_is_drawn_over_its_own_flops(tmp_path: Path) -> None:
+    records = [
+        {"step": 2, "loss": 1.0, "flops": 5},
+        {"step": 2, "flops": 5, "eval": {"exact_accuracy": 0.25}},
+        {"step": 4, "flops": 90, "eval": {"exact_accuracy": 0.5}},
+    ]
+    (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, records)))
+    assert validation_curve(tmp_path / "log.jsonl") == [(5, 0.25), (90, 0.5)]
+
+
+def test_early_exit_leaves_nothing_to_compare(contenders) -> None:
+    run = run_of([0.1])
+    del run["evaluations"]["test"]["by_step"]
+    with pytest.raises(ValueError, match="early exit"):
+        compare(contenders, {"act": {0: run}, "dis": {0: run_of([0.1])}})
 
 
 def test_the_interval_is_students() -> None:
@@ -105,7 +138,7 @@ def test_the_command_trains_compares_and_does_not_repeat(write_recipe, tmp_path:
         (["a.yaml", "--seeds", "1", "1"], "the seed 1 is given twice"),
         (["a.yaml", "--set", "seed=3"], "--set 'seed=3': expected FIELD=VALUE, of another field than"),
         (["a.yaml", "--set", "batch_size"], "--set 'batch_size'"),
-        (["a.yaml", "--flops", "0"], "--flops must be above 0, got 0.0"),
+        (["a.yaml", "--flops", "0"], "--flops must be above 0 and finite, got 0.0"),
         (["no/such.yaml"], "no/such.yaml"),
     ],
 )
@@ -114,6 +147,27 @@ def test_wrong_commands_are_refused_in_a_line(arguments, expected, tmp_path: Pat
         compare_recipes.main([*arguments, "--output", str(tmp_path / "out")])
     assert stop.value.code == 2 and expected in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_stopped_run_and_an_older_one_are_not_taken_for_the_result(
+    write_recipe, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    """Neither a run that left no figures, nor figures of another recipe or of other data."""
+    monkeypatch.setattr(subprocess, "run", lambda command, check: SimpleNamespace(returncode=0))
+    recipe, output = str(write_recipe("act")), tmp_path / "out"
+    contender = read_contender(recipe, [])
+    folder = output / "act" / "seed-0"
+    wanted = parse_recipe([recipe, "--seed", "0", "--train_steps", "16", "--output_dir", str(folder)]).to_dict()
+    done = run_of([0.1]) | {"recipe": wanted, "train": {"training data": contender.fingerprint}}
+    for run in (None, done | {"recipe": wanted | {"batch_size": 9}}, done | {"train": {"training data": "other"}}):
+        if run is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "metrics.json").write_text(json.dumps(run))
+        with pytest.raises(SystemExit):
+            compare_recipes.main([recipe, "--output", str(output)])
+        assert "was stopped; the same command goes on from there" in capsys.readouterr().err
+    (folder / "metrics.json").write_text(json.dumps(done))
+    assert train_run(contender, 0, 16, folder) == done
 
 
 def test_a_failing_run_is_an_error(write_recipe, tmp_path: Path, monkeypatch, capsys) -> None:

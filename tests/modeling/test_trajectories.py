@@ -79,6 +79,39 @@ def test_guidance_and_damping_equal_the_formulas(latents: int, guidance: float, 
     torch.testing.assert_close(solved.halt_probability, halt_logits.sigmoid().float(), rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("blank_token_id", [None, 1])
+@pytest.mark.parametrize(("guidance", "damping"), [(1.0, 0.0), (2.5, 0.0), (1.0, 0.3), (2.0, 0.5)])
+def test_a_model_that_reads_its_answers_reads_the_guided_ones(
+    guidance: float, damping: float, blank_token_id: int | None, make, problem
+) -> None:
+    model = make("compact", blank_token_id=blank_token_id, halt_max_steps=STEPS, num_step_embeddings=STEPS - 1)
+    ids, puzzles = problem
+    state, before = model.initial_state(len(ids)), None
+    with torch.no_grad():
+        for step in range(STEPS):
+            assert state.steps.tolist() == [step] * len(ids)
+            out = model(ids, puzzle_ids=puzzles, state=state)
+            logits = out.logits if before is None else (1 - guidance) * before + guidance * out.logits
+            answers = logits.argmax(-1)
+            answers = answers if blank_token_id is None else torch.where(ids == blank_token_id, answers, ids)
+            state, before = out.state.damped(state, damping)._replace(answers=answers), out.logits
+    solved = model.solve(*problem, max_steps=STEPS, guidance=guidance, damping=damping)
+    assert torch.equal(solved.answers, answers)
+
+
+def test_puzzles_that_stop_take_their_own_answers_and_steps_along(make, problem) -> None:
+    """A compacted batch of a model that reads both equals each puzzle alone."""
+    model = make("compact", halt_max_steps=STEPS, num_step_embeddings=STEPS)
+    with torch.no_grad():
+        torch.nn.init.normal_(model.q_head.weight)
+        model.q_head.bias -= model(problem[0], puzzle_ids=problem[1]).halt_logits.median()
+    together = model.solve(*problem, max_steps=STEPS, halt=True)
+    assert len(set(together.steps.tolist())) > 1  # they stop at different steps
+    for row in range(len(problem[0])):
+        alone = model.solve(*(values[row : row + 1] for values in problem), max_steps=STEPS, halt=True)
+        assert torch.equal(together.answers[row], alone.answers[0]) and together.steps[row] == alone.steps[0]
+
+
 def test_guidance_and_damping_do_something(make, problem) -> None:
     model = make("trm-attn")
     plain = model.solve(*problem, max_steps=STEPS)

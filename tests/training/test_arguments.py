@@ -58,8 +58,9 @@ def test_what_a_recipe_says_is_a_recipe_again(write_recipe):
         ),
         ({"test_augmentations": 8}, "test_augmentations=8 is for task arc only"),
         ({"step_weights": "random"}, "step_weights='random'; allowed: uniform, rising, falling"),
-        ({"depth_curriculum": {0.3: [1]}}, "0.3: [1] is not allowed; allowed: a share above 0, at most 1"),
+        ({"depth_curriculum": {0.3: [1]}}, "0.3: [1] is not allowed; allowed: a share above 0 and below 1"),
         ({"depth_curriculum": {1.5: [1, 2]}}, "1.5: [1, 2] is not allowed"),
+        ({"depth_curriculum": {1.0: [1, 2]}}, "1.0: [1, 2] is not allowed"),
         ({"depth_curriculum": {0.5: [0, 2]}}, "0.5: [0, 2] is not allowed"),
         ({"depth_curriculum": "deeper"}, "depth_curriculum='deeper' is no mapping"),
         (

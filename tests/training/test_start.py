@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
-from modeling_trm import GridProcessor, TRMForGridReasoning
+from modeling_trm import GridProcessor, TRMConfig, TRMForGridReasoning
 from modeling_trm.puzzle_index_trm import PuzzleIndex
 from modeling_trm.training.arguments import parse_recipe
 from modeling_trm.training.optimisers import build_optimisers
@@ -38,6 +39,21 @@ def test_a_new_model_is_a_function_of_the_seed(write_recipe):
     one, two = (initial_model(recipe, PROCESSOR, index_of(a=[0, 1])).state_dict() for _ in range(2))
     assert one["model.puzzle_emb.weight"].shape[0] == 3
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize(("preset", "objective"), [("trm-attn", "dis"), ("compact", "act")])
+def test_a_checkpoint_made_for_another_objective_is_refused(preset, objective, tiny_model, write_recipe, tmp_path):
+    tiny_model(preset, num_puzzles=1).save_pretrained(tmp_path / "checkpoint")
+    fields = {"start_from": str(tmp_path / "checkpoint"), "objective": objective, "task": "grid"}
+    recipe = write_recipe("run", **fields)
+    content = yaml.safe_load(recipe.read_text())
+    kept = {name: value for name, value in content.items() if name not in TRMConfig.__annotations__}
+    recipe.write_text(yaml.safe_dump(kept))
+    other = "act" if objective == "dis" else "dis"
+    with pytest.raises(
+        ValueError, match=f"objective='{objective}' does not fit .* is trained with objective='{other}'"
+    ):
+        initial_model(parse_recipe([str(recipe)]), PROCESSOR)
 
 
 def test_rows_that_the_checkpoint_knows_are_kept_and_the_others_start_at_its_mean_row(checkpoint):
