@@ -101,7 +101,7 @@ def test_a_model_that_reads_its_answers_reads_the_guided_ones(
 
 def test_puzzles_that_stop_take_their_own_answers_and_steps_along(make, problem) -> None:
     """A compacted batch of a model that reads both equals each puzzle alone."""
-    model = make("compact", halt_max_steps=STEPS, num_step_embeddings=STEPS)
+    model = make("compact", halt_max_steps=STEPS, num_step_embeddings=STEPS, blank_token_id=1)
     with torch.no_grad():
         torch.nn.init.normal_(model.q_head.weight)
         model.q_head.bias -= model(problem[0], puzzle_ids=problem[1]).halt_logits.median()
