@@ -191,7 +191,8 @@ def ssd_chunked(x_BLHP: Tensor, dt_BLH: Tensor, A_H: Tensor, B_BLGN: Tensor, C_B
 
 def _accumulate(added: Tensor, kept: Tensor) -> Tensor:
     """[B, K, ...] -> [B, K, ...]: s_k = kept_{k-1} s_{k-1} + added_{k-1}, s_0 = 0; in the wider of the two types."""
-    state, states = torch.zeros_like(added[:, 0], dtype=kept.dtype), []
+    # Not zeros_like: an exported graph would ask another of its inputs for the size of the batch.
+    state, states = added[:, 0].to(kept.dtype) * 0, []
     for added_k, kept_k in zip(added.unbind(1), kept.unbind(1)):
         states.append(state)
         state = torch.addcmul(added_k.to(kept.dtype), state, kept_k)

@@ -209,7 +209,7 @@ class GridReasoningPipeline(Pipeline):
         }
         solved = self.forward(inputs, **forward)
         traces: list[list[dict[str, Any]]] = [[] for _ in batch]
-        for step, (rows, answers_bL, probability_b, _) in enumerate(solved["trace"], start=1):
+        for step, (rows, answers_bL, probability_b, *_) in enumerate(solved["trace"], start=1):
             for row, answer_L, probability in zip(rows.tolist(), answers_bL.numpy(), probability_b.tolist()):
                 _, is_own, view = batch[row]
                 if is_own:

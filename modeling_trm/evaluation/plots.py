@@ -125,8 +125,7 @@ def write_plots(
     """Every plot that these results allow, as PNG files in the folder, named after the evaluation.
 
     Args:
-        evaluations: {name: metrics}; the accuracy curve is left out for metrics taken with early exit, the halting
-            histogram where nothing halted.
+        evaluations: {name: metrics}; the accuracy curve is left out for metrics taken with early exit.
         log_path: log.jsonl of the training run, if there was one.
     """
     folder = Path(folder)
@@ -134,8 +133,7 @@ def write_plots(
     for name, metrics in evaluations.items():
         if "by_step" in metrics:
             written.append(accuracy_by_step(metrics, folder / f"{name}_accuracy_by_step.png"))
-        if metrics["never_halted"] < metrics["count"]:
-            written.append(halting_histogram(metrics, folder / f"{name}_halting.png"))
+        written.append(halting_histogram(metrics, folder / f"{name}_halting.png"))
     return written
 
 

@@ -18,7 +18,7 @@ from modeling_trm.trajectories_trm import Trajectories, select
 from modeling_trm.verifiers_trm import verifier_for
 
 IMAGE = Path(__file__).parents[2] / "model_cards" / "tr-mamba2mlpt-sudoku-quickstart"
-COUNT = 20
+COUNT, SEED = 20, 2
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def puzzles() -> PuzzleSet:
 
 @pytest.fixture(scope="module")
 def sweep() -> Sweep:
-    return Sweep((6, 2), (1, 3), noise_std=0.9, seed=4, selections=("halt", "vote", "residual", "valid"))
+    return Sweep((6, 2), (1, 3), noise_std=0.9, seed=SEED, selections=("halt", "vote", "residual", "valid"))
 
 
 @pytest.fixture(scope="module")

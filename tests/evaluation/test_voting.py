@@ -29,15 +29,18 @@ class EchoModel(TRMForGridReasoning):
     """Answers with its input; the halt logit is the input's size in cells minus 20, NaN below `nan_below` cells."""
 
     nan_below = 0
-    die_after = 10**9
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.forwards_left = [10**9]  # a list, because an engine runs a shallow copy of the model
 
     def forward(self, input_ids: torch.Tensor, **arguments: Any) -> Any:
         output = super().forward(input_ids, **arguments)
         output.logits = torch.nn.functional.one_hot(input_ids, self.config.vocab_size).float()
         cells = (input_ids > 1).sum(dim=1).float()
         output.halt_logits = torch.where(cells < self.nan_below, torch.nan, cells - 20)
-        self.die_after -= 1
-        if self.die_after < 0:
+        self.forwards_left[0] -= 1
+        if self.forwards_left[0] < 0:
             raise KeyboardInterrupt
         return output
 
@@ -130,7 +133,7 @@ def test_records_do_not_depend_on_shards_stops_or_batches(echo, views, tmp_path:
     assert_same(load_records(*parts), whole)
 
     stopped = echo()
-    stopped.die_after = 7  # two forwards a batch: in the second half of the fourth chunk
+    stopped.forwards_left[0] = 7  # two forwards a batch: in the second half of the fourth chunk
     with pytest.raises(KeyboardInterrupt):
         collect_votes(stopped, views, tmp_path / "stopped", **options)
     assert chunks_done(tmp_path / "stopped") == {0, 1, 2}
@@ -183,7 +186,7 @@ def test_kill_9_and_resume(tiny_model, tmp_path: Path) -> None:
 def test_a_complete_evaluation_runs_nothing(echo, views, tmp_path: Path) -> None:
     model = echo()
     assert collect_votes(model, views, tmp_path, max_steps=1, **QUIET)
-    model.die_after = 0
+    model.forwards_left[0] = 0
     assert collect_votes(model, views, tmp_path, max_steps=1, **QUIET)
 
 

@@ -45,11 +45,14 @@ CHANGED: dict[str, Any] = {
     "initial_state_std": 0.5,
     "halt_bias": -1.0,
     "blank_token_id": 1,
+    "num_step_embeddings": 2,
+    "answer_feedback": True,
 }
 # Those whose message is about a value of their own, or for which 0 is a value like any other.
 OTHER_THAN_POSITIVE = {
     *("puzzle_prefix_len", "block_operators", "num_latents", "position_embedding", "mlp_gate", "mlp_gate_bias"),
     *("ssd_backend", "initial_state_std", "halt_bias", "blank_token_id", "position_std", "head_init", "mlp_t_norm"),
+    *("num_step_embeddings", "answer_feedback"),
 }
 POSITIVE = sorted(CHANGED.keys() - OTHER_THAN_POSITIVE)
 MAMBA = {"block_operators": ["mamba2"]}
@@ -60,6 +63,7 @@ BAD: list[tuple[dict[str, Any], list[str]]] = [
     ({"L_cycles": -1}, ["L_cycles=-1", "greater than 0"]),
     ({"puzzle_prefix_len": -1}, ["puzzle_prefix_len=-1", "0 or more"]),
     ({"puzzle_prefix_len": 0, "num_puzzles": 2}, ["num_puzzles=2", "puzzle_prefix_len"]),
+    ({"num_step_embeddings": -1}, ["num_step_embeddings=-1", "0 or more"]),
     ({"initial_state_std": -0.5}, ["initial_state_std=-0.5", "0 or more"]),
     ({"position_std": -1.0}, ["position_std=-1.0", "0 or more"]),
     ({"blank_token_id": 12}, ["blank_token_id=12", "0..11"]),
@@ -137,7 +141,9 @@ def test_presets_build_and_take_overrides(preset: str) -> None:
     config = TRMConfig.from_preset(preset, vocab_size=7, L_cycles=4)
     assert config.block_operators == PRESETS[preset]["block_operators"]
     assert set(config.block_operators) <= set(OPERATORS)
-    assert (config.vocab_size, config.L_cycles, config.H_cycles, config.hidden_size) == (7, 4, 3, 512)
+    assert (config.vocab_size, config.L_cycles) == (7, 4)
+    for name, default in (("H_cycles", 3), ("hidden_size", 512), ("answer_feedback", False)):
+        assert vars(config)[name] == PRESETS[preset].get(name, default)
     assert config.block_operators[-1] == "mlp"
     assert TRMConfig.from_preset(preset, block_operators=["mlp"]).block_operators == ["mlp"]
 

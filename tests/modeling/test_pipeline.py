@@ -42,7 +42,7 @@ def test_results_are_those_of_solve(make_pipeline: Make, preset: str) -> None:
             assert result["halt_probability"] == pytest.approx(float(solved.halt_probability[number]), abs=1e-7)
             assert result["steps"] == int(solved.steps[number]) == len(result["trace"])
             for step, frame in enumerate(result["trace"]):
-                rows, answers, _, _ = solved.trace[step]
+                rows, answers, *_ = solved.trace[step]
                 expected = SUDOKU.decode(answers[rows.tolist().index(number)])
                 assert (frame["step"], frame["answer"]) == (step + 1, expected)
             assert result["trace"][-1]["answer"] == result["answer"]

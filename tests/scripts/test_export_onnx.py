@@ -239,7 +239,9 @@ def test_arc_takes_the_rows_asked_for_along(tiny_model, tmp_path: Path, capsys) 
     run = checking.onnx_runner(folder / "step.onnx")
     with torch.no_grad():
         expected = model(input_ids, puzzle_ids=torch.tensor([0, 2, 3])).logits
-    torch.testing.assert_close(run([input_ids, torch.arange(3), *state])[0], expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        run([input_ids, torch.arange(3), state.z_H, state.z_L])[0], expected, rtol=1e-4, atol=1e-4
+    )
     done = solve_alone(folder, "0")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "for task 'arc'" in done.stderr
@@ -258,7 +260,7 @@ def test_a_torch_program_of_a_bfloat16_checkpoint(tiny_model, tmp_path: Path) ->
     state = model.initial_state(5).map(torch.Tensor.contiguous)
     with torch.no_grad():
         expected = model(input_ids).logits
-    torch.testing.assert_close(run([input_ids, torch.zeros(5, dtype=torch.long), *state])[0], expected)
+    torch.testing.assert_close(run([input_ids, torch.zeros(5, dtype=torch.long), state.z_H, state.z_L])[0], expected)
     done = solve_alone(folder, "a" * 16)
     assert done.returncode == 2
     assert "is an export of format 'torch'" in done.stderr
