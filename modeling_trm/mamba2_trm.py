@@ -169,9 +169,9 @@ def ssd_chunked(x_BLHP: Tensor, dt_BLH: Tensor, A_H: Tensor, B_BLGN: Tensor, C_B
     pad = -L % chunk
     # dt = 0 in the padding: it neither decays nor adds to the state.
     x, dt, Bm, Cm = (_split_chunks(t, pad, chunk) for t in (x_BLHP, dt_BLH, B_BLGN, C_BLGN))
-    y = ssd_one_chunk(x.flatten(0, 1), dt.flatten(0, 1), A_H, Bm.flatten(0, 1), Cm.flatten(0, 1)).unflatten(
-        0, x.shape[:2]
-    )
+    y = ssd_one_chunk(x.flatten(0, 1), dt.flatten(0, 1), A_H, Bm.flatten(0, 1), Cm.flatten(0, 1))
+    # No size of the batch is written down here or below: an exported graph would ask another of its inputs for it.
+    y = y.unflatten(0, (-1, x.shape[1]))
 
     cumulative_BKQH = (dt * A_H).cumsum(2)
     total_BKH = cumulative_BKQH[:, :, -1]
@@ -180,7 +180,7 @@ def ssd_chunked(x_BLHP: Tensor, dt_BLH: Tensor, A_H: Tensor, B_BLGN: Tensor, C_B
     weighted_BKGQJ = _scale(x, to_end).unflatten(3, (G, -1)).flatten(4).transpose(2, 3)
     added_BKGNJ = Bm.permute(0, 1, 3, 4, 2) @ weighted_BKGQJ
     # 2. The state at the start of each chunk: what came before decays over the chunk, and the chunk adds its own.
-    kept_BKGJ = torch.exp(total_BKH)[..., None].expand(*total_BKH.shape, P).unflatten(2, (G, -1)).flatten(3)
+    kept_BKGJ = torch.exp(total_BKH)[..., None].expand(-1, -1, -1, P).unflatten(2, (G, -1)).flatten(3)
     start_BKGNJ = _accumulate(added_BKGNJ, kept_BKGJ[:, :, :, None]).to(x.dtype)
     # 3. What that state contributes to each position: C_i state exp(cumulative_i).
     carried_BKGQJ = Cm.transpose(2, 3) @ start_BKGNJ
@@ -191,7 +191,6 @@ def ssd_chunked(x_BLHP: Tensor, dt_BLH: Tensor, A_H: Tensor, B_BLGN: Tensor, C_B
 
 def _accumulate(added: Tensor, kept: Tensor) -> Tensor:
     """[B, K, ...] -> [B, K, ...]: s_k = kept_{k-1} s_{k-1} + added_{k-1}, s_0 = 0; in the wider of the two types."""
-    # Not zeros_like: an exported graph would ask another of its inputs for the size of the batch.
     state, states = added[:, 0].to(kept.dtype) * 0, []
     for added_k, kept_k in zip(added.unbind(1), kept.unbind(1)):
         states.append(state)
