@@ -16,6 +16,9 @@ def _small_peak(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(peak.SIZES, "cpu", 64)
 
 
+ONE_LAYER = "--part mamba2-layer --lengths 18 --batch-sizes 1 --dtype float32 --rounds 1".split()
+
+
 def test_puzzle_table_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sizes = ["--rows", "200", "50", "--table-batch", "8", "--rounds", "3", "--device", "cpu"]
     assert benchmark.main(["--part", "puzzle-table", *sizes, "--output", str(tmp_path)]) == 0
@@ -33,39 +36,15 @@ def test_puzzle_table_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert (tmp_path / "benchmark.md").read_text() in printed
 
 
-def test_profile_is_written_beside_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = [
-        "--part",
-        "mamba2-layer",
-        "--lengths",
-        "18",
-        "--batch-sizes",
-        "1",
-        "--dtype",
-        "float32",
-        "--rounds",
-        "1",
-    ]
-    assert benchmark.main([*arguments, "--device", "cpu", "--profile", "--output", str(tmp_path)]) == 0
+def test_profile_is_written_beside_the_report(tmp_path: Path) -> None:
+    assert benchmark.main([*ONE_LAYER, "--device", "cpu", "--profile", "--output", str(tmp_path)]) == 0
     names = sorted(path.name for path in (tmp_path / "profile" / "mamba2-layer").glob("forward_*"))
     assert names[0] == "forward_modeling_trm_L18_batch1_float32.json" and len(names) == 4
 
 
 def test_different_answers_end_in_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("modeling_trm.benchmarking.mamba2_layer.TOLERANCES", {"float32": 0.0})
-    arguments = [
-        "--part",
-        "mamba2-layer",
-        "--lengths",
-        "18",
-        "--batch-sizes",
-        "1",
-        "--dtype",
-        "float32",
-        "--rounds",
-        "1",
-    ]
-    assert benchmark.main([*arguments, "--device", "cpu", "--output", str(tmp_path)]) == 1
+    assert benchmark.main([*ONE_LAYER, "--device", "cpu", "--output", str(tmp_path)]) == 1
     report = json.loads((tmp_path / "benchmark.json").read_text())
     assert report["parts"]["mamba2-layer"]["lines"] == [] and report["finished"]
 
