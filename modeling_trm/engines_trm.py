@@ -1,10 +1,10 @@
 """Engines: what `solve` computes its supervision steps with. None changes a weight; they differ in speed and rounding.
 
 "packed" and "bfloat16" run a view of the model whose matrices are laid out once as oneDNN wants them (x86 CPUs), whose
-attention and MLPs make fewer passes over their activations, and whose batches are small enough for the cache. The view
+operators make fewer passes over their activations, and whose batches are small enough for the cache. The view
 lives for one call of `solve`: packing costs less than one pass of the stack, and no answer comes from former weights.
 
-Shapes: B batch, L positions, D hidden, H heads, P head size, F inner width.
+Shapes: B batch, L positions, D hidden, H heads, P head size, F inner width; G, N of Mamba-2 groups and state.
 """
 
 import copy
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from .attention_trm import Attention
 from .layers_trm import rms_norm, rotary_tables
+from .mamba2_trm import ONE_CHUNK_UP_TO, Mamba2, ssd
 from .mlp_trm import GatedMLP, Mlp, MlpT
 from .recursion_trm import RecursionState
 
@@ -163,9 +164,9 @@ class PackedStack(nn.Module):
 
 
 def _fast(operator: nn.Module, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """By the exact class: an operator of a user's own, Mamba-2 too, keeps its code and gets packed linear layers."""
+    """By the exact class: an operator of a user's own keeps its code and gets packed linear layers."""
     forms: dict[type, Callable[[Any, torch.dtype], Callable[[Tensor], Tensor]]]
-    forms = {Attention: _attention, Mlp: _mlp, MlpT: _mlp_t}
+    forms = {Attention: _attention, Mlp: _mlp, MlpT: _mlp_t, Mamba2: _mamba2}
     return forms.get(type(operator), _with_packed_linears)(operator, dtype)
 
 
@@ -231,3 +232,44 @@ def _mlp_t(operator: MlpT, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
         return torch.matmul(down_LF, _gated(operator, g_BFD, torch.matmul(up_FL, x_BLD), -2))
 
     return mlp_t
+
+
+def _mamba2(operator: Mamba2, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """As Mamba2._mix_torch, its three inputs as products of their own and what can be written over written over."""
+    if operator.backend not in ("auto", "torch"):
+        return _with_packed_linears(operator, dtype)  # which says why that backend is not for a CPU
+    weights = operator.in_proj.weight.split([operator.d_inner, operator.conv1d.in_channels, operator.n_heads])
+    z_proj, xBC_proj, dt_proj = (PackedLinear(weight, None, dtype) for weight in weights)
+    out_proj = PackedLinear(operator.out_proj.weight, None, dtype)
+    kernel_KC = operator.conv1d.weight.detach().squeeze(1).to(dtype).t().contiguous()
+    bias_C, D_H1 = operator.conv1d.bias.to(dtype), operator.D.to(dtype)[:, None]  # type: ignore[union-attr]  # it has one
+    A_H, norm_weight = -torch.exp(operator.A_log.float()), operator.norm.weight.to(dtype)
+
+    def conv(x_BLC: Tensor) -> Tensor:
+        y_BLC = torch.addcmul(bias_C, x_BLC, kernel_KC[-1])
+        for back in range(1, len(kernel_KC)):
+            y_BLC[:, back:].addcmul_(x_BLC[:, :-back], kernel_KC[-1 - back])
+        return F.silu(y_BLC, inplace=True)
+
+    def mamba2(x_BLD: Tensor) -> Tensor:
+        x_BLHP, B_BLGN, C_BLGN = operator._heads(conv(xBC_proj(x_BLD)))
+        dt_BLH = F.softplus(dt_proj(x_BLD).float() + operator.dt_bias)
+        mix = _one_chunk if x_BLD.shape[1] <= ONE_CHUNK_UP_TO else ssd
+        y_BLHP = torch.addcmul(mix(x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN), x_BLHP, D_H1)
+        gated = y_BLHP.flatten(-2).mul_(F.silu(z_proj(x_BLD), inplace=True)).unflatten(-1, (operator.n_groups, -1))
+        return out_proj(rms_norm(gated, operator.eps).flatten(-2).mul_(norm_weight))
+
+    return mamba2
+
+
+def _one_chunk(x_BLHP: Tensor, dt_BLH: Tensor, A_H: Tensor, B_BLGN: Tensor, C_BLGN: Tensor) -> Tensor:
+    """As ssd_one_chunk, with one array of L * L numbers a head that is written over."""
+    B, L, H, P = x_BLHP.shape
+    # Contiguous over positions, or every array below would be transposed for its product.
+    cumulative_BHL = (dt_BLH * A_H).cumsum(1).transpose(1, 2).contiguous()
+    scores_BGLL = (C_BLGN.transpose(1, 2) @ B_BLGN.permute(0, 2, 3, 1)).tril_()
+    decay_BHLL = (cumulative_BHL[..., :, None] - cumulative_BHL[..., None, :]).clamp_(max=0).exp_()
+    weights_BGELL = decay_BHLL.to(scores_BGLL.dtype).unflatten(1, (scores_BGLL.shape[1], -1))
+    weights_BGELL.mul_(scores_BGLL[:, :, None])
+    scaled_BHLP = (x_BLHP * dt_BLH[..., None].to(x_BLHP.dtype)).transpose(1, 2).reshape(B * H, L, P)
+    return torch.bmm(weights_BGELL.reshape(B * H, L, L), scaled_BHLP).view(B, H, L, P).transpose(1, 2)

@@ -134,10 +134,12 @@ class GatedRMSNorm(nn.Module):
 def causal_conv(x_BLC: Tensor, conv: nn.Conv1d) -> Tensor:
     """Depthwise causal convolution as a few shifted multiply-adds; faster than conv1d(groups=C) for the width of 4."""
     L, width = x_BLC.shape[1], conv.kernel_size[0]
-    padded, weight_CK = F.pad(x_BLC, (0, 0, width - 1, 0)), conv.weight.squeeze(1).to(x_BLC.dtype)
+    padded = F.pad(x_BLC, (0, 0, width - 1, 0))
+    # Contiguous rows: multiply-adds with a strided column are not vectorised, 3 (float32) to 7 times slower on a CPU.
+    weight_KC = conv.weight.squeeze(1).to(x_BLC.dtype).t().contiguous()
     y_BLC = conv.bias.to(x_BLC.dtype)  # type: ignore[union-attr]  # it has one
     for shift in range(width):
-        y_BLC = torch.addcmul(y_BLC, padded[:, shift : shift + L], weight_CK[:, shift])
+        y_BLC = torch.addcmul(y_BLC, padded[:, shift : shift + L], weight_KC[shift])
     return y_BLC
 
 

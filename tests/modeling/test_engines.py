@@ -93,6 +93,22 @@ def test_packed_under_autocast_is_as_exact_as_eager_under_autocast(preset: str, 
     assert sum(packed) < 2 * sum(eager)
 
 
+def test_packed_mamba2_beyond_one_chunk_equals_float64(make, problem, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("modeling_trm.engines_trm.ONE_CHUNK_UP_TO", 8)
+    monkeypatch.setattr("modeling_trm.mamba2_trm.ONE_CHUNK_UP_TO", 8)
+    monkeypatch.setattr("modeling_trm.mamba2_trm.CHUNK", 8)
+    model = make("mamba2", mamba_n_groups=2)
+    exact = copy.deepcopy(model).double()
+    found = one_step(choose_engine(model, "packed"), model, problem)
+    assert max(errors(found, one_step(exact, exact, problem))) < TOLERANCES["float32"]
+
+
+def test_packed_mamba2_refuses_a_backend_that_is_not_for_a_cpu(make, problem) -> None:
+    model = make("mamba2", hidden_size=64, ssd_backend="cuda", mamba_d_state=16, mamba_head_dim=16)
+    with pytest.raises(RuntimeError, match="ssd_backend='cuda' cannot be used"):
+        model.solve(*problem, engine="packed")
+
+
 def test_eager_is_the_model_itself(make) -> None:
     model = make("trm-attn")
     assert choose_engine(model, "eager") is model
