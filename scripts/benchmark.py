@@ -17,6 +17,7 @@ parts:
   mamba2-layer   the Mamba-2 layer against transformers' and, on CUDA, mamba_ssm's, with the same weights
   reference      against a checkout of the public TRM code with the same weights: one step, and with --checkpoint
                  solving puzzles, 16 steps there and with halting here
+  reference-training  forward, loss and gradients against the same checkout, with --engines compiled under torch.compile
   growth         time and memory against length, batch and depth
   puzzle-table   the update of a batch of rows in tables of several sizes; the largest by default takes 4 GB
 
@@ -37,7 +38,8 @@ from typing import Any
 
 # Names of modeling_trm.benchmarking.run.PARTS and engines.ENGINES, here so that --help need not import PyTorch.
 PARTS = (
-    "peak", "supervision", "solving", "training-step", "mamba2-layer", "reference", "growth", "puzzle-table",
+    "peak", "supervision", "solving", "training-step", "mamba2-layer", "reference", "reference-training",
+    "growth", "puzzle-table",
 )  # fmt: skip
 SLOW_PARTS = ("solving", "growth")  # not run unless asked for
 ENGINES = ("eager", "packed", "compiled")

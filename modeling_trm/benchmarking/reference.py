@@ -114,7 +114,7 @@ def run_steps(model: Callable[..., Any], first: nn.Module, ids_BL: Tensor, steps
     return outputs
 
 
-def _sizes(model: TRMForGridReasoning, batch_size: int) -> dict[str, int]:
+def sizes_of(model: TRMForGridReasoning, batch_size: int) -> dict[str, int]:
     config = model.config
     sizes = {"seq_len": config.seq_len, "vocab_size": config.vocab_size, "num_puzzle_identifiers": config.num_puzzles}
     return {"batch_size": batch_size, **sizes}
@@ -130,7 +130,7 @@ def _step_groups(
         if excess is not None:
             yield Group(skipped=[Skipped(f"{name}, one step, batch {batch_size}", excess)])
             continue
-        theirs = build(trm, state, arch, _sizes(model, batch_size), dtype, settings.device)
+        theirs = build(trm, state, arch, sizes_of(model, batch_size), dtype, settings.device)
         skipped: list[Skipped] = []
         ids_BL = random_ids(model.config, batch_size, settings.device)
         labels = {"work": f"one step, {name}", "L": model.config.num_positions, "batch": batch_size, "dtype": dtype}
@@ -156,7 +156,7 @@ def checked(
     ids_BL = random_ids(model.config, CHECKED, settings.device) if ids_BL is None else ids_BL[:CHECKED]
     logits = {}
     for dtype in ("float32", *settings.dtypes):
-        theirs = build(trm, state, arch, _sizes(model, len(ids_BL)), dtype, settings.device)
+        theirs = build(trm, state, arch, sizes_of(model, len(ids_BL)), dtype, settings.device)
         expected = run_steps(theirs, theirs, ids_BL, 1)["logits"]
         with torch.no_grad(), settings.precision(dtype):
             logits[dtype] = expected, model(ids_BL).logits
@@ -190,7 +190,7 @@ def _solving_groups(settings: Settings, trm: Any) -> Iterator[Group]:
     model = load_model(settings.checkpoint, settings.device)
     steps = model.config.halt_max_steps
     chunks = chunks_of(settings.puzzles, settings.device)
-    theirs = build(trm, state, arch, _sizes(model, len(chunks[0][0])), dtype, settings.device)
+    theirs = build(trm, state, arch, sizes_of(model, len(chunks[0][0])), dtype, settings.device)
     labels = {"work": "solving", "L": model.config.num_positions, "batch": len(chunks[0][0]), "dtype": dtype}
     solvers: list[tuple[str, Callable[[Tensor], tuple[Tensor, Tensor]]]] = []
     for engine, run in _theirs(theirs, settings):

@@ -3,13 +3,11 @@
 Source of the recipe: arXiv 2510.04871, section 2 and the public code's pretrain.py (AdamATan2, sign-SGD for the table).
 """
 
-import copy
 from collections.abc import Callable, Iterator
 
 from torch import Tensor
 
-from ..configuration_trm import TRMConfig
-from ..evaluation.flops import flops
+from ..evaluation.flops import training_flops
 from ..evaluation.machine import can_compile
 from ..modeling_trm import TRMForGridReasoning
 from ..training.ema import ExponentialMovingAverage
@@ -19,13 +17,6 @@ from .settings import Settings, preset_config, random_ids, random_model
 
 EMA_DECAY = 0.999
 STACKS = ("eager", "compiled")  # of a training step; the engines of inference have no gradients
-
-
-def training_flops(config: TRMConfig) -> int:
-    """Of one puzzle: all cycles forward; back through the last cycle and the heads, which costs twice their forward."""
-    last = copy.deepcopy(config)
-    last.H_cycles = 1
-    return flops(config) + 2 * flops(last)
 
 
 def groups(settings: Settings) -> Iterator[Group]:
@@ -43,7 +34,7 @@ def groups(settings: Settings) -> Iterator[Group]:
                 ids = random_ids(config, batch_size, settings.device)
                 labels = {"work": "training step", "preset": preset, "L": length, "batch": batch_size}
                 for dtype in settings.dtypes:
-                    for stack in _stacks(settings, skipped):
+                    for stack in stacks(settings, skipped):
                         model = random_model(config, settings.device).train()
                         if stack == "compiled":
                             model.model.stack.compile()
@@ -52,7 +43,7 @@ def groups(settings: Settings) -> Iterator[Group]:
             yield Group(lines, skipped=skipped)
 
 
-def _stacks(settings: Settings, skipped: list[Skipped]) -> Iterator[str]:
+def stacks(settings: Settings, skipped: list[Skipped]) -> Iterator[str]:
     """Those of the engines asked for that have gradients."""
     for name in STACKS:
         if name not in settings.engines:

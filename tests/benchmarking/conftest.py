@@ -9,7 +9,16 @@ import pytest
 import torch
 
 from modeling_trm import TRMConfig
-from modeling_trm.benchmarking import growth, mamba2_layer, peak, reference, run, supervision, training_step
+from modeling_trm.benchmarking import (
+    growth,
+    mamba2_layer,
+    peak,
+    reference,
+    reference_training,
+    run,
+    supervision,
+    training_step,
+)
 from modeling_trm.benchmarking.measure import Measured
 from modeling_trm.benchmarking.settings import Settings
 from tests.conftest import TINY
@@ -40,7 +49,11 @@ class TinyRecursiveReasoningModel_ACTV1(torch.nn.Module):
         self.arch, self.inner = fields, torch.nn.Module()
 
     def load_state_dict(self, state):
-        self.state = {name.removeprefix("inner."): tensor for name, tensor in state.items()}
+        self.state = {name.removeprefix("inner."): torch.nn.Parameter(tensor) for name, tensor in state.items()}
+
+    def named_parameters(self):
+        fixed = ("H_init", "L_init", "puzzle_emb.weights")  # buffers over there
+        return ((f"inner.{name}", tensor) for name, tensor in self.state.items() if name not in fixed)
 
     def initial_carry(self, batch):
         return None
@@ -50,6 +63,25 @@ class TinyRecursiveReasoningModel_ACTV1(torch.nn.Module):
         rows = batch["puzzle_identifiers"].tolist()
         _, logits, halts, carry = reference.supervision_step(self.state, self.arch, inputs, rows, inputs, carry)
         return carry, {"logits": SCALE * logits, "q_halt_logits": halts}
+"""
+PUBLIC_LOSSES = """
+import torch
+from tests.oracles import reference
+
+class ACTLossHead(torch.nn.Module):
+    def __init__(self, model, loss_type):
+        super().__init__()
+        assert loss_type == "stablemax_cross_entropy"
+        self.model, self.initial_carry = model, model.initial_carry
+
+    def named_parameters(self):
+        return ((f"model.{name}", tensor) for name, tensor in self.model.named_parameters())
+
+    def forward(self, carry, batch, return_keys):
+        inputs, labels = batch["inputs"].long(), batch["labels"].long()
+        rows = batch["puzzle_identifiers"].tolist()
+        loss, *_, carry = reference.supervision_step(self.model.state, self.model.arch, inputs, rows, labels, carry)
+        return carry, SCALE * len(inputs) * loss, {}, {}, True  # the oracle's is a mean
 """
 
 
@@ -73,24 +105,26 @@ def tiny_presets(monkeypatch: pytest.MonkeyPatch) -> None:
         sizes = {**TINY, "seq_len": length - TINY["puzzle_prefix_len"], "mlp_multiple_of": 256, "num_puzzles": 1}
         return TRMConfig.from_preset(preset, **sizes | overrides)
 
-    for part in (growth, mamba2_layer, reference, supervision, training_step):
+    for part in (growth, mamba2_layer, reference, reference_training, supervision, training_step):
         monkeypatch.setattr(part, "preset_config", preset_config)
     monkeypatch.setitem(peak.SIZES, "cpu", 64)
     monkeypatch.setattr(growth, "LENGTHS", (20, 30))
     monkeypatch.setattr(growth, "BATCH_SIZES", (1, 3))
     monkeypatch.setattr(growth, "STEPS", (1, 2))
     monkeypatch.setattr(reference, "LENGTH", 20)
+    monkeypatch.setattr(reference_training, "LENGTH", 20)
     monkeypatch.setattr(reference, "BATCH_SIZES", (2, 3))
 
 
 @pytest.fixture
 def public_code(tmp_path: Path) -> Iterator[Callable[..., Path]]:
-    """public_code(scale): a checkout whose logits are `scale` times the published ones."""
+    """public_code(scale): a checkout whose logits and loss are `scale` times the published ones."""
 
     def write(scale: float = 1.0) -> Path:
         folder = tmp_path / "checkout" / "models" / "recursive_reasoning"
         folder.mkdir(parents=True)
         folder.joinpath("trm.py").write_text(f"SCALE = {scale}\n{PUBLIC_CODE}", encoding="utf-8")
+        folder.with_name("losses.py").write_text(f"SCALE = {scale}\n{PUBLIC_LOSSES}", encoding="utf-8")
         return tmp_path / "checkout"
 
     def forget() -> None:
