@@ -23,6 +23,7 @@ from .recursion_trm import RecursionState
 
 PACKED_TYPES = (torch.float32, torch.bfloat16)
 TOKENS = 1024  # positions of a micro-batch
+FORWARD_REPLACED = "model.forward was replaced, as accelerate does under autocast, and a view would run the former one"
 
 
 class Engine(NamedTuple):
@@ -51,6 +52,8 @@ def choose_engine(model: Any, name: str) -> Callable[..., Any]:
 def packing_missing(model: Any) -> str | None:
     if model.device.type != "cpu":
         return f"the model is on {model.device}, it is for the CPU alone"
+    if "forward" in vars(model):
+        return FORWARD_REPLACED
     dtype = _precision(model)
     if dtype not in PACKED_TYPES:
         return f"the model computes in {dtype}, it is for float32 and bfloat16 alone"
@@ -60,6 +63,8 @@ def packing_missing(model: Any) -> str | None:
 def bfloat16_missing(model: Any) -> str | None:
     if model.device.type != "cpu":
         return f"the model is on {model.device}, it is for the CPU alone"
+    if "forward" in vars(model):
+        return FORWARD_REPLACED
     has_bfloat16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return _onednn_missing() if has_bfloat16 else "this processor has no bfloat16 instructions"
 

@@ -31,9 +31,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 try:
-    from scripts.search_options import add_search_options, check_search, describe_search, search_options
+    from scripts.search_options import (
+        add_engine_option,
+        add_search_options,
+        check_search,
+        describe_search,
+        search_options,
+    )
 except ImportError:  # run as a file: its folder, and not the repository, is where Python looks
     from search_options import (  # type: ignore[import-not-found, no-redef]
+        add_engine_option,
         add_search_options,
         check_search,
         describe_search,
@@ -89,6 +96,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--precision", default="float32", choices=("float32", "bfloat16"), help="bfloat16: autocast (default: float32)"
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto, the GPU where there is one)")
+    add_engine_option(parser)
     parser.add_argument("--on-bad-row", default="error", choices=("error", "skip"), help="(default: error)")
     parser.add_argument(
         "--update-card", action="store_true", help="put the figures into the card of the checkpoint's folder as well"
@@ -189,9 +197,10 @@ def evaluate(arguments: argparse.Namespace, command: Sequence[str]) -> int:
                 batch_size=arguments.batch_size,
                 score_valid=score_valid,
                 search=search,
+                engine=arguments.engine,
             )
     metrics |= {
-        "precision": arguments.precision,
+        "precision": "bfloat16" if arguments.engine == "bfloat16" else arguments.precision,
         "command": command_line("eval_puzzles.py", command),
         "dataset": puzzles.origin,
         "split": arguments.split,
@@ -280,6 +289,7 @@ def vote(arguments: argparse.Namespace, command: Sequence[str]) -> int:
                 halt=arguments.halt,
                 batch_size=arguments.batch_size,
                 manifest=manifest,
+                engine=arguments.engine,
             )
         if update is not None:
             lines += update_votes(update, arguments)

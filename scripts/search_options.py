@@ -11,6 +11,7 @@ from typing import Any
 
 SELECTIONS = ("halt", "vote", "residual", "valid")
 LATENTS = ("z_H", "z_L")
+ENGINES = ("auto", "eager", "packed", "bfloat16")
 PLAIN: dict[str, Any] = {
     "num_trajectories": 1,
     "noise_std": 0.0,
@@ -21,6 +22,13 @@ PLAIN: dict[str, Any] = {
     "damping": 0.0,
     "max_batch": None,
 }
+
+
+def add_engine_option(parser: argparse.ArgumentParser) -> None:
+    """With what the supervision steps are computed; names are those of engines_trm."""
+    parser.add_argument(
+        "--engine", default="auto", choices=ENGINES, help="of the steps (default: auto, the fastest of the precision)"
+    )
 
 
 def add_noise_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:

@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 try:
-    from scripts.search_options import add_search_options, check_search, search_options
+    from scripts.search_options import add_engine_option, add_search_options, check_search, search_options
 except ImportError:  # run as a file: its folder, and not the repository, is where Python looks
-    from search_options import add_search_options, check_search, search_options  # type: ignore[import-not-found, no-redef]
+    from search_options import add_engine_option, add_search_options, check_search, search_options  # type: ignore[import-not-found, no-redef]
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import: --help and wrong arguments must not wait for it
     from modeling_trm import GridProcessor
@@ -49,6 +49,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="print JSON instead of grids")
     parser.add_argument("--output", metavar="FILE", help="write the JSON to this file as well")
     parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto, the GPU where there is one)")
+    add_engine_option(parser)
     add_search_options(parser)
     arguments = parser.parse_intermixed_args(argv)  # puzzles may stand before and after the options
     for name in ("max_steps", "views"):
@@ -98,6 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 views=arguments.views,
                 seed=arguments.seed,
                 search=search,
+                engine=arguments.engine,
             )
     verdicts = [find_fault(processor, solution) for solution in solutions]
     results = as_json(puzzles, problems, solutions, verdicts)

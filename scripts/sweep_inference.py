@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Any
 
 try:
-    from scripts.search_options import add_noise_options, check_noise
+    from scripts.search_options import add_engine_option, add_noise_options, check_noise
 except ImportError:  # run as a file: its folder, and not the repository, is where Python looks
-    from search_options import add_noise_options, check_noise  # type: ignore[import-not-found, no-redef]
+    from search_options import add_engine_option, add_noise_options, check_noise  # type: ignore[import-not-found, no-redef]
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -55,6 +55,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--precision", default="float32", choices=("float32", "bfloat16"), help="bfloat16: autocast (default: float32)"
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto, the GPU where there is one)")
+    add_engine_option(parser)
     arguments = parser.parse_args(argv)
     for name in ("max_puzzles", "batch_size"):
         if vars(arguments)[name] < 1:
@@ -74,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from datasets_builders.features import load_puzzles
     from modeling_trm.evaluation.cli import command_line, user_errors
+    from modeling_trm.evaluation.engine import engine_name
     from modeling_trm.evaluation.files import write_json
     from modeling_trm.evaluation.loading import choose_device, load_model
     from modeling_trm.evaluation.machine import describe_machine, library_versions
@@ -95,23 +97,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         device = choose_device(arguments.device)
         model = load_model(arguments.model, device)
-        where = (
-            {}
-            if arguments.data is None
-            else {"data_dir" if Path(arguments.data).is_dir() else "data_files": arguments.data}
-        )
-        puzzles = load_puzzles(arguments.task, arguments.split, **where)
+        puzzles = load_puzzles(arguments.task, arguments.split, **where(arguments.data))
         puzzles = choose_subset(puzzles, arguments.max_puzzles, arguments.seed)
         verifier = verifier_for(arguments.task, puzzles.processor.grid_shape) if arguments.verifier else None
         with torch.autocast(device.type, torch.bfloat16, enabled=arguments.precision == "bfloat16"):
-            rows = run_sweep(model, puzzles, sweep, verifier=verifier, batch_size=arguments.batch_size)
+            rows = run_sweep(
+                model, puzzles, sweep, verifier=verifier, batch_size=arguments.batch_size, engine=arguments.engine
+            )
+            engine = engine_name(model, arguments.engine)
         report = {
             "command": command_line("sweep_inference.py", sys.argv[1:] if argv is None else argv),
             "model": arguments.model,
             "dataset": puzzles.origin,
             "split": arguments.split,
             "fingerprint": puzzles.fingerprint,
-            "precision": arguments.precision,
+            "precision": "bfloat16" if arguments.engine == "bfloat16" else arguments.precision,
+            "engine": engine,
             "breadth": sweep.breadth,
             "seed": sweep.seed,
             "hardware": describe_machine(device),
@@ -125,6 +126,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         written = [write_json(output / "sweep.json", report), picture]
     print("\n".join(["", "written:", *(f"  {path}" for path in written)]))
     return 0
+
+
+def where(data: str | None) -> dict[str, Any]:
+    """As `load_puzzles` takes it; None is the shipped sample."""
+    if data is None:
+        return {}
+    return {"data_dir" if Path(data).is_dir() else "data_files": data}
 
 
 def markdown_table(rows: list[dict[str, Any]], breadth: str) -> str:

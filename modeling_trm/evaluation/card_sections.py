@@ -118,7 +118,8 @@ def _paragraphs(name: str, evaluation: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def _precision(evaluation: dict[str, Any]) -> str:
-    return f"{evaluation['precision']}, " if "precision" in evaluation else ""
+    engine = f"engine {evaluation['engine']}, " if "engine" in evaluation else ""
+    return f"{evaluation['precision']}, {engine}" if "precision" in evaluation else engine
 
 
 def _machine(evaluation: dict[str, Any]) -> str:

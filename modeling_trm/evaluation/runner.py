@@ -18,6 +18,7 @@ Metrics (JSON-ready; shares in [0, 1], intervals are Wilson's at 95 %):
     by_rating                        [{min, max, count, exact_accuracy, ci95}]: at most five groups of rising difficulty
     steps, early_exit                supervision steps a puzzle could take; whether puzzles really stopped early
     non_finite                       puzzles with a NaN or infinite halt logit (a diverged model)
+    engine                           what computed the steps, by name; see engines_trm
     search                           only with a search: its settings
     seconds, puzzles_per_second      wall-clock time of the pass
 
@@ -36,10 +37,12 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from ..engines_trm import choose_engine
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
 from ..reasoning_trm import answers_from_logits
 from ..trajectories_trm import Verifier, select
+from .engine import engine_name
 from .loading import check_model_fits
 from .records import EvaluationRecords, summarise
 from .stepwise import trajectories_by_step
@@ -88,6 +91,7 @@ def evaluate_puzzles(
     progress: bool = True,
     score_valid: ScoreValid | None = None,
     search: Mapping[str, Any] | None = None,
+    engine: str = "auto",
 ) -> dict[str, Any]:
     """Score the model on the puzzles. See the module's docstring for the metrics.
 
@@ -99,10 +103,11 @@ def evaluate_puzzles(
         device: where to run; the model is moved there. Its own device when None. Run under autocast to use bf16.
         score_valid: `(question, answer) -> bool` on decoded grids, for tasks with many right answers (mazes).
         search: arguments of `model.solve` from num_trajectories on; plain solving without.
+        engine: of engines_trm.ENGINES; "auto" is the fastest of the precision. The answers may differ by rounding.
 
     Raises:
-        ValueError: for an empty set, sizes below 1, a model of another size or vocabulary than the puzzles, or a search
-            that `model.solve` does not take.
+        ValueError: for an empty set, sizes below 1, a model of another size or vocabulary than the puzzles, a search
+            that `model.solve` does not take, or an engine that is unknown or cannot run here.
     """
     started = time.perf_counter()
     records = record_puzzles(
@@ -115,6 +120,7 @@ def evaluate_puzzles(
         progress=progress,
         score_valid=score_valid,
         search=search,
+        engine=engine,
     )
     seconds = time.perf_counter() - started
     metrics = summarise(records)
@@ -122,6 +128,7 @@ def evaluate_puzzles(
         "task": puzzles.task,
         "fingerprint": puzzles.fingerprint,
         "early_exit": halt,
+        "engine": engine_name(model, engine),
         "seconds": seconds,
         "puzzles_per_second": len(records) / seconds,
     }
@@ -141,6 +148,7 @@ def record_puzzles(
     progress: bool = True,
     score_valid: ScoreValid | None = None,
     search: Mapping[str, Any] | None = None,
+    engine: str = "auto",
 ) -> EvaluationRecords:
     """As `evaluate_puzzles`, but return the records: merge the shards of several processes, then `summarise`."""
     check_puzzles_fit(model, puzzles)
@@ -151,9 +159,9 @@ def record_puzzles(
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     if device is not None:
         torch.nn.Module.to(model, device)
-    run_batch: RunBatch = _run_every_step
+    run_batch: RunBatch = partial(_run_every_step, choose_engine(model, engine))
     if halt or search:
-        run_batch = partial(_run_with_early_exit if halt else _run_search, **(search or {}))
+        run_batch = partial(_run_with_early_exit if halt else _run_search, engine=engine, **(search or {}))
     was_training = model.training
     model.eval()
     parts: list[EvaluationRecords] = []
@@ -241,17 +249,22 @@ def _record_batch(
 
 
 def _run_every_step(
+    step_by: Callable[..., Any],
     model: TRMForGridReasoning,
     input_ids_BL: torch.Tensor,
     puzzle_ids_B: torch.Tensor | None,
     labels_BL: torch.Tensor,
     steps: int,
 ) -> dict[str, torch.Tensor]:
-    """All supervision steps for every puzzle, each step's answer compared with the label."""
-    state = None
+    """All supervision steps for every puzzle, each step's answer compared with the label.
+
+    Args:
+        step_by: the model, or what an engine made of it.
+    """
+    state = model.initial_state(len(input_ids_BL))
     exact, halt_logits = [], []
     for _ in range(steps):
-        output = model(input_ids_BL, puzzle_ids=puzzle_ids_B, state=state)
+        output = step_by(input_ids_BL, puzzle_ids=puzzle_ids_B, state=state)
         state = output.state
         answers_BL = answers_from_logits(output.logits, input_ids_BL, model.config.blank_token_id)
         exact.append(_all_scored_right(answers_BL, labels_BL))

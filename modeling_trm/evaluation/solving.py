@@ -103,18 +103,19 @@ def solve_grids(
     seed: int = 0,
     batch_size: int = 64,
     search: Mapping[str, Any] | None = None,
+    engine: str = "auto",
 ) -> list[Solution]:
     """Solve grids that the processor accepts.
 
     Args:
-        max_steps, halt: see `model.solve`. search: its arguments from num_trajectories on; plain solving without.
+        max_steps, halt, engine: see `model.solve`. search: its arguments from num_trajectories on; plain without.
         views: how many relabelled views of each grid vote, itself included; see `voting_trm.text_views`. seed: theirs.
         batch_size: views that run together, each with all of its trajectories.
 
     Raises:
         ValueError: several views of a task without known augmentations, or a search that `model.solve` does not take.
     """
-    options = {"max_steps": max_steps, "halt": halt, "return_trace": trace, **(search or {})}
+    options = {"max_steps": max_steps, "halt": halt, "return_trace": trace, "engine": engine, **(search or {})}
     encoded = [processor.encode(grid).numpy() for grid in grids]
     work = ((number, view) for number, ids in enumerate(encoded) for view in text_views(processor, ids, views, seed))
     answered: list[list[tuple[Solution, str]]] = [[] for _ in grids]

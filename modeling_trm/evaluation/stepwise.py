@@ -20,15 +20,18 @@ def trajectories_by_step(
     puzzle_ids_N: Tensor | None,
     K: int,
     max_steps: int,
+    *,
+    engine: str = "auto",
     **walk: Any,
 ) -> list[Trajectories]:
     """How the trajectories of each puzzle stand after 1, 2, ... max_steps steps: fields [B, K, L] and [B, K].
 
     Args:
         input_ids_NL: what each trajectory starts from: its puzzle, or a view of it.
+        engine: of engines_trm.
         walk: noise_std, noise_on, random_start, guidance, damping, max_batch and generator of `solve`.
     """
-    trace = model.solve(input_ids_NL, puzzle_ids_N, max_steps=max_steps, return_trace=True, **walk).trace
+    trace = model.solve(input_ids_NL, puzzle_ids_N, max_steps=max_steps, return_trace=True, engine=engine, **walk).trace
     assert trace is not None
     stand: list[Trajectories] = []
     for step, taken in enumerate(trace, start=1):

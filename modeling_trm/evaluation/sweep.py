@@ -72,11 +72,13 @@ def run_sweep(
     verifier: Verifier | None = None,
     batch_size: int = BATCH,
     progress: bool = True,
+    engine: str = "auto",
 ) -> list[dict[str, Any]]:
     """Rows of steps, trajectories, selection, count, solved, exact_accuracy, ci95 and steps_a_puzzle, the compute.
 
     Args:
         verifier: for the selection "valid". batch_size: trajectories that run together.
+        engine: of engines_trm.ENGINES.
 
     Raises:
         ValueError: the model does not fit the puzzles, the two sides of `sweep` and `verifier` do not fit, or the task
@@ -91,7 +93,8 @@ def run_sweep(
     with tqdm(total=len(puzzles), desc="sweeping", unit="puzzle", disable=not progress) as bar:
         for start in range(0, len(puzzles), batch_size):
             part = range(start, min(start + batch_size, len(puzzles)))
-            for key, exact_B in _sweep_batch(model, puzzles, part, sweep, relabelling, verifier, batch_size, generator):
+            options: dict[str, Any] = {"max_batch": batch_size, "engine": engine}
+            for key, exact_B in _sweep_batch(model, puzzles, part, sweep, relabelling, verifier, options, generator):
                 solved[key] = solved.get(key, 0) + int(exact_B.sum())
             bar.update(len(part))
     return [
@@ -127,7 +130,7 @@ def _sweep_batch(
     sweep: Sweep,
     relabelling: Relabelling | None,
     verifier: Verifier | None,
-    batch_size: int,
+    options: dict[str, Any],
     generator: torch.Generator,
 ) -> Iterator[tuple[tuple[int, int, str], Tensor]]:
     """((steps, trajectories, selection), bool [B]: solved exactly), for plain solving too."""
@@ -137,11 +140,11 @@ def _sweep_batch(
     )
     puzzle_ids = None if puzzles.puzzle_ids is None else torch.tensor(puzzles.puzzle_ids[rows], device=model.device)
     deepest, K = max(sweep.steps), max(sweep.trajectories)
-    plain = trajectories_by_step(model, input_ids, puzzle_ids, 1, deepest, max_batch=batch_size)
+    plain = trajectories_by_step(model, input_ids, puzzle_ids, 1, deepest, **options)
     for steps in sweep.steps:
         yield (steps, 1, PLAIN), is_right(plain[steps - 1].answers, labels)[:, 0]
     repeated = None if puzzle_ids is None else puzzle_ids.repeat_interleave(K)
-    noise = {
+    noise: dict[str, Any] = {
         "noise_std": sweep.noise_std,
         "noise_on": sweep.noise_on,
         "random_start": sweep.random_start,
@@ -150,7 +153,7 @@ def _sweep_batch(
     starts_NL = input_ids.repeat_interleave(K, dim=0)
     if relabelling is not None:
         starts_NL = _each_view(relabelling.apply, part, starts_NL.unflatten(0, (-1, K))).flatten(0, 1)
-    stand = trajectories_by_step(model, starts_NL, repeated, K, deepest, max_batch=batch_size, **noise)
+    stand = trajectories_by_step(model, starts_NL, repeated, K, deepest, **options, **noise)
     for steps in sweep.steps:
         ended = stand[steps - 1]
         if relabelling is not None:

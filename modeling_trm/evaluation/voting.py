@@ -18,7 +18,9 @@ import torch
 from tqdm.auto import tqdm
 
 from ..configuration_trm import TRMConfig
+from ..engines_trm import choose_engine
 from ..modeling_trm import TRMForGridReasoning
+from .engine import engine_name, precision
 from .loading import check_model_fits
 from .views import Views
 from .vote_files import (
@@ -49,6 +51,7 @@ def collect_votes(
     manifest: Mapping[str, Any] | None = None,
     device: torch.device | str | None = None,
     progress: bool = True,
+    engine: str = "auto",
 ) -> bool:
     """Write the votes of this process's chunks that the folder does not hold yet; True when all chunks are there.
 
@@ -60,10 +63,11 @@ def collect_votes(
         shard: (i, n): take the chunks whose number modulo n is i.
         manifest: what else to note in the folder: the model's name, hardware, versions.
         device: where to run; the model is moved there. Its own device when None.
+        engine: of engines_trm.ENGINES, noted in the folder; "auto" is the fastest of the precision.
 
     Raises:
-        ValueError: for sizes out of range, a model of another size or vocabulary than the grids, or a folder begun by
-            another evaluation (naming the field that differs).
+        ValueError: for sizes out of range, an engine that is unknown or cannot run here, a model of another size or
+            vocabulary than the grids, or a folder begun by another evaluation (naming the field that differs).
     """
     steps = model.config.halt_max_steps if max_steps is None else max_steps
     if chunk_size is None:
@@ -77,21 +81,25 @@ def collect_votes(
     if device is not None:
         torch.nn.Module.to(model, device)
     folder = Path(folder)
-    facts = dict(manifest or {}) | evaluation_facts(model, views, steps, halt, chunk_size)
+    choose_engine(model, engine)  # before anything is written
+    facts = dict(manifest or {}) | evaluation_facts(model, views, steps, halt, chunk_size, engine)
     begin_folder(folder, facts, views.inputs)
     was_training = model.training
     model.eval()
     try:
-        _run_chunks(model, views, folder, facts, batch_size, shard, progress)
+        _run_chunks(model, views, folder, facts, batch_size, shard, progress, engine)
     finally:
         model.train(was_training)
     return len(chunks_done(folder)) == num_chunks(facts)
 
 
 def evaluation_facts(
-    model: TRMForGridReasoning, views: Views, max_steps: int, halt: bool, chunk_size: int
+    model: TRMForGridReasoning, views: Views, max_steps: int, halt: bool, chunk_size: int, engine: str = "auto"
 ) -> dict[str, Any]:
-    """The manifest's fields by which two folders are known to belong to one evaluation."""
+    """The manifest's fields by which two folders are known to belong to one evaluation, and the engine.
+
+    The engine is no such field: machines that share an evaluation may have different ones, equal but for rounding.
+    """
     return {
         "format": FORMAT,
         "task": views.task,
@@ -101,18 +109,12 @@ def evaluation_facts(
         "weights_sha256": weights_sha256(model),
         "max_steps": max_steps,
         "halt": halt,
-        "precision": precision(model),
+        "precision": precision(model, engine),
+        "engine": engine_name(model, engine),
         "num_views": int(views.views_of_input.max()),
         "num_items": int(views.views_of_input.sum()),
         "chunk_size": chunk_size,
     }
-
-
-def precision(model: TRMForGridReasoning) -> str:
-    """What the model computes in here and now: autocast's type where autocast is on, else that of its weights."""
-    device = model.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else model.dtype
-    return str(dtype).removeprefix("torch.")
 
 
 def weights_sha256(model: TRMForGridReasoning) -> str:
@@ -149,6 +151,7 @@ def _run_chunks(
     batch_size: int,
     shard: tuple[int, int],
     progress: bool,
+    engine: str,
 ) -> None:
     index, count = shard
     mine = range(index, num_chunks(facts), count)
@@ -163,24 +166,30 @@ def _run_chunks(
     ) as bar:
         for number in mine:
             if number not in done:
-                write_chunk(folder, number, _run_chunk(model, views, facts, number, batch_size, bar))
+                write_chunk(folder, number, _run_chunk(model, views, facts, number, batch_size, engine, bar))
 
 
 def _run_chunk(
-    model: TRMForGridReasoning, views: Views, facts: Mapping[str, Any], number: int, batch_size: int, bar: Any
+    model: TRMForGridReasoning,
+    views: Views,
+    facts: Mapping[str, Any],
+    number: int,
+    batch_size: int,
+    engine: str,
+    bar: Any,
 ) -> list[Vote]:
     items = locate_items(views.views_of_input, chunk_items(facts, number))
     votes: list[Vote] = []
     # Batches of nearly equal size: a short last one would make a compiled stack compile once more.
     for rows in np.array_split(np.arange(len(items)), -(-len(items) // batch_size)):
         batch = [items[row] for row in rows]
-        votes += _run_batch(model, views, batch, facts["max_steps"], facts["halt"])
+        votes += _run_batch(model, views, batch, facts["max_steps"], facts["halt"], engine)
         bar.update(len(batch))
     return votes
 
 
 def _run_batch(
-    model: TRMForGridReasoning, views: Views, items: list[tuple[int, int]], max_steps: int, halt: bool
+    model: TRMForGridReasoning, views: Views, items: list[tuple[int, int]], max_steps: int, halt: bool, engine: str
 ) -> list[Vote]:
     input_ids_BL, puzzle_ids_B = views.batch(items)
     solved = model.solve(
@@ -188,6 +197,7 @@ def _run_batch(
         puzzle_ids=torch.from_numpy(puzzle_ids_B).to(model.device) if model.config.puzzle_prefix_len else None,
         max_steps=max_steps,
         halt=halt,
+        engine=engine,
     )
     # One transfer for the batch: answers, probability and steps side by side as bytes.
     parts = (

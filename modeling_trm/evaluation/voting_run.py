@@ -116,11 +116,12 @@ def vote_and_report(
     batch_size: int,
     manifest: Mapping[str, Any],
     seed: int = 0,
+    engine: str = "auto",
 ) -> list[str]:
     """Run this process's chunks; when all chunks are there, write the report. The lines to print, by the main process.
 
     Args:
-        seed: of the report's bootstrap.
+        seed: of the report's bootstrap. engine: see `collect_votes`.
     """
     folder = output / RECORDS
     collect_votes(
@@ -133,6 +134,7 @@ def vote_and_report(
         shard=processes.shard,
         manifest=manifest,
         progress=processes.is_main,
+        engine=engine,
     )
     processes.state.wait_for_everyone()
     if not processes.is_main:

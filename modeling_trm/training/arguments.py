@@ -131,6 +131,7 @@ class RunArguments:
     seed: int = _help("seed of weights, data order, augmentation and exploration", 0)
     mixed_precision: Literal["auto", "no", "bf16"] = _help("auto: bf16 where the processor computes in it", "auto")
     compile: Literal["auto", "yes", "no"] = _help("torch.compile of the stack; auto: where a compiler is found", "auto")
+    deterministic: bool = _help("only deterministic algorithms: on CUDA too the same bits in every run; slower", False)
     cpu: bool = _help("stay on the CPU although there is a GPU", False)
     log_every: int = _help("steps between two lines of log.jsonl", 50)
     eval_every: int = _help("steps between two evaluations on validation puzzles", 1000)

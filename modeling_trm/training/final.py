@@ -80,6 +80,7 @@ def _evaluate(trainer: Trainer, test: PuzzleSet, model: TRMForGridReasoning) -> 
             max_steps=recipe.run.eval_max_steps,
             batch_size=recipe.run.eval_batch_size,
             score_valid=partial(maze_path_is_valid_and_shortest, grid_shape=grid_shape) if is_maze else None,
+            engine="eager",  # what was validated during training, to the bit
         )
     return metrics | {"command": _command(trainer), "dataset": test.origin, "split": "test"}
 

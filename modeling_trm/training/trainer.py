@@ -12,7 +12,7 @@ Folder of a run:
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
@@ -34,6 +34,7 @@ from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
 from .arguments import DataArguments, OptimisationArguments, Recipe, RunArguments
 from .checkpointing import load_checkpoint, load_progress, newest_checkpoint, save_checkpoint
+from .determinism import deterministic_algorithms
 from .ema import ExponentialMovingAverage
 from .optimisers import build_optimisers, core_parameters
 from .results import RunLog, save_model
@@ -98,7 +99,7 @@ class Trainer:
         total, step = self.recipe.optimisation.train_steps, self._resume()
         before, resumed = self.progress["seconds"], time.perf_counter()
         tallies: list[dict[str, Tensor]] = []
-        with self._progress_bar(step, total) as bar, self._signals():
+        with self._progress_bar(step, total) as bar, self._signals(), self._algorithms():
             while step < total and not self._must_stop(step):
                 step += 1
                 tallies.append(self.step(step))
@@ -284,6 +285,7 @@ class Trainer:
                     max_steps=self.recipe.run.eval_max_steps,
                     batch_size=self.recipe.run.eval_batch_size,
                     progress=False,
+                    engine="eager",  # what is trained: autocast and the compiled stack included
                 )
                 scores = {name: metrics[name] or 0.0 for name in ("exact_accuracy", "cell_accuracy")}
                 best = self.progress["best"]
@@ -335,6 +337,9 @@ class Trainer:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def _algorithms(self) -> AbstractContextManager[None]:
+        return deterministic_algorithms() if self.recipe.run.deterministic else nullcontext()
 
     def _progress_bar(self, step: int, total: int) -> tqdm:
         disable = not self.accelerator.is_main_process

@@ -109,6 +109,17 @@ def test_packed_mamba2_refuses_a_backend_that_is_not_for_a_cpu(make, problem) ->
         model.solve(*problem, engine="packed")
 
 
+@pytest.mark.parametrize("engine", ["packed", "bfloat16"])
+def test_a_replaced_forward_is_not_passed_over(engine: str, make, problem) -> None:
+    """As accelerate's: bound to the model, so that a view would run the model itself, in another precision."""
+    model = make("trm-attn")
+    forward = model.forward
+    model.forward = lambda *args, **kwargs: forward(*args, **kwargs)
+    with pytest.raises(ValueError, match=r"model\.forward was replaced"):
+        choose_engine(model, engine)
+    assert choose_engine(model, "auto") is model
+
+
 def test_eager_is_the_model_itself(make) -> None:
     model = make("trm-attn")
     assert choose_engine(model, "eager") is model

@@ -1,0 +1,93 @@
+"""Evaluations with every engine: the packed one gives the eager one's figures, and the one used is named."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from modeling_trm import PRESETS
+from modeling_trm.engines_trm import choose_engine, packing_missing
+from modeling_trm.evaluation import evaluate_puzzles
+from modeling_trm.evaluation.engine import engine_name, precision
+from modeling_trm.evaluation.views import PuzzleViews
+from modeling_trm.evaluation.vote_records import load_records
+from modeling_trm.evaluation.voting import collect_votes
+
+TIMES = ("seconds", "puzzles_per_second", "engine")
+WAYS: dict[str, dict[str, Any]] = {
+    "every step": {},
+    "halting": {"halt": True},
+    "search": {"search": {"num_trajectories": 2, "noise_std": 0.3, "selection": "vote"}},
+    "halting search": {"halt": True, "search": {"num_trajectories": 2, "random_start": True}},
+}
+
+
+@pytest.fixture
+def model(tiny_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    """A tiny model, of which the packed engine takes two puzzles at a time."""
+    monkeypatch.setattr("modeling_trm.engines_trm.TOKENS", 40)
+
+    def make(preset: str) -> Any:
+        made = tiny_model(preset, blank_token_id=1).eval()
+        if packing_missing(made) is not None:
+            pytest.skip(f"no packed engine here: {packing_missing(made)}")
+        return made
+
+    return make
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_packed_metrics_equal_eager_ones(preset: str, way: str, model, small_sudoku) -> None:
+    reasoner, puzzles, found = model(preset), small_sudoku(12), {}
+    for engine in ("eager", "packed", "auto"):
+        options = dict(WAYS[way])
+        if "search" in options:
+            options["search"] = options["search"] | {"generator": torch.Generator().manual_seed(3)}
+        metrics = evaluate_puzzles(
+            reasoner, puzzles, max_steps=3, batch_size=5, progress=False, engine=engine, **options
+        )
+        assert metrics["engine"] == ("packed" if engine == "auto" else engine)
+        found[engine] = {name: value for name, value in metrics.items() if name not in TIMES}
+    assert found["packed"] == found["auto"] == found["eager"]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_packed_votes_equal_eager_ones(preset: str, model, small_sudoku, tmp_path) -> None:
+    reasoner, views, found = model(preset), PuzzleViews(small_sudoku(4), 3), {}
+    for engine in ("eager", "packed"):
+        folder = tmp_path / engine
+        assert collect_votes(reasoner, views, folder, max_steps=2, batch_size=5, progress=False, engine=engine)
+        found[engine] = load_records(folder)
+        assert found[engine].manifest["engine"] == engine
+    assert found["eager"].grids == found["packed"].grids
+    assert found["eager"].grid_of_vote.tolist() == found["packed"].grid_of_vote.tolist()
+    assert found["packed"].halt_probability == pytest.approx(found["eager"].halt_probability, abs=1e-4)
+
+
+def test_an_engine_is_prepared_once_an_evaluation(model, small_sudoku, monkeypatch) -> None:
+    prepared = []
+    monkeypatch.setattr(
+        "modeling_trm.evaluation.runner.choose_engine", lambda *given: prepared.append(given) or choose_engine(*given)
+    )
+    evaluate_puzzles(model("mamba2"), small_sudoku(9), max_steps=1, batch_size=2, progress=False)
+    assert len(prepared) == 1
+
+
+def test_names_are_those_of_what_runs(tiny_model) -> None:
+    made = tiny_model("trm-attn")
+    assert engine_name(made.double(), "auto") == "eager" and choose_engine(made, "auto") is made
+    assert engine_name(made, "bfloat16") == precision(made, "bfloat16") == "bfloat16"
+    assert precision(made, "eager") == "float64"
+
+
+@pytest.mark.parametrize("halt", [False, True])
+def test_an_engine_that_cannot_run_is_named(halt: bool, tiny_model, small_sudoku, tmp_path) -> None:
+    made, puzzles = tiny_model("trm-attn").double(), small_sudoku(2)
+    for engine, message in (("fast", "engine='fast' is unknown"), ("packed", "engine='packed' cannot run here")):
+        with pytest.raises(ValueError, match=message):
+            evaluate_puzzles(made, puzzles, halt=halt, progress=False, engine=engine)
+        with pytest.raises(ValueError, match=message):
+            collect_votes(made, PuzzleViews(puzzles, 2), tmp_path / "votes", progress=False, engine=engine)
+    assert not (tmp_path / "votes").exists()
