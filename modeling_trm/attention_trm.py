@@ -3,11 +3,20 @@
 Shapes: B batch, L positions, D hidden, H heads, P head size.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .configuration_trm import TRMConfig
 from .layers_trm import Operator, apply_rotary, rotary_tables
+
+BACKENDS = {
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "math": SDPBackend.MATH,
+}
 
 
 class Attention(Operator):
@@ -17,7 +26,7 @@ class Attention(Operator):
 
     def __init__(self, config: TRMConfig) -> None:
         super().__init__()
-        self.num_heads = config.num_attention_heads
+        self.backend, self.num_heads = config.attention_backend, config.num_attention_heads
         self.head_dim = config.hidden_size // config.num_attention_heads
         self.rope_theta = float(config.rope_theta) if config.position_embedding == "rope" else None
         self.qkv_proj = nn.Linear(config.hidden_size, 3 * config.hidden_size, bias=False)
@@ -29,5 +38,24 @@ class Attention(Operator):
         if self.rope_theta is not None:
             cos, sin = rotary_tables(L, self.head_dim, self.rope_theta, x_BLD)
             q, k = apply_rotary(q, cos, sin), apply_rotary(k, cos, sin)
-        y_BHLP = F.scaled_dot_product_attention(q, k, v)
-        return self.o_proj(y_BHLP.transpose(1, 2).reshape(B, L, D))
+        return self.o_proj(self._attend(q, k, v).transpose(1, 2).reshape(B, L, D))
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if self.backend == "auto" or torch.compiler.is_exporting():  # an exported graph must run anywhere
+            return F.scaled_dot_product_attention(q, k, v)
+        reason = _cannot_run(self.backend, q)
+        if reason is not None:
+            raise RuntimeError(
+                f"attention_backend={self.backend!r} cannot be used: {reason}; set attention_backend='auto' or 'math'"
+            )
+        with sdpa_kernel(BACKENDS[self.backend]):
+            return F.scaled_dot_product_attention(q, k, v)
+
+
+def _cannot_run(backend: str, q: Tensor) -> str | None:
+    """Why PyTorch has no such kernel; it would say "no available kernel", without a name."""
+    if backend in ("cudnn", "efficient") and not q.is_cuda:
+        return f"it is for CUDA devices, the tensor is on {q.device}"
+    if backend in ("cudnn", "flash") and q.is_cuda and q.dtype not in (torch.bfloat16, torch.float16):
+        return f"on CUDA it is for bfloat16 and float16, the tensor is {q.dtype}"
+    return None

@@ -64,6 +64,9 @@ class TRMConfig(PreTrainedConfig):
         answer_feedback: each step after the first reads the answer of the step before instead of the puzzle (arXiv
             2511.16886); with a `blank_token_id` the given cells stay.
         num_attention_heads: heads of the attention operator; divides hidden_size into even head sizes.
+        attention_backend: what scaled_dot_product_attention runs: "auto" leaves the choice to PyTorch; "cudnn" (CUDA,
+            16-bit types; on Hopper at 916 positions), "flash" (on CUDA 16-bit types), "efficient" (CUDA) and "math"
+            force one, or raise where it cannot run. The packed engines for CPUs have their own and do not read it.
         rope_theta: base wavelength of the rotary embedding.
         position_embedding: "rope" (inside attention), "learned" (added to the input) or "none".
         position_std: initial standard deviation of learned positions over that of the tokens (reference: 1).
@@ -74,12 +77,16 @@ class TRMConfig(PreTrainedConfig):
         mlp_gate: "silu" = SwiGLU; "normalized" = sigmoid(g) * rms_norm(g * v), arXiv 2601.19085.
         mlp_gate_bias: None = no bias (reference); a number = a learned bias on the gate that starts there.
         mlp_t_norm: the post-norm of MLP-t runs over "positions" (reference) or "channels".
+        mlp_t_backend: "auto" multiplies by the weights from the left on CUDA tensors, nothing transposed and rows
+            padded to a multiple of 8; elsewhere, and with "torch" everywhere, a linear layer on the transposed tensor.
         mamba_d_state: state size N of Mamba-2.
         mamba_d_conv: width of its depthwise causal convolution.
         mamba_expand: inner width of Mamba-2 over hidden_size.
         mamba_head_dim: head size P; divides the inner width.
         mamba_n_groups: groups that share B and C; divides the number of heads.
-        ssd_backend: "auto" picks per call (mamba_ssm's kernels on CUDA tensors if they import); "torch", "cuda" force.
+        ssd_backend: "auto" picks per call (mamba_ssm's kernels on CUDA tensors if they import, else PyTorch); "torch"
+            and "cuda" force one of them; "triton" is our own kernel for CUDA tensors, with a deterministic backward
+            pass. It needs the package triton and has not been measured on a GPU, so "auto" never picks it.
         rms_norm_eps: epsilon of every RMSNorm.
         initial_state_std: standard deviation of the fixed initial latents.
         halt_bias: initial bias of the halting head.
@@ -108,6 +115,7 @@ class TRMConfig(PreTrainedConfig):
     num_step_embeddings: int = 0
     answer_feedback: bool = False
     num_attention_heads: int = 8
+    attention_backend: Literal["auto", "cudnn", "flash", "efficient", "math"] = "auto"
     rope_theta: int | float = 10000.0
     position_embedding: Literal["rope", "learned", "none"] = "rope"
     position_std: int | float = 1.0
@@ -117,12 +125,13 @@ class TRMConfig(PreTrainedConfig):
     mlp_gate: Literal["silu", "normalized"] = "silu"
     mlp_gate_bias: int | float | None = None
     mlp_t_norm: Literal["positions", "channels"] = "positions"
+    mlp_t_backend: Literal["auto", "torch"] = "auto"
     mamba_d_state: int = 128
     mamba_d_conv: int = 4
     mamba_expand: int = 2
     mamba_head_dim: int = 64
     mamba_n_groups: int = 1
-    ssd_backend: Literal["auto", "torch", "cuda"] = "auto"
+    ssd_backend: Literal["auto", "torch", "cuda", "triton"] = "auto"
     rms_norm_eps: float = 1e-5
     initial_state_std: int | float = 1.0
     halt_bias: int | float = -5.0

@@ -1,5 +1,7 @@
 """Operator "mamba2": the Mamba-2 mixer (arXiv 2405.21060) with the state-space dual form (SSD) in plain PyTorch.
 
+Two other paths on CUDA, by `ssd_backend`: mamba_ssm's kernels, and the product of the dual form in ssd_triton_trm.py.
+
 Parameter names and shapes are those of mamba_ssm.Mamba2 and of transformers' Mamba2Mixer, so weights move freely.
 
 Shapes: B batch, L positions, D hidden, H heads, P head size, G groups, N state, K chunks, Q positions of a chunk.
@@ -8,6 +10,7 @@ Paper's letters: A [H] decay rate, B_BLGN and C_BLGN input and output maps, dt_B
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +33,8 @@ logger = logging.get_logger(__name__)
 
 ONE_CHUNK_UP_TO = 256  # one chunk is fastest up to here, shorter chunks above (measured on CPU: 97 and 916 positions)
 CHUNK = 64
+
+Product = Callable[[Tensor, Tensor, Tensor], Tensor]  # scores [B, G, L, L], running sums [B, H, L], u [B, L, H, P] -> y
 
 
 class Mamba2(Operator):
@@ -67,15 +72,17 @@ class Mamba2(Operator):
         z_BLI, xBC_BLC, dt_BLH = self.in_proj(x_BLD).split(
             [self.d_inner, self.conv1d.in_channels, self.n_heads], dim=-1
         )
-        mix = self._mix_cuda if self._use_cuda_kernels(x_BLD) else self._mix_torch
+        mix = self._choose_mix(x_BLD)
         return self.out_proj(self.norm(mix(xBC_BLC, dt_BLH), z_BLI))
 
-    def _use_cuda_kernels(self, x: Tensor) -> bool:
+    def _choose_mix(self, x: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """Chosen per call by the tensor's device: a model may move between CPU and GPU."""
         if self.backend == "torch" or torch.compiler.is_exporting():  # an exported graph must run anywhere
-            return False
+            return self._mix_torch
+        if self.backend == "triton":
+            return self._mix_triton
         if x.is_cuda and self.kernels_missing is None:
-            return True
+            return self._mix_cuda
         if self.backend == "cuda":
             reason = self.kernels_missing or f"the tensor is on {x.device}"
             raise RuntimeError(
@@ -88,15 +95,27 @@ class Mamba2(Operator):
                 f"({self.kernels_missing}). Results are the same; for the kernels: pip install 'modeling-trm[cuda]'. "
                 f"To silence this: ssd_backend='torch'."
             )
-        return False
+        return self._mix_torch
 
-    def _mix_torch(self, xBC_BLC: Tensor, dt_BLH: Tensor) -> Tensor:
+    def _mix_triton(self, xBC_BLC: Tensor, dt_BLH: Tensor) -> Tensor:
+        # Here and not above: triton is optional and slow to import, and few ask for it.
+        from .ssd_triton_trm import triton_missing, triton_product
+
+        reason = triton_missing(xBC_BLC.device)
+        if reason is not None:
+            raise RuntimeError(
+                f"ssd_backend='triton' cannot be used: {reason}. Move the model to a CUDA device, or set "
+                f"ssd_backend='auto' or 'torch'."
+            )
+        return self._mix_torch(xBC_BLC, dt_BLH, triton_product)
+
+    def _mix_torch(self, xBC_BLC: Tensor, dt_BLH: Tensor, product: Product | None = None) -> Tensor:
         xBC_BLC = F.silu(causal_conv(xBC_BLC, self.conv1d))
         x_BLHP, B_BLGN, C_BLGN = self._heads(xBC_BLC)
         # A, dt and the running sums stay in float32 at least: bf16 loses the small steps.
         wide = torch.promote_types(xBC_BLC.dtype, torch.float32)
         dt_BLH = F.softplus(dt_BLH.to(wide) + self.dt_bias.to(wide))
-        y_BLHP = ssd(x_BLHP, dt_BLH, -torch.exp(self.A_log.to(wide)), B_BLGN, C_BLGN)
+        y_BLHP = ssd(x_BLHP, dt_BLH, -torch.exp(self.A_log.to(wide)), B_BLGN, C_BLGN, product or torch_product)
         return torch.addcmul(y_BLHP, x_BLHP, self.D.to(x_BLHP.dtype)[:, None]).flatten(-2)
 
     def _mix_cuda(self, xBC_BLC: Tensor, dt_BLH: Tensor) -> Tensor:
@@ -143,35 +162,53 @@ def causal_conv(x_BLC: Tensor, conv: nn.Conv1d) -> Tensor:
     return y_BLC
 
 
-def ssd(x_BLHP: Tensor, dt_BLH: Tensor, A_H: Tensor, B_BLGN: Tensor, C_BLGN: Tensor) -> Tensor:
+def torch_product(scores_BGLL: Tensor, cumulative_BHL: Tensor, u_BLHP: Tensor) -> Tensor:
+    """y_i = sum_{j <= i} scores_ij exp(c_i - c_j) u_j: [B, L, H, P], with all weights in memory."""
+    scores_BGLL = scores_BGLL.tril()
+    decay_BGELL = _decay(cumulative_BHL).to(scores_BGLL.dtype).unflatten(1, (scores_BGLL.shape[1], -1))
+    weights_BHLL = (decay_BGELL * scores_BGLL[:, :, None]).flatten(1, 2)
+    return (weights_BHLL @ u_BLHP.transpose(1, 2)).transpose(1, 2)
+
+
+def ssd(
+    x_BLHP: Tensor, dt_BLH: Tensor, A_H: Tensor, B_BLGN: Tensor, C_BLGN: Tensor, product: Product = torch_product
+) -> Tensor:
     """y [B, L, H, P] of the recurrence above without the skip term: one chunk when short, else the chunked form.
 
     Args:
         x_BLHP: inputs. dt_BLH: step sizes, positive, float32. A_H: negative rates, float32. B_BLGN, C_BLGN: maps.
+        product: what applies the weights of the dual form.
     """
     if x_BLHP.shape[1] <= ONE_CHUNK_UP_TO:
-        return ssd_one_chunk(x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN)
-    return ssd_chunked(x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN, CHUNK)
+        return ssd_one_chunk(x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN, product)
+    return ssd_chunked(x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN, CHUNK, product)
 
 
-def ssd_one_chunk(x_BLHP: Tensor, dt_BLH: Tensor, A_H: Tensor, B_BLGN: Tensor, C_BLGN: Tensor) -> Tensor:
+def ssd_one_chunk(
+    x_BLHP: Tensor, dt_BLH: Tensor, A_H: Tensor, B_BLGN: Tensor, C_BLGN: Tensor, product: Product = torch_product
+) -> Tensor:
     """The quadratic dual form (paper, section 3.3): y = (C B^T * decay) (dt x), a masked attention without softmax."""
     cumulative_BHL = (dt_BLH * A_H).cumsum(1).transpose(1, 2)
-    # The future is masked in the scores, which the heads of a group share.
-    scores_BGLL = (C_BLGN.transpose(1, 2) @ B_BLGN.permute(0, 2, 3, 1)).tril()
-    decay_BGELL = _decay(cumulative_BHL).to(scores_BGLL.dtype).unflatten(1, (scores_BGLL.shape[1], -1))
-    weights_BHLL = (decay_BGELL * scores_BGLL[:, :, None]).flatten(1, 2)
+    scores_BGLL = C_BLGN.transpose(1, 2) @ B_BLGN.permute(0, 2, 3, 1)  # the heads of a group share them
     # dt multiplies x and not the weights: L * P numbers a head instead of L * L.
-    return (weights_BHLL @ _scale(x_BLHP, dt_BLH).transpose(1, 2)).transpose(1, 2)
+    return product(scores_BGLL, cumulative_BHL, _scale(x_BLHP, dt_BLH))
 
 
-def ssd_chunked(x_BLHP: Tensor, dt_BLH: Tensor, A_H: Tensor, B_BLGN: Tensor, C_BLGN: Tensor, chunk: int) -> Tensor:
+def ssd_chunked(
+    x_BLHP: Tensor,
+    dt_BLH: Tensor,
+    A_H: Tensor,
+    B_BLGN: Tensor,
+    C_BLGN: Tensor,
+    chunk: int,
+    product: Product = torch_product,
+) -> Tensor:
     """The chunked form (paper, section 6): dual form inside each chunk, states carried between chunks."""
     L, P, G = x_BLHP.shape[1], x_BLHP.shape[3], B_BLGN.shape[2]
     pad = -L % chunk
     # dt = 0 in the padding: it neither decays nor adds to the state.
     x, dt, Bm, Cm = (_split_chunks(t, pad, chunk) for t in (x_BLHP, dt_BLH, B_BLGN, C_BLGN))
-    y = ssd_one_chunk(x.flatten(0, 1), dt.flatten(0, 1), A_H, Bm.flatten(0, 1), Cm.flatten(0, 1))
+    y = ssd_one_chunk(x.flatten(0, 1), dt.flatten(0, 1), A_H, Bm.flatten(0, 1), Cm.flatten(0, 1), product)
     # No size of the batch is written down here or below: an exported graph would ask another of its inputs for it.
     y = y.unflatten(0, (-1, x.shape[1]))
 

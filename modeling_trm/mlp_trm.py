@@ -1,7 +1,9 @@
 """Operators "mlp" (mixes channels) and "mlp_t" (mixes positions). Source: arXiv 2510.04871, section 4.5.
 
-Shapes: B batch, L positions, D hidden, F inner width.
+Shapes: B batch, L positions, D hidden, F inner width; of a product from the left, M rows out and K rows in.
 """
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +12,8 @@ from transformers import initialization as init
 
 from .configuration_trm import TRMConfig
 from .layers_trm import Operator, rms_norm
+
+ROWS = 8  # 16-bit tensor cores want rows of a multiple of 16 bytes
 
 
 class GatedMLP(Operator):
@@ -36,9 +40,13 @@ class GatedMLP(Operator):
         g, v = self.gate_up_proj(x).chunk(2, dim=-1)
         if self.gate_bias is not None:
             g = g + self.gate_bias.to(g.dtype)
+        return self.down_proj(self._gated(g, v, -1))
+
+    def _gated(self, g: Tensor, v: Tensor, dim: int) -> Tensor:
+        """gate(g, v), whose inner width is the axis `dim`."""
         if self.gate == "silu":
-            return self.down_proj(F.silu(g) * v)
-        return self.down_proj(torch.sigmoid(g) * rms_norm(g * v, self.eps))
+            return F.silu(g) * v
+        return torch.sigmoid(g) * rms_norm(g * v, self.eps, dim)
 
 
 class Mlp(GatedMLP):
@@ -57,6 +65,47 @@ class MlpT(GatedMLP):
     def __init__(self, config: TRMConfig) -> None:
         super().__init__(config, config.num_positions)
         self.norm_dim = -2 if config.mlp_t_norm == "positions" else -1
+        self.backend = config.mlp_t_backend
 
     def forward(self, x_BLD: Tensor) -> Tensor:
+        # On a CPU the transposed linear layer is faster; an exported graph must run anywhere.
+        if self.backend == "auto" and x_BLD.is_cuda and not torch.compiler.is_exporting():
+            return self.forward_from_the_left(x_BLD)
         return super().forward(x_BLD.transpose(-1, -2)).transpose(-1, -2)
+
+    def forward_from_the_left(self, x_BLD: Tensor) -> Tensor:
+        """The same function with no tensor transposed: W [2F, L] @ x [L, D] of each sequence."""
+        g_BFD, v_BFD = left_multiply(self.gate_up_proj.weight, x_BLD).chunk(2, dim=1)
+        if self.gate_bias is not None:
+            g_BFD = g_BFD + self.gate_bias.to(g_BFD.dtype)[:, None]
+        return left_multiply(self.down_proj.weight, self._gated(g_BFD, v_BFD, -2))
+
+
+def left_multiply(weight_MK: Tensor, x_BKD: Tensor) -> Tensor:
+    """weight @ x of each sequence, [B, M, D], in autocast's type; K is padded with zeros to a multiple of ROWS."""
+    device = x_BKD.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_BKD.dtype
+    pad = -weight_MK.shape[1] % ROWS
+    weight_MK, x_BKD = F.pad(weight_MK.to(dtype), (0, pad)), F.pad(x_BKD.to(dtype), (0, 0, 0, pad))
+    return LeftProduct.apply(weight_MK, x_BKD)
+
+
+class LeftProduct(torch.autograd.Function):
+    """weight [M, K] @ x [B, K, D] -> [B, M, D], whose weight gradient is one product over all of B * D.
+
+    That of a batched product would be [B, M, K] and then summed, in bfloat16 under autocast.
+    """
+
+    @staticmethod
+    def forward(weight_MK: Tensor, x_BKD: Tensor) -> Tensor:
+        return torch.bmm(weight_MK.expand(len(x_BKD), -1, -1), x_BKD)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, dy_BMD: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        weight_MK, x_BKD = ctx.saved_tensors
+        dx_BKD = torch.bmm(weight_MK.T.expand(len(dy_BMD), -1, -1), dy_BMD)
+        return dy_BMD.transpose(0, 1).flatten(1) @ x_BKD.transpose(0, 1).flatten(1).T, dx_BKD

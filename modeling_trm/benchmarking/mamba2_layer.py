@@ -1,11 +1,14 @@
 """One Mamba-2 layer against other implementations with the same weights: transformers' and, on CUDA, mamba_ssm's.
 
+On CUDA our layer is there twice, in PyTorch and with the Triton kernel (ssd_backend="triton").
+
 Source: arXiv 2405.21060. Forward, and forward with the gradients of input and weights; both are compared beforehand.
 Shapes: B batch, L positions, D hidden.
 """
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
@@ -72,16 +75,21 @@ def _group(settings: Settings, config: TRMConfig, batch_size: int, dtype: str) -
 def _layers(settings: Settings, config: TRMConfig, skipped: list[Skipped]) -> dict[str, nn.Module]:
     """Ours first; all with its weights."""
     torch.manual_seed(0)
-    ours = TRMModel(config).stack[0]
-    assert isinstance(ours, Mamba2)  # for the type checker
+    ours = _layer(config)
     with torch.no_grad():
         for parameter in ours.parameters():  # D and the norm start at one, as they do over there
             parameter.add_(0.01 * torch.randn_like(parameter))
     weights = give_sublayer(ours)
-    layers: dict[str, nn.Module] = {OURS: ours}
+    own = {OURS: ours}
+    if settings.device.type == "cuda" and find_spec("triton"):
+        own[f"{OURS}, Triton"] = _ours(config, weights, "triton")
+    elif settings.device.type == "cuda":
+        skipped.append(Skipped(f"{OURS}, Triton", "triton is not installed"))
+    layers: dict[str, nn.Module] = dict(own)
     if "compiled" in settings.engines and can_compile(settings.device):
-        layers[f"{OURS}, compiled"] = _with(weights, TRMModel(config).stack[0])
-        layers[f"{OURS}, compiled"].compile()
+        for name, layer in own.items():
+            layers[f"{name}, compiled"] = _ours(config, weights, layer.backend)
+            layers[f"{name}, compiled"].compile()
     layers["transformers Mamba2Mixer"] = _with(weights, Mamba2Mixer(mixer_config(config), layer_idx=0))
     if settings.device.type == "cuda":
         try:
@@ -91,6 +99,18 @@ def _layers(settings: Settings, config: TRMConfig, skipped: list[Skipped]) -> di
         else:
             layers["mamba_ssm.Mamba2"] = _with(weights, SSMMamba2(**mamba_ssm_arguments(config)))
     return {name: layer.to(settings.device) for name, layer in layers.items()}
+
+
+def _layer(config: TRMConfig) -> Mamba2:
+    layer = TRMModel(config).stack[0]
+    assert isinstance(layer, Mamba2)  # for the type checker
+    return layer
+
+
+def _ours(config: TRMConfig, weights: dict[str, Tensor], backend: str) -> Mamba2:
+    layer = _layer(TRMConfig(**{**config.to_dict(), "ssd_backend": backend}))
+    layer.load_state_dict(weights)
+    return layer
 
 
 def _with(weights: dict[str, Tensor], layer: nn.Module) -> nn.Module:

@@ -6,6 +6,7 @@ Shapes: B batch, H heads, L positions, P head size.
 import os
 import warnings
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +53,8 @@ def check_paths(device: torch.device) -> Iterator[Finding]:
     """Which code Mamba-2, attention and torch.compile run on the device, and why."""
     value, todo = _ssd(device)
     yield Finding("paths", f"Mamba-2 on {device}", value, todo)
+    if device.type == "cuda":
+        yield Finding("paths", f"Mamba-2's Triton kernels on {device}", _triton())
     if device.type in ("cpu", "cuda"):  # torch answers these questions for the CPU and for CUDA
         for length, what in LENGTHS.items():
             yield Finding("paths", f"attention on {device}, {length} positions ({what})", _attention(device, length))
@@ -65,6 +68,12 @@ def _ssd(device: torch.device) -> tuple[str, str | None]:
     if CUDA_KERNELS_MISSING is None:
         return f"compiled kernels; ssd_backend='torch' in the config chooses the {form}", None
     return f"{form}; the compiled kernels are not here: {CUDA_KERNELS_MISSING}", "pip install 'modeling-trm[cuda]'"
+
+
+def _triton() -> str:
+    """Asked for by name alone, so its absence is nothing to mend."""
+    chosen = "chosen by ssd_backend='triton' alone, not yet measured on a GPU"
+    return f"here; {chosen}" if find_spec("triton") else f"not installed (pip install triton); {chosen}"
 
 
 def _attention(device: torch.device, length: int) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..attention_trm import Attention
 from ..mamba2_trm import Mamba2
 from ..modeling_trm import TRMForGridReasoning
 from .programs import Step, example_inputs
@@ -49,16 +50,16 @@ def program_runner(path: Path) -> Runner:
 
 @contextmanager
 def pytorch_path(model: TRMForGridReasoning) -> Iterator[None]:
-    """Mamba-2 as it is exported, whatever `ssd_backend` says: CUDA kernels round otherwise, or cannot run here."""
-    mixers = [module for module in model.modules() if isinstance(module, Mamba2)]
-    before = [mixer.backend for mixer in mixers]
+    """Operators as they are exported, whatever the config's backends: kernels for CUDA round otherwise, or cannot run."""
+    operators = [module for module in model.modules() if isinstance(module, (Attention, Mamba2))]
+    before = [operator.backend for operator in operators]
     try:
-        for mixer in mixers:
-            mixer.backend = "torch"
+        for operator in operators:
+            operator.backend = "torch" if isinstance(operator, Mamba2) else "auto"
         yield
     finally:
-        for mixer, backend in zip(mixers, before, strict=True):
-            mixer.backend = backend
+        for operator, backend in zip(operators, before, strict=True):
+            operator.backend = backend
 
 
 @torch.no_grad()

@@ -94,6 +94,16 @@ def test_mamba_path_and_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     assert value.startswith("compiled kernels") and todo is None
 
 
+@pytest.mark.parametrize(("spec", "text"), [(object(), "here; "), (None, "not installed (pip install triton); ")])
+def test_triton_is_for_cuda_and_by_name(spec: object, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "find_spec", lambda name: spec)
+    assert devices._triton() == f"{text}chosen by ssd_backend='triton' alone, not yet measured on a GPU"
+    assert not any("Triton" in finding.name for finding in devices.check_paths(CPU))
+    monkeypatch.setattr(devices, "_attention", lambda device, length: "")
+    monkeypatch.setattr(devices, "find_compiler", lambda device: None)
+    assert text in by_name(devices.check_paths(torch.device("cuda")))["Mamba-2's Triton kernels on cuda"].value
+
+
 def test_a_missing_compiler_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine.shutil, "which", lambda name: None)
     finding = devices._compiler(CPU)

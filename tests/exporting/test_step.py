@@ -97,7 +97,7 @@ def _state(latents):
 
 @pytest.mark.slow
 def test_a_model_for_cuda_kernels_is_exported_and_checked_without_them(tiny_model, tmp_path: Path) -> None:
-    model = tiny_model("tr-mamba2mlpt", ssd_backend="cuda", mamba_head_dim=8)
+    model = tiny_model("tr-mamba2attn", ssd_backend="cuda", attention_backend="cudnn", mamba_head_dim=8)
     onnx_step.save(onnx_step.step_graph(model), tmp_path / "step.onnx")
     checking.check(model, checking.onnx_runner(tmp_path / "step.onnx"))
     with pytest.raises(RuntimeError, match="ssd_backend='cuda' cannot be used"):  # the model stays as it is

@@ -26,6 +26,7 @@ CHANGED: dict[str, Any] = {
     "num_latents": 1,
     "halt_max_steps": 7,
     "num_attention_heads": 4,
+    "attention_backend": "math",
     "rope_theta": 500.0,
     "position_embedding": "learned",
     "position_std": 0.1,
@@ -35,6 +36,7 @@ CHANGED: dict[str, Any] = {
     "mlp_gate": "normalized",
     "mlp_gate_bias": 1.0,
     "mlp_t_norm": "channels",
+    "mlp_t_backend": "torch",
     "mamba_d_state": 16,
     "mamba_d_conv": 3,
     "mamba_expand": 1,
@@ -52,7 +54,7 @@ CHANGED: dict[str, Any] = {
 OTHER_THAN_POSITIVE = {
     *("puzzle_prefix_len", "block_operators", "num_latents", "position_embedding", "mlp_gate", "mlp_gate_bias"),
     *("ssd_backend", "initial_state_std", "halt_bias", "blank_token_id", "position_std", "head_init", "mlp_t_norm"),
-    *("num_step_embeddings", "answer_feedback"),
+    *("num_step_embeddings", "answer_feedback", "attention_backend", "mlp_t_backend"),
 }
 POSITIVE = sorted(CHANGED.keys() - OTHER_THAN_POSITIVE)
 MAMBA = {"block_operators": ["mamba2"]}
@@ -80,7 +82,9 @@ BAD: list[tuple[dict[str, Any], list[str]]] = [
     ({"num_latents": 3}, ["num_latents", "3", "(1, 2)"]),
     ({"position_embedding": "sinus"}, ["position_embedding", "sinus", "'rope'", "'learned'", "'none'"]),
     ({"mlp_gate": "relu"}, ["mlp_gate", "relu", "'silu'", "'normalized'"]),
-    ({"ssd_backend": "gpu"}, ["ssd_backend", "gpu", "'auto'", "'torch'", "'cuda'"]),
+    ({"ssd_backend": "gpu"}, ["ssd_backend", "gpu", "'auto'", "'torch'", "'cuda'", "'triton'"]),
+    ({"attention_backend": "cuda"}, ["attention_backend", "cuda", "'auto'", "'cudnn'", "'flash'", "'math'"]),
+    ({"mlp_t_backend": "cuda"}, ["mlp_t_backend", "cuda", "'auto'", "'torch'"]),
     ({"L_cycles": "six"}, ["L_cycles", "int", "'six'"]),
     ({"hidden_size": 512.0}, ["hidden_size", "int", "512.0"]),
 ]  # fmt: skip

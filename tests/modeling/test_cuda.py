@@ -1,12 +1,13 @@
-"""On a GPU: every preset agrees with the CPU in float32 and bf16, the compiled Mamba-2 kernels with PyTorch's path."""
+"""On a GPU: every preset agrees with the CPU in float32 and bf16, the kernels of Mamba-2 with PyTorch's path."""
 
-from collections.abc import Callable
+from importlib.util import find_spec
 
 import pytest
 import torch
 from torch import Tensor
 
 from modeling_trm import PRESETS, TRMConfig, TRMForGridReasoning, TRMModel, mamba2_trm
+from modeling_trm.layers_trm import Operator
 
 pytestmark = pytest.mark.cuda
 
@@ -15,6 +16,7 @@ SIZES = {"hidden_size": 64, "mamba_d_state": 16, "mamba_head_dim": 16}
 needs_kernels = pytest.mark.skipif(
     mamba2_trm.CUDA_KERNELS_MISSING is not None, reason=f"the kernels are missing: {mamba2_trm.CUDA_KERNELS_MISSING}"
 )
+needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
@@ -36,15 +38,15 @@ def step(model: TRMForGridReasoning, batch: dict[str, Tensor], device: str, dtyp
     return {"logits": out.logits.cpu(), "halt_logits": out.halt_logits.cpu(), **found}
 
 
-@pytest.mark.parametrize("backend", ["torch", "auto"])
+@pytest.mark.parametrize("backend", ["torch", "auto", pytest.param("triton", marks=needs_triton)])
 @pytest.mark.parametrize("preset", PRESETS)
 def test_float32_agrees_with_the_cpu(preset: str, backend: str, tiny_model, tiny_batch) -> None:
     model = tiny_model(preset, ssd_backend=backend, **SIZES)
     batch = tiny_batch(model.config)
     expected, actual = (step(model, batch, device, torch.float32) for device in ("cpu", "cuda"))
     for name, value in expected.items():
-        # The Triton kernels multiply in TF32 (10 bits), everything else in float32.
-        tolerance = 1e-4 if backend == "torch" or mamba2_trm.CUDA_KERNELS_MISSING else 2e-2
+        # mamba_ssm's kernels multiply in TF32 (10 bits), everything else in float32.
+        tolerance = 1e-4 if backend != "auto" or mamba2_trm.CUDA_KERNELS_MISSING else 2e-2
         assert relative_error(actual[name], value) < tolerance, name
 
 
@@ -80,22 +82,86 @@ def test_compiled_stack_agrees_with_eager(tiny_model, tiny_batch) -> None:
         assert relative_error(compiled[name], value) < 1e-3, name
 
 
-@needs_kernels
+def layer(name: str, **overrides: object) -> Operator:
+    sizes = {"hidden_size": 128, "mamba_d_state": 32, "mamba_head_dim": 32, **overrides}
+    return TRMModel(TRMConfig(block_operators=[name], **sizes)).stack[0].cuda()
+
+
+def layer_results(operator: Operator, x: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Output and gradients; bf16 by autocast over float32 weights."""
+    operator.zero_grad()
+    leaf = x.clone().requires_grad_()
+    with torch.autocast("cuda", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        y = operator(leaf)
+    y.float().square().mean().backward()
+    return {"y": y, "x": leaf.grad, **{name: p.grad.clone() for name, p in operator.named_parameters()}}
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("length", [1, 97, 257, 916])
-def test_compiled_kernels_agree_with_the_pytorch_path(length: int, dtype: torch.dtype) -> None:
-    make: Callable[[str], TRMModel] = lambda backend: TRMModel(  # noqa: E731
-        TRMConfig(block_operators=["mamba2"], hidden_size=128, mamba_d_state=32, mamba_head_dim=32, ssd_backend=backend)
-    )
-    torch_path, kernels = make("torch").stack[0].cuda(), make("cuda").stack[0].cuda()
+@pytest.mark.parametrize(
+    ("backend", "groups"),
+    [
+        pytest.param("cuda", 1, marks=needs_kernels),
+        pytest.param("triton", 1, marks=needs_triton),
+        pytest.param("triton", 2, marks=needs_triton),
+    ],
+)
+def test_kernels_agree_with_the_pytorch_path(backend: str, groups: int, length: int, dtype: torch.dtype) -> None:
+    torch_path, kernels = (layer("mamba2", ssd_backend=name, mamba_n_groups=groups) for name in ("torch", backend))
     kernels.load_state_dict(torch_path.state_dict())
     x = torch.randn(4, length, 128, device="cuda")
-    results = []
-    for mixer in (torch_path, kernels):
-        leaf = x.clone().requires_grad_()
-        with torch.autocast("cuda", torch.bfloat16, enabled=dtype == torch.bfloat16):
-            y = mixer(leaf)
-        y.float().square().mean().backward()
-        results.append({"y": y, "x": leaf.grad, **{name: p.grad for name, p in mixer.named_parameters()}})
-    for name, value in results[0].items():
-        assert relative_error(results[1][name], value) < (2e-2 if dtype == torch.float32 else 6e-2), name
+    expected, actual = (layer_results(mixer, x, dtype) for mixer in (torch_path, kernels))
+    # mamba_ssm's kernels multiply in TF32, ours in float32.
+    tolerance = 6e-2 if dtype == torch.bfloat16 else 2e-2 if backend == "cuda" else 1e-3
+    for name, value in expected.items():
+        assert relative_error(actual[name], value) < tolerance, name
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("length", [97, 916])
+def test_the_triton_kernels_give_the_same_bits_twice_and_compile(length: int, dtype: torch.dtype) -> None:
+    mixer, x = layer("mamba2", ssd_backend="triton"), torch.randn(4, length, 128, device="cuda")
+    first, second = (layer_results(mixer, x, dtype) for _ in range(2))
+    for name, value in first.items():
+        if name != "conv1d.bias":  # sums of PyTorch's own
+            assert torch.equal(second[name], value), name
+    mixer.compile(fullgraph=True)
+    for name, value in layer_results(mixer, x, dtype).items():
+        assert relative_error(value, first[name]) < (1e-3 if dtype == torch.float32 else 6e-2), name
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("gate", [{}, {"mlp_gate": "normalized", "mlp_gate_bias": 0.5}], ids=str)
+@pytest.mark.parametrize("cells", [64, 81, 900])
+def test_mlp_t_from_the_left_agrees_with_the_transposed_layer(
+    cells: int, gate: dict[str, object], dtype: torch.dtype
+) -> None:
+    left, transposed = (layer("mlp_t", seq_len=cells, mlp_t_backend=name, **gate) for name in ("auto", "torch"))
+    transposed.load_state_dict(left.state_dict())
+    x = torch.randn(4, cells + 16, 128, device="cuda")
+    expected, actual = layer_results(transposed, x, dtype), layer_results(left, x, dtype)
+    left.compile(fullgraph=True)
+    for found in (actual, layer_results(left, x, dtype)):
+        for name, value in expected.items():
+            assert relative_error(found[name], value) < (1e-4 if dtype == torch.float32 else 3e-2), name
+
+
+@pytest.mark.parametrize("backend", ["cudnn", "flash", "efficient", "math"])
+@pytest.mark.parametrize("length", [97, 916])
+def test_attention_backends_agree(length: int, backend: str) -> None:
+    chosen, auto = (layer("attention", attention_backend=name) for name in (backend, "auto"))
+    chosen.load_state_dict(auto.state_dict())
+    x = torch.randn(4, length, 128, device="cuda")
+    expected, actual = (layer_results(operator, x, torch.bfloat16) for operator in (auto, chosen))
+    chosen.compile(fullgraph=True)
+    for found in (actual, layer_results(chosen, x, torch.bfloat16)):
+        for name, value in expected.items():
+            assert relative_error(found[name], value) < 3e-2, name
+
+
+@pytest.mark.parametrize("backend", ["cudnn", "flash"])
+def test_attention_in_float32_is_refused_where_it_has_no_kernel(backend: str) -> None:
+    with pytest.raises(RuntimeError, match=f"attention_backend='{backend}' cannot be used: .*torch.float32"):
+        layer("attention", attention_backend=backend)(torch.randn(1, 97, 128, device="cuda"))

@@ -183,7 +183,7 @@ def test_step_sizes_and_rates_reach_the_scan_in_float32_under_bf16(monkeypatch: 
         x = torch.randn(2, 9, 32)
         ours(x)
         dt_raw = ours.in_proj(x)[..., -ours.n_heads :].float()
-    x_heads, dt, A, B, C = seen
+    x_heads, dt, A, B, C, _ = seen
     assert x_heads.dtype == B.dtype == C.dtype == torch.bfloat16
     assert dt.dtype == A.dtype == torch.float32
     torch.testing.assert_close(dt, torch.nn.functional.softplus(dt_raw - 7), rtol=1e-6, atol=0)

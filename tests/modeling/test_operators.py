@@ -9,6 +9,7 @@ from torch import Tensor
 
 from modeling_trm import OPERATORS, TRMConfig, TRMForGridReasoning, TRMModel
 from modeling_trm.layers_trm import Operator, apply_rotary, rms_norm, rotary_tables
+from modeling_trm.mlp_trm import left_multiply
 from modeling_trm.operators_trm import Stack
 from tests.oracles import operators as oracle
 
@@ -226,3 +227,93 @@ def test_the_norm_after_mlp_t_runs_over_the_axis_of_the_config(
     summed = x + stack[0](x)
     expected = summed / (summed.pow(2).mean(dim, keepdim=True) + config.rms_norm_eps).sqrt()
     torch.testing.assert_close(stack(x), expected, rtol=1e-12, atol=1e-12)
+
+
+# --- forms for CUDA, run here on the CPU ----------------------------------------------------------------------------
+
+GATES: list[dict[str, Any]] = [{}, {"mlp_gate": "normalized", "mlp_gate_bias": 0.5}, {"mlp_gate_bias": -0.5}]
+
+
+@pytest.mark.parametrize("gate", GATES, ids=str)
+@pytest.mark.parametrize(("cells", "multiple"), [(16, 8), (14, 8), (1, 3), (11, 5)])  # rows of 8, padded, one, odd F
+def test_mlp_t_from_the_left_is_the_transposed_linear_layer(
+    tiny_config: Callable[..., TRMConfig], cells: int, multiple: int, gate: dict[str, Any]
+) -> None:
+    config = tiny_config("trm-mlp-t", block_operators=["mlp_t"], seq_len=cells, mlp_multiple_of=multiple, **gate)
+    mixer, x = build("mlp_t", config), random_input(config).requires_grad_()
+    inputs = [x, *mixer.parameters()]
+    expected, actual = mixer(x), mixer.forward_from_the_left(x)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
+    for ours, theirs in zip(gradients(actual, *inputs), gradients(expected, *inputs), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-11)
+
+
+def test_mlp_t_from_the_left_under_autocast(tiny_config: Callable[..., TRMConfig]) -> None:
+    config = tiny_config("trm-mlp-t", block_operators=["mlp_t"], **GATES[1])
+    mixer, x = build("mlp_t", config, torch.float32), random_input(config, dtype=torch.float32).requires_grad_()
+    inputs = [x, *mixer.parameters()]
+    expected = mixer(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        actual = mixer.forward_from_the_left(x)
+    assert actual.dtype == torch.bfloat16
+    for ours, theirs in zip((actual, *gradients(actual, *inputs)), (expected, *gradients(expected, *inputs))):
+        # bfloat16 has 8 bits (0.4 %), through two products and the gate.
+        assert (ours.double() - theirs).square().mean().sqrt() < 0.02 * theirs.double().square().mean().sqrt()
+
+
+@pytest.mark.parametrize("rows", [5, 8])
+def test_left_multiply_has_exact_gradients_and_one_product_for_the_weights(rows: int) -> None:
+    weight, x = torch.randn(3, rows, dtype=torch.float64), torch.randn(2, rows, 4, dtype=torch.float64)
+    weight, x = weight.requires_grad_(), x.requires_grad_()
+    assert torch.autograd.gradcheck(left_multiply, (weight, x))
+    y = left_multiply(weight, x)
+    with torch.profiler.profile(record_shapes=True) as profile:
+        y.backward(torch.ones_like(y))
+    # aten::mm [M, B * D] x [B * D, K]; no [B, M, K] is summed.
+    products = [event.input_shapes for event in profile.events() if event.name == "aten::mm"]
+    assert products == [[[3, 8], [8, 8]]]
+
+
+@pytest.mark.parametrize(
+    ("backend", "on_gpu", "left"), [("auto", True, True), ("torch", True, False), ("auto", False, False)]
+)
+def test_mlp_t_takes_the_left_product_on_cuda_alone(
+    tiny_config: Callable[..., TRMConfig], monkeypatch: pytest.MonkeyPatch, backend: str, on_gpu: bool, left: bool
+) -> None:
+    config = tiny_config("trm-mlp-t", block_operators=["mlp_t"], mlp_t_backend=backend)
+    mixer, x = build("mlp_t", config), random_input(config)
+    monkeypatch.setattr(mixer, "forward_from_the_left", lambda x: "left")
+
+    class OnGpu(torch.Tensor):
+        is_cuda = on_gpu
+
+    y = mixer(x.as_subclass(OnGpu))
+    assert (isinstance(y, str) and y == "left") is left
+
+
+@pytest.mark.parametrize("backend", ["flash", "math"])
+def test_attention_backends_of_the_cpu_agree(tiny_config: Callable[..., TRMConfig], backend: str) -> None:
+    results = []
+    for name in ("auto", backend):
+        torch.manual_seed(0)
+        config = tiny_config("trm-attn", block_operators=["attention"], attention_backend=name)
+        operator, x = build("attention", config), random_input(config).requires_grad_()
+        with torch.profiler.profile() as profile:
+            y = operator(x)
+        names = {event.name for event in profile.events()}
+        flash = any("scaled_dot_product_flash_attention" in name for name in names)
+        assert flash is (name != "math")
+        results.append([y, *gradients(y, x, *operator.parameters())])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("backend", ["cudnn", "efficient"])
+def test_attention_backends_of_cuda_are_refused_elsewhere_by_name(
+    tiny_config: Callable[..., TRMConfig], backend: str
+) -> None:
+    operator = build(
+        "attention", config := tiny_config("trm-attn", block_operators=["attention"], attention_backend=backend)
+    )
+    with pytest.raises(RuntimeError, match=f"attention_backend='{backend}' cannot be used: .* on cpu; set .*'auto'"):
+        operator(random_input(config))

@@ -87,16 +87,29 @@ def operator(backend: str, **overrides: Any) -> Mamba2:
     ],
 )
 def test_the_path_follows_the_tensors_device(backend: str, tensor: Any, cuda: bool, warnings_seen: list[str]) -> None:
-    assert operator(backend)._use_cuda_kernels(tensor) is cuda
+    mixer = operator(backend)
+    assert mixer._choose_mix(tensor) == (mixer._mix_cuda if cuda else mixer._mix_torch)
     assert warnings_seen == []
+
+
+@pytest.mark.parametrize("missing", [None, "No module named 'causal_conv1d'"])
+@pytest.mark.parametrize("tensor", [ON_CPU, ON_GPU], ids=["cpu", "gpu"])
+def test_triton_is_taken_when_asked_for_and_not_otherwise(
+    tensor: Any, missing: str | None, warnings_seen: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mamba2_trm, "CUDA_KERNELS_MISSING", missing)
+    forced, auto = operator("triton"), operator("auto")
+    assert forced._choose_mix(tensor) == forced._mix_triton
+    assert warnings_seen == []
+    assert auto._choose_mix(tensor) != auto._mix_triton
 
 
 @pytest.mark.usefixtures("no_kernels")
 def test_one_warning_when_a_gpu_takes_the_slow_path(warnings_seen: list[str]) -> None:
     first, second = operator("auto"), operator("auto")
     for _ in range(3):
-        assert not first._use_cuda_kernels(ON_GPU)
-        assert not second._use_cuda_kernels(ON_GPU)
+        assert first._choose_mix(ON_GPU) == first._mix_torch
+        assert second._choose_mix(ON_GPU) == second._mix_torch
     assert len(warnings_seen) == 1
     assert "causal_conv1d" in warnings_seen[0]
     assert "pip install" in warnings_seen[0]
@@ -105,8 +118,9 @@ def test_one_warning_when_a_gpu_takes_the_slow_path(warnings_seen: list[str]) ->
 
 @pytest.mark.usefixtures("no_kernels")
 def test_no_warning_where_the_torch_path_is_the_right_one(warnings_seen: list[str]) -> None:
-    assert not operator("auto")._use_cuda_kernels(ON_CPU)
-    assert not operator("torch")._use_cuda_kernels(ON_GPU)
+    for backend, tensor in (("auto", ON_CPU), ("torch", ON_GPU)):
+        mixer = operator(backend)
+        assert mixer._choose_mix(tensor) == mixer._mix_torch
     assert warnings_seen == []
 
 
@@ -114,7 +128,7 @@ def test_no_warning_where_the_torch_path_is_the_right_one(warnings_seen: list[st
 @pytest.mark.parametrize("sizes", [{"mamba_d_state": 15}, {"mamba_d_conv": 5}], ids=str)
 def test_sizes_that_the_kernels_cannot_take_run_in_torch(sizes: dict[str, int], warnings_seen: list[str]) -> None:
     mixer = operator("auto", **sizes)
-    assert not mixer._use_cuda_kernels(ON_GPU)
+    assert mixer._choose_mix(ON_GPU) == mixer._mix_torch
     assert len(warnings_seen) == 1
     assert str(*sizes.values()) in warnings_seen[0] or str(mixer.in_proj.out_features) in warnings_seen[0]
 
@@ -123,7 +137,7 @@ def test_sizes_that_the_kernels_cannot_take_run_in_torch(sizes: dict[str, int], 
 @pytest.mark.parametrize(("tensor", "reason"), [(ON_GPU, "causal_conv1d")])
 def test_forcing_missing_kernels_is_an_error(tensor: Any, reason: str) -> None:
     with pytest.raises(RuntimeError, match=f"ssd_backend='cuda' cannot be used.*{reason}.*pip install"):
-        operator("cuda")._use_cuda_kernels(tensor)
+        operator("cuda")._choose_mix(tensor)
 
 
 @pytest.mark.usefixtures("kernels")
@@ -143,7 +157,8 @@ def test_the_kernels_are_called_with_what_they_expect(groups: int, monkeypatch: 
             parameter += 0.1 * torch.randn_like(parameter)
     results = []
     for use_kernels in (False, True):
-        monkeypatch.setattr(mixer, "_use_cuda_kernels", lambda x, use=use_kernels: use)
+        mix = mixer._mix_cuda if use_kernels else mixer._mix_torch
+        monkeypatch.setattr(mixer, "_choose_mix", lambda x, mix=mix: mix)
         x = torch.randn(2, 9, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
         y = mixer(x)
         y.square().sum().backward()
@@ -159,4 +174,5 @@ def test_the_kernels_are_called_with_what_they_expect(groups: int, monkeypatch: 
 @pytest.mark.usefixtures("kernels")
 def test_a_model_may_move_between_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     mixer = operator("auto")
-    assert [mixer._use_cuda_kernels(tensor) for tensor in (ON_CPU, ON_GPU, ON_CPU)] == [False, True, False]
+    taken = [mixer._choose_mix(tensor) for tensor in (ON_CPU, ON_GPU, ON_CPU)]
+    assert taken == [mixer._mix_torch, mixer._mix_cuda, mixer._mix_torch]

@@ -15,7 +15,7 @@ ARGUMENTS = {
 
 
 def test_the_names_are_those_of_the_engines() -> None:
-    assert search_options.ENGINES == ("auto", *ENGINES)
+    assert ("auto", *ENGINES) == search_options.ENGINES
 
 
 @pytest.mark.parametrize("script", ARGUMENTS, ids=lambda script: script.__name__)

@@ -1,0 +1,102 @@
+"""ssd_backend="triton": its kernels in Triton's interpreter, compiled for a GPU that is not here, and its refusals.
+
+Each runs in a process of its own: TRITON_INTERPRET is read when triton is imported, which torch.compile may have done.
+"""
+
+import os
+import subprocess
+import sys
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy
+import pytest
+from packaging.version import Version
+
+ROOT = Path(__file__).parents[2]
+needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
+
+LIGHT_IMPORT = """
+import sys
+import torch
+from modeling_trm import TRMConfig, TRMForGridReasoning
+model = TRMForGridReasoning(TRMConfig.from_preset("mamba2", hidden_size=64, seq_len=4))
+model(torch.zeros(1, 4, dtype=torch.long))
+assert "modeling_trm.ssd_triton_trm" not in sys.modules  # triton itself may be there: PyTorch's compiler imports it
+"""
+CPU_TENSOR = """
+import torch
+from modeling_trm import TRMConfig, TRMForGridReasoning
+model = TRMForGridReasoning(TRMConfig.from_preset("mamba2", hidden_size=64, seq_len=4, ssd_backend="triton"))
+try:
+    model(torch.zeros(1, 4, dtype=torch.long))
+except (RuntimeError, ImportError) as error:
+    print(error)
+"""
+COMPILED = """
+import triton
+from triton.backends.compiler import GPUTarget
+from modeling_trm import ssd_triton_trm as kernels
+
+wide = {"c_ptr", "columns_ptr", "rows_ptr"}
+# Heads of another size than the block, so that no two axes are taken for each other; Triton compiles a size of 1 in.
+variants = [
+    ("fp32", {"BLOCK": 32, "WIDTH": 64}),
+    ("bf16", {"BLOCK": 64, "WIDTH": 16, "G": 1}),
+    ("bf16", {"BLOCK": 16, "WIDTH": 16, "L": 1, "H": 1, "G": 1}),
+]
+for kernel in (kernels._forward, kernels._backward_inputs, kernels._backward_scores):
+    for factors, given in variants:
+        signature = {
+            name: "constexpr" if name in given else "i32" if not name.endswith("_ptr")
+            else "*fp32" if name in wide else f"*{factors}"
+            for name in kernel.arg_names
+        }
+        found = triton.compile(triton.compiler.ASTSource(kernel, signature, given), target=GPUTarget("cuda", 90, 32))
+        assert found.metadata.shared <= 48 * 1024, (kernel, factors, given, found.metadata.shared)
+print("compiled")
+"""
+
+
+def run(*arguments: str, **environment: str) -> str:
+    """The output of a Python process of its own. Fails with it when that fails."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith(("TRITON_", "PYTEST_"))}
+    own |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, env=own, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+@needs_triton
+def test_the_kernels_in_the_interpreter() -> None:
+    if Version(metadata.version("triton")) < Version("3.9") and Version(numpy.__version__) >= Version("2.4"):
+        pytest.skip(
+            "interpreters before Triton 3.9 do not run with NumPy 2.4: a loop's bound is an array of one number"
+        )
+    cases = Path(__file__).with_name("ssd_triton_cases.py")
+    report = run("-m", "pytest", "-q", "-p", "no:cacheprovider", str(cases), TRITON_INTERPRET="1")
+    assert " passed" in report and "skipped" not in report, report
+
+
+@pytest.mark.slow
+@needs_triton
+@pytest.mark.skipif(sys.platform != "linux", reason="Triton has its assembler on Linux alone")
+def test_the_kernels_compile_for_a_gpu_without_one(tmp_path: Path) -> None:
+    assert "compiled" in run("-c", COMPILED, TRITON_CACHE_DIR=str(tmp_path))
+
+
+def test_the_kernels_are_not_imported_before_they_are_asked_for() -> None:
+    run("-c", LIGHT_IMPORT)
+
+
+@needs_triton
+def test_a_cpu_tensor_is_refused_by_name() -> None:
+    message = run("-c", CPU_TENSOR)
+    assert "ssd_backend='triton' cannot be used: the tensor is on cpu." in message and "'auto' or 'torch'" in message
+
+
+def test_without_triton_the_message_says_how_to_get_it() -> None:
+    message = run("-c", "import sys\nsys.modules['triton'] = None\n" + CPU_TENSOR)
+    assert "ssd_backend='triton' cannot be used: " in message and "pip install triton" in message
