@@ -18,7 +18,7 @@ Fields of `VoteRecords.manifest`:
 Shapes: M votes, N test inputs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -27,7 +27,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from .vote_files import (
     TestInput,
@@ -90,13 +89,18 @@ def load_records(*folders: str | Path, accumulate: bool = False) -> VoteRecords:
     manifests = [read_manifest(path) for path in paths]
     evaluations = _group(paths, manifests, accumulate)
     inputs = read_inputs(paths[0], manifests[0])
-    tables, view_offset = [], 0
+    grids = Grids()
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in ("input", "view", "grid", "halt_probability", "steps")}
+    view_offset = 0
     for manifest, members in evaluations:
-        table = _read_votes(members, manifest)
-        shifted = pa.array(table["view"].to_numpy() + np.int32(view_offset), pa.int32())
-        tables.append(table.set_column(table.schema.get_field_index("view"), "view", shifted))
+        for table in _chunks(members, manifest):
+            columns["view"].append(table["view"].to_numpy() + np.int32(view_offset))
+            columns["grid"].append(grids.numbers(table))
+            for name in ("input", "halt_probability", "steps"):
+                columns[name].append(table[name].to_numpy())
         view_offset += manifest["num_views"]
-    return _records([manifest for manifest, _ in evaluations], inputs, pa.concat_tables(tables))
+    votes = {name: np.concatenate(parts) for name, parts in columns.items()}
+    return _records([manifest for manifest, _ in evaluations], inputs, votes, tuple(grids.texts))
 
 
 def _group(
@@ -129,8 +133,8 @@ def _check_may_add_up(
         )
 
 
-def _read_votes(folders: Sequence[Path], manifest: Mapping[str, Any]) -> pa.Table:
-    """All votes of one evaluation in the order of its work items."""
+def _chunks(folders: Sequence[Path], manifest: Mapping[str, Any]) -> Iterator[pa.Table]:
+    """The votes of one evaluation in the order of its work items, a file at a time."""
     holder: dict[int, Path] = {}
     for folder in folders:
         for number in chunks_done(folder):
@@ -146,27 +150,47 @@ def _read_votes(folders: Sequence[Path], manifest: Mapping[str, Any]) -> pa.Tabl
             f"{', '.join(map(str, folders))}: {len(missing)} of {total} chunks are missing ({shown}); "
             f"finish the evaluation first"
         )
-    return pa.concat_tables([read_chunk(holder[number], number, manifest) for number in range(total)])
+    for number in range(total):
+        yield read_chunk(holder[number], number, manifest)
 
 
-def _records(manifests: list[dict[str, Any]], inputs: tuple[TestInput, ...], votes: pa.Table) -> VoteRecords:
-    """Join votes and grids by hash; grids are numbered in the order of their first vote."""
-    hashes = votes["grid_hash"].combine_chunks().dictionary_encode()
-    written = votes.filter(votes["grid"].is_valid())
-    text_of = dict(zip(written["grid_hash"].to_pylist(), written["grid"].to_pylist(), strict=True))
-    probability_M = votes["halt_probability"].to_numpy().astype(np.float64)
+class Grids:
+    """Grids numbered in the order of their first vote, each text kept once."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self._number_of: dict[bytes, int] = {}
+
+    def numbers(self, votes: pa.Table) -> np.ndarray:
+        """int32, one for each vote; -1: no grid."""
+        written = votes.filter(votes["grid"].is_valid())
+        for digest, text in zip(written["grid_hash"].to_pylist(), written["grid"].to_pylist(), strict=True):
+            if digest not in self._number_of:
+                self._number_of[digest] = len(self.texts)
+                self.texts.append(text)
+        digests = votes["grid_hash"].to_pylist()
+        return np.array([-1 if digest is None else self._number_of[digest] for digest in digests], dtype=np.int32)
+
+
+def _records(
+    manifests: list[dict[str, Any]],
+    inputs: tuple[TestInput, ...],
+    votes: Mapping[str, np.ndarray],
+    grids: tuple[str, ...],
+) -> VoteRecords:
+    probability_M = votes["halt_probability"].astype(np.float64)
     finite_M = np.isfinite(probability_M)
     manifest = _merged_manifest(manifests)
-    manifest["mean_steps"] = float(pc.mean(votes["steps"]).as_py())
+    manifest["mean_steps"] = float(votes["steps"].mean())
     manifest["non_finite_votes"] = int((~finite_M).sum())
     return VoteRecords(
         manifest=manifest,
         inputs=inputs,
-        input_of_vote=votes["input"].to_numpy(),
-        view_of_vote=votes["view"].to_numpy(),
-        grid_of_vote=hashes.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32),
+        input_of_vote=votes["input"],
+        view_of_vote=votes["view"],
+        grid_of_vote=votes["grid"],
         halt_probability=np.where(finite_M, probability_M, 0.0),
-        grids=tuple(text_of[digest] for digest in hashes.dictionary.to_pylist()),
+        grids=grids,
     )
 
 

@@ -50,7 +50,7 @@ def program_runner(path: Path) -> Runner:
 
 @contextmanager
 def pytorch_path(model: TRMForGridReasoning) -> Iterator[None]:
-    """Operators as they are exported, whatever the config's backends: kernels for CUDA round otherwise, or cannot run."""
+    """Operators as exported, whatever the config's backends: kernels for CUDA round otherwise, or cannot run here."""
     operators = [module for module in model.modules() if isinstance(module, (Attention, Mamba2))]
     before = [operator.backend for operator in operators]
     try:
