@@ -32,7 +32,7 @@ PREPROCESS_PARAMETERS = ("num_votes", "seed")
 SEARCH_PARAMETERS = tuple("num_trajectories noise_std noise_on random_start selection guidance damping".split())
 FORWARD_PARAMETERS = ("max_steps", "halt", "return_trace", *SEARCH_PARAMETERS)
 SMALLEST = {"num_votes": 1, "seed": 0, "max_steps": 1, "num_trajectories": 1, "batch_size": 1}  # whole numbers
-SWITCHES = ("halt", "return_trace", "random_start")
+SWITCHES = ("return_trace", "random_start")
 
 
 class Vote(NamedTuple):
@@ -59,7 +59,8 @@ class GridReasoningPipeline(Pipeline):
 
     Parameters, of a call or of the construction:
         max_steps: supervision steps; None takes config.halt_max_steps. halt: stop at the first step that the model
-            believes to be right. return_trace: keep the answers of every step.
+            believes to be right, with a probability above 0.5 (True) or this number. return_trace: keep the answers of
+            every step.
         num_votes: how many views of a puzzle vote, itself included: of a Sudoku relabellings, of a maze up to 8
             rotations and reflections, of ARC the rows of its `puzzle_task`, else drawn augmentations. Fewer where there
             are not so many. seed: of what is drawn.
@@ -141,7 +142,7 @@ class GridReasoningPipeline(Pipeline):
         self,
         model_inputs: dict[str, torch.Tensor],
         max_steps: int | None = None,
-        halt: bool = True,
+        halt: bool | float = True,
         return_trace: bool = False,
         **search: Any,
     ) -> dict[str, Any]:
@@ -234,5 +235,7 @@ def _check_parameter(name: str, value: Any) -> None:
         is_number = isinstance(value, int) and not isinstance(value, bool)
         if not (is_number and value >= SMALLEST[name]) and not (name == "max_steps" and value is None):
             raise ValueError(f"{name}={value!r} is not allowed; allowed: whole numbers from {SMALLEST[name]}")
+    elif name == "halt" and not (isinstance(value, bool) or (isinstance(value, float) and 0 < value < 1)):
+        raise ValueError(f"halt={value!r} is not allowed; allowed: True, False, or a probability between 0 and 1")
     elif name in SWITCHES and not isinstance(value, bool):
         raise ValueError(f"{name}={value!r} is not allowed; allowed: True, False")

@@ -5,6 +5,7 @@ Source: arXiv 2510.04871, section 4; several trajectories: see trajectories_trm;
 Shapes: B puzzles, K trajectories of each, n of them still running in a batch, L cells, S positions, V vocabulary.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -46,12 +47,19 @@ class Walk:
     """How a trajectory goes; the arguments of `solve` of these names."""
 
     max_steps: int
-    halt: bool
+    halt: bool | float
     noise_std: float
     noise_on: str
     random_start: bool
     guidance: float
     damping: float
+
+    @property
+    def halt_logit(self) -> float | None:
+        """The halt logit above which a trajectory stops; None for never."""
+        if isinstance(self.halt, bool):
+            return 0.0 if self.halt else None
+        return math.log(self.halt / (1 - self.halt))
 
     @property
     def is_random(self) -> bool:
@@ -61,6 +69,8 @@ class Walk:
         """Raises ValueError naming the argument, its value and what is allowed."""
         if self.max_steps < 1:
             raise ValueError(f"max_steps={self.max_steps} must be at least 1")
+        if not isinstance(self.halt, bool) and not 0 < self.halt < 1:
+            raise ValueError(f"halt={self.halt} is not allowed; allowed: True, False, or a probability between 0 and 1")
         if not self.noise_std >= 0:
             raise ValueError(f"noise_std={self.noise_std} is not allowed; allowed: 0 or more")
         if not 0 <= self.damping < 1:
@@ -90,7 +100,7 @@ class ReasoningMixin:
         input_ids: Tensor,
         puzzle_ids: Tensor | None = None,
         max_steps: int | None = None,
-        halt: bool = False,
+        halt: bool | float = False,
         return_trace: bool = False,
         *,
         num_trajectories: int = 1,
@@ -110,8 +120,8 @@ class ReasoningMixin:
         Args:
             input_ids: [B, L] token ids. puzzle_ids: [B] rows of the puzzle table, None for the blank id.
             max_steps: supervision steps; None takes config.halt_max_steps; more than in training is allowed.
-            halt: stop each trajectory after the first step whose halt logit is positive; the batch is compacted, so
-                what has stopped costs nothing more. False runs all for max_steps, as the reference does.
+            halt: stop each trajectory after the first step whose halt probability is above 0.5 (True) or this number;
+                the batch is compacted, what has stopped costs nothing more. False: max_steps, as the reference does.
             return_trace: keep the answers of every step (of a single trajectory).
             num_trajectories: K, of each puzzle; they differ by noise or random starts alone.
             noise_std: of the normal noise added to the latent `noise_on`, "z_H" or "z_L", before each step.
@@ -188,8 +198,8 @@ class ReasoningMixin:
             state, logits = out.state.damped(state, walk.damping), out.logits
             if state.answers is not None:
                 state = state._replace(answers=ended.answers[rows])  # guided ones, where the logits are
-            if walk.halt:
-                running = out.halt_logits <= 0
+            if walk.halt_logit is not None:
+                running = out.halt_logits <= walk.halt_logit
                 if not running.any():
                     break
                 rows, input_ids, state, logits = (

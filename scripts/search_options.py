@@ -31,6 +31,26 @@ def add_engine_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_halt_option(parser: argparse.ArgumentParser) -> None:
+    """False, True or a probability."""
+    parser.add_argument(
+        "--halt",
+        nargs="?",
+        type=probability,
+        const=True,
+        default=False,
+        metavar="P",
+        help="stop each puzzle when its halt probability is above P (default: 0.5): fast, fewer curves",
+    )
+
+
+def probability(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
 def add_noise_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """What makes the trajectories of a puzzle differ."""
     parser.add_argument(

@@ -25,6 +25,7 @@ class Settings:
     """The options of scripts/benchmark.py; `puzzles` are those of the checkpoint's task.
 
     max_tflop: a call of more floating-point operations than so many 10^12 is listed as skipped; None: no bound.
+    halt: the halt probability at which `solve` stops a puzzle.
     """
 
     device: torch.device
@@ -40,6 +41,7 @@ class Settings:
     reference: Path | None
     checkpoint: str | None
     puzzles: Puzzles | None
+    halt: float
 
     def excess(self, flops: int) -> str | None:
         """Why a call of so many operations is not made; None if it is."""

@@ -96,7 +96,8 @@ def _paragraphs(name: str, evaluation: dict[str, Any]) -> list[dict[str, str]]:
     shown = []
     where = f"{evaluation['dataset']}, split `{evaluation['split']}`"
     if is_plain(evaluation):
-        stopped = " at most, each puzzle stopped at its first positive halt logit" if evaluation["early_exit"] else ""
+        halt = 0.5 if evaluation["early_exit"] is True else evaluation["early_exit"]
+        stopped = f" at most, each puzzle stopped at a halt probability above {halt:g}" if halt else ""
         text = (
             f"{where}, {evaluation['count']:,} puzzles (rows' SHA-256 `{evaluation['fingerprint']}`), "
             f"{evaluation['steps']} supervision steps{stopped}, {_precision(evaluation)}"

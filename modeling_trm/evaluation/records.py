@@ -36,7 +36,7 @@ class EvaluationRecords:
     non_finite: np.ndarray  # bool [N]
     valid: np.ndarray | None  # bool [N], the last answer obeys the rules
     max_steps: int
-    early_exit: bool
+    early_exit: bool | float  # see `evaluate_puzzles`, halt
 
     def __len__(self) -> int:
         return len(self.sources)

@@ -16,7 +16,8 @@ Metrics (JSON-ready; shares in [0, 1], intervals are Wilson's at 95 %):
     halt                             {count, exact_accuracy, ci95, halted, exact_when_halted}: stop at the first halt
     by_source                        {source: {count, exact_accuracy, ci95, by_step, valid_and_shortest}}
     by_rating                        [{min, max, count, exact_accuracy, ci95}]: at most five groups of rising difficulty
-    steps, early_exit                supervision steps a puzzle could take; whether puzzles really stopped early
+    steps, early_exit                supervision steps a puzzle could take; whether puzzles really stopped early, at
+                                     a halt probability of 0.5 (true) or this number
     non_finite                       puzzles with a NaN or infinite halt logit (a diverged model)
     engine                           what computed the steps, by name; see engines_trm
     search                           only with a search: its settings
@@ -85,7 +86,7 @@ def evaluate_puzzles(
     puzzles: Puzzles,
     *,
     max_steps: int | None = None,
-    halt: bool = False,
+    halt: bool | float = False,
     batch_size: int = 64,
     device: torch.device | str | None = None,
     progress: bool = True,
@@ -97,8 +98,8 @@ def evaluate_puzzles(
 
     Args:
         max_steps: supervision steps of a puzzle; the config's `halt_max_steps` when None.
-        halt: really stop a puzzle at its first positive halt logit and compact the batch (`model.solve`). Cheaper, but
-            without `by_step`, and `exact_accuracy` is then that of the answers given at the stop.
+        halt: really stop a puzzle when its halt probability passes 0.5 (True) or this number (`model.solve`). Cheaper,
+            but without `by_step`, and `exact_accuracy` is then that of the answers given at the stop.
         batch_size: does not change the metrics beyond float error.
         device: where to run; the model is moved there. Its own device when None. Run under autocast to use bf16.
         score_valid: `(question, answer) -> bool` on decoded grids, for tasks with many right answers (mazes).
@@ -142,7 +143,7 @@ def record_puzzles(
     puzzles: Puzzles,
     *,
     max_steps: int | None = None,
-    halt: bool = False,
+    halt: bool | float = False,
     batch_size: int = 64,
     device: torch.device | str | None = None,
     progress: bool = True,
@@ -161,7 +162,8 @@ def record_puzzles(
         torch.nn.Module.to(model, device)
     run_batch: RunBatch = partial(_run_every_step, choose_engine(model, engine))
     if halt or search:
-        run_batch = partial(_run_with_early_exit if halt else _run_search, engine=engine, **(search or {}))
+        ways = {"engine": engine, **(search or {})}
+        run_batch = partial(_run_with_early_exit, halt=halt, **ways) if halt else partial(_run_search, **ways)
     was_training = model.training
     model.eval()
     parts: list[EvaluationRecords] = []
@@ -222,7 +224,7 @@ def _record_batch(
     model: TRMForGridReasoning,
     batch: Puzzles,
     steps: int,
-    halt: bool,
+    halt: bool | float,
     run_batch: RunBatch,
     score_valid: ScoreValid | None,
 ) -> EvaluationRecords:
@@ -309,11 +311,13 @@ def _run_with_early_exit(
     puzzle_ids_B: torch.Tensor | None,
     labels_BL: torch.Tensor,
     steps: int,
+    *,
+    halt: bool | float,
     **search: Any,
 ) -> dict[str, torch.Tensor]:
-    """Each trajectory (without a search: each puzzle) leaves the batch at its first positive halt logit."""
-    solved = model.solve(input_ids_BL, puzzle_ids=puzzle_ids_B, max_steps=steps, halt=True, **search)
-    halted_B = (solved.steps < steps) | (solved.halt_probability > 0.5)
+    """Each trajectory (without a search: each puzzle) leaves the batch when it halts."""
+    solved = model.solve(input_ids_BL, puzzle_ids=puzzle_ids_B, max_steps=steps, halt=halt, **search)
+    halted_B = (solved.steps < steps) | (solved.halt_probability > (0.5 if halt is True else halt))
     return {
         "answers_BL": solved.answers,
         "exact": _all_scored_right(solved.answers, labels_BL)[:, None],

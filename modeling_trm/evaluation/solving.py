@@ -97,7 +97,7 @@ def solve_grids(
     grids: Sequence[str],
     *,
     max_steps: int | None = None,
-    halt: bool = True,
+    halt: bool | float = True,
     trace: bool = False,
     views: int = 1,
     seed: int = 0,

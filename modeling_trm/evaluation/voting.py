@@ -44,7 +44,7 @@ def collect_votes(
     folder: str | Path,
     *,
     max_steps: int | None = None,
-    halt: bool = False,
+    halt: bool | float = False,
     batch_size: int = 64,
     chunk_size: int | None = None,
     shard: tuple[int, int] = (0, 1),
@@ -94,7 +94,7 @@ def collect_votes(
 
 
 def evaluation_facts(
-    model: TRMForGridReasoning, views: Views, max_steps: int, halt: bool, chunk_size: int, engine: str = "auto"
+    model: TRMForGridReasoning, views: Views, max_steps: int, halt: bool | float, chunk_size: int, engine: str = "auto"
 ) -> dict[str, Any]:
     """The manifest's fields by which two folders are known to belong to one evaluation, and the engine.
 
@@ -189,7 +189,12 @@ def _run_chunk(
 
 
 def _run_batch(
-    model: TRMForGridReasoning, views: Views, items: list[tuple[int, int]], max_steps: int, halt: bool, engine: str
+    model: TRMForGridReasoning,
+    views: Views,
+    items: list[tuple[int, int]],
+    max_steps: int,
+    halt: bool | float,
+    engine: str,
 ) -> list[Vote]:
     input_ids_BL, puzzle_ids_B = views.batch(items)
     solved = model.solve(

@@ -112,7 +112,7 @@ def vote_and_report(
     processes: Processes,
     *,
     max_steps: int | None,
-    halt: bool,
+    halt: bool | float,
     batch_size: int,
     manifest: Mapping[str, Any],
     seed: int = 0,

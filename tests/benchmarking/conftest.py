@@ -37,6 +37,7 @@ DEFAULTS: dict[str, Any] = {
     "reference": None,
     "checkpoint": None,
     "puzzles": None,
+    "halt": 0.5,
 }
 # Its classes and names; the function is the oracle's.
 PUBLIC_CODE = """

@@ -89,7 +89,7 @@ def test_solving_counts_exact_answers_and_steps(
     asked = settings(reference=public_code(), presets=[], checkpoint=folder, puzzles=puzzles)
     found = measured("reference", asked)
     theirs, ours = found.lines
-    assert (theirs["engine"], ours["engine"]) == ("reference, 4 steps", "eager, halting")
+    assert (theirs["engine"], ours["engine"]) == ("reference, 4 steps", "eager, halting at 0.5")
     assert (theirs["mean steps"], ours["mean steps"]) == ("4.00", f"{steps.float().mean():.2f}")
     assert 1 < steps.float().mean() < 4
     right = sum(((torch.from_numpy(puzzles.labels) != 0).all(-1)).tolist()) - 1

@@ -1,5 +1,6 @@
 """solve(): against a loop by hand, and halting with a compacted batch against every puzzle on its own."""
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -142,6 +143,28 @@ def test_a_halt_logit_of_exactly_zero_does_not_halt(make, problem) -> None:
     solved = model.solve(*problem, max_steps=3, halt=True)
     assert solved.steps.tolist() == [3] * PUZZLES
     assert solved.halt_probability.tolist() == [0.5] * PUZZLES
+
+
+@pytest.mark.parametrize("probability", [0.02, 0.3, 0.97])
+def test_halting_at_a_probability(probability: float, halting_model, problem) -> None:
+    """The first step above it, in the trace of a run that never stops."""
+    model, (ids, puzzles) = halting_model("trm-attn"), problem
+    logit = math.log(probability / (1 - probability))
+    with torch.no_grad():
+        trace = model.solve(ids, puzzles, return_trace=True, engine="eager").trace
+        middle = torch.stack([step.halt_logits for step in trace]).median()
+        model.q_head.bias += logit - middle  # about half of all steps are above
+    trace = model.solve(ids, puzzles, return_trace=True, engine="eager").trace
+    above_BS = torch.stack([step.halt_probability for step in trace], dim=1) > probability
+    expected = torch.where(above_BS.any(1), above_BS.int().argmax(1) + 1, len(trace))
+    assert len(expected.unique()) > 1
+    assert torch.equal(model.solve(ids, puzzles, halt=probability, engine="eager").steps, expected)
+
+
+@pytest.mark.parametrize("halt", [0, 1, 1.5, -0.1, float("nan")])
+def test_a_halt_probability_must_be_between_0_and_1(halt: float, make, problem) -> None:
+    with pytest.raises(ValueError, match=f"halt={halt} is not allowed; allowed: True, False, or a probability"):
+        make("trm-attn").solve(*problem, halt=halt)
 
 
 def test_only_the_first_output_of_the_head_decides(halting_model, problem) -> None:

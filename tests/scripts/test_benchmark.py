@@ -74,8 +74,20 @@ def test_bad_arguments_are_named(arguments: list[str], named: str, capsys: pytes
 
 
 def test_puzzles_are_those_of_the_checkpoints_task() -> None:
-    puzzles = benchmark.sample_puzzles(str(IMAGE), 5)
-    assert (puzzles.task, len(puzzles)) == ("sudoku", 5)
+    given = ["--output", "x", "--reference", "y", "--checkpoint", str(IMAGE), "--puzzles", "5"]
+    puzzles = benchmark.sample_puzzles(benchmark.parse_arguments(given))
+    assert (puzzles.task, len(puzzles)) == ("sudoku", 5) and len(set(puzzles.sources)) > 1
+    easy = benchmark.sample_puzzles(benchmark.parse_arguments([*given, "--sources", "gen_easy"]))
+    assert set(easy.sources) == {"gen_easy"} and len(easy) == 5
+    with pytest.raises(ValueError, match="--sources gen: is unknown; allowed: gen_easy, "):
+        benchmark.sample_puzzles(benchmark.parse_arguments([*given, "--sources", "gen"]))
+
+
+@pytest.mark.parametrize("halt", ["0", "1", "1.5"])
+def test_a_halt_probability_is_between_0_and_1(halt: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        benchmark.parse_arguments(["--output", "x", "--halt", halt])
+    assert f"--halt must be between 0 and 1, got {halt}" in capsys.readouterr().err
 
 
 def test_slow_parts_run_only_if_asked_for() -> None:
