@@ -22,7 +22,8 @@ from .mlp_trm import GatedMLP, Mlp, MlpT
 from .recursion_trm import RecursionState
 
 PACKED_TYPES = (torch.float32, torch.bfloat16)
-TOKENS = 1024  # positions of a micro-batch
+TOKENS = 1024  # positions that a product is laid out for
+ELEMENTS = TOKENS * 512  # of a micro-batch's latent: positions times channels
 FORWARD_REPLACED = "model.forward was replaced, as accelerate does under autocast, and a view would run the former one"
 
 
@@ -88,7 +89,7 @@ def eager(model: Any) -> Callable[..., Any]:
 def packed(model: Any) -> Callable[..., Any]:
     """oneDNN's layout and micro-batches, in the precision that the model has here and now."""
     stack = PackedStack(model.model.stack, _precision(model))
-    size = max(1, TOKENS // model.config.num_positions)
+    size = max(1, ELEMENTS // (model.config.num_positions * model.config.hidden_size))
     return _view(model, model=MicroBatches(_view(model.model, stack=stack), size))
 
 

@@ -26,7 +26,7 @@ WAYS: dict[str, dict[str, Any]] = {
 @pytest.fixture
 def model(tiny_model: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
     """A tiny model, of which the packed engine takes two puzzles at a time."""
-    monkeypatch.setattr("modeling_trm.engines_trm.TOKENS", 40)
+    monkeypatch.setattr("modeling_trm.engines_trm.ELEMENTS", 40 * 32)
 
     def make(preset: str) -> Any:
         made = tiny_model(preset, blank_token_id=1).eval()

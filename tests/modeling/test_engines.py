@@ -32,7 +32,7 @@ VARIANTS: list[dict[str, Any]] = [
 @pytest.fixture(autouse=True)
 def _micro_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two puzzles of 18 positions."""
-    monkeypatch.setattr("modeling_trm.engines_trm.TOKENS", 40)
+    monkeypatch.setattr("modeling_trm.engines_trm.ELEMENTS", 40 * 32)
 
 
 @pytest.fixture(params=ENGINES)
