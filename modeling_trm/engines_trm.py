@@ -183,7 +183,7 @@ def _with_packed_linears(module: nn.Module, dtype: torch.dtype) -> Any:
 
 
 def _attention(operator: Attention, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """Plain products: PyTorch's fused kernel for CPUs takes twice as long at 97 positions, 1.3 times at 916."""
+    """PyTorch's fused kernel for CPUs in float32; in bfloat16 that takes 2 (97 positions) to 1.5 times (916) as long."""
     qkv_proj, o_proj = (PackedLinear(layer.weight, None, dtype) for layer in (operator.qkv_proj, operator.o_proj))
     H, P = operator.num_heads, operator.head_dim
     tables: dict[int, tuple[Tensor, Tensor]] = {}
@@ -204,9 +204,12 @@ def _attention(operator: Attention, dtype: torch.dtype) -> Callable[[Tensor], Te
         B, L, D = x_BLD.shape
         qkv = qkv_proj(x_BLD).view(B, L, 3, H, P).permute(2, 0, 3, 1, 4)
         qk = qkv[:2] if operator.rope_theta is None else rotate(qkv[:2])
-        q, k = qk.reshape(2, B * H, L, P)
-        scores = torch.baddbmm(q.new_empty(1), q, k.transpose(1, 2), beta=0, alpha=P**-0.5)
-        y_BHLP = torch.bmm(scores.softmax(-1), qkv[2].reshape(B * H, L, P)).view(B, H, L, P)
+        if dtype == torch.float32:
+            y_BHLP = F.scaled_dot_product_attention(qk[0], qk[1], qkv[2])
+        else:
+            q, k = qk.reshape(2, B * H, L, P)
+            scores = torch.baddbmm(q.new_empty(1), q, k.transpose(1, 2), beta=0, alpha=P**-0.5)
+            y_BHLP = torch.bmm(scores.softmax(-1), qkv[2].reshape(B * H, L, P)).view(B, H, L, P)
         return o_proj(y_BHLP.transpose(1, 2).reshape(B, L, D))
 
     return attention
