@@ -56,6 +56,8 @@ def _cannot_run(backend: str, q: Tensor) -> str | None:
     """Why PyTorch has no such kernel; it would say "no available kernel", without a name."""
     if backend in ("cudnn", "efficient") and not q.is_cuda:
         return f"it is for CUDA devices, the tensor is on {q.device}"
+    if backend == "cudnn" and torch.are_deterministic_algorithms_enabled():
+        return "PyTorch leaves it out where deterministic algorithms are asked for"
     if backend in ("cudnn", "flash") and q.is_cuda and q.dtype not in (torch.bfloat16, torch.float16):
         return f"on CUDA it is for bfloat16 and float16, the tensor is {q.dtype}"
     return None

@@ -188,7 +188,7 @@ def ssd_one_chunk(
     x_BLHP: Tensor, dt_BLH: Tensor, A_H: Tensor, B_BLGN: Tensor, C_BLGN: Tensor, product: Product = torch_product
 ) -> Tensor:
     """The quadratic dual form (paper, section 3.3): y = (C B^T * decay) (dt x), a masked attention without softmax."""
-    cumulative_BHL = (dt_BLH * A_H).cumsum(1).transpose(1, 2)
+    cumulative_BHL = running_sum(dt_BLH * A_H, 1).transpose(1, 2)
     scores_BGLL = C_BLGN.transpose(1, 2) @ B_BLGN.permute(0, 2, 3, 1)  # the heads of a group share them
     # dt multiplies x and not the weights: L * P numbers a head instead of L * L.
     return product(scores_BGLL, cumulative_BHL, _scale(x_BLHP, dt_BLH))
@@ -212,7 +212,7 @@ def ssd_chunked(
     # No size of the batch is written down here or below: an exported graph would ask another of its inputs for it.
     y = y.unflatten(0, (-1, x.shape[1]))
 
-    cumulative_BKQH = (dt * A_H).cumsum(2)
+    cumulative_BKQH = running_sum(dt * A_H, 2)
     total_BKH = cumulative_BKQH[:, :, -1]
     # 1. What each chunk adds to the state: sum_j B_j (exp(total - cumulative_j) dt_j x_j)^T. J: a group's heads * P.
     to_end = torch.exp(total_BKH[:, :, None] - cumulative_BKQH) * dt
@@ -226,6 +226,18 @@ def ssd_chunked(
     carried = carried_BKGQJ.transpose(2, 3).unflatten(4, (-1, P)).flatten(3, 4)
     y = y + _scale(carried, torch.exp(cumulative_BKQH))
     return y.flatten(1, 2)[:, :L]
+
+
+def running_sum(x: Tensor, dim: int) -> Tensor:
+    """cumsum, whose CUDA kernel PyTorch refuses where deterministic algorithms are asked for."""
+    deterministic = x.is_cuda and torch.are_deterministic_algorithms_enabled()
+    return triangular_sum(x, dim) if deterministic else x.cumsum(dim)
+
+
+def triangular_sum(x: Tensor, dim: int) -> Tensor:
+    """cumsum as a product with ones below the diagonal; in float64, which neither autocast nor TF32 shortens."""
+    ones = torch.ones(x.shape[dim], x.shape[dim], dtype=torch.float64, device=x.device).tril()
+    return (ones @ x.double().movedim(dim, -2)).movedim(-2, dim).to(x.dtype)
 
 
 def _accumulate(added: Tensor, kept: Tensor) -> Tensor:

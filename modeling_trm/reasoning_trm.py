@@ -69,8 +69,7 @@ class Walk:
         """Raises ValueError naming the argument, its value and what is allowed."""
         if self.max_steps < 1:
             raise ValueError(f"max_steps={self.max_steps} must be at least 1")
-        if not isinstance(self.halt, bool) and not 0 < self.halt < 1:
-            raise ValueError(f"halt={self.halt} is not allowed; allowed: True, False, or a probability between 0 and 1")
+        check_halt(self.halt)
         if not self.noise_std >= 0:
             raise ValueError(f"noise_std={self.noise_std} is not allowed; allowed: 0 or more")
         if not 0 <= self.damping < 1:
@@ -79,6 +78,12 @@ class Walk:
             raise ValueError(f"noise_on={self.noise_on!r} is unknown; allowed: {', '.join(LATENTS)}")
         if self.noise_on == "z_L" and num_latents == 1:
             raise ValueError("noise_on='z_L': the model has a single latent; allowed: 'z_H'")
+
+
+def check_halt(halt: bool | float) -> None:
+    """Raises ValueError for anything but True, False and a probability between 0 and 1."""
+    if not isinstance(halt, bool) and not (isinstance(halt, float) and 0 < halt < 1):
+        raise ValueError(f"halt={halt!r} is not allowed; allowed: True, False, or a probability between 0 and 1")
 
 
 def answers_from_logits(logits_BLV: Tensor, input_ids: Tensor, blank_token_id: int | None) -> Tensor:
@@ -199,7 +204,7 @@ class ReasoningMixin:
             if state.answers is not None:
                 state = state._replace(answers=ended.answers[rows])  # guided ones, where the logits are
             if walk.halt_logit is not None:
-                running = out.halt_logits <= walk.halt_logit
+                running = out.halt_logits.float() <= walk.halt_logit  # bfloat16 would round the bound
                 if not running.any():
                     break
                 rows, input_ids, state, logits = (

@@ -216,7 +216,10 @@ def solved_only_by(solved: Mapping[str, np.ndarray]) -> dict[str, int]:
 def _run_batch(model: TRMForGridReasoning, batch: Puzzles, max_steps: int | None) -> Outcome:
     with _last_output(model) as kept:
         started = time.perf_counter()
-        records = record_puzzles(model, batch, max_steps=max_steps, batch_size=len(batch), progress=False)
+        # The model itself: packed for every batch its time would hold the packing.
+        records = record_puzzles(
+            model, batch, max_steps=max_steps, batch_size=len(batch), progress=False, engine="eager"
+        )
         seconds = time.perf_counter() - started
     logits_BLV = kept[-1].logits
     assert logits_BLV is not None

@@ -85,6 +85,11 @@ def rating_range(group: dict[str, Any]) -> str:
     return f"{group['min']}" if group["min"] == group["max"] else f"{group['min']} to {group['max']}"
 
 
+def halting_point(metrics: dict[str, Any]) -> float:
+    """The halt probability that the figures of halting are about."""
+    return metrics["early_exit"] if isinstance(metrics["early_exit"], float) else 0.5
+
+
 def _metric_lines(metrics: dict[str, Any]) -> Iterable[str]:
     halt = metrics["halt"]
     if "valid_and_shortest" in metrics:
@@ -93,7 +98,7 @@ def _metric_lines(metrics: dict[str, Any]) -> Iterable[str]:
     if metrics["cell_accuracy"] is not None:
         yield f"cells right: {metrics['cell_accuracy']:.1%}"
     yield (
-        f"stopping at the first positive halt logit: {halt['exact_accuracy']:.1%} solved, "
+        f"stopping at a halt probability above {halting_point(metrics):g}: {halt['exact_accuracy']:.1%} solved, "
         f"{metrics['mean_halting_step']:.2f} of {metrics['steps']} steps on average"
     )
     yield f"{metrics['seconds']:.1f} s, {metrics['puzzles_per_second']:,.0f} puzzles per second"

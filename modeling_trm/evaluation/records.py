@@ -129,12 +129,12 @@ def _halting_histogram(records: EvaluationRecords) -> list[int]:
 
 
 def _steps_spent(records: EvaluationRecords) -> np.ndarray:
-    """Steps a puzzle takes when it stops at its first positive halt logit: all of them if there is none."""
+    """Steps a puzzle takes when it stops where the model halts: all of them if it never does."""
     return np.where(records.first_halt == 0, records.max_steps, records.first_halt)
 
 
 def _halt_metrics(records: EvaluationRecords) -> dict[str, Any]:
-    """Accuracy of the answer given at the first positive halt logit (the last answer where there is none)."""
+    """Accuracy of the answer given where the model halts (the last answer where it does not)."""
     column_N = np.zeros(len(records), dtype=np.int64) if records.early_exit else _steps_spent(records) - 1
     exact_N = records.exact[np.arange(len(records)), column_N]
     halted_N = records.first_halt > 0

@@ -41,7 +41,7 @@ from tqdm.auto import tqdm
 from ..engines_trm import choose_engine
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
-from ..reasoning_trm import answers_from_logits
+from ..reasoning_trm import answers_from_logits, check_halt
 from ..trajectories_trm import Verifier, select
 from .engine import engine_name
 from .loading import check_model_fits
@@ -158,17 +158,15 @@ def record_puzzles(
         raise ValueError(f"max_steps must be at least 1, got {steps}")
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    check_halt(halt)
     if device is not None:
         torch.nn.Module.to(model, device)
-    run_batch: RunBatch = partial(_run_every_step, choose_engine(model, engine))
-    if halt or search:
-        ways = {"engine": engine, **(search or {})}
-        run_batch = partial(_run_with_early_exit, halt=halt, **ways) if halt else partial(_run_search, **ways)
     was_training = model.training
     model.eval()
     parts: list[EvaluationRecords] = []
     right = 0
     try:
+        run_batch = _way_to_run(model, halt, search, engine)
         with tqdm(total=len(puzzles), desc="evaluating", unit="puzzle", disable=not progress) as bar:
             for rows in _batches(len(puzzles), batch_size):
                 parts.append(_record_batch(model, puzzles.select(rows), steps, halt, run_batch, score_valid))
@@ -178,6 +176,17 @@ def record_puzzles(
     finally:
         model.train(was_training)
     return EvaluationRecords.concatenate(parts)
+
+
+def _way_to_run(
+    model: TRMForGridReasoning, halt: bool | float, search: Mapping[str, Any] | None, engine: str
+) -> RunBatch:
+    """Of a model in evaluation mode. Raises ValueError for an engine that is unknown or cannot run here."""
+    step_by = choose_engine(model, engine)
+    ways = {"engine": engine, **(search or {})}
+    if halt:
+        return partial(_run_with_early_exit, halt=halt, **ways)
+    return partial(_run_search, **ways) if search else partial(_run_every_step, step_by)
 
 
 def check_puzzles_fit(model: TRMForGridReasoning, puzzles: Puzzles) -> None:

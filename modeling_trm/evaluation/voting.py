@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from ..configuration_trm import TRMConfig
 from ..engines_trm import choose_engine
 from ..modeling_trm import TRMForGridReasoning
+from ..reasoning_trm import check_halt
 from .engine import engine_name, precision
 from .loading import check_model_fits
 from .views import Views
@@ -36,6 +37,9 @@ from .vote_files import (
 
 CHUNK_SIZES = (64, 2048)  # what a kill can cost, and what processes can share, in items
 CHUNKS_WANTED = 64
+
+# Config fields that choose kernels, not what is computed.
+KERNELS = ("attention_backend", "mlp_t_backend")
 
 
 def collect_votes(
@@ -81,7 +85,8 @@ def collect_votes(
     if device is not None:
         torch.nn.Module.to(model, device)
     folder = Path(folder)
-    choose_engine(model, engine)  # before anything is written
+    choose_engine(model, engine)  # this and the next before anything is written
+    check_halt(halt)
     facts = dict(manifest or {}) | evaluation_facts(model, views, steps, halt, chunk_size, engine)
     begin_folder(folder, facts, views.inputs)
     was_training = model.training
@@ -98,7 +103,8 @@ def evaluation_facts(
 ) -> dict[str, Any]:
     """The manifest's fields by which two folders are known to belong to one evaluation, and the engine.
 
-    The engine is no such field: machines that share an evaluation may have different ones, equal but for rounding.
+    The engine, of the process that begins the folder, is no such field: machines that share an evaluation may have
+    different ones, equal but for rounding.
     """
     return {
         "format": FORMAT,
@@ -119,7 +125,7 @@ def evaluation_facts(
 
 def weights_sha256(model: TRMForGridReasoning) -> str:
     """SHA-256 of the parameters, buffers and architecture, as loaded: the rows of the puzzle table that are there."""
-    fields = {name: vars(model.config)[name] for name in sorted(TRMConfig.__annotations__)}
+    fields = {name: vars(model.config)[name] for name in sorted(TRMConfig.__annotations__) if name not in KERNELS}
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())

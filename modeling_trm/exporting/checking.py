@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..attention_trm import Attention
 from ..mamba2_trm import Mamba2
+from ..mlp_trm import MlpT
 from ..modeling_trm import TRMForGridReasoning
 from .programs import Step, example_inputs
 
@@ -51,11 +52,11 @@ def program_runner(path: Path) -> Runner:
 @contextmanager
 def pytorch_path(model: TRMForGridReasoning) -> Iterator[None]:
     """Operators as exported, whatever the config's backends: kernels for CUDA round otherwise, or cannot run here."""
-    operators = [module for module in model.modules() if isinstance(module, (Attention, Mamba2))]
+    operators = [module for module in model.modules() if isinstance(module, (Attention, Mamba2, MlpT))]
     before = [operator.backend for operator in operators]
     try:
         for operator in operators:
-            operator.backend = "torch" if isinstance(operator, Mamba2) else "auto"
+            operator.backend = "auto" if isinstance(operator, Attention) else "torch"
         yield
     finally:
         for operator, backend in zip(operators, before, strict=True):

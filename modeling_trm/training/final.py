@@ -118,6 +118,7 @@ def collect(
             shard=(accelerator.process_index, accelerator.num_processes),
             manifest={**where, "versions": library_versions(), **names},
             progress=accelerator.is_main_process,
+            engine="eager",
         )
     accelerator.wait_for_everyone()
     return load_records(folder / "records") if accelerator.is_main_process else None
@@ -141,6 +142,7 @@ def _command(trainer: Trainer, kind: str = "plain") -> str:
         ("--max-steps", run.eval_max_steps),
         ("--data", data.data_dir or data.dataset),
         ("--precision", "bfloat16" if is_bf16 else None),
+        ("--engine", "eager"),
     ):
         if value is not None:
             arguments += [name, str(value)]

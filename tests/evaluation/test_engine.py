@@ -12,7 +12,7 @@ from modeling_trm.evaluation import evaluate_puzzles
 from modeling_trm.evaluation.engine import engine_name, precision
 from modeling_trm.evaluation.views import PuzzleViews
 from modeling_trm.evaluation.vote_records import load_records
-from modeling_trm.evaluation.voting import collect_votes
+from modeling_trm.evaluation.voting import collect_votes, weights_sha256
 
 TIMES = ("seconds", "puzzles_per_second", "engine")
 WAYS: dict[str, dict[str, Any]] = {
@@ -73,6 +73,50 @@ def test_an_engine_is_prepared_once_an_evaluation(model, small_sudoku, monkeypat
     )
     evaluate_puzzles(model("mamba2"), small_sudoku(9), max_steps=1, batch_size=2, progress=False)
     assert len(prepared) == 1
+
+
+def test_an_engine_is_made_of_the_model_in_evaluation_mode(tiny_model, small_sudoku, monkeypatch) -> None:
+    """A view keeps the mode it was made in: dropout of a user's operator would run."""
+    made, modes = tiny_model("trm-attn").train(), []
+    monkeypatch.setattr(
+        "modeling_trm.evaluation.runner.choose_engine", lambda model, _: modes.append(model.training) or model
+    )
+    evaluate_puzzles(made, small_sudoku(2), max_steps=1, progress=False)
+    assert modes == [False] and made.training
+
+
+@pytest.mark.parametrize("halt", [0.0, 1.0, 2.0, 1, None])
+def test_a_halt_probability_is_refused_before_anything_is_written(halt, tiny_model, small_sudoku, tmp_path) -> None:
+    made, puzzles = tiny_model("trm-attn"), small_sudoku(2)
+    with pytest.raises(ValueError, match=f"halt={halt} is not allowed"):
+        evaluate_puzzles(made, puzzles, halt=halt, progress=False)
+    with pytest.raises(ValueError, match=f"halt={halt} is not allowed"):
+        collect_votes(made, PuzzleViews(puzzles, 2), tmp_path / "votes", halt=halt, progress=False)
+    assert not (tmp_path / "votes").exists()
+
+
+def test_halting_figures_are_of_the_probability_asked_for(tiny_model, small_sudoku) -> None:
+    made, puzzles = tiny_model("trm-attn", blank_token_id=1).eval(), small_sudoku(8)
+    with torch.no_grad():
+        made.q_head.weight.zero_()
+        made.q_head.bias.fill_(1.0)  # a halt probability of 0.73
+    steps = {
+        halt: evaluate_puzzles(made, puzzles, max_steps=3, halt=halt, progress=False)["mean_halting_step"]
+        for halt in (True, 0.7, 0.75)
+    }
+    assert steps == {True: 1.0, 0.7: 1.0, 0.75: 3.0}
+    never = evaluate_puzzles(made, puzzles, max_steps=3, halt=0.75, progress=False)
+    assert never["never_halted"] == 8 and never["early_exit"] == 0.75
+
+
+def test_the_choice_of_kernels_is_no_other_model(tiny_model) -> None:
+    """Votes begun with other kernels, or before there was a choice, are of the same weights."""
+    made = tiny_model("trm-mlp-t")
+    before = weights_sha256(made)
+    made.config.mlp_t_backend, made.config.attention_backend = "torch", "math"
+    assert weights_sha256(made) == before
+    made.config.rope_theta = 100.0
+    assert weights_sha256(made) != before
 
 
 def test_names_are_those_of_what_runs(tiny_model) -> None:

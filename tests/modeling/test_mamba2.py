@@ -9,7 +9,7 @@ from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
 
 from modeling_trm import TRMConfig, TRMModel, mamba2_trm
 from modeling_trm.conversion.mamba2 import mixer_config
-from modeling_trm.mamba2_trm import Mamba2, causal_conv, ssd, ssd_chunked, ssd_one_chunk
+from modeling_trm.mamba2_trm import Mamba2, causal_conv, ssd, ssd_chunked, ssd_one_chunk, triangular_sum
 from tests.oracles import operators as oracle
 
 # One position, less than a chunk, Sudoku without and with its prefix, the last length of one chunk, the first of
@@ -194,3 +194,17 @@ def test_no_form_depends_on_what_lies_in_uninitialised_memory() -> None:
     assert torch.empty(3).isnan().all()  # the guard that conftest sets up
     for length, function in itertools.product((5, 70), FORMS.values()):
         assert function(*ssd_inputs(length, 1)).isfinite().all()
+
+
+@pytest.mark.parametrize("dim", [1, 2])
+def test_a_running_sum_as_a_product_equals_cumsum(dim: int) -> None:
+    """What CUDA computes where deterministic algorithms are asked for; under autocast too."""
+    x = torch.randn(2, 30, 40, 3, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        actual = triangular_sum(x, dim)
+    expected = x.double().cumsum(dim)
+    assert actual.dtype == x.dtype
+    torch.testing.assert_close(actual.double(), expected, rtol=1e-6, atol=1e-6)
+    weight = torch.randn_like(x)
+    ours, theirs = (torch.autograd.grad((y * weight).sum(), x)[0] for y in (actual, expected))
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
