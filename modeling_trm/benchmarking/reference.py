@@ -64,14 +64,12 @@ def groups(settings: Settings) -> Iterator[Group]:
     trm = load_reference(settings.reference)
     settings = replace(settings, dtypes=[compared_dtype(settings)])
     for preset in settings.presets:
-        with tempfile.TemporaryDirectory() as folder:
-            model = random_model(preset_config(preset, LENGTH), settings.device)
-            model.save_pretrained(folder)
-            try:
-                state, arch = exported(folder)
-            except ConversionError as error:
-                yield Group(skipped=[Skipped(preset, str(error))])
-                continue
+        model = random_model(preset_config(preset, LENGTH), settings.device)
+        try:
+            state, arch = exported_model(model)
+        except ConversionError as error:
+            yield Group(skipped=[Skipped(preset, str(error))])
+            continue
         yield from _step_groups(settings, trm, preset, model, state, arch)
     yield from _solving_groups(settings, trm)
 
@@ -79,6 +77,13 @@ def groups(settings: Settings) -> Iterator[Group]:
 def compared_dtype(settings: Settings) -> str:
     """The type both sides are timed in: bfloat16, the reference's own, unless only float32 was asked for."""
     return "bfloat16" if "bfloat16" in settings.dtypes else "float32"
+
+
+def exported_model(model: TRMForGridReasoning) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """As `exported`, of a model in memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        return exported(folder)
 
 
 def exported(folder: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

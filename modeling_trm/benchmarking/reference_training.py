@@ -9,7 +9,6 @@ Shapes: B puzzles, L cells.
 
 import copy
 import importlib
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -23,7 +22,7 @@ from ..conversion.layout import our_name
 from ..evaluation.flops import training_flops
 from ..modeling_trm import TRMForGridReasoning
 from .measure import Check, Group, Line, Skipped, compare
-from .reference import CHECKED, LENGTH, THEIRS, build, compared_dtype, exported, load_reference, sizes_of
+from .reference import CHECKED, LENGTH, THEIRS, build, compared_dtype, exported_model, load_reference, sizes_of
 from .settings import Settings, preset_config, random_ids, random_model
 from .training_step import stacks
 
@@ -43,13 +42,11 @@ def groups(settings: Settings) -> Iterator[Group]:
     settings = replace(settings, dtypes=[compared_dtype(settings)])
     for preset in settings.presets:
         model = random_model(preset_config(preset, LENGTH), settings.device).train()
-        with tempfile.TemporaryDirectory() as folder:
-            model.save_pretrained(folder)
-            try:
-                state, arch = exported(folder)
-            except ConversionError as error:
-                yield Group(skipped=[Skipped(preset, str(error))])
-                continue
+        try:
+            state, arch = exported_model(model)
+        except ConversionError as error:
+            yield Group(skipped=[Skipped(preset, str(error))])
+            continue
         head = partial(loss_head, settings, trm, model, state, arch)
         checks = list(_checks(settings, preset, model, head))
         for batch_size in settings.batch_sizes:
