@@ -214,7 +214,7 @@ def test_loads_as_remote_code_where_the_package_is_missing(tmp_path):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout.splitlines()[-1]) == [["sudoku", processor.encode(PUZZLE).tolist()]] * 2

@@ -48,7 +48,7 @@ def build(capsys):
 def test_the_script_runs_as_a_file(tmp_path):
     command = [sys.executable, "scripts/build_datasets.py", "maze", "--output", str(tmp_path / "maze")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout)["rows"] == {"train": 300, "validation": 100, "test": 100}
 

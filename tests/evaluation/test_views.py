@@ -52,7 +52,7 @@ def naive_crop(tokens_HW: np.ndarray) -> np.ndarray:
     return best - 2
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.integers(0, 2**32 - 1), st.floats(0, 0.3), st.tuples(st.integers(1, 12), st.integers(1, 12)))
 def test_crop_of_wrong_borders_follows_the_rule(seed: int, share: float, shape: tuple[int, int]) -> None:
     random = np.random.RandomState(seed)
@@ -66,7 +66,7 @@ def test_crop_of_wrong_borders_follows_the_rule(seed: int, share: float, shape: 
     assert decoded == (found.tolist() if found.size else None)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 399), st.integers(0, 7), st.permutations(range(1, 10)))
 def test_undo_of_an_augmented_answer_is_the_answer(number: int, dihedral: int, colours: list[int]) -> None:
     """Real tasks, every dihedral map, permutations of the colours: the augmented output is undone to the output."""

@@ -173,7 +173,7 @@ def test_kill_9_and_resume(tiny_model, tmp_path: Path) -> None:
     tiny_model("trm-mlp-t", **sizes).save_pretrained(tmp_path / "model")
     names = {"root": str(Path(__file__).parents[2]), "model": str(tmp_path / "model"), "folder": str(tmp_path / "k")}
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    killed = subprocess.run([sys.executable, "-c", KILLED.format(**names)], env=environment, timeout=100)
+    killed = subprocess.run([sys.executable, "-c", KILLED.format(**names)], env=environment, timeout=600)
     assert killed.returncode == -signal.SIGKILL
     assert chunks_done(tmp_path / "k") == {0, 1}
     model = TRMForGridReasoning.from_pretrained(tmp_path / "model")

@@ -96,7 +96,7 @@ def run_child(script: str, environment: dict[str, str], folder: Path, *arguments
     folder.mkdir()
     code = WITHOUT_THE_PACKAGE + script if isolated else script
     command = [sys.executable, *(["-I"] if isolated else []), "-c", code, *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout
 

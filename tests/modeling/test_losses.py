@@ -138,7 +138,7 @@ def test_is_exact(logits: Tensor) -> None:
     assert is_exact(logits, labels).all()
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.data())
 def test_the_targets_of_improvement_are_a_monotone_path(data: st.DataObject) -> None:
     L, steps = data.draw(st.integers(1, 12)), data.draw(st.integers(1, 7))

@@ -19,7 +19,7 @@ from tests.oracles.puzzle_table import as_dict, assert_same_rows, logits_of, mak
 D = 32  # of TINY
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_add_and_trim_against_a_dictionary(tiny_config: Callable[..., TRMConfig], data: st.DataObject) -> None:
     model = TRMModel(tiny_config("trm-mlp-t", num_puzzles=1, seq_len=16))

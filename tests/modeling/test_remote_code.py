@@ -114,7 +114,7 @@ def test_remote_code_gives_the_same_function_and_travels_on(
         "OMP_NUM_THREADS": "1",
     }
     command = [sys.executable, "-I", "-c", SCRIPT, *(str(tmp_path / preset) for preset in models)]
-    done = subprocess.run(command, cwd=empty, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, cwd=empty, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
 
     for preset, model in models.items():

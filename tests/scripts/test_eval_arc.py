@@ -155,7 +155,7 @@ def test_two_processes_write_the_records_of_one(checkpoint, data: Path, tmp_path
         env=environment | {"PYTHONPATH": str(SCRIPT.parents[1])},
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "two" / "report.json").read_text(encoding="utf-8"))

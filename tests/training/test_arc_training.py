@@ -207,7 +207,7 @@ def test_two_processes_share_the_votes(checkpoint, tmp_path):
         env=os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("score of the submission") == 1

@@ -1,6 +1,7 @@
 """Training towards a path, with weights of the steps, a growing depth and random starts, slot by slot."""
 
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from modeling_trm.losses_trm import IGNORE_INDEX, softmax_cross_entropy
 from modeling_trm.randomness_trm import random_floats
 from modeling_trm.training.improvement import ImprovementPath
 from modeling_trm.training.schedule import step_weights
+from modeling_trm.training.trainer import Trainer
 from scripts import train
 from tests.oracles import losses as oracle
 from tests.training.frozen import SEED, B, frozen_step
@@ -149,15 +151,24 @@ def test_random_starts_differ_by_slot_and_step_and_repeat():
         one.feed.close()
 
 
-def test_a_run_with_everything_resumes_and_says_what_it_is(write_recipe, tmp_path):
+def _terminate(now: bool) -> None:
+    """SIGTERM to this process, as a cluster sends it."""
+    if now:
+        signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_run_with_everything_resumes_and_says_what_it_is(write_recipe, tmp_path, monkeypatch):
     everything = {
         "objective": "dis", "loss_on": "blanks", "halt_loss_weight": 0.0, "step_weights": "rising",
         "random_start": True, "depth_curriculum": {0.5: [1, 1]}, "block_operators": ["mlp_t", "mlp"],
     }  # fmt: skip
     assert train.main([str(write_recipe("whole", **everything))]) == 0
     stopped = str(write_recipe("stopped", **everything))
-    assert train.main([stopped, "--stop_after_minutes", "0.005"]) == 0
-    assert 0 < json.loads((tmp_path / "stopped" / "log.jsonl").read_text().splitlines()[-1])["step"] < 16
+    with monkeypatch.context() as patch:
+        must_stop = Trainer._must_stop
+        patch.setattr(Trainer, "_must_stop", lambda self, step: _terminate(step == 5) or must_stop(self, step))
+        assert train.main([stopped]) == 0
+    assert (tmp_path / "stopped" / "checkpoints" / "step-00000005").exists()
     assert train.main([stopped]) == 0
     whole, resumed = (
         load_file(tmp_path / run / "weights" / "ema" / "model.safetensors") for run in ("whole", "stopped")

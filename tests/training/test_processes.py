@@ -22,7 +22,7 @@ def test_two_processes_train_as_one(write_recipe, tmp_path):
         env=os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     one, two = (

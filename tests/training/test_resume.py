@@ -1,39 +1,56 @@
-"""A run that is killed with SIGKILL, at whatever moment, and started again equals the run that was left alone."""
+"""A run that is killed with SIGKILL, at whatever moment, and started again equals the run that was left alone.
 
+No test here asks how late it is: a run is killed or stopped at a step of its own, however fast or busy the machine.
+"""
+
+import itertools
 import json
 import os
 import resource
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from modeling_trm.training import trainer
 from scripts import train
 
-TRAIN = str(Path(train.__file__))
+# The run kills itself: in the middle of its n-th checkpoint, or when its log names a step.
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, {root!r})
+from modeling_trm.training import checkpointing, results
+from scripts import train
+def kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+save_file, saved = checkpointing.save_file, []
+def save(tensors, path):  # the slots, then the average: two files of ours to a checkpoint
+    save_file(tensors, path)
+    saved.append(path)
+    if len(saved) == {file!r}:
+        kill()
+checkpointing.save_file = save
+write = results.RunLog.write
+def log(self, record):
+    write(self, record)
+    if record["step"] == {step!r}:
+        kill()
+results.RunLog.write = log
+train.main([{recipe!r}])
+"""
 
 
-def start(recipe: Path) -> subprocess.Popen:
-    """The run in a process of its own; what it prints goes beside the recipe."""
-    with recipe.with_suffix(".txt").open("ab") as printed:
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        return subprocess.Popen([sys.executable, TRAIN, str(recipe)], env=environment, stdout=printed, stderr=printed)
-
-
-def kill_when(recipe: Path, condition: Callable[[], bool]) -> None:
-    """Start the run and SIGKILL it as soon as the condition holds; fails if the run ends first."""
-    process, deadline = start(recipe), time.monotonic() + 120
-    while not condition():
-        if process.poll() is not None or time.monotonic() > deadline:
-            pytest.fail(f"the run ended before it could be killed:\n{recipe.with_suffix('.txt').read_text()}")
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+def kill_at(recipe: Path, *, file: int | None = None, step: int | None = None) -> None:
+    """Run the recipe in a process of its own, which is killed there; fails if it ends otherwise."""
+    program = KILLED.format(root=str(Path(train.__file__).parents[1]), recipe=str(recipe), file=file, step=step)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == -signal.SIGKILL, done.stderr
 
 
 def steps_logged(output: Path) -> list[dict]:
@@ -47,10 +64,11 @@ def test_resume_after_sigkill_is_bit_exact(write_recipe, tmp_path):
 
     recipe, output = write_recipe("killed"), tmp_path / "killed"
     checkpoints = output / "checkpoints"
-    # Once while a checkpoint is being written, once between two.
-    kill_when(recipe, lambda: any(checkpoints.glob(".step-*.part")))
-    kill_when(recipe, lambda: (checkpoints / "step-00000006").exists() and steps_logged(output)[-1]["step"] > 6)
-    assert start(recipe).wait() == 0, recipe.with_suffix(".txt").read_text()
+    kill_at(recipe, file=3)  # in the middle of the second checkpoint
+    assert [path.name for path in checkpoints.iterdir() if path.suffix == ".part"]
+    kill_at(recipe, step=8)  # between two checkpoints
+    assert steps_logged(output)[-1]["step"] == 8
+    assert train.main([str(recipe)]) == 0
 
     for kind in ("last", "ema", "best"):
         whole, killed = (
@@ -87,12 +105,16 @@ def test_another_recipe_does_not_resume(write_recipe, capsys):
     assert train.main([recipe, "--log_every", "2"]) == 0
 
 
-def test_stop_after_minutes_leaves_a_checkpoint_and_goes_on(write_recipe, tmp_path, capsys):
+def test_stop_after_minutes_leaves_a_checkpoint_and_goes_on(write_recipe, tmp_path, capsys, monkeypatch):
     recipe, output = str(write_recipe("run")), tmp_path / "run"
-    assert train.main([recipe, "--stop_after_minutes", "0.01"]) == 0
+    seconds = itertools.count(step=3)  # a clock that goes on by 3 s at every look
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "time", SimpleNamespace(perf_counter=lambda: next(seconds)))
+        assert train.main([recipe, "--stop_after_minutes", "0.5"]) == 0
     assert "the same command goes on" in capsys.readouterr().out
-    stopped = steps_logged(output)[-1]["step"]
-    assert 0 < stopped < 16 and not (output / "model").exists()
+    # Two looks (6 s) before the loop, then two a step: after step 5 it is 36 s.
+    assert max(path.name for path in (output / "checkpoints").iterdir()) == "step-00000005"
+    assert not (output / "model").exists()
     assert train.main([recipe]) == 0
     assert (output / "model" / "README.md").exists()
 
@@ -100,7 +122,7 @@ def test_stop_after_minutes_leaves_a_checkpoint_and_goes_on(write_recipe, tmp_pa
 def test_a_full_disk_leaves_the_last_checkpoint_and_says_so(write_recipe, tmp_path, capsys):
     # No evaluation before the end: the first large file after the stop is a checkpoint, however fast the machine.
     recipe, output = str(write_recipe("run", train_steps=40, eval_every=40)), tmp_path / "run"
-    assert train.main([recipe, "--stop_after_minutes", "0.01"]) == 0
+    assert train.main([recipe, "--stop_after_minutes", "0"]) == 0
     checkpoints = output / "checkpoints"
     before = sorted(path.name for path in checkpoints.iterdir())
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
