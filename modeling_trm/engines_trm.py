@@ -1,14 +1,15 @@
 """Engines: what `solve` computes its supervision steps with. None changes a weight; they differ in speed and rounding.
 
-"packed" and "bfloat16" run a view of the model whose matrices are laid out once as oneDNN wants them (x86 CPUs), whose
-operators make fewer passes over their activations, and whose batches are small enough for the cache. The view
-lives for one call of `solve`: packing costs less than one pass of the stack, and no answer comes from former weights.
+"packed", "bfloat16" and "int8" run a view of the model whose matrices are laid out once as oneDNN wants them (x86
+CPUs), whose operators make fewer passes over their activations, and whose batches are small enough for the cache. The
+view lives for one call of `solve`: packing costs less than a pass of the stack, and no answer is of former weights.
 
 Shapes: B batch, L positions, D hidden, H heads, P head size, F inner width; G, N of Mamba-2 groups and state.
 """
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -19,11 +20,10 @@ from .attention_trm import Attention
 from .layers_trm import rms_norm, rotary_tables
 from .mamba2_trm import ONE_CHUNK_UP_TO, Mamba2, ssd
 from .mlp_trm import GatedMLP, Mlp, MlpT
+from .packed_linear_trm import ROWS, Int8Linear, PackedLinear
 from .recursion_trm import RecursionState
 
-PACKED_TYPES = (torch.float32, torch.bfloat16)
-TOKENS = 1024  # positions that a product is laid out for
-ELEMENTS = TOKENS * 512  # of a micro-batch's latent: positions times channels
+ELEMENTS = ROWS * 512  # of a micro-batch's latent: positions times channels
 FORWARD_REPLACED = "model.forward was replaced, as accelerate does under autocast, and a view would run the former one"
 
 
@@ -51,30 +51,35 @@ def choose_engine(model: Any, name: str) -> Callable[..., Any]:
 
 
 def packing_missing(model: Any) -> str | None:
-    if model.device.type != "cpu":
-        return f"the model is on {model.device}, it is for the CPU alone"
-    if "forward" in vars(model):
-        return FORWARD_REPLACED
     dtype = _precision(model)
-    if dtype not in PACKED_TYPES:
-        return f"the model computes in {dtype}, it is for float32 and bfloat16 alone"
-    return bfloat16_missing(model) if dtype == torch.bfloat16 else _onednn_missing()
+    if dtype == torch.bfloat16:
+        return bfloat16_missing(model)
+    wrong = None if dtype == torch.float32 else f"the model computes in {dtype}, it is for float32 and bfloat16 alone"
+    return _view_missing(model) or wrong
 
 
 def bfloat16_missing(model: Any) -> str | None:
+    return _view_missing(model) or (None if _has_bfloat16() else "this processor has no bfloat16 instructions")
+
+
+def int8_missing(model: Any) -> str | None:
+    # Without them oneDNN adds pairs of products in 16 bits, which overflow.
+    return _view_missing(model) or (None if torch.cpu._is_vnni_supported() else "this processor has no AVX512-VNNI")
+
+
+def _view_missing(model: Any) -> str | None:
     if model.device.type != "cpu":
         return f"the model is on {model.device}, it is for the CPU alone"
     if "forward" in vars(model):
         return FORWARD_REPLACED
-    has_bfloat16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return _onednn_missing() if has_bfloat16 else "this processor has no bfloat16 instructions"
-
-
-def _onednn_missing() -> str | None:
     if not torch.backends.mkldnn.is_available() or not torch.backends.mkldnn.enabled:
         return "this PyTorch has no oneDNN, or torch.backends.mkldnn is switched off"
     capability = torch.backends.cpu.get_cpu_capability()
     return None if capability.startswith("AVX") else f"it needs an x86 processor with AVX2, this one has {capability}"
+
+
+def _has_bfloat16() -> bool:
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def _precision(model: Any) -> torch.dtype:
@@ -88,9 +93,8 @@ def eager(model: Any) -> Callable[..., Any]:
 
 def packed(model: Any) -> Callable[..., Any]:
     """oneDNN's layout and micro-batches, in the precision that the model has here and now."""
-    stack = PackedStack(model.model.stack, _precision(model))
-    size = max(1, ELEMENTS // (model.config.num_positions * model.config.hidden_size))
-    return _view(model, model=MicroBatches(_view(model.model, stack=stack), size))
+    dtype = _precision(model)
+    return _with_stack(model, PackedStack(model.model.stack, dtype, partial(PackedLinear, dtype=dtype)))
 
 
 def bfloat16(model: Any) -> Callable[..., Any]:
@@ -105,10 +109,27 @@ def bfloat16(model: Any) -> Callable[..., Any]:
     return step
 
 
+def int8(model: Any) -> Callable[..., Any]:
+    """The linear layers in 8 bits, products of activations in bfloat16 (float32 where the processor lacks it).
+
+    The same accuracy over many puzzles, not each answer. It pays for wide layers: not below 256 channels.
+    """
+    dtype = torch.bfloat16 if _has_bfloat16() else torch.float32
+    return _with_stack(model, PackedStack(model.model.stack, dtype, partial(Int8Linear, dtype=dtype)))
+
+
+def _with_stack(model: Any, stack: "PackedStack") -> Callable[..., Any]:
+    size = max(1, ELEMENTS // (model.config.num_positions * model.config.hidden_size))
+    return _view(model, model=MicroBatches(_view(model.model, stack=stack), size))
+
+
+Layer = Callable[[Tensor, Tensor | None], Any]  # weight [O, I], bias [O] -> a PackedLinear or an Int8Linear
+
 ENGINES = {
     "eager": Engine(eager, lambda model: None),
     "packed": Engine(packed, packing_missing),
     "bfloat16": Engine(bfloat16, bfloat16_missing),
+    "int8": Engine(int8, int8_missing),
 }
 
 
@@ -136,55 +157,40 @@ class MicroBatches(nn.Module):
         return RecursionState.join(parts)
 
 
-class PackedLinear(nn.Module):
-    """A linear layer whose weight [out, in] is in oneDNN's own layout."""
-
-    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.dtype = dtype
-        own = weight.detach().to(dtype).contiguous()
-        self.packed = torch.ops.mkldnn._reorder_linear_weight(own, TOKENS)
-        self.packed_bias = None if bias is None else bias.detach().to(dtype)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x.to(self.dtype)
-        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.packed_bias, "none", [], "")
-
-
 class PackedStack(nn.Module):
-    """Stack: [B, L, D] -> [B, L, D], with a fast form of each operator."""
+    """Stack: [B, L, D] -> [B, L, D], with a fast form of each operator, its products of activations in `dtype`."""
 
-    def __init__(self, stack: Any, dtype: torch.dtype) -> None:
+    def __init__(self, stack: Any, dtype: torch.dtype, linear: Layer) -> None:
         super().__init__()
         self.eps = stack.eps
-        self.operators = [(_fast(operator, dtype), operator.norm_dim) for operator in stack]
+        self.operators = [(_fast(operator, dtype, linear), operator.norm_dim) for operator in stack]
 
     def forward(self, h_BLD: Tensor) -> Tensor:
         for operator, dim in self.operators:
-            sum_BLD = operator(h_BLD) + h_BLD
-            wide = sum_BLD.float()
-            # One pass for the squares, where rms_norm takes two.
-            norm = torch.linalg.vector_norm(wide, dim=dim, keepdim=True)
-            h_BLD = wide.mul_(torch.rsqrt(norm.square() / wide.shape[dim] + self.eps)).to(sum_BLD.dtype)
+            wide = operator(h_BLD).float() + h_BLD.float()
+            # Not mean(): its pass over positions is not vectorised.
+            squares = (wide * wide).sum(dim, keepdim=True)
+            h_BLD = wide.mul_(torch.rsqrt(squares / wide.shape[dim] + self.eps)).to(h_BLD.dtype)
         return h_BLD
 
 
-def _fast(operator: nn.Module, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+def _fast(operator: nn.Module, dtype: torch.dtype, linear: Layer) -> Callable[[Tensor], Tensor]:
     """By the exact class: an operator of a user's own keeps its code and gets packed linear layers."""
-    forms: dict[type, Callable[[Any, torch.dtype], Callable[[Tensor], Tensor]]]
+    forms: dict[type, Callable[[Any, torch.dtype, Layer], Callable[[Tensor], Tensor]]]
     forms = {Attention: _attention, Mlp: _mlp, MlpT: _mlp_t, Mamba2: _mamba2}
-    return forms.get(type(operator), _with_packed_linears)(operator, dtype)
+    return forms.get(type(operator), _with_packed_linears)(operator, dtype, linear)
 
 
-def _with_packed_linears(module: nn.Module, dtype: torch.dtype) -> Any:
+def _with_packed_linears(module: nn.Module, dtype: torch.dtype, linear: Layer) -> Any:
     if type(module) is nn.Linear:
-        return PackedLinear(module.weight, module.bias, dtype)
-    return _view(module, **{name: _with_packed_linears(child, dtype) for name, child in module.named_children()})
+        return linear(module.weight, module.bias)
+    children = {name: _with_packed_linears(child, dtype, linear) for name, child in module.named_children()}
+    return _view(module, **children)
 
 
-def _attention(operator: Attention, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+def _attention(operator: Attention, dtype: torch.dtype, linear: Layer) -> Callable[[Tensor], Tensor]:
     """In float32 PyTorch's fused kernel; in bfloat16 that takes 2 times (97 positions) to 1.5 times (916) as long."""
-    qkv_proj, o_proj = (PackedLinear(layer.weight, None, dtype) for layer in (operator.qkv_proj, operator.o_proj))
+    qkv_proj, o_proj = (linear(layer.weight, None) for layer in (operator.qkv_proj, operator.o_proj))
     H, P = operator.num_heads, operator.head_dim
     tables: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -221,20 +227,26 @@ def _gated(operator: GatedMLP, g: Tensor, v: Tensor, dim: int) -> Tensor:
     return rms_norm(g * v, operator.eps, dim).mul_(g.sigmoid_())
 
 
-def _mlp(operator: Mlp, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+def _mlp(operator: Mlp, dtype: torch.dtype, linear: Layer) -> Callable[[Tensor], Tensor]:
     gate_weight, up_weight = operator.gate_up_proj.weight.chunk(2)
-    gate, up = PackedLinear(gate_weight, operator.gate_bias, dtype), PackedLinear(up_weight, None, dtype)
-    down = PackedLinear(operator.down_proj.weight, None, dtype)
-    return lambda x_BLD: down(_gated(operator, gate(x_BLD), up(x_BLD), -1))
+    gate, up = linear(gate_weight, operator.gate_bias), linear(up_weight, None)
+    down = linear(operator.down_proj.weight, None)
+
+    def mlp(x_BLD: Tensor) -> Tensor:
+        x = gate.prepare(x_BLD)
+        return down(_gated(operator, gate.product(x), up.product(x), -1))
+
+    return mlp
 
 
-def _mlp_t(operator: MlpT, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """The weights from the left, W [F, L] @ x [L, D]: nothing is transposed."""
+def _mlp_t(operator: MlpT, dtype: torch.dtype, linear: Layer) -> Callable[[Tensor], Tensor]:
+    """The weights from the left, W [F, L] @ x [L, D]: nothing is transposed, and nothing is in 8 bits."""
     gate_FL, up_FL = operator.gate_up_proj.weight.detach().to(dtype).chunk(2)
     down_LF = operator.down_proj.weight.detach().to(dtype)
     bias = None if operator.gate_bias is None else operator.gate_bias.detach().to(dtype)[:, None]
 
     def mlp_t(x_BLD: Tensor) -> Tensor:
+        x_BLD = x_BLD.to(dtype)
         g_BFD = torch.matmul(gate_FL, x_BLD)
         if bias is not None:
             g_BFD.add_(bias)
@@ -243,13 +255,14 @@ def _mlp_t(operator: MlpT, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
     return mlp_t
 
 
-def _mamba2(operator: Mamba2, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+def _mamba2(operator: Mamba2, dtype: torch.dtype, linear: Layer) -> Callable[[Tensor], Tensor]:
     """As Mamba2._mix_torch, its three inputs as products of their own and what can be written over written over."""
     if operator.backend not in ("auto", "torch"):
-        return _with_packed_linears(operator, dtype)  # which says why that backend is not for a CPU
-    weights = operator.in_proj.weight.split([operator.d_inner, operator.conv1d.in_channels, operator.n_heads])
-    z_proj, xBC_proj, dt_proj = (PackedLinear(weight, None, dtype) for weight in weights)
-    out_proj = PackedLinear(operator.out_proj.weight, None, dtype)
+        return _with_packed_linears(operator, dtype, linear)  # which says why that backend is not for a CPU
+    widths = [operator.d_inner, operator.conv1d.in_channels, operator.n_heads]
+    z_weight, xBC_weight, dt_weight = operator.in_proj.weight.split(widths)
+    z_proj, xBC_proj, out_proj = (linear(w, None) for w in (z_weight, xBC_weight, operator.out_proj.weight))
+    dt_proj = PackedLinear(dt_weight, None, dtype)  # never in 8 bits: step sizes are summed over all positions
     kernel_KC = operator.conv1d.weight.detach().squeeze(1).to(dtype).t().contiguous()
     bias_C, D_H1 = operator.conv1d.bias.to(dtype), operator.D.to(dtype)[:, None]  # type: ignore[union-attr]  # it has one
     A_H, norm_weight = -torch.exp(operator.A_log.float()), operator.norm.weight.to(dtype)
@@ -261,11 +274,12 @@ def _mamba2(operator: Mamba2, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
         return F.silu(y_BLC, inplace=True)
 
     def mamba2(x_BLD: Tensor) -> Tensor:
-        x_BLHP, B_BLGN, C_BLGN = operator._heads(conv(xBC_proj(x_BLD)))
+        x = xBC_proj.prepare(x_BLD)
+        x_BLHP, B_BLGN, C_BLGN = operator._heads(conv(xBC_proj.product(x)))
         dt_BLH = F.softplus(dt_proj(x_BLD).float() + operator.dt_bias)
         mix = _one_chunk if x_BLD.shape[1] <= ONE_CHUNK_UP_TO else ssd
         y_BLHP = torch.addcmul(mix(x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN), x_BLHP, D_H1)
-        gated = y_BLHP.flatten(-2).mul_(F.silu(z_proj(x_BLD), inplace=True)).unflatten(-1, (operator.n_groups, -1))
+        gated = y_BLHP.flatten(-2).mul_(F.silu(z_proj.product(x), inplace=True)).unflatten(-1, (operator.n_groups, -1))
         return out_proj(rms_norm(gated, operator.eps).flatten(-2).mul_(norm_weight))
 
     return mamba2

@@ -42,7 +42,7 @@ PARTS = (
     "growth", "puzzle-table",
 )  # fmt: skip
 SLOW_PARTS = ("solving", "growth")  # not run unless asked for
-ENGINES = ("eager", "packed", "compiled")
+ENGINES = ("eager", "packed", "int8", "compiled")
 PRESETS = ("trm-attn", "trm-mlp-t", "tr-mamba2attn", "tr-mamba2mlpt")
 DTYPES = ("float32", "bfloat16")
 PREFIX = 16

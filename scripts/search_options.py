@@ -11,7 +11,7 @@ from typing import Any
 
 SELECTIONS = ("halt", "vote", "residual", "valid")
 LATENTS = ("z_H", "z_L")
-ENGINES = ("auto", "eager", "packed", "bfloat16")
+ENGINES = ("auto", "eager", "packed", "bfloat16", "int8")
 PLAIN: dict[str, Any] = {
     "num_trajectories": 1,
     "noise_std": 0.0,

@@ -57,10 +57,16 @@ def compiler_missing(model: TRMForGridReasoning, settings: Settings, dtype: str)
     return None if can_compile(settings.device) else "torch.compile finds no compiler here"
 
 
+def int8_missing(model: TRMForGridReasoning, settings: Settings, dtype: str) -> str | None:
+    reason = own_engine("int8").missing(model, settings, dtype)
+    return reason or (None if dtype == "bfloat16" else "rounds more than bfloat16, and is timed beside it alone")
+
+
 # "bfloat16", which modeling_trm has too, is "packed" under autocast.
 ENGINES = {
     "eager": own_engine("eager"),
     "packed": own_engine("packed"),
+    "int8": Engine(own_engine("int8").prepare, int8_missing),
     "compiled": Engine(compiled, compiler_missing),
 }
 

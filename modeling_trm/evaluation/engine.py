@@ -15,7 +15,7 @@ def engine_name(model: TRMForGridReasoning, engine: str) -> str:
 
 def precision(model: TRMForGridReasoning, engine: str = "auto") -> str:
     """What is computed in here and now: the engine's own type, autocast's where autocast is on, else the weights'."""
-    if engine == "bfloat16":
+    if engine in ("bfloat16", "int8"):
         return engine
     device = model.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else model.dtype

@@ -1,0 +1,83 @@
+"""Linear layers with the weight laid out once as oneDNN wants it (x86 CPUs): in float32, in bfloat16, in 8 bits.
+
+Both are used in two steps, so that layers which read the same activations prepare them once: `layer.product(
+layer.prepare(x))`, or `layer(x)`. Shapes: x [..., I], weight [O, I], bias [O] -> [..., O].
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+ROWS = 1024  # that a product is laid out for
+HALF = 128  # activations are unsigned bytes around it: oneDNN has no fast product of two signed ones
+LARGEST = 127
+
+
+class PackedLinear(nn.Module):
+    """The product in float32 or bfloat16."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+        own = weight.detach().to(dtype).contiguous()
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(own, ROWS)
+        self.bias = None if bias is None else bias.detach().to(dtype)
+
+    def prepare(self, x: Tensor) -> Tensor:
+        return x.to(self.dtype)
+
+    def product(self, x: Tensor) -> Tensor:
+        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.product(self.prepare(x))
+
+
+class Bytes(NamedTuple):
+    """Activations in 8 bits: x = scales * (values - 128); values uint8 [..., I], scales float32 [..., 1]."""
+
+    values: Tensor
+    scales: Tensor
+
+
+class Int8Linear(nn.Module):
+    """The product of bytes, summed in 32 bits: y = s_x s_w sum x_q w_q + bias, x_q = round(x / s_x), s_x = max|x|/127.
+
+    A scale for each row of the weight and for each position of x: no answer depends on its neighbours in a batch.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+        wide = weight.detach().float()
+        self.weight_scales = _scales(wide)[:, 0].contiguous()
+        values = (wide / self.weight_scales[:, None]).round_().to(torch.int8)
+        self.packed = torch.ops.onednn.qlinear_prepack(values, [ROWS, values.shape[1]])
+        self.zeros = torch.zeros(len(values), dtype=torch.int64)
+        self.bias = None if bias is None else bias.detach().to(dtype)
+
+    def prepare(self, x: Tensor) -> Bytes:
+        wide = x.to(torch.float32, copy=True)
+        scales = _scales(wide)
+        # Signed, then the sign bit over: the conversion to unsigned bytes is not vectorised.
+        signed = wide.mul_(scales.reciprocal()).round_().to(torch.int8)
+        return Bytes(signed.view(torch.uint8).bitwise_xor_(HALF), scales)
+
+    def product(self, x: Bytes) -> Tensor:
+        rows = x.values.flatten(0, -2)  # of more than two dimensions it takes no empty one
+        y = torch.ops.onednn.qlinear_pointwise(
+            rows, 1.0, HALF, self.packed, self.weight_scales, self.zeros, None, 1.0, 0, self.dtype, "none", [], ""
+        )
+        y = y.view(*x.values.shape[:-1], len(self.zeros)).mul_(x.scales.to(self.dtype))
+        return y if self.bias is None else y.add_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.product(self.prepare(x))
+
+
+def _scales(x: Tensor) -> Tensor:
+    """[..., I] -> [..., 1]: what the largest entry of a row over 127 is, and never zero."""
+    # Two passes without an array of magnitudes are faster than one of them with it.
+    largest = torch.maximum(x.amax(-1, keepdim=True), -x.amin(-1, keepdim=True))
+    return largest.clamp_(min=torch.finfo(torch.float32).tiny * LARGEST).div_(LARGEST)
