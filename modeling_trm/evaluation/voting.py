@@ -62,7 +62,7 @@ def collect_votes(
     Args:
         folder: where to write; see `vote_files`. Several processes may share it.
         max_steps: supervision steps of a view; the config's `halt_max_steps` when None.
-        halt: stop a view at its first positive halt logit (`model.solve`).
+        halt: stop a view when it halts, as `model.solve` does.
         chunk_size: items of a chunk: what a kill can cost. Default: a 64th of all, between 64 and 2048.
         shard: (i, n): take the chunks whose number modulo n is i.
         manifest: what else to note in the folder: the model's name, hardware, versions.
@@ -114,7 +114,7 @@ def evaluation_facts(
         "views_fingerprint": views.fingerprint,
         "weights_sha256": weights_sha256(model),
         "max_steps": max_steps,
-        "halt": halt,
+        "halt": True if halt == 0.5 else halt,  # one rule, two names
         "precision": precision(model, engine),
         "engine": engine_name(model, engine),
         "num_views": int(views.views_of_input.max()),

@@ -109,6 +109,12 @@ def test_real_tasks(echo, tmp_path: Path) -> None:
     assert all(set(records.of_input(n)[0]) == {item.reference} for n, item in enumerate(records.inputs))
 
 
+def test_halting_at_a_half_has_two_names(echo, views, tmp_path: Path) -> None:
+    model = echo()
+    collect_votes(model, views, tmp_path, max_steps=3, halt=True, chunk_size=3, shard=(0, 2), **QUIET)
+    assert collect_votes(model, views, tmp_path, max_steps=3, halt=0.5, chunk_size=3, shard=(1, 2), **QUIET)
+
+
 def test_halting_saves_steps_and_keeps_the_answers(echo, views, tmp_path: Path) -> None:
     for halt in (False, True):
         collect_votes(echo(), views, tmp_path / str(halt), max_steps=3, halt=halt, **QUIET)
