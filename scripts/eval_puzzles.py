@@ -168,6 +168,7 @@ def evaluate(arguments: argparse.Namespace, command: Sequence[str]) -> int:
     from datasets_builders.validation import maze_path_is_valid_and_shortest
     from modeling_trm.evaluation.cli import command_line, user_errors
     from modeling_trm.evaluation.display import print_metrics
+    from modeling_trm.evaluation.engine import precision
     from modeling_trm.evaluation.loading import choose_device, load_model, load_processor
     from modeling_trm.evaluation.machine import describe_machine
     from modeling_trm.evaluation.runner import check_puzzles_fit, choose_subset, evaluate_puzzles
@@ -199,8 +200,8 @@ def evaluate(arguments: argparse.Namespace, command: Sequence[str]) -> int:
                 search=search,
                 engine=arguments.engine,
             )
+            metrics["precision"] = precision(model, arguments.engine)
     metrics |= {
-        "precision": "bfloat16" if arguments.engine == "bfloat16" else arguments.precision,
         "command": command_line("eval_puzzles.py", command),
         "dataset": puzzles.origin,
         "split": arguments.split,

@@ -10,8 +10,10 @@ import torch
 
 from datasets_builders.features import load_puzzles
 from modeling_trm import GridProcessor
+from modeling_trm.engines_trm import ENGINES
 from modeling_trm.evaluation import choose_subset, evaluate_puzzles
 from modeling_trm.evaluation.card import render_card
+from modeling_trm.evaluation.engine import engine_name
 from modeling_trm.evaluation.loading import load_model
 from modeling_trm.verifiers_trm import verifier_for
 from scripts import eval_puzzles
@@ -61,6 +63,26 @@ def test_figures_equal_the_library(checkpoint, tmp_path: Path, capsys) -> None:
     assert str(output / "metrics.json") in shown
     for source in expected["by_source"]:
         assert source in shown
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ([], ("auto", "float32")),
+        (["--precision", "bfloat16", "--engine", "eager"], ("eager", "bfloat16")),
+        (["--engine", "bfloat16"], ("bfloat16", "bfloat16")),
+        (["--engine", "int8"], ("int8", "int8")),
+    ],
+)
+def test_the_precision_is_that_of_the_engine(checkpoint, tmp_path: Path, options: list[str], named: tuple) -> None:
+    folder = checkpoint("sudoku", GridProcessor("sudoku"))
+    model = load_model(folder)
+    if named[0] != "auto" and ENGINES[named[0]].missing(model) is not None:
+        pytest.skip(ENGINES[named[0]].missing(model))
+    arguments = ["--model", folder, "--task", "sudoku", "--max-puzzles", "3", "--max-steps", "1", *options]
+    assert eval_puzzles.main([*arguments, "--output", str(tmp_path / "out")]) == 0
+    metrics = read(tmp_path / "out")["evaluations"]["test"]
+    assert (metrics["engine"], metrics["precision"]) == (engine_name(model, named[0]), named[1])
 
 
 def test_mazes_and_early_exit(checkpoint, tmp_path: Path) -> None:
