@@ -20,7 +20,7 @@ from .attention_trm import Attention
 from .layers_trm import rms_norm, rotary_tables
 from .mamba2_trm import ONE_CHUNK_UP_TO, Mamba2, ssd
 from .mlp_trm import GatedMLP, Mlp, MlpT
-from .packed_linear_trm import ROWS, Int8Linear, PackedLinear
+from .packed_linear_trm import ROWS, Int8Linear, PackedLinear, int8_missing
 from .recursion_trm import RecursionState
 
 ELEMENTS = ROWS * 512  # of a micro-batch's latent: positions times channels
@@ -62,11 +62,6 @@ def bfloat16_missing(model: Any) -> str | None:
     return _view_missing(model) or (None if _has_bfloat16() else "this processor has no bfloat16 instructions")
 
 
-def int8_missing(model: Any) -> str | None:
-    # Without them oneDNN adds pairs of products in 16 bits, which overflow.
-    return _view_missing(model) or (None if torch.cpu._is_vnni_supported() else "this processor has no AVX512-VNNI")
-
-
 def _view_missing(model: Any) -> str | None:
     if model.device.type != "cpu":
         return f"the model is on {model.device}, it is for the CPU alone"
@@ -80,6 +75,11 @@ def _view_missing(model: Any) -> str | None:
 
 def _has_bfloat16() -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def int8_rest() -> torch.dtype:
+    """What the engine "int8" computes everything but its linear layers in, on this processor."""
+    return torch.bfloat16 if _has_bfloat16() else torch.float32
 
 
 def _precision(model: Any) -> torch.dtype:
@@ -112,9 +112,10 @@ def bfloat16(model: Any) -> Callable[..., Any]:
 def int8(model: Any) -> Callable[..., Any]:
     """The linear layers in 8 bits, products of activations in bfloat16 (float32 where the processor lacks it).
 
-    The same accuracy over many puzzles, not each answer. It pays for wide layers: not below 256 channels.
+    The same accuracy over many puzzles, not each answer. It pays for wide layers: not below 256 channels. The step
+    sizes of Mamba-2 keep their precision; of an operator of a user's own every linear layer is in 8 bits.
     """
-    dtype = torch.bfloat16 if _has_bfloat16() else torch.float32
+    dtype = int8_rest()
     return _with_stack(model, PackedStack(model.model.stack, dtype, partial(Int8Linear, dtype=dtype)))
 
 
@@ -129,7 +130,7 @@ ENGINES = {
     "eager": Engine(eager, lambda model: None),
     "packed": Engine(packed, packing_missing),
     "bfloat16": Engine(bfloat16, bfloat16_missing),
-    "int8": Engine(int8, int8_missing),
+    "int8": Engine(int8, lambda model: _view_missing(model) or int8_missing()),
 }
 
 
@@ -208,7 +209,7 @@ def _attention(operator: Attention, dtype: torch.dtype, linear: Layer) -> Callab
 
     def attention(x_BLD: Tensor) -> Tensor:
         B, L, D = x_BLD.shape
-        qkv = qkv_proj(x_BLD).view(B, L, 3, H, P).permute(2, 0, 3, 1, 4)
+        qkv = qkv_proj.product(qkv_proj.prepare(x_BLD)).view(B, L, 3, H, P).permute(2, 0, 3, 1, 4)
         qk = qkv[:2] if operator.rope_theta is None else rotate(qkv[:2])
         if dtype == torch.float32:
             y_BHLP = F.scaled_dot_product_attention(qk[0], qk[1], qkv[2])

@@ -1,6 +1,6 @@
 """Linear layers with the weight laid out once as oneDNN wants it (x86 CPUs): in float32, in bfloat16, in 8 bits.
 
-Both are used in two steps, so that layers which read the same activations prepare them once: `layer.product(
+Both layers are used in two steps, so that layers which read the same activations prepare them once: `layer.product(
 layer.prepare(x))`, or `layer(x)`. Shapes: x [..., I], weight [O, I], bias [O] -> [..., O].
 """
 
@@ -44,7 +44,8 @@ class Bytes(NamedTuple):
 class Int8Linear(nn.Module):
     """The product of bytes, summed in 32 bits: y = s_x s_w sum x_q w_q + bias, x_q = round(x / s_x), s_x = max|x|/127.
 
-    A scale for each row of the weight and for each position of x: no answer depends on its neighbours in a batch.
+    A scale for each row of the weight and for each position of x (rounded to `dtype`): no answer depends on its
+    neighbours in a batch. An infinite entry makes its position NaN.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
@@ -65,7 +66,7 @@ class Int8Linear(nn.Module):
         return Bytes(signed.view(torch.uint8).bitwise_xor_(HALF), scales)
 
     def product(self, x: Bytes) -> Tensor:
-        rows = x.values.flatten(0, -2)  # of more than two dimensions it takes no empty one
+        rows = x.values.reshape(-1, x.values.shape[-1])  # of more than two dimensions it takes no empty one
         y = torch.ops.onednn.qlinear_pointwise(
             rows, 1.0, HALF, self.packed, self.weight_scales, self.zeros, None, 1.0, 0, self.dtype, "none", [], ""
         )
@@ -73,7 +74,17 @@ class Int8Linear(nn.Module):
         return y if self.bias is None else y.add_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.product(self.prepare(x))
+        """In x's own type, as an operator of a user's own expects it."""
+        return self.product(self.prepare(x)).to(x.dtype)
+
+
+def int8_missing() -> str | None:
+    """Why `Int8Linear` cannot run here. Without VNNI oneDNN sums pairs of products in 16 bits, which overflow."""
+    if not torch.cpu._is_vnni_supported():
+        return "this processor has no AVX512-VNNI"
+    ones = torch.ones(1, 64)  # oneDNN can be told to do without (ONEDNN_MAX_CPU_ISA): only a product shows it
+    summed = Int8Linear(ones, None, torch.float32)(ones).item()
+    return None if abs(summed - 64) < 0.1 else f"oneDNN does not use AVX512-VNNI: 64 ones summed give {summed:.3g}"
 
 
 def _scales(x: Tensor) -> Tensor:

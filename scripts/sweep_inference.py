@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from datasets_builders.features import load_puzzles
     from modeling_trm.evaluation.cli import command_line, user_errors
-    from modeling_trm.evaluation.engine import engine_name
+    from modeling_trm.evaluation.engine import engine_name, precision
     from modeling_trm.evaluation.files import write_json
     from modeling_trm.evaluation.loading import choose_device, load_model
     from modeling_trm.evaluation.machine import describe_machine, library_versions
@@ -104,14 +104,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             rows = run_sweep(
                 model, puzzles, sweep, verifier=verifier, batch_size=arguments.batch_size, engine=arguments.engine
             )
-            engine = engine_name(model, arguments.engine)
+            engine, computed_in = engine_name(model, arguments.engine), precision(model, arguments.engine)
         report = {
             "command": command_line("sweep_inference.py", sys.argv[1:] if argv is None else argv),
             "model": arguments.model,
             "dataset": puzzles.origin,
             "split": arguments.split,
             "fingerprint": puzzles.fingerprint,
-            "precision": "bfloat16" if arguments.engine == "bfloat16" else arguments.precision,
+            "precision": computed_in,
             "engine": engine,
             "breadth": sweep.breadth,
             "seed": sweep.seed,

@@ -16,6 +16,7 @@ from typing import Any
 # Before any Hugging Face import: they read the environment once. A cache of their own, so that no test sees the user's.
 os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="trm-tests-")
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_ETAG_TIMEOUT"] = os.environ["HF_HUB_DOWNLOAD_TIMEOUT"] = "600"  # s; of a Hub on this busy machine
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)

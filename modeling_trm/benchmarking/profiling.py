@@ -18,7 +18,7 @@ def profile_line(line: Line, device: torch.device, folder: Path) -> list[Path]:
     """Record one call. Writes NAME.json, the trace, and NAME.txt, the table; NAME is made of the labels."""
     on_gpu = device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
-    with profile(activities=activities, record_shapes=True) as recorded:
+    with profile(activities=activities, record_shapes=True, acc_events=True) as recorded:
         line.call()
         if on_gpu:
             torch.cuda.synchronize(device)

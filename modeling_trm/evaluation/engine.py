@@ -2,7 +2,7 @@
 
 import torch
 
-from ..engines_trm import packing_missing
+from ..engines_trm import int8_rest, packing_missing
 from ..modeling_trm import TRMForGridReasoning
 
 
@@ -15,8 +15,10 @@ def engine_name(model: TRMForGridReasoning, engine: str) -> str:
 
 def precision(model: TRMForGridReasoning, engine: str = "auto") -> str:
     """What is computed in here and now: the engine's own type, autocast's where autocast is on, else the weights'."""
-    if engine in ("bfloat16", "int8"):
+    if engine == "bfloat16":
         return engine
+    if engine == "int8":
+        return f"int8 with {str(int8_rest()).removeprefix('torch.')}"
     device = model.device.type
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else model.dtype
     return str(dtype).removeprefix("torch.")

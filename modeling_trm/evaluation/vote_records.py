@@ -9,7 +9,7 @@ Fields of `VoteRecords.manifest`:
     task, protocol                   "arc", "transductive" | "inductive"; protocol None for other tasks
     data_fingerprint                 SHA-256 of the test inputs;  views_fingerprint: of their augmentations too
     weights_sha256, model            of the parameters and the config; the name that the checkpoint was loaded by
-    max_steps, halt                  supervision steps; whether a view stopped at its first positive halt logit
+    max_steps, halt                  supervision steps; False, True or a probability: `model.solve`
     num_views, num_items, chunk_size largest number of views of an input; votes in all; votes of a file
     mean_steps, non_finite_votes     found when loading: steps taken; votes with a NaN halt logit (probability 0 here)
     accumulated                      only with accumulate=True and several evaluations: their manifests

@@ -230,6 +230,7 @@ WEIGHTS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")  # of torch 2.11, which reads the sparse one
 @pytest.mark.parametrize("case", WEIGHTS)
 def test_weights(case: str, save_reference: Callable[..., Path], tmp_path: Path) -> None:
     change, message = WEIGHTS[case]

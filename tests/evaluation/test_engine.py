@@ -123,7 +123,7 @@ def test_names_are_those_of_what_runs(tiny_model) -> None:
     made = tiny_model("trm-attn")
     assert engine_name(made.double(), "auto") == "eager" and choose_engine(made, "auto") is made
     assert engine_name(made, "bfloat16") == precision(made, "bfloat16") == "bfloat16"
-    assert precision(made, "int8") == "int8" and precision(made, "eager") == "float64"
+    assert precision(made, "int8").startswith("int8 with ") and precision(made, "eager") == "float64"
 
 
 @pytest.mark.parametrize("halt", [False, True])

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -118,7 +119,9 @@ def test_dry_run_writes_nothing(hub: FakeHub, dataset: Path, tmp_path: Path, cap
 def test_dry_run_without_the_hub(hub: FakeHub, dataset: Path, why: str, monkeypatch, capsys) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", why == "offline")
     if why == "no network":
-        monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+        with socket.create_server(("127.0.0.1", 0)) as nobody:
+            port = nobody.getsockname()[1]
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{port}")
     if why == "no token":  # sees what is public: here nothing
         monkeypatch.delenv("HF_TOKEN")
     if why == "500":

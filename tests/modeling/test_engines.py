@@ -98,7 +98,7 @@ def test_packed_under_autocast_is_as_exact_as_eager_under_autocast(preset: str, 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_int8_equals_float64_with_rounded_linear_layers(preset: str, make, problem, monkeypatch) -> None:
-    """Everything else in float32. Rounding that falls the other way at a half is what the tolerance is for (seen: 0.014)."""
+    """Everything else in float32. The tolerance is for rounding that falls the other way at a half (seen: 0.023)."""
     model = make(preset)
     if ENGINES["int8"].missing(model) is not None:
         pytest.skip(ENGINES["int8"].missing(model))
@@ -109,7 +109,7 @@ def test_int8_equals_float64_with_rounded_linear_layers(preset: str, make, probl
             layer.forward = partial(_rounded_linear, layer.weight.detach(), exactly)
     expected = one_step(exact, exact, problem)
     monkeypatch.setattr("modeling_trm.engines_trm._has_bfloat16", lambda: False)
-    assert max(errors(one_step(choose_engine(model, "int8"), model, problem), expected)) < 0.05
+    assert max(errors(one_step(choose_engine(model, "int8"), model, problem), expected)) < 0.06
 
 
 def _rounded_linear(weight: Tensor, exactly: slice, x: Tensor) -> Tensor:
@@ -228,9 +228,11 @@ def test_an_operator_of_a_users_own_keeps_its_code(engine: str, make, problem, m
         def __init__(self, config: Any) -> None:
             super().__init__()
             self.proj = torch.nn.Linear(config.hidden_size, config.hidden_size)
+            self.scale = torch.nn.Parameter(torch.eye(config.hidden_size) * 2)
 
         def forward(self, x_BLD: Tensor) -> Tensor:
-            return self.proj(x_BLD).mean(1, keepdim=True).expand_as(x_BLD)
+            mean_BD = self.proj(x_BLD).mean(1) @ self.scale + self.proj(self.scale[0])
+            return mean_BD[:, None].expand_as(x_BLD)
 
     monkeypatch.setitem(OPERATORS, "mean", Mean)
     model = make("trm-attn", block_operators=["mean", "mlp"])

@@ -1,10 +1,17 @@
 """Packed linear layers against the product, and against the formula of the 8-bit one, in float64."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
-from modeling_trm.packed_linear_trm import Int8Linear, PackedLinear
+from modeling_trm.packed_linear_trm import Int8Linear, PackedLinear, int8_missing
+
+ROOT = Path(__file__).parents[2]
 
 DTYPES = {torch.float32: 1e-5, torch.bfloat16: 1e-2}  # relative to the largest output
 SHAPES = [(1, 24), (7, 24), (3, 5, 24), (0, 24), (0, 5, 24)]
@@ -12,8 +19,8 @@ SHAPES = [(1, 24), (7, 24), (3, 5, 24), (0, 24), (0, 5, 24)]
 
 @pytest.fixture(autouse=True)
 def _vnni() -> None:
-    if not torch.cpu._is_vnni_supported():
-        pytest.skip("this processor has no AVX512-VNNI")
+    if int8_missing() is not None:
+        pytest.skip(int8_missing())
 
 
 def bytes_of(row: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,6 +72,16 @@ def test_zeros_and_the_largest_sums() -> None:
     y = Int8Linear(rows, None, torch.float32)(rows)
     # 1024 products of 127 * 127: their sum would overflow 16 bits 500 times.
     torch.testing.assert_close(y, torch.tensor([[0, 0, 0], [0, 1024, -1024], [0, -1024, 1024]]).float())
+
+
+def test_sums_of_16_bits_are_refused() -> None:
+    """VNNI is there, but oneDNN is told to do without: pairs of products would overflow."""
+    program = "from modeling_trm.packed_linear_trm import int8_missing; print(int8_missing())"
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", program]
+    shown = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "oneDNN does not use AVX512-VNNI: 64 ones summed give" in shown.stdout
+    assert int8_missing() is None
 
 
 @pytest.mark.parametrize("linear", [Int8Linear, PackedLinear])

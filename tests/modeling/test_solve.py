@@ -152,8 +152,9 @@ def test_halting_at_a_probability(probability: float, halting_model, problem) ->
     logit = math.log(probability / (1 - probability))
     with torch.no_grad():
         trace = model.solve(ids, puzzles, return_trace=True, engine="eager").trace
-        middle = torch.stack([step.halt_logits for step in trace]).median()
-        model.q_head.bias += logit - middle  # about half of all steps are above
+        logits = torch.stack([step.halt_logits for step in trace]).flatten().sort().values
+        middle = len(logits) // 2
+        model.q_head.bias += logit - logits[middle - 1 : middle + 1].mean()  # half of all steps are above
     trace = model.solve(ids, puzzles, return_trace=True, engine="eager").trace
     above_BS = torch.stack([step.halt_probability for step in trace], dim=1) > probability
     expected = torch.where(above_BS.any(1), above_BS.int().argmax(1) + 1, len(trace))

@@ -66,10 +66,12 @@ def test_different_answers_end_in_code_1(tmp_path: Path, monkeypatch: pytest.Mon
     ],
     ids=str,
 )
-def test_bad_arguments_are_named(arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_arguments_are_named(
+    arguments: list[str], named: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     with pytest.raises(SystemExit) as end:
-        benchmark.main([*arguments, "--device", "cpu", "--output", "unused"])
-    assert end.value.code == 2
+        benchmark.main([*arguments, "--device", "cpu", "--output", str(tmp_path)])
+    assert end.value.code == 2 and not list(tmp_path.iterdir())
     assert named in capsys.readouterr().err
 
 

@@ -10,7 +10,7 @@ import torch
 
 from datasets_builders.features import load_puzzles
 from modeling_trm import GridProcessor
-from modeling_trm.engines_trm import ENGINES
+from modeling_trm.engines_trm import ENGINES, int8_rest
 from modeling_trm.evaluation import choose_subset, evaluate_puzzles
 from modeling_trm.evaluation.card import render_card
 from modeling_trm.evaluation.engine import engine_name
@@ -42,7 +42,7 @@ def read(folder: Path) -> dict:
 def test_figures_equal_the_library(checkpoint, tmp_path: Path, capsys) -> None:
     """On the shipped sample, sub-sampled; the JSON holds exactly what evaluate_puzzles returns."""
     folder, output = checkpoint("sudoku", GridProcessor("sudoku")), tmp_path / "out put"
-    arguments = ["--model", folder, "--task", "sudoku", "--max-puzzles", "12", "--max-steps", "2"]
+    arguments = ["--model", folder, "--task", "sudoku", "--max-puzzles", "12", "--max-steps", "2", "--device", "cpu"]
     assert eval_puzzles.main([*arguments, "--output", str(output)]) == 0
     report = read(output)
     metrics = report["evaluations"]["test"]
@@ -71,7 +71,7 @@ def test_figures_equal_the_library(checkpoint, tmp_path: Path, capsys) -> None:
         ([], ("auto", "float32")),
         (["--precision", "bfloat16", "--engine", "eager"], ("eager", "bfloat16")),
         (["--engine", "bfloat16"], ("bfloat16", "bfloat16")),
-        (["--engine", "int8"], ("int8", "int8")),
+        (["--engine", "int8"], ("int8", f"int8 with {str(int8_rest()).removeprefix('torch.')}")),
     ],
 )
 def test_the_precision_is_that_of_the_engine(checkpoint, tmp_path: Path, options: list[str], named: tuple) -> None:
@@ -79,8 +79,8 @@ def test_the_precision_is_that_of_the_engine(checkpoint, tmp_path: Path, options
     model = load_model(folder)
     if named[0] != "auto" and ENGINES[named[0]].missing(model) is not None:
         pytest.skip(ENGINES[named[0]].missing(model))
-    arguments = ["--model", folder, "--task", "sudoku", "--max-puzzles", "3", "--max-steps", "1", *options]
-    assert eval_puzzles.main([*arguments, "--output", str(tmp_path / "out")]) == 0
+    arguments = ["--model", folder, "--task", "sudoku", "--max-puzzles", "3", "--max-steps", "1", "--device", "cpu"]
+    assert eval_puzzles.main([*arguments, *options, "--output", str(tmp_path / "out")]) == 0
     metrics = read(tmp_path / "out")["evaluations"]["test"]
     assert (metrics["engine"], metrics["precision"]) == (engine_name(model, named[0]), named[1])
 
