@@ -72,7 +72,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--table-batch", type=int, default=768, metavar="N", help="rows of an update (default: 768, as published)")
     add("--reference", type=Path, metavar="DIR", help="checkout of the public TRM code, which is run")
     add("--checkpoint", metavar="DIR", help="trained weights for solving; the sample's test puzzles of its task")
-    add("--puzzles", type=int, default=64, metavar="N", help="so many of them, 32 at a time (default: 64)")
+    add("--puzzles", type=int, default=64, metavar="N", help="so many of them (default: 64)")
+    add("--at-a-time", type=int, default=32, metavar="N", help="puzzles of a batch that is solved (default: 32)")
     add("--sources", nargs="+", metavar="NAME", help="only puzzles of these sources (default: of all)")
     add("--halt", type=float, default=0.5, metavar="P", help="our halting: at this halt probability (default: 0.5)")
     add("--device", default="auto", help="cpu, cuda, ... (default: auto, the GPU where there is one)")
@@ -92,7 +93,7 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
     for name, least in (("lengths", PREFIX + 1), ("batch_sizes", 1)):
         if min(values[name]) < least:
             parser.error(f"--{name.replace('_', '-')} must be at least {least}, got {min(values[name])}")
-    for name in ("rounds", "table_batch", "puzzles", "threads"):
+    for name in ("rounds", "table_batch", "puzzles", "at_a_time", "threads"):
         if values[name] is not None and values[name] < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1, got {values[name]}")
     if arguments.max_tflop is not None and not arguments.max_tflop > 0:
@@ -164,6 +165,7 @@ def make_settings(arguments: argparse.Namespace) -> Any:
         reference=arguments.reference,
         checkpoint=arguments.checkpoint,
         puzzles=None if arguments.checkpoint is None else sample_puzzles(arguments),
+        at_a_time=arguments.at_a_time,
         halt=arguments.halt,
     )
 

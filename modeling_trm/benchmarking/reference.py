@@ -194,7 +194,7 @@ def _solving_groups(settings: Settings, trm: Any) -> Iterator[Group]:
     dtype, skipped = settings.dtypes[0], list[Skipped]()
     model = load_model(settings.checkpoint, settings.device)
     steps = model.config.halt_max_steps
-    chunks = chunks_of(settings.puzzles, settings.device)
+    chunks = chunks_of(settings.puzzles, settings.at_a_time, settings.device)
     theirs = build(trm, state, arch, sizes_of(model, len(chunks[0][0])), dtype, settings.device)
     labels = {"work": "solving", "L": model.config.num_positions, "batch": len(chunks[0][0]), "dtype": dtype}
     solvers: list[tuple[str, Callable[[Tensor], tuple[Tensor, Tensor]]]] = []

@@ -25,7 +25,7 @@ class Settings:
     """The options of scripts/benchmark.py; `puzzles` are those of the checkpoint's task.
 
     max_tflop: a call of more floating-point operations than so many 10^12 is listed as skipped; None: no bound.
-    halt: the halt probability at which `solve` stops a puzzle.
+    at_a_time: so many of the puzzles are a batch. halt: the halt probability at which `solve` stops a puzzle.
     """
 
     device: torch.device
@@ -41,6 +41,7 @@ class Settings:
     reference: Path | None
     checkpoint: str | None
     puzzles: Puzzles | None
+    at_a_time: int
     halt: float
 
     def excess(self, flops: int) -> str | None:

@@ -9,15 +9,14 @@ from torch import Tensor
 
 from ..evaluation.runner import PAD_TOKEN_ID, Puzzles
 
-CHUNK = 32  # puzzles at a time
 Chunk = tuple[Tensor, Tensor]  # input_ids and labels [B, L]
 Solver = Callable[[Tensor], tuple[Tensor, Tensor]]  # input_ids [B, L] -> answers [B, L], steps [B]
 
 
-def chunks_of(puzzles: Puzzles, device: torch.device) -> list[Chunk]:
+def chunks_of(puzzles: Puzzles, at_a_time: int, device: torch.device) -> list[Chunk]:
     """Equal ones, so that their times compare; what is left over at the end is not used."""
     inputs, labels = (torch.from_numpy(ids).to(device).long() for ids in (puzzles.inputs, puzzles.labels))
-    size = min(CHUNK, len(inputs))
+    size = min(at_a_time, len(inputs))
     whole = len(inputs) // size * size
     return list(zip(inputs[:whole].split(size), labels[:whole].split(size)))
 

@@ -37,6 +37,7 @@ DEFAULTS: dict[str, Any] = {
     "reference": None,
     "checkpoint": None,
     "puzzles": None,
+    "at_a_time": 32,
     "halt": 0.5,
 }
 # Its classes and names; the function is the oracle's.

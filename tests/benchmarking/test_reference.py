@@ -82,11 +82,10 @@ def checkpoint(tiny_model: Callable[..., Any], tmp_path: Path) -> tuple[str, Sim
 
 
 def test_solving_counts_exact_answers_and_steps(
-    settings: MakeSettings, public_code: Callable[..., Path], checkpoint: Any, monkeypatch: pytest.MonkeyPatch
+    settings: MakeSettings, public_code: Callable[..., Path], checkpoint: Any
 ) -> None:
     folder, puzzles, steps = checkpoint
-    monkeypatch.setattr(solving, "CHUNK", 2)
-    asked = settings(reference=public_code(), presets=[], checkpoint=folder, puzzles=puzzles)
+    asked = settings(reference=public_code(), presets=[], checkpoint=folder, puzzles=puzzles, at_a_time=2)
     found = measured("reference", asked)
     theirs, ours = found.lines
     assert (theirs["engine"], ours["engine"]) == ("reference, 4 steps", "eager, halting at 0.5")
@@ -108,7 +107,7 @@ def test_each_puzzle_is_solved_once_and_the_warm_up_does_not_count() -> None:
     puzzles: Any = SimpleNamespace(
         inputs=torch.arange(1, 71)[:, None].numpy(), labels=torch.arange(1, 71)[:, None].numpy()
     )
-    chunks = solving.chunks_of(puzzles, torch.device("cpu"))
+    chunks = solving.chunks_of(puzzles, 32, torch.device("cpu"))
     assert [len(inputs) for inputs, _ in chunks] == [32, 32]
     solved = solving.Solved(solver, chunks)
     solved.first()
