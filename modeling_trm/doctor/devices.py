@@ -13,8 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ..configuration_trm import TRMConfig
+from ..engines_trm import ENGINES
+from ..evaluation.engine import engine_name
 from ..evaluation.machine import COMPILERS, computes_in_bf16, describe_machine, find_compiler, python_header
 from ..mamba2_trm import CHUNK, CUDA_KERNELS_MISSING, ONE_CHUNK_UP_TO
+from ..modeling_trm import TRMForGridReasoning
 from .findings import Finding
 
 GIB = 2**30
@@ -55,6 +59,8 @@ def check_paths(device: torch.device) -> Iterator[Finding]:
     yield Finding("paths", f"Mamba-2 on {device}", value, todo)
     if device.type == "cuda":
         yield Finding("paths", f"Mamba-2's Triton kernels on {device}", _triton())
+    if device.type == "cpu":  # elsewhere there is one, the model itself
+        yield Finding("paths", f"engines of solve() on {device}", _engines())
     if device.type in ("cpu", "cuda"):  # torch answers these questions for the CPU and for CUDA
         for length, what in LENGTHS.items():
             yield Finding("paths", f"attention on {device}, {length} positions ({what})", _attention(device, length))
@@ -74,6 +80,16 @@ def _triton() -> str:
     """Asked for by name alone, so its absence is nothing to mend."""
     chosen = "chosen by ssd_backend='triton' alone, not yet measured on a GPU"
     return f"here; {chosen}" if find_spec("triton") else f"not installed (pip install triton); {chosen}"
+
+
+def _engines() -> str:
+    """What `solve(engine=...)` takes for a float32 model, what it takes by itself, and why not the others."""
+    config = TRMConfig.from_preset("trm-attn", vocab_size=11, seq_len=1, hidden_size=64, num_attention_heads=1)
+    model = TRMForGridReasoning(config)
+    reasons = {name: engine.missing(model) for name, engine in ENGINES.items()}
+    able = ", ".join(name for name, reason in reasons.items() if reason is None)
+    missing = "".join(f"; not {name}: {reason}" for name, reason in reasons.items() if reason is not None)
+    return f"{able} (by itself: {engine_name(model, 'auto')}){missing}"
 
 
 def _attention(device: torch.device, length: int) -> str:
@@ -116,6 +132,7 @@ def _cpu_features() -> list[str]:
         "AVX2": cpu._is_avx2_supported(),
         "AVX-512": cpu._is_avx512_supported(),
         "AVX-512 bf16": cpu._is_avx512_bf16_supported(),
+        "AVX-512 VNNI": cpu._is_vnni_supported(),
         "AMX": cpu._is_amx_tile_supported(),
     }
     speed = "bfloat16 in hardware" if computes_in_bf16("cpu") else "no bfloat16 in hardware: float32 is faster"

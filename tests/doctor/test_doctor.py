@@ -15,6 +15,7 @@ from modeling_trm import PRESETS
 from modeling_trm.doctor import __main__ as doctor
 from modeling_trm.doctor import devices, hub, models, packages
 from modeling_trm.doctor.findings import Finding, in_words
+from modeling_trm.engines_trm import ENGINES, Engine
 from modeling_trm.evaluation import machine
 
 CPU = torch.device("cpu")
@@ -27,6 +28,14 @@ def by_name(findings) -> dict[str, Finding]:
 def test_every_line_in_words_and_what_to_do_below_it() -> None:
     findings = [Finding("one", "a", "1"), Finding("one", "b", "2", "mend it"), Finding("two", "c", "3")]
     assert in_words(findings) == ["one", "  a: 1", "  b: 2", "      what to do: mend it", "", "two", "  c: 3"]
+
+
+def test_the_engines_are_those_that_run_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ENGINES, "int8", Engine(ENGINES["int8"].prepare, lambda model: "no bytes today"))
+    monkeypatch.setitem(ENGINES, "packed", Engine(ENGINES["packed"].prepare, lambda model: None))
+    monkeypatch.setattr("modeling_trm.evaluation.engine.packing_missing", lambda model: None)
+    said = by_name(devices.check_paths(CPU))["engines of solve() on cpu"].value
+    assert said.startswith("eager, packed") and "(by itself: packed)" in said and "; not int8: no bytes today" in said
 
 
 def test_versions_are_those_installed_and_floors_are_kept() -> None:
