@@ -45,7 +45,7 @@ class Contender:
     def flops_a_step(self) -> float:
         """Of an optimiser step, on average over the run."""
         average, start = 0.0, 0.0
-        for end, cycles in sorted(self.recipe.depth_curriculum().items()):
+        for end, cycles in sorted(self.recipe.optimisation.depth_stages().items()):
             average += (end - start) * training_flops(self.config, cycles)
             start = end
         return self.recipe.optimisation.batch_size * (average + (1 - start) * training_flops(self.config))

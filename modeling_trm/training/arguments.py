@@ -8,6 +8,7 @@ import difflib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -96,6 +97,10 @@ class OptimisationArguments:
     depth_curriculum: str | None = _help(
         "JSON or YAML mapping {share of the run until which it holds: [H_cycles, L_cycles]}; then the config's"
     )
+    supervision_curriculum: str | None = _help(
+        "JSON or YAML mapping {share of the run until which it holds: most supervision steps of a puzzle}; then the "
+        "config's halt_max_steps; objective act only"
+    )
     random_start: bool = _help("train each puzzle from random latents; evaluations keep the fixed initial ones", False)
     token_loss: str = _help(f"one of {', '.join(TOKEN_LOSSES)}", "stablemax")
     label_smoothing: float = _help("share of the target spread over the vocabulary", 0.0)
@@ -121,6 +126,17 @@ class OptimisationArguments:
     lr_min_ratio: float = _help("where the cosine ends, as a share of the learning rate", 0.0)
     clip_grad_norm: float | None = _help("largest norm of the core's gradient; default: no clipping")
     ema_decay: float = _help("decay of the averaged weights", 0.999)
+
+    def depth_stages(self) -> dict[float, tuple[int, int]]:
+        """depth_curriculum as {share of the run: (H_cycles, L_cycles)}. Raises ValueError naming the field."""
+        allowed = "[H_cycles, L_cycles], neither falling, as in {0.3: [1, 2], 0.6: [2, 4]}"
+        return _stages("depth_curriculum", self.depth_curriculum, 2, allowed)
+
+    def supervision_stages(self) -> dict[float, int]:
+        """supervision_curriculum as {share of the run: supervision steps}. Raises ValueError naming the field."""
+        allowed = "a number of supervision steps, not falling, as in {0.15: 1, 0.25: 2, 0.35: 4}"
+        stages = _stages("supervision_curriculum", self.supervision_curriculum, 1, allowed)
+        return {share: steps for share, (steps,) in stages.items()}
 
 
 @dataclass
@@ -170,7 +186,12 @@ class Recipe:
             _require(name, getattr(r, name), getattr(r, name) >= 1, "1 or more")
         _require("label_smoothing", o.label_smoothing, 0 <= o.label_smoothing < 1, "0 <= x < 1")
         _require("halt_exploration", o.halt_exploration, 0 <= o.halt_exploration <= 1, "0..1")
-        self.depth_curriculum()
+        o.depth_stages()
+        if o.supervision_stages() and o.objective == "dis":
+            raise ValueError(
+                f"supervision_curriculum={o.supervision_curriculum!r} is for objective 'act' only: with 'dis' every "
+                f"step of a puzzle has a target of its own, and fewer steps would never reach the answer"
+            )
         self._check_task()
         if o.start_from is not None and (given := self._architecture()):
             raise ValueError(f"start_from={o.start_from!r} brings its architecture; leave out {', '.join(given)}")
@@ -217,28 +238,33 @@ class Recipe:
         sizes = {"vocab_size": processor.vocab_size, "seq_len": processor.seq_len, "num_puzzles": num_puzzles}
         return TRMConfig.from_preset(self.model.preset, **sizes, **overrides)
 
-    def depth_curriculum(self) -> dict[float, tuple[int, int]]:
-        """{share of the run: (H_cycles, L_cycles)}, empty without one. Raises ValueError naming the field."""
-        text = self.optimisation.depth_curriculum
-        curriculum: dict[float, tuple[int, int]] = {}
-        for end, cycles in (parse_mapping("depth_curriculum", text) or {}).items():
-            try:
-                share, (H_cycles, L_cycles) = float(end), cycles  # the keys of JSON are text
-                holds = 0 < share < 1 and type(H_cycles) is type(L_cycles) is int and min(cycles) >= 1
-            except (TypeError, ValueError):
-                holds = False
-            if not holds:
-                raise ValueError(
-                    f"depth_curriculum={text!r}: {end}: {cycles} is not allowed; allowed: a share above 0 and below 1, "
-                    f"and [H_cycles, L_cycles], as in {{0.3: [1, 2], 0.6: [2, 4]}}"
-                )
-            curriculum[share] = (H_cycles, L_cycles)
-        return curriculum
-
     def to_dict(self) -> dict[str, Any]:
         """Flat, without the architecture fields that are left to the preset; what a YAML recipe would say."""
         model = {name: value for name, value in vars(self.model).items() if value is not None}
         return model | vars(self.data) | vars(self.optimisation) | vars(self.run)
+
+
+def _stages(name: str, text: str | None, size: int, allowed: str) -> dict[float, Any]:
+    """{share of the run: `size` whole numbers}, in order. Raises ValueError naming field, share and value."""
+    stages: dict[float, tuple[int, ...]] = {}
+    for end, value in (parse_mapping(name, text) or {}).items():
+        numbers = tuple(value) if isinstance(value, list) else (value,)
+        try:
+            share = float(end)  # the keys of JSON are text
+        except (TypeError, ValueError):
+            share = 0.0
+        whole = len(numbers) == size and all(type(number) is int and number >= 1 for number in numbers)
+        if not (whole and 0 < share < 1):
+            raise ValueError(
+                f"{name}={text!r}: {end}: {value} is not allowed; allowed: a share above 0 and below 1, and {allowed}"
+            )
+        stages[share] = numbers
+    ordered = dict(sorted(stages.items()))
+    for (_, before), (end, after) in pairwise(ordered.items()):
+        if any(later < earlier for earlier, later in zip(before, after)):
+            fall = f"falls at {end}, from {list(before)} to {list(after)}"
+            raise ValueError(f"{name}={text!r}: {fall}; allowed: {allowed}")
+    return ordered
 
 
 def _require(name: str, value: Any, holds: bool, allowed: str) -> None:

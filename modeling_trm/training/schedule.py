@@ -6,8 +6,11 @@ there: step 1 is the first update and already moves, step `total_steps` is the l
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
 
 from torch.optim import Optimizer
+
+Stage = TypeVar("Stage")
 
 SCHEDULES = ("constant", "cosine")
 FALL = 0.7  # from one step to the next, arXiv 2511.08653
@@ -58,14 +61,16 @@ def step_weights(kind: str, steps: int) -> list[float]:
     return [weight * steps / sum(weights) for weight in weights]
 
 
-def cycles_at(step: int, total_steps: int, curriculum: Mapping[float, tuple[int, int]]) -> tuple[int, int] | None:
-    """(H_cycles, L_cycles) of update number `step` (from 1); None, the config's own, when the curriculum has ended.
+def stage_at(step: int, total_steps: int, curriculum: Mapping[float, Stage], final: Stage) -> Stage:
+    """What a curriculum says for update number `step` (from 1); `final` once it has ended.
 
     Args:
-        curriculum: {share of the run at which it ends: (H_cycles, L_cycles)}, for example CGAR's {0.3: (1, 2),
-            0.6: (2, 4)} before the config's (3, 6) (arXiv 2511.08653).
+        curriculum: {share of the run at which it ends: value}. Of the depth, for example CGAR's {0.3: (1, 2),
+            0.6: (2, 4)} before (3, 6) (arXiv 2511.08653); of the supervision steps of a puzzle {0.15: 1, 0.25: 2,
+            0.35: 4} before 16: a model that cannot yet solve anything learns more from new puzzles than from
+            another step on the same.
     """
-    return next((curriculum[end] for end in sorted(curriculum) if step <= end * total_steps), None)
+    return next((curriculum[end] for end in sorted(curriculum) if step <= end * total_steps), final)
 
 
 def set_lr(optimisers: Iterable[Optimizer], factor: float) -> None:

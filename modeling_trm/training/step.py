@@ -4,7 +4,6 @@ Source: arXiv 2510.04871, section 2 and the public code's pretrain.py. Shapes: B
 of it (gradient accumulation), L cells.
 """
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +12,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ..configuration_trm import TRMConfig
 from ..losses_trm import IGNORE_INDEX, TOKEN_LOSSES, halting_loss, is_exact
 from ..modeling_trm import TRMForGridReasoning
 from ..randomness_trm import random_bits
@@ -22,7 +22,7 @@ from .ema import ExponentialMovingAverage
 from .improvement import ImprovementPath
 from .optimisers import core_parameters
 from .rows import RowFeed, send
-from .schedule import cycles_at, lr_factor, set_lr, step_weights
+from .schedule import lr_factor, set_lr, stage_at, step_weights
 from .slots import Slots, exploration
 
 PAD_ID = 0  # of every alphabet
@@ -47,12 +47,29 @@ class Outcome(NamedTuple):
         return Outcome(*map(torch.cat, columns), RecursionState.join(states))  # type: ignore[call-arg, arg-type]
 
 
+def check_stages(arguments: OptimisationArguments, config: TRMConfig) -> None:
+    """Raise ValueError, naming field and value, where a curriculum would have to fall to the config's numbers."""
+    depths, limits = list(arguments.depth_stages().values()), list(arguments.supervision_stages().values())
+    final = (config.H_cycles, config.L_cycles)
+    if depths and any(later < earlier for earlier, later in zip(depths[-1], final)):
+        raise ValueError(
+            f"depth_curriculum={arguments.depth_curriculum!r} ends with {list(depths[-1])}, deeper than the model's "
+            f"H_cycles, L_cycles = {list(final)}, which hold from then on"
+        )
+    if limits and limits[-1] > config.halt_max_steps:
+        raise ValueError(
+            f"supervision_curriculum={arguments.supervision_curriculum!r} ends with {limits[-1]} steps; allowed: up to "
+            f"halt_max_steps={config.halt_max_steps}, which holds from then on"
+        )
+
+
 class TrainingStep:
     """What changes the weights: calling it with a step number performs that step.
 
     Args:
+        arguments: its curricula end at or below the model's H_cycles, L_cycles and halt_max_steps.
         model: on its device; `wrapped` is the same model as accelerate prepared it (autocast, several processes).
-        slots: this process's share of the batch, `feed` the rows for it. curriculum: of the depth, see cycles_at.
+        slots: this process's share of the batch, `feed` the rows for it.
     """
 
     def __init__(
@@ -66,12 +83,13 @@ class TrainingStep:
         feed: RowFeed,
         slots: Slots,
         seed: int,
-        curriculum: Mapping[float, tuple[int, int]],
     ) -> None:
         self.arguments, self.accelerator, self.model, self.wrapped = arguments, accelerator, model, wrapped
         self.optimisers, self.ema, self.feed, self.slots, self.seed = optimisers, ema, feed, slots, seed
         self.core = list(core_parameters(model).values())
-        self.token_loss, self.curriculum = TOKEN_LOSSES[arguments.token_loss], curriculum
+        self.token_loss = TOKEN_LOSSES[arguments.token_loss]
+        self.depths, self.limits = arguments.depth_stages(), arguments.supervision_stages()
+        check_stages(arguments, model.config)
         max_steps, device = model.config.halt_max_steps, slots.steps.device
         self.weights = torch.tensor(step_weights(arguments.step_weights, max_steps), device=device)
         is_dis = arguments.objective == "dis"
@@ -79,7 +97,7 @@ class TrainingStep:
 
     def __call__(self, step: int) -> dict[str, Tensor]:
         """Sums over this process's slots, scalars on the device: nothing here waits for it."""
-        slots, max_steps = self.slots, self.model.config.halt_max_steps
+        slots, max_steps = self.slots, self.max_steps(step)
         slots.refill(*self.feed(step), self._fresh_state(step))
         outcome = self._forward_backward(step)
         self._update(step)
@@ -98,6 +116,15 @@ class TrainingStep:
             "released_exact": (slots.released & outcome.exact).sum(),
             "released_steps": (slots.released * slots.steps).sum(),
         }
+
+    def cycles(self, step: int) -> tuple[int, int] | None:
+        """(H_cycles, L_cycles) of the run's step `step`; None for the config's."""
+        depths: dict[float, tuple[int, int] | None] = {**self.depths}
+        return stage_at(step, self.arguments.train_steps, depths, None)
+
+    def max_steps(self, step: int) -> int:
+        """The supervision steps after which a puzzle is released at the run's step `step`."""
+        return stage_at(step, self.arguments.train_steps, self.limits, self.model.config.halt_max_steps)
 
     def _fresh_state(self, step: int) -> RecursionState:
         """What a new puzzle begins with; random latents are drawn anew for each step, on the device."""
@@ -127,7 +154,7 @@ class TrainingStep:
             slots.inputs[rows],
             puzzle_ids=slots.puzzle_ids[rows],
             state=slots.state.select(rows),
-            cycles=cycles_at(step, self.arguments.train_steps, self.curriculum),
+            cycles=self.cycles(step),
         )
         labels = self._labels(rows)
         with torch.no_grad():

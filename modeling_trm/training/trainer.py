@@ -39,7 +39,7 @@ from .ema import ExponentialMovingAverage
 from .optimisers import build_optimisers, core_parameters
 from .results import RunLog, save_model
 from .rows import RowFeed, Stream
-from .schedule import cycles_at, lr_factor, reveal_share
+from .schedule import lr_factor, reveal_share
 from .slots import Slots
 from .step import TrainingStep
 
@@ -194,8 +194,7 @@ class Trainer:
         slots = np.arange(share) + accelerator.process_index * share
         feed = RowFeed(stream, slots, o.batch_size, self._reveal, accelerator.device)
         empty = Slots.empty(model, share)
-        curriculum = self.recipe.depth_curriculum()
-        return TrainingStep(o, accelerator, model, wrapped, optimisers, ema, feed, empty, run.seed, curriculum)
+        return TrainingStep(o, accelerator, model, wrapped, optimisers, ema, feed, empty, run.seed)
 
     def _reveal(self, step: int) -> float:
         """The curriculum: up to which share of its blanks a row of this step is filled in."""
@@ -206,8 +205,7 @@ class Trainer:
         """Of this step, over all processes; 0 for operators whose cost is not known (see evaluation.flops)."""
         if not OPERATOR_FLOPS.keys() >= set(self.model.config.block_operators):
             return 0
-        cycles = cycles_at(step, self.recipe.optimisation.train_steps, self.step.curriculum)
-        return self.recipe.optimisation.batch_size * training_flops(self.model.config, cycles)
+        return self.recipe.optimisation.batch_size * training_flops(self.model.config, self.step.cycles(step))
 
     def _resume(self) -> int:
         """Restore the newest whole checkpoint; 0 if there is none."""

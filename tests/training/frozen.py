@@ -23,7 +23,6 @@ B, SEED = 6, 3
 def frozen_step(
     config: Mapping[str, Any] | None = None,
     slots: np.ndarray | None = None,
-    curriculum: Mapping[float, tuple[int, int]] | None = None,
     **arguments: Any,
 ) -> TrainingStep:
     """config: overrides of the model. slots: which of the B slots this process has; all of them when None."""
@@ -47,6 +46,4 @@ def frozen_step(
     feed = RowFeed(stream, slots, B, lambda step: 0.95, torch.device("cpu"))
     ema = ExponentialMovingAverage(core_parameters(model).values(), 0.0)
     empty = Slots.empty(model, len(slots))
-    return TrainingStep(
-        still, Accelerator(cpu=True), model, model, optimisers, ema, feed, empty, SEED, curriculum or {}
-    )
+    return TrainingStep(still, Accelerator(cpu=True), model, model, optimisers, ema, feed, empty, SEED)

@@ -62,6 +62,13 @@ def test_what_a_recipe_says_is_a_recipe_again(write_recipe):
         ({"depth_curriculum": {1.5: [1, 2]}}, "1.5: [1, 2] is not allowed"),
         ({"depth_curriculum": {1.0: [1, 2]}}, "1.0: [1, 2] is not allowed"),
         ({"depth_curriculum": {0.5: [0, 2]}}, "0.5: [0, 2] is not allowed"),
+        ({"depth_curriculum": {0.3: [2, 1], 0.5: [1, 1]}}, "falls at 0.5, from [2, 1] to [1, 1]"),
+        ({"depth_curriculum": {0.3: [5, 1]}}, "ends with [5, 1], deeper than the model's H_cycles, L_cycles"),
+        ({"supervision_curriculum": {0.3: [1]}, "halt_max_steps": 4, "objective": "dis"}, "for objective 'act' only"),
+        ({"supervision_curriculum": {0.3: 1.5}}, "0.3: 1.5 is not allowed; allowed: a share above 0 and below 1"),
+        ({"supervision_curriculum": {0: 1}}, "0: 1 is not allowed"),
+        ({"supervision_curriculum": {0.3: 4, 0.6: 2}}, "falls at 0.6, from [4] to [2]"),
+        ({"supervision_curriculum": {0.3: 400}}, "ends with 400 steps; allowed: up to halt_max_steps="),
         ({"depth_curriculum": "deeper"}, "depth_curriculum='deeper' is no mapping"),
         (
             {"start_from": "some/checkpoint"},

@@ -126,7 +126,7 @@ def test_step_weights_scale_each_slots_loss(kind):
 
 
 def test_the_depth_of_a_step_is_the_curriculums(monkeypatch):
-    step = frozen_step({"H_cycles": 2, "L_cycles": 3}, curriculum={0.3: (1, 1), 0.6: (1, 2)}, train_steps=10)
+    step = frozen_step({"H_cycles": 2, "L_cycles": 3}, depth_curriculum="{0.3: [1, 1], 0.6: [1, 2]}", train_steps=10)
     depths, forward = [], step.model.forward
     monkeypatch.setattr(
         step, "wrapped", lambda *args, **kwargs: depths.append(kwargs["cycles"]) or forward(*args, **kwargs)

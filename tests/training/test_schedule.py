@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from modeling_trm.training.schedule import STEP_WEIGHTS, cycles_at, lr_factor, reveal_share, set_lr, step_weights
+from modeling_trm.training.schedule import STEP_WEIGHTS, lr_factor, reveal_share, set_lr, stage_at, step_weights
 
 
 def reference_factor(step, warmup, total, min_ratio):
@@ -81,7 +81,8 @@ def test_step_weights_rise_and_fall_as_published():
     assert [b / a for a, b in pairwise(falling)] == pytest.approx([0.7] * 4)
 
 
-def test_the_depth_grows_at_its_shares_of_the_run():
+def test_a_stage_holds_until_its_share_of_the_run():
     curriculum = {0.6: (2, 4), 0.3: (1, 2)}
-    assert [cycles_at(step, 10, curriculum) for step in range(1, 11)] == [(1, 2)] * 3 + [(2, 4)] * 3 + [None] * 4
-    assert cycles_at(1, 10, {}) is None
+    stages = [stage_at(step, 10, curriculum, (3, 6)) for step in range(1, 11)]
+    assert stages == [(1, 2)] * 3 + [(2, 4)] * 3 + [(3, 6)] * 4
+    assert stage_at(1, 10, {}, 16) == 16

@@ -79,3 +79,17 @@ def test_loss_on_blanks_ignores_the_givens():
     assert torch.equal(targets[blank], step.slots.labels[blank])
     assert (targets[~blank] == -100).all()
     step.feed.close()
+
+
+def test_a_puzzle_takes_no_more_steps_than_the_supervision_curriculum_allows():
+    """Of ten steps 1 until 0.2, 2 until 0.5, then 5: nothing is ever exact here, so the limit alone releases."""
+    step = frozen_step(release_when="exact", supervision_curriculum="{0.2: 1, 0.5: 2}", train_steps=12)
+    limits, steps = [], []
+    for number in range(1, 13):
+        step(number)
+        limits.append(step.max_steps(number))
+        steps.append(int(step.slots.steps.max()))
+        assert torch.equal(step.slots.released, step.slots.steps >= limits[-1])
+    step.feed.close()
+    assert limits == [1] * 2 + [2] * 4 + [5] * 6
+    assert steps == [1, 1, 1, 2, 1, 2, 1, 2, 3, 4, 5, 1]
