@@ -260,9 +260,9 @@ def _stages(name: str, text: str | None, size: int, allowed: str) -> dict[float,
             )
         stages[share] = numbers
     ordered = dict(sorted(stages.items()))
-    for (_, before), (end, after) in pairwise(ordered.items()):
+    for (_, before), (share, after) in pairwise(ordered.items()):
         if any(later < earlier for earlier, later in zip(before, after)):
-            fall = f"falls at {end}, from {list(before)} to {list(after)}"
+            fall = f"falls at {share}, from {list(before)} to {list(after)}"
             raise ValueError(f"{name}={text!r}: {fall}; allowed: {allowed}")
     return ordered
 
