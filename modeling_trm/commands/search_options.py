@@ -1,7 +1,6 @@
-"""The command line of the search at test time, in one place for all scripts; names and meanings are those of `solve`.
+"""The options of the search at test time, in one place for all commands; names and meanings are those of `solve`.
 
-Not a script. It stands beside them and not in the package, because importing the package loads PyTorch, and --help and
-wrong arguments must not wait for that.
+Nothing at module level imports PyTorch: --help and wrong arguments must not wait for that.
 """
 
 import argparse
@@ -11,7 +10,6 @@ from typing import Any
 
 SELECTIONS = ("halt", "vote", "residual", "valid")
 LATENTS = ("z_H", "z_L")
-ENGINES = ("auto", "eager", "packed", "bfloat16", "int8")
 PLAIN: dict[str, Any] = {
     "num_trajectories": 1,
     "noise_std": 0.0,
@@ -22,13 +20,6 @@ PLAIN: dict[str, Any] = {
     "damping": 0.0,
     "max_batch": None,
 }
-
-
-def add_engine_option(parser: argparse.ArgumentParser) -> None:
-    """With what the supervision steps are computed; names are those of engines_trm."""
-    parser.add_argument(
-        "--engine", default="auto", choices=ENGINES, help="of the steps (default: auto, the fastest of the precision)"
-    )
 
 
 def add_halt_option(parser: argparse.ArgumentParser) -> None:
@@ -130,7 +121,7 @@ def search_options(arguments: argparse.Namespace, task: str, grid_shape: Sequenc
     """
     import torch
 
-    from modeling_trm.verifiers_trm import verifier_for
+    from ..verifiers_trm import verifier_for
 
     options = describe_search(arguments)
     if not options:

@@ -1,12 +1,12 @@
 """Solve puzzles with a trained checkpoint: a string, a file or stdin in, the answer and whether it obeys the rules out.
 
 examples:
-  python scripts/solve.py --model DIR 53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79
-  python scripts/solve.py --model DIR puzzles.txt --trace        one puzzle a line, or 9 lines of 9 (a maze: 30 of 30)
-  python scripts/solve.py --model DIR - --json < puzzles.txt
-  python scripts/solve.py --model DIR puzzles.txt --max-steps 64 --no-halt --output answers.json
-  python scripts/solve.py --model DIR puzzles.txt --views 8      relabelled views of each puzzle are solved and vote
-  python scripts/solve.py --model DIR puzzles.txt --num-trajectories 8 --noise-std 0.3 --selection vote
+  trm solve --model DIR 53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79
+  trm solve --model DIR puzzles.txt --trace        one puzzle a line, or 9 lines of 9 (a maze: 30 of 30)
+  trm solve --model DIR - --json < puzzles.txt
+  trm solve --model DIR puzzles.txt --max-steps 64 --no-halt --output answers.json
+  trm solve --model DIR puzzles.txt --views 8      relabelled views of each puzzle are solved and vote
+  trm solve --model DIR puzzles.txt --num-trajectories 8 --noise-std 0.3 --selection vote
 
 exit code: 0 when every puzzle was answered (right or wrong), 2 when one was malformed or contradictory, or on another
 error; the others are still answered.
@@ -17,45 +17,45 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-try:
-    from scripts.search_options import add_engine_option, add_search_options, check_search, search_options
-except ImportError:  # run as a file: its folder, and not the repository, is where Python looks
-    from search_options import add_engine_option, add_search_options, check_search, search_options  # type: ignore[import-not-found, no-redef]
+from .options import (
+    CommandParser,
+    add_device,
+    add_engine,
+    add_max_steps,
+    add_model,
+    add_seed,
+    add_views,
+    require_at_least,
+)
+from .search_options import add_search_options, check_search, search_options
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import: --help and wrong arguments must not wait for it
-    from modeling_trm import GridProcessor
-    from modeling_trm.evaluation.solving import PuzzleText, Solution
+    from .. import GridProcessor
+    from ..evaluation.solving import PuzzleText, Solution
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    summary, _, epilog = __doc__.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser("solve", __doc__)
     parser.add_argument("puzzles", nargs="+", metavar="PUZZLE", help="a puzzle, a file of puzzles, or - for stdin")
-    parser.add_argument("--model", required=True, metavar="DIR", help="folder of a checkpoint, or its id on the Hub")
-    parser.add_argument("--max-steps", type=int, metavar="N", help="supervision steps (default: as in training)")
+    add_model(parser)
+    add_max_steps(parser)
     parser.add_argument(
         "--halt",
         action=argparse.BooleanOptionalAction,
         default=True,
         help="stop at the first step that the model believes to be right (default), or take every step",
     )
-    parser.add_argument(
-        "--views", type=int, default=1, metavar="N", help="views of a puzzle that vote, itself included (default: 1)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the views and the noise (default: 0)")
+    add_views(parser, "none vote")
+    add_seed(parser)
     parser.add_argument("--trace", action="store_true", help="show the grid after each supervision step")
     parser.add_argument("--json", action="store_true", help="print JSON instead of grids")
     parser.add_argument("--output", metavar="FILE", help="write the JSON to this file as well")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto, the GPU where there is one)")
-    add_engine_option(parser)
+    add_device(parser)
+    add_engine(parser)
     add_search_options(parser)
     arguments = parser.parse_intermixed_args(argv)  # puzzles may stand before and after the options
-    for name in ("max_steps", "views"):
-        value = vars(arguments)[name]
-        if value is not None and value < 1:
-            parser.error(f"--{name.replace('_', '-')} must be at least 1, got {value}")
+    require_at_least(parser, arguments, 1, "max_steps", "views")
+    arguments.views = arguments.views or 1
     check_search(parser, arguments)
     if arguments.trace and arguments.num_trajectories > 1:
         parser.error("--trace is for a single trajectory, not for --num-trajectories above 1")
@@ -64,17 +64,17 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
-    from modeling_trm.evaluation.cli import USER_ERROR, user_errors
-    from modeling_trm.evaluation.files import write_json
-    from modeling_trm.evaluation.loading import CheckpointError, choose_device, load_model, load_processor
-    from modeling_trm.evaluation.solving import read_puzzles, solve_grids
+    from ..evaluation.cli import USER_ERROR, user_errors
+    from ..evaluation.files import write_json
+    from ..evaluation.loading import CheckpointError, choose_device, load_model, load_processor
+    from ..evaluation.solving import read_puzzles, solve_grids
 
     with user_errors(OSError, ValueError):
         device = choose_device(arguments.device)
         processor = load_processor(arguments.model)
         if processor.task == "arc":
             raise CheckpointError(
-                f"checkpoint {arguments.model!r} solves ARC tasks; solve.py reads Sudoku, mazes and text grids"
+                f"checkpoint {arguments.model!r} solves ARC tasks; trm solve reads Sudoku, mazes and text grids"
             )
         if arguments.views > 1 and processor.task not in ("sudoku", "maze"):
             raise CheckpointError(f"--views {arguments.views}: puzzles of task {processor.task!r} have no other views")
@@ -133,7 +133,7 @@ def find_problem(processor: "GridProcessor", puzzle: "PuzzleText") -> str | None
 def find_fault(processor: "GridProcessor", solution: "Solution") -> str | None:
     """What is wrong with the answer by the rules of the puzzle alone; None for a right one, "" without known rules."""
     from datasets_builders.validation import PuzzleError, check_maze, check_sudoku
-    from modeling_trm.evaluation.solving import UNKNOWN_CELL
+    from ..evaluation.solving import UNKNOWN_CELL
 
     missing = solution.answer.count(UNKNOWN_CELL)
     if missing:
@@ -183,7 +183,7 @@ def show(
 
     from rich.console import Console
 
-    from modeling_trm.evaluation.display import print_solution
+    from ..evaluation.display import print_solution
 
     if json_wanted:
         print(json.dumps(results, indent=2, allow_nan=False))
@@ -208,7 +208,3 @@ def describe_choice(solution: "Solution") -> str:
     agreeing = sum(candidate.votes for candidate in choice.votes if candidate.answer == solution.answer)
     count = choice.views if choice.views > 1 else choice.trajectories
     return f"chosen among {among}; {agreeing} of {count} gave this answer, {len(choice.votes)} distinct"
-
-
-if __name__ == "__main__":
-    sys.exit(main())
