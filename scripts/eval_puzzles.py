@@ -1,7 +1,7 @@
 """`trm evaluate` or `trm vote`, by what the arguments ask for: arc's test inputs and several views of a puzzle vote.
 
-    python scripts/eval_puzzles.py --model DIR --task sudoku --output runs/evaluation       is trm evaluate
-    python scripts/eval_puzzles.py --model DIR --task arc --output runs/arc                 is trm vote
+python scripts/eval_puzzles.py --model DIR --task sudoku --output runs/evaluation       is trm evaluate
+python scripts/eval_puzzles.py --model DIR --task arc --output runs/arc                 is trm vote
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""`python -m modeling_trm.commands` is `trm`, for torchrun and accelerate launch: torchrun -m modeling_trm.commands vote ..."""
+"""`python -m modeling_trm.commands` is `trm`: what torchrun and `accelerate launch` can start with -m."""
 
 import sys
 

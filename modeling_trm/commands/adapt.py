@@ -22,6 +22,7 @@ from .options import CommandParser, add_model, add_output, given
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import: --help and wrong arguments must not wait for it
     from datasets_builders.arc_tasks import ArcTask
+
     from ..evaluation.vote_records import VoteRecords
     from ..training.data import RunData
     from ..training.trainer import Trainer
@@ -110,6 +111,7 @@ def build_data(arguments: argparse.Namespace, tasks: "list[ArcTask]", folder: Pa
     from datasets_builders.arc_build import build_arc
     from datasets_builders.arc_folder import load_arc_folder, write_arc_folder
     from datasets_builders.arc_set import ArcOptions
+
     from ..evaluation.loading import load_processor
 
     subset = tasks[0].subset
@@ -164,6 +166,7 @@ def with_answers(records: "VoteRecords", tasks: "list[ArcTask]") -> "VoteRecords
     from dataclasses import replace
 
     from datasets_builders.arc_set import task_name
+
     from ..processing_trm import colours_to_text
 
     outputs = {(task_name(task), number): p.output for task in tasks for number, p in enumerate(task.test)}

@@ -132,9 +132,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def make_settings(arguments: argparse.Namespace) -> Any:
     """Raises ValueError for what cannot be used, before anything is measured."""
-    from ..configuration_trm import PRESETS as KNOWN
     from ..benchmarking.reference import load_reference
     from ..benchmarking.settings import Settings
+    from ..configuration_trm import PRESETS as KNOWN
     from ..evaluation.loading import choose_device
 
     device = choose_device(arguments.device)
@@ -168,6 +168,7 @@ def sample_puzzles(arguments: argparse.Namespace) -> Any:
     import numpy as np
 
     from datasets_builders.features import load_puzzles
+
     from ..evaluation.loading import load_processor
     from ..evaluation.runner import choose_subset
 

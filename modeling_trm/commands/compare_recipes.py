@@ -24,7 +24,10 @@ from .options import CommandParser, add_output, given, print_written
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser("compare-recipes", __doc__)
     parser.add_argument(
-        "recipes", nargs="+", metavar="RECIPE", help="names (trm recipes) or files; the others are compared to the first"
+        "recipes",
+        nargs="+",
+        metavar="RECIPE",
+        help="names or files; the others are compared to the first",
     )
     add_output(parser, "the runs and the report")
     parser.add_argument("--flops", type=float, metavar="N", help="training FLOPs of each run (default: the first's)")

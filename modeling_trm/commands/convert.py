@@ -42,9 +42,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     for name in NUMBERS:
         parser.add_argument(f"--{name.replace('_', '-')}", dest=name, type=float, metavar="X", help="likewise")
     parser.add_argument("--pos-encodings", choices=("rope", "learned", "none"), help="likewise")
-    parser.add_argument(
-        "--task", choices=TASKS, help="(default: what the number of token ids tells)"
-    )
+    parser.add_argument("--task", choices=TASKS, help="(default: what the number of token ids tells)")
     parser.add_argument("--grid-shape", type=int, nargs=2, metavar=("H", "W"), help="(default: the task's own)")
     parser.add_argument("--alphabet", help="grid: the characters of token ids 1, 2, ...")
     parser.add_argument("--identifiers", metavar="JSON", help="identifiers.json of the data set: the table's tasks")

@@ -36,6 +36,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     from datasets_builders.folder import new_folder
+
     from ..evaluation.cli import user_errors
     from ..evaluation.loading import check_model_fits, load_model, load_processor
     from ..exporting.folder import write_export

@@ -133,6 +133,7 @@ def find_problem(processor: "GridProcessor", puzzle: "PuzzleText") -> str | None
 def find_fault(processor: "GridProcessor", solution: "Solution") -> str | None:
     """What is wrong with the answer by the rules of the puzzle alone; None for a right one, "" without known rules."""
     from datasets_builders.validation import PuzzleError, check_maze, check_sudoku
+
     from ..evaluation.solving import UNKNOWN_CELL
 
     missing = solution.answer.count(UNKNOWN_CELL)

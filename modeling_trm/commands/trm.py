@@ -2,9 +2,11 @@
 
 import difflib
 import importlib
+import re
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 # In the order in which one meets them; the file of a command has its name.
 COMMANDS = (
@@ -30,14 +32,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return command_module(name).main(rest)
 
 
-def command_module(name: str):  # type: ignore[no-untyped-def]  # noqa: ANN201
+def command_module(name: str) -> Any:
     """The file of a command."""
     return importlib.import_module(f".{name.replace('-', '_')}", __package__)
 
 
 def overview() -> str:
-    """What there is, a line a command: the first of its file's docstring."""
-    lines = [f"  {name:16} {str(command_module(name).__doc__).splitlines()[0]}" for name in COMMANDS]
+    """What there is, a line a command: how its file's docstring begins."""
+    lines = [f"  {name:16} {re.split('[:;.]', command_module(name).__doc__)[0]}" for name in COMMANDS]
     return "\n".join([str(__doc__), "", *lines, "", "`trm COMMAND --help` has examples and every option."])
 
 

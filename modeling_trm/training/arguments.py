@@ -78,7 +78,7 @@ class DataArguments:
     reveal_start: float = _help("curriculum: up to this share of a row's blanks is filled in at the start", 0.0)
     reveal_end: float = _help("curriculum: where that share ends, falling fast at first", 0.0)
     reveal_until: float = _help("curriculum: share of the run after which it has ended", 0.0)
-    validation_puzzles: int | None = _help("puzzles of the validation split for the periodic evaluation; null: none", 512)
+    validation_puzzles: int | None = _help("puzzles of the validation split for periodic evaluations; null: none", 512)
     test_puzzles: int | None = _help("puzzles of the test split for the final evaluation; default: all")
     test_augmentations: int | None = _help("task arc: views of a test input that vote at the end; default: all")
 
@@ -307,7 +307,9 @@ def parse_recipe(arguments: Sequence[str]) -> Recipe:
             close = difflib.get_close_matches(str(name), FIELDS, n=1)
             raise ValueError(f"the recipe has no field --{name}{f'; did you mean --{close[0]}?' if close else ''}")
     values = {name: typed(name, value, FIELDS[name].type, _default(FIELDS[name])) for name, value in stated.items()}
-    return Recipe(*(part(**{one.name: values[one.name] for one in fields(part) if one.name in values}) for part in PARTS))
+    return Recipe(
+        *(part(**{one.name: values[one.name] for one in fields(part) if one.name in values}) for part in PARTS)
+    )
 
 
 def parse_mapping(name: str, text: str | None) -> dict[str, Any] | None:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from scripts.search_options import check_search, describe_search
 
 from modeling_trm import TRMForGridReasoning
 from modeling_trm.trajectories_trm import LATENTS, SELECTIONS
 from scripts import search_options as options
-from scripts.search_options import check_search, describe_search
 
 SCRIPTS = Path(options.__file__).parent
 
