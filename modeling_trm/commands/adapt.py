@@ -6,9 +6,9 @@ augmented demonstrations (--train_only puzzle_table: the rows alone); every test
 augmentations, and the votes are counted. Stopped at any moment, the same command goes on.
 
 examples:
-  trm adapt --model DIR --challenges arc-agi_test_challenges.json --output runs/adapted
-  trm adapt --model DIR --subset evaluation --max-tasks 20 --output runs/adapted --train_steps 500
-  accelerate launch -m modeling_trm.commands adapt --model DIR --challenges FILE --solutions FILE --output runs/adapted
+  trm adapt --model MODEL --challenges arc-agi_test_challenges.json --output runs/adapted
+  trm adapt --model MODEL --subset evaluation --max-tasks 20 --output runs/adapted --train_steps 500
+  accelerate launch -m modeling_trm.commands adapt --model MODEL --challenges FILE --output runs/adapted
 
 Options with underscores are fields of the recipe arc-adapt (trm recipes show arc-adapt; trm recipes fields lists all).
 """

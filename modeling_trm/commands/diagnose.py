@@ -1,9 +1,9 @@
 """See inside a checkpoint: what every supervision step, cycle and update does to the answer and to the latents.
 
 examples:
-  trm diagnose --model DIR --output runs/diagnosis                 the shipped sample
-  trm diagnose --model DIR --max-steps 64 --max-puzzles 32 --output runs/deep
-  trm diagnose --model DIR --data my.parquet --output runs/diagnosis-maze
+  trm diagnose --model MODEL --output runs/diagnosis                 the shipped sample
+  trm diagnose --model MODEL --max-steps 64 --max-puzzles 32 --output runs/deep
+  trm diagnose --model MODEL --data my.parquet --output runs/diagnosis-maze
 
 Entropy of the answers, cells changed, accuracy, halt probability and its calibration, size and effective rank of the
 latents, distance to a fixed point, advantage margin and dead steps (arXiv 2511.16886), and warnings of collapse.

@@ -1,10 +1,10 @@
 """Export one supervision step of a checkpoint, for programs without transformers or without PyTorch.
 
 examples:
-  trm export --model DIR --output EXPORT
+  trm export --model MODEL --output EXPORT
   trm solve-onnx --export EXPORT puzzles.txt
-  trm export --model DIR --output EXPORT --format torch            step.pt2, for torch.export.load
-  trm export --model DIR --output EXPORT --puzzle-tasks evaluation/00576224       arc: these rows
+  trm export --model MODEL --output EXPORT --format torch            step.pt2, for torch.export.load
+  trm export --model MODEL --output EXPORT --puzzle-tasks evaluation/00576224       arc: these rows
 
 Writes a folder: the step (state in, state and logits out, any batch size, float32), the initial state, the alphabet,
 export.json. The step is compared with PyTorch's before the folder appears. Exit code 0 when everything was written, 2

@@ -1,12 +1,12 @@
 """Solve puzzles with a trained checkpoint: a string, a file or stdin in, the answer and whether it obeys the rules out.
 
 examples:
-  trm solve --model DIR 53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79
-  trm solve --model DIR puzzles.txt --trace        one puzzle a line, or 9 lines of 9 (a maze: 30 of 30)
-  trm solve --model DIR - --json < puzzles.txt
-  trm solve --model DIR puzzles.txt --max-steps 64 --no-halt --output answers.json
-  trm solve --model DIR puzzles.txt --views 8      relabelled views of each puzzle are solved and vote
-  trm solve --model DIR puzzles.txt --num-trajectories 8 --noise-std 0.3 --selection vote
+  trm solve --model MODEL 53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79
+  trm solve --model MODEL puzzles.txt --trace        one puzzle a line, or 9 lines of 9 (a maze: 30 of 30)
+  trm solve --model MODEL - --json < puzzles.txt
+  trm solve --model MODEL puzzles.txt --max-steps 64 --no-halt --output answers.json
+  trm solve --model MODEL puzzles.txt --views 8      relabelled views of each puzzle are solved and vote
+  trm solve --model MODEL puzzles.txt --num-trajectories 8 --noise-std 0.3 --selection vote
 
 exit code: 0 when every puzzle was answered (right or wrong), 2 when one was malformed or contradictory, or on another
 error; the others are still answered.

@@ -1,11 +1,11 @@
 """Accuracy against compute at test time: steps, trajectories, and how one of them is chosen, as JSON, table and plot.
 
 examples:
-  trm sweep --model DIR --noise-std 0.3 --output runs/sweep
-  trm sweep --model DIR --steps 16 32 64 --trajectories 1 4 16 --random-start \
+  trm sweep --model MODEL --noise-std 0.3 --output runs/sweep
+  trm sweep --model MODEL --steps 16 32 64 --trajectories 1 4 16 --random-start \
       --max-puzzles 1000 --verifier --output runs/sweep-starts
-  trm sweep --model DIR --noise-std 0.3 --noise-on z_L --output runs/sweep-maze
-  trm sweep --model DIR --views 1 4 16 --output runs/sweep-views
+  trm sweep --model MODEL --noise-std 0.3 --noise-on z_L --output runs/sweep-maze
+  trm sweep --model MODEL --views 1 4 16 --output runs/sweep-views
 
 "plain" is one trajectory of the puzzle as it is, without noise. The other rows choose among the first K trajectories,
 which noise makes differ, or (--views) relabelling: trajectory k then solves the k-th relabelled view of the puzzle, the

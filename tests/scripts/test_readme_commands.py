@@ -62,6 +62,6 @@ def test_every_command_that_builds_arc_says_what_to_do_about_leaks():
     commands = []
     for path in texts:
         joined = re.sub(r"\\\n(#\s*)?", " ", path.read_text(encoding="utf-8"))
-        commands += re.findall(r"build_datasets\.py arc (--[^\n]*)", joined)
+        commands += re.findall(r"(?:build_datasets\.py|trm build-data) arc (--[^\n]*)", joined)
     assert len(commands) >= 8
     assert all("--on-leak" in command for command in commands), commands
