@@ -40,12 +40,13 @@ ARROWS = {
     "packed_linear_trm": (),
     "engines_trm": ("operators_trm", "recursion_trm", "packed_linear_trm"),
     "reasoning_trm": ("engines_trm", "trajectories_trm"),
+    "pretrained_trm": ("layers_trm", "puzzle_table_trm"),
     "modeling_trm": (
         "operators_trm",
         "recursion_trm",
         "losses_trm",
         "reasoning_trm",
-        "puzzle_table_trm",
+        "pretrained_trm",
         "pipeline_trm",
     ),
 }
