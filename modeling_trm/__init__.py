@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .configuration_trm import PRESETS, TRMConfig
-    from .modeling_trm import TRMForGridReasoning, TRMModel, TRMOutput, TRMPreTrainedModel
+    from .modeling_trm import TRMForGridReasoning, TRMModel, TRMOutput
     from .operators_trm import OPERATORS
     from .pipeline_trm import GridReasoningPipeline
+    from .pretrained_trm import TRMPreTrainedModel
     from .processing_trm import GridProcessor
     from .reasoning_trm import SolveOutput, TraceStep
     from .recursion_trm import RecursionState
@@ -40,9 +41,10 @@ __all__ = [
 
 _FILES = {
     "configuration_trm": ("PRESETS", "TRMConfig"),
-    "modeling_trm": ("TRMForGridReasoning", "TRMModel", "TRMOutput", "TRMPreTrainedModel"),
+    "modeling_trm": ("TRMForGridReasoning", "TRMModel", "TRMOutput"),
     "operators_trm": ("OPERATORS",),
     "pipeline_trm": ("GridReasoningPipeline",),
+    "pretrained_trm": ("TRMPreTrainedModel",),
     "processing_trm": ("GridProcessor",),
     "reasoning_trm": ("SolveOutput", "TraceStep"),
     "recursion_trm": ("RecursionState",),

@@ -23,9 +23,9 @@ from .options import CommandParser, add_model, add_output, given
 if TYPE_CHECKING:  # PyTorch takes seconds to import: --help and wrong arguments must not wait for it
     from datasets_builders.arc_tasks import ArcTask
 
-    from ..evaluation.vote_records import VoteRecords
     from ..training.data import RunData
     from ..training.trainer import Trainer
+    from ..voting.records import VoteRecords
 
 RECIPE = "arc-adapt"
 
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments, rest = parse_arguments(typed)
     from huggingface_hub.errors import StrictDataclassError
 
-    from ..evaluation.cli import user_errors
+    from ..utils.cli import user_errors
 
     with user_errors(ValueError, OSError, StrictDataclassError, FloatingPointError):
         return run(arguments, rest, typed)
@@ -67,11 +67,11 @@ def run(arguments: argparse.Namespace, rest: list[str], typed: list[str]) -> int
     from accelerate import PartialState
     from transformers.utils import logging as transformers_logging
 
-    from ..evaluation.cli import command_line
     from ..training.arguments import parse_recipe
     from ..training.data import open_data
     from ..training.start import initial_model
     from ..training.trainer import LONGEST_WAIT, Trainer
+    from ..utils.cli import command_line
 
     transformers_logging.disable_progress_bar()  # those of files written and read, among ours
     output = Path(arguments.output)
@@ -112,7 +112,7 @@ def build_data(arguments: argparse.Namespace, tasks: "list[ArcTask]", folder: Pa
     from datasets_builders.arc_folder import load_arc_folder, write_arc_folder
     from datasets_builders.arc_set import ArcOptions
 
-    from ..evaluation.loading import load_processor
+    from ..utils.loading import load_processor
 
     subset = tasks[0].subset
     options = ArcOptions(
@@ -135,10 +135,10 @@ def build_data(arguments: argparse.Namespace, tasks: "list[ArcTask]", folder: Pa
 
 def answer(trainer: "Trainer", data: "RunData", tasks: "list[ArcTask]", command: str) -> None:
     """Let the adapted model vote on the tests; report, and a submission that has every task."""
-    from ..evaluation.loading import load_model
-    from ..evaluation.submission import read_submission, score_submission
-    from ..evaluation.vote_report import write_report
     from ..training.final import collect
+    from ..utils.loading import load_model
+    from ..voting.report import write_report
+    from ..voting.submission import read_submission, score_submission
 
     output = trainer.output
     model = load_model(str(trainer.published_weights), trainer.accelerator.device)

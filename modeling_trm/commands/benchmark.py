@@ -105,9 +105,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from ..benchmarking.report import markdown
     from ..benchmarking.run import run_parts
-    from ..evaluation.cli import command_line, user_errors
-    from ..evaluation.files import write_json, write_text
-    from ..evaluation.machine import describe_machine, library_versions
+    from ..utils.cli import command_line, user_errors
+    from ..utils.files import write_json, write_text
+    from ..utils.machine import describe_machine, library_versions
 
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
@@ -135,7 +135,7 @@ def make_settings(arguments: argparse.Namespace) -> Any:
     from ..benchmarking.reference import load_reference
     from ..benchmarking.settings import Settings
     from ..configuration_trm import PRESETS as KNOWN
-    from ..evaluation.loading import choose_device
+    from ..utils.loading import choose_device
 
     device = choose_device(arguments.device)
     unknown = [name for name in arguments.presets if name not in KNOWN]
@@ -169,8 +169,8 @@ def sample_puzzles(arguments: argparse.Namespace) -> Any:
 
     from datasets_builders.features import load_puzzles
 
-    from ..evaluation.loading import load_processor
     from ..evaluation.runner import choose_subset
+    from ..utils.loading import load_processor
 
     puzzles = load_puzzles(load_processor(arguments.checkpoint).task, "test")
     known = sorted(set(puzzles.sources.tolist()))

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..evaluation.card_update import CardUpdate
+    from ..cards.update import CardUpdate
 
 
 def add_card(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +38,7 @@ def check_card(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -
 
 
 def begin_card_update(arguments: argparse.Namespace) -> "CardUpdate | None":
-    from ..evaluation.card_update import CardUpdate
+    from ..cards.update import CardUpdate
 
     if not arguments.update_card:
         return None

@@ -66,11 +66,11 @@ def default_names(models: Sequence[str]) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
-    from ..evaluation.cli import command_line, user_errors
-    from ..evaluation.comparison import check_task, compare_models
-    from ..evaluation.comparison_report import markdown_comparison, write_comparison
-    from ..evaluation.loading import choose_device, load_model, load_processor
-    from ..evaluation.machine import describe_machine, library_versions
+    from ..comparison.compare import check_task, compare_models
+    from ..comparison.report import markdown_comparison, write_comparison
+    from ..utils.cli import command_line, user_errors
+    from ..utils.loading import choose_device, load_model, load_processor
+    from ..utils.machine import describe_machine, library_versions
 
     with user_errors(OSError, ValueError):
         device = choose_device(arguments.device)

@@ -54,11 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     from huggingface_hub.errors import StrictDataclassError
 
-    from ..evaluation.cli import command_line, user_errors
-    from ..evaluation.files import write_json, write_text
-    from ..evaluation.machine import library_versions
     from ..experiments.recipe_plots import plot_recipes
     from ..experiments.recipes import MAX_SEEDS, compare, markdown_table, read_contender, train
+    from ..utils.cli import command_line, user_errors
+    from ..utils.files import write_json, write_text
+    from ..utils.machine import library_versions
 
     output = Path(arguments.output)
     overrides = [part for text in arguments.set for part in ("--" + text.partition("=")[0], text.partition("=")[2])]

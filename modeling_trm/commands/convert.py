@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     from ..conversion.from_reference import convert_reference
     from ..conversion.to_reference import export_reference
-    from ..evaluation.cli import command_line, user_errors
+    from ..utils.cli import command_line, user_errors
 
     if arguments.to_reference:
         with user_errors(OSError, ValueError):

@@ -51,10 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ..diagnostics.diagnosis_plots import write_diagnosis_plots
     from ..diagnostics.page import write_page
     from ..diagnostics.report import observe_puzzles, summarise_observation
-    from ..evaluation.cli import command_line, user_errors
-    from ..evaluation.files import write_json
-    from ..evaluation.loading import choose_device, load_model, load_processor
-    from ..evaluation.machine import describe_machine, library_versions
+    from ..utils.cli import command_line, user_errors
+    from ..utils.files import write_json
+    from ..utils.loading import choose_device, load_model, load_processor
+    from ..utils.machine import describe_machine, library_versions
 
     with user_errors(OSError, ValueError):
         device = choose_device(arguments.device)

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from datasets_builders.features import PuzzleSet
 
     from .. import GridProcessor, TRMForGridReasoning
-    from ..evaluation.card_update import CardUpdate
+    from ..cards.update import CardUpdate
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -72,12 +72,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from datasets_builders.validation import maze_path_is_valid_and_shortest
 
-    from ..evaluation.cli import command_line, user_errors
     from ..evaluation.display import print_metrics
     from ..evaluation.engine import precision
-    from ..evaluation.loading import choose_device, load_model, load_processor
-    from ..evaluation.machine import describe_machine
     from ..evaluation.runner import check_puzzles_fit, evaluate_puzzles
+    from ..utils.cli import command_line, user_errors
+    from ..utils.loading import choose_device, load_model, load_processor
+    from ..utils.machine import describe_machine
 
     with user_errors(OSError, ValueError):
         device = choose_device(arguments.device)
@@ -145,9 +145,9 @@ def write_results(
     arguments: argparse.Namespace, metrics: dict[str, Any], hardware: str, update: "CardUpdate | None"
 ) -> list[Path]:
     """metrics.json and plots in the output folder, and the card where that is asked for; the files written."""
-    from ..evaluation.files import write_json
-    from ..evaluation.machine import library_versions
     from ..evaluation.plots import write_plots
+    from ..utils.files import write_json
+    from ..utils.machine import library_versions
 
     output, evaluations = Path(arguments.output), {arguments.split: metrics}
     plots = write_plots(output / "plots", evaluations)

@@ -37,9 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     from datasets_builders.folder import new_folder
 
-    from ..evaluation.cli import user_errors
-    from ..evaluation.loading import check_model_fits, load_model, load_processor
     from ..exporting.folder import write_export
+    from ..utils.cli import user_errors
+    from ..utils.loading import check_model_fits, load_model, load_processor
 
     with user_errors(OSError, ValueError, ImportError), new_folder(arguments.output, arguments.overwrite) as folder:
         processor = load_processor(arguments.model)

@@ -61,12 +61,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     import torch
 
-    from ..evaluation.cli import command_line, user_errors
-    from ..evaluation.files import write_json, write_text
-    from ..evaluation.loading import choose_device
-    from ..evaluation.machine import describe_machine, library_versions
     from ..experiments.loop_report import markdown_tables, plot_loops
     from ..experiments.loop_training import Settings, open_data
+    from ..utils.cli import command_line, user_errors
+    from ..utils.files import write_json, write_text
+    from ..utils.loading import choose_device
+    from ..utils.machine import describe_machine, library_versions
 
     with user_errors(OSError, ValueError):
         shared = ("train_loops", "loops", "steps", "batch_size", "test_puzzles", "source", "reveal", "learning_rate")
@@ -107,10 +107,10 @@ def _run_arms(
     names: list[str], seeds: list[int], settings: "Settings", data: "Data", device: Any, folder: Path
 ) -> list[dict[str, Any]]:
     """The results in the order of the arms; they are run seed by seed, so that a stop leaves whole comparisons."""
-    from ..evaluation.files import write_json
     from ..experiments.loop_report import verdict
     from ..experiments.loop_run import run_arm
     from ..experiments.loops import ARMS
+    from ..utils.files import write_json
 
     files = {(name, seed): folder / f"{name}-{seed}.json" for seed in seeds for name in names}
     done = {key: _finished(file, settings, data) for key, file in files.items() if file.is_file()}

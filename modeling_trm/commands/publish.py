@@ -51,11 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     from huggingface_hub.utils import validate_repo_id
 
-    from ..evaluation.cli import user_errors
-    from ..evaluation.files import write_json
     from ..publishing.hub import check_privacy, check_token, compare, publish, read_state
     from ..publishing.hub_errors import HubError
     from ..publishing.prepare import prepare
+    from ..utils.cli import user_errors
+    from ..utils.files import write_json
 
     repository, published = arguments.repository, None
     with user_errors(OSError, ValueError, HubError):

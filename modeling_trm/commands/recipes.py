@@ -42,8 +42,8 @@ def list_recipes() -> int:
 def show(name: str) -> int:
     import yaml
 
-    from ..evaluation.cli import user_errors
     from ..training.recipes import first_line, read_recipe
+    from ..utils.cli import user_errors
 
     with user_errors(ValueError, OSError):
         fields = read_recipe(name)

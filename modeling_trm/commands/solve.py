@@ -64,10 +64,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
-    from ..evaluation.cli import USER_ERROR, user_errors
-    from ..evaluation.files import write_json
-    from ..evaluation.loading import CheckpointError, choose_device, load_model, load_processor
     from ..evaluation.solving import read_puzzles, solve_grids
+    from ..utils.cli import USER_ERROR, user_errors
+    from ..utils.files import write_json
+    from ..utils.loading import CheckpointError, choose_device, load_model, load_processor
 
     with user_errors(OSError, ValueError):
         device = choose_device(arguments.device)

@@ -70,13 +70,13 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
-    from ..evaluation.cli import command_line, user_errors
     from ..evaluation.engine import engine_name, precision
-    from ..evaluation.files import write_json
-    from ..evaluation.loading import choose_device, load_model, load_processor
-    from ..evaluation.machine import describe_machine, library_versions
     from ..evaluation.sweep import Sweep, run_sweep
     from ..evaluation.sweep_plots import plot_sweep
+    from ..utils.cli import command_line, user_errors
+    from ..utils.files import write_json
+    from ..utils.loading import choose_device, load_model, load_processor
+    from ..utils.machine import describe_machine, library_versions
     from ..verifiers_trm import verifier_for
 
     with user_errors(OSError, ValueError):

@@ -39,8 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parse_arguments(typed)
     from huggingface_hub.errors import StrictDataclassError
 
-    from ..evaluation.cli import user_errors
     from ..training.arguments import parse_recipe
+    from ..utils.cli import user_errors
 
     # What a user can put right: a recipe, data or checkpoint that does not fit, a full disk, a run that diverged.
     with user_errors(ValueError, OSError, StrictDataclassError, FloatingPointError):

@@ -41,8 +41,8 @@ from .search_options import add_halt_option
 
 if TYPE_CHECKING:
     from .. import GridProcessor, TRMForGridReasoning
-    from ..evaluation.card_update import CardUpdate
-    from ..evaluation.views import Views
+    from ..cards.update import CardUpdate
+    from ..voting.views import Views
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -79,10 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if typed[:1] == ["report"]:
         return vote_report.main(typed[1:])
     arguments = parse_arguments(typed)
-    from ..evaluation.cli import command_line, user_errors
-    from ..evaluation.loading import load_model, load_processor
-    from ..evaluation.machine import describe_machine, library_versions
-    from ..evaluation.voting_run import launched_processes, vote_and_report
+    from ..utils.cli import command_line, user_errors
+    from ..utils.loading import load_model, load_processor
+    from ..utils.machine import describe_machine, library_versions
+    from ..voting.run import launched_processes, vote_and_report
 
     with user_errors(OSError, ValueError), launched_processes(arguments.device, arguments.shard) as processes:
         update = begin_card_update(arguments) if processes.is_main else None
@@ -122,8 +122,8 @@ def open_views(
     arguments: argparse.Namespace, processor: "GridProcessor", model: "TRMForGridReasoning", say: bool
 ) -> tuple["Views", str]:
     """What is solved, and where it is from. say: print the protocol of ARC."""
-    from ..evaluation.views import PuzzleViews
-    from ..evaluation.voting_run import arc_views, load_arc_source
+    from ..voting.run import arc_views, load_arc_source
+    from ..voting.views import PuzzleViews
 
     if processor.task != "arc":
         if arguments.views is None:
@@ -145,8 +145,8 @@ def update_votes(update: "CardUpdate", arguments: argparse.Namespace) -> list[st
     """Put the report of all votes on the card; the lines to print."""
     import json
 
-    from ..evaluation.vote_files import chunks_done, num_chunks, read_manifest
-    from ..evaluation.voting_run import RECORDS
+    from ..voting.folder import chunks_done, num_chunks, read_manifest
+    from ..voting.run import RECORDS
 
     output = Path(arguments.output)
     if len(chunks_done(output / RECORDS)) < num_chunks(read_manifest(output / RECORDS)):

@@ -37,10 +37,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
-    from ..evaluation.cli import user_errors
-    from ..evaluation.vote_comparison import compare_votes, markdown_comparison, write_comparison
-    from ..evaluation.vote_records import load_records
-    from ..evaluation.vote_report import markdown_report, write_report
+    from ..utils.cli import user_errors
+    from ..voting.comparison import compare_votes, markdown_comparison, write_comparison
+    from ..voting.records import load_records
+    from ..voting.report import markdown_report, write_report
 
     with user_errors(OSError, ValueError):
         records = load_records(*arguments.records, accumulate=arguments.accumulate)
