@@ -11,6 +11,7 @@ Folder of a run:
 
 import signal
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields
@@ -178,7 +179,9 @@ class Trainer:
             model.model.stack.compile()  # the stack alone: one small graph instead of the unrolled recursion
         # The table's sparse gradient is averaged in TrainingStep.
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, [TABLE])
-        wrapped, *optimisers = accelerator.prepare(model, *optimisers)
+        with warnings.catch_warnings():  # its successor is not known to every version of PyTorch that is supported
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            wrapped, *optimisers = accelerator.prepare(model, *optimisers)
         slots = np.arange(share) + accelerator.process_index * share
         feed = RowFeed(stream, slots, o.batch_size, self._reveal, accelerator.device)
         empty = Slots.empty(model, share)
