@@ -135,6 +135,20 @@ def test_data_in_a_file_or_a_folder(tmp_path: Path) -> None:
         named_source("no.csv")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "no tasks: give --data FILE with challenges, or --subset NAME"),
+        (["--subset", "training", "--solutions", "s.json"], "--solutions goes with a file of challenges"),
+        (["--subset", "training", "--data", __file__], "--subset is of a folder of official JSON"),
+    ],
+)
+def test_tasks_to_adapt_to_are_a_file_or_a_subset(arguments, message, capsys) -> None:
+    with pytest.raises(SystemExit):
+        command_module("adapt").parse_arguments(["--model", "m", "--output", "o", *arguments])
+    assert message in capsys.readouterr().err
+
+
 def test_old_names_of_options_still_work() -> None:
     common = ["--model", "m", "--output", "o"]
     vote = command_module("vote").parse_arguments([*common, "--max-augmentations", "3"])
@@ -142,5 +156,7 @@ def test_old_names_of_options_still_work() -> None:
     sweep = command_module("sweep").parse_arguments([*common, "--trajectories", "1", "4", "--views"])
     assert (vote.views, compare.views, sweep.views) == (3, 3, [])
     assert command_module("sweep").parse_arguments([*common, "--views", "1", "4"]).views == [1, 4]
+    adapt, _ = command_module("adapt").parse_arguments([*common, "--challenges", "c.json"])
+    assert adapt.data == "c.json"
     built = build_data.parse_arguments(["sudoku", "--output", "o", "--dataset", "hub"])
     assert (built.dataset, built.data) == ("hub", None)

@@ -69,4 +69,4 @@ def test_it_is_used_from_another_folder(unpacked: Path, tmp_path: Path) -> None:
     assert "supervision step" in use(unpacked, tmp_path, "solve", "--model", str(model), PUZZLE)
     use(unpacked, tmp_path, "evaluate", "--model", str(model), "--max-puzzles", "2", "--output", "evaluation")
     assert (tmp_path / "evaluation" / "metrics.json").is_file()
-    assert "--challenges" in use(unpacked, tmp_path, "adapt", "--help")
+    assert "--solutions" in use(unpacked, tmp_path, "adapt", "--help")
