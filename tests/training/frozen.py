@@ -44,6 +44,7 @@ def frozen_step(
     optimisers = build_optimisers(model, optimiser="adam_atan2", lr=0.0, **rates)
     stream = TrainingStream(load_puzzles("sudoku", "train").select(np.arange(50)), seed=SEED)
     feed = RowFeed(stream, slots, B, lambda step: 0.95, torch.device("cpu"))
-    ema = ExponentialMovingAverage(core_parameters(model).values(), 0.0)
+    ema = ExponentialMovingAverage(core_parameters(model), 0.0)
     empty = Slots.empty(model, len(slots))
-    return TrainingStep(still, Accelerator(cpu=True), model, model, optimisers, ema, feed, empty, SEED)
+    steps = still.train_steps or 100
+    return TrainingStep(still, Accelerator(cpu=True), model, model, optimisers, ema, feed, empty, SEED, steps)
