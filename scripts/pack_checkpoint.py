@@ -24,10 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     with user_errors(ValueError, OSError):
         packed = pack_checkpoint(Path(arguments.run), Path(arguments.output))
-    megabytes = packed["bytes"] / 1e6
-    print(
-        f"{packed['checkpoint']} -> {arguments.output}: step {packed['step']}, {packed['files']} files, {megabytes:.1f} MB"
-    )
+    size = f"{packed['files']} files, {packed['bytes'] / 1e6:.1f} MB"
+    print(f"{packed['checkpoint']} -> {arguments.output}: step {packed['step']}, {size}")
     print(f"what it leaves out: {Path(arguments.output) / 'README.md'}")
     return 0
 

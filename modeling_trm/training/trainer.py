@@ -96,7 +96,8 @@ class Trainer:
     def train(self) -> int:
         """Train to the end, or to a stop that was asked for. Returns the last step taken."""
         step = self._resume()
-        total = self._set_length(step)
+        with self._algorithms():
+            total = self._set_length()
         before, resumed = self.progress["seconds"], time.perf_counter()
         tallies: list[dict[str, Tensor]] = []
         with self._progress_bar(step, total) as bar, self._signals(), self._algorithms():
@@ -246,11 +247,12 @@ class Trainer:
         self.log.truncate(step)
         return step
 
-    def _set_length(self, step: int) -> int:
+    def _set_length(self) -> int:
         """The run's number of steps; planned once, at its beginning, where the recipe says minutes."""
-        minutes, o = self.recipe.optimisation.train_minutes, self.recipe.optimisation
-        if self.progress["train_steps"] is None and minutes is not None:
-            assert self.validation is not None  # only ARC has none, and no minutes
+        o = self.recipe.optimisation
+        if self.progress["train_steps"] is None:
+            minutes = o.train_minutes
+            assert minutes is not None and self.validation is not None  # ARC alone has none; the recipe has checked it
             costs = measure_costs(self.step, self.recipe, self.validation, self.started)
             steps = costs.most_steps(minutes)
             plan = costs.describe(steps, minutes)

@@ -23,9 +23,10 @@ B, SEED = 6, 3
 def frozen_step(
     config: Mapping[str, Any] | None = None,
     slots: np.ndarray | None = None,
+    rate: float = 0.0,
     **arguments: Any,
 ) -> TrainingStep:
-    """config: overrides of the model. slots: which of the B slots this process has; all of them when None."""
+    """config: overrides of the model. slots: of the B slots those of this process; all when None. rate: of learning."""
     slots = np.arange(B) if slots is None else slots
     torch.manual_seed(0)
     model = TRMForGridReasoning(
@@ -41,7 +42,7 @@ def frozen_step(
     torch.nn.init.constant_(model.q_head.bias, -0.5)
     rates = {"weight_decay": 0.0, "puzzle_lr": 0.0, "puzzle_weight_decay": 0.0}
     still = OptimisationArguments(batch_size=B, learning_rate=0.0, ema_decay=0.0, **rates, **arguments)
-    optimisers = build_optimisers(model, optimiser="adam_atan2", lr=0.0, **rates)
+    optimisers = build_optimisers(model, optimiser="adam_atan2", lr=rate, **rates)
     stream = TrainingStream(load_puzzles("sudoku", "train").select(np.arange(50)), seed=SEED)
     feed = RowFeed(stream, slots, B, lambda step: 0.95, torch.device("cpu"))
     ema = ExponentialMovingAverage(core_parameters(model), 0.0)

@@ -113,7 +113,7 @@ def test_resume_through_safetensors_is_bit_exact(tmp_path, saved_after):
 def test_loading_another_models_average_is_refused_and_changes_nothing():
     ema = ExponentialMovingAverage(dict(make_model().named_parameters()), 0.9)
     before = [a.clone() for a in ema.averages]
-    with pytest.raises(ValueError, match="the saved average has no tensor 1.bias: 2 are on one side only"):
+    with pytest.raises(ValueError, match=r"the saved average has no tensor 1\.bias: 2 are on one side only"):
         ema.load_state_dict({"0.weight": torch.zeros(7, 5), "0.bias": torch.zeros(7)})
     wrong_shape = {name: torch.zeros_like(average) for name, average in ema.state_dict().items()}
     wrong_shape["1.bias"] = torch.zeros(4)

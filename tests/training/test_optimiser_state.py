@@ -48,7 +48,7 @@ def test_what_is_not_saved_begins_anew():
 def test_a_state_of_another_model_is_refused_by_name():
     model = make_model()
     optimisers = [AdamATan2(model.parameters())]
-    with pytest.raises(ValueError, match="is of '2.weight', which no optimiser of this run trains"):
+    with pytest.raises(ValueError, match=r"is of '2\.weight', which no optimiser of this run trains"):
         load_optimiser_state(model, optimisers, {"2.weight/exp_avg": torch.zeros(3)})
     with pytest.raises(ValueError, match=r"1.bias/exp_avg has shape \[4\], the parameter \[3\]"):
         load_optimiser_state(model, optimisers, {"1.bias/exp_avg": torch.zeros(4)})
