@@ -19,8 +19,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
-    from modeling_trm.evaluation.cli import user_errors
     from modeling_trm.training.packing import pack_checkpoint
+    from modeling_trm.utils.cli import user_errors
 
     with user_errors(ValueError, OSError):
         packed = pack_checkpoint(Path(arguments.run), Path(arguments.output))

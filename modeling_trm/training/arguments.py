@@ -96,7 +96,7 @@ class OptimisationArguments:
     train_steps: int | None = _help(f"optimiser steps; default, without train_minutes: {TRAIN_STEPS}")
     train_minutes: float | None = _help(
         "instead of train_steps: as many as these minutes hold, evaluations included, by the time that steps of each "
-        "depth are measured to take at the start; needs test_puzzles; not for task arc"
+        "depth are measured to take at the start; counted from when the data are read; needs test_puzzles; not for arc"
     )
     batch_size: int = _help("puzzles a step, over all processes", 768)
     gradient_accumulation: int = _help("parts a batch is computed in; the result is the same, the memory smaller", 1)

@@ -41,8 +41,8 @@ def frozen_step(
     torch.nn.init.normal_(model.q_head.weight)  # halts now and then
     torch.nn.init.constant_(model.q_head.bias, -0.5)
     rates = {"weight_decay": 0.0, "puzzle_lr": 0.0, "puzzle_weight_decay": 0.0}
-    still = OptimisationArguments(batch_size=B, learning_rate=0.0, ema_decay=0.0, **rates, **arguments)
-    optimisers = build_optimisers(model, optimiser="adam_atan2", lr=rate, **rates)
+    still = OptimisationArguments(batch_size=B, learning_rate=rate, ema_decay=0.0, **rates, **arguments)
+    optimisers = build_optimisers(model, still)
     stream = TrainingStream(load_puzzles("sudoku", "train").select(np.arange(50)), seed=SEED)
     feed = RowFeed(stream, slots, B, lambda step: 0.95, torch.device("cpu"))
     ema = ExponentialMovingAverage(core_parameters(model), 0.0)
