@@ -4,8 +4,9 @@ A step costs what its depth costs, and a depth curriculum makes the last steps t
 measured at every stage, on the run's own model and rows, and undone. The number of supervision steps that a puzzle may
 take does not matter: an optimiser step is one of them for every slot. Compiled shapes are compiled while measuring.
 
-The minutes are counted as those of stop_after_minutes, from when the data are read. The plan is made once, at the start, and kept by a resumed run. A machine that becomes slower afterwards makes the run
-longer: MARGIN is what it may lose; beyond that, stop_after_minutes ends it in time, but not annealed.
+The minutes are counted as those of stop_after_minutes, from when the data are read. The plan is made once, at the start
+and kept by a resumed run. A machine that becomes slower afterwards makes the run longer: MARGIN is what it may lose;
+beyond that, stop_after_minutes ends it in time, but not annealed.
 """
 
 import time
