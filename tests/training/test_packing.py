@@ -9,6 +9,7 @@ from accelerate import Accelerator
 
 from modeling_trm import TRMConfig, TRMForGridReasoning
 from modeling_trm.training import trainer
+from modeling_trm.training.arguments import OptimisationArguments
 from modeling_trm.training.checkpointing import load_learnt, save_checkpoint
 from modeling_trm.training.ema import ExponentialMovingAverage
 from modeling_trm.training.optimiser_state import optimiser_state
@@ -34,7 +35,9 @@ def test_a_full_size_run_travels_in_60_MB_and_files_under_16(tmp_path):
     torch.manual_seed(0)
     model = TRMForGridReasoning(TRMConfig.from_preset("tr-mamba2mlpt", vocab_size=11, seq_len=81, puzzle_prefix_len=1))
     assert model.num_parameters_core() > 5_800_000
-    optimisers = build_optimisers(model, optimiser="adam_atan2")  # two moments of everything: the most there is
+    optimisers = build_optimisers(
+        model, OptimisationArguments()
+    )  # AdamATan2: two moments of everything, the most there is
     for parameter in core_parameters(model).values():
         parameter.grad = torch.randn_like(parameter)
     optimisers[0].step()
