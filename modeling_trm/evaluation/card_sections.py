@@ -190,6 +190,7 @@ def training_section(metrics: dict[str, Any]) -> dict[str, Any]:
         "seed": metrics["seed"],
         "optimiser steps": f"{metrics['steps']:,}",
         "time": f"{seconds:,.0f} s ({seconds / 60:,.1f} minutes)",
+        **({"floating-point operations": f"{metrics['flops']:.2g}"} if "flops" in metrics else {}),
         "hardware": metrics["hardware"],
         "versions": ", ".join(f"{package} {version}" for package, version in metrics["versions"].items()),
     }
