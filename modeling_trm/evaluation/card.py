@@ -28,6 +28,8 @@ grid from the processor, everything else from metrics.json:
         hardware, date (ISO 8601)       optional
       and what `evaluate_puzzles` returns, with
         command        the command line that reproduces these figures
+      perhaps
+        ways           rows of `cards.ways`: the same puzzles solved with more steps, halting, views, trajectories
       or, or besides
         votes          protocol, counts, pass_at_k, coverage and means of `vote_report.summarise_votes`, with their
                        command, and if they are not those of the evaluation around them, dataset and hardware}}

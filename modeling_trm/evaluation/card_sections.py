@@ -68,8 +68,27 @@ def evaluation_section(evaluations: dict[str, Any]) -> dict[str, Any]:
         "evaluations": [part for name, one in evaluations.items() for part in _paragraphs(name, one)],
         "figures": [figure for name, one in evaluations.items() for figure in _figures(name, one)],
         "headline": "\n".join(headlines),
+        "ways": [{"name": name, "rows": _ways(one["ways"])} for name, one in evaluations.items() if "ways" in one],
         "has_votes": any("votes" in one for one in evaluations.values()),
     }
+
+
+def _ways(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """The rows of `cards.ways` as cells."""
+    return [
+        {
+            "way": cell(row["way"]),
+            "value": _percent(row["exact_accuracy"]),
+            "interval": _interval(row["ci95"]),
+            "count": f"{row['count']:,}",
+            "mean_steps": f"{row['mean_steps']:.1f}",
+            "halted": NOTHING if "halted" not in row else _percent(row["halted"]),
+            "exact_when_halted": NOTHING if row.get("exact_when_halted") is None else _percent(row["exact_when_halted"]),
+            "seconds": f"{row['seconds']:,.0f}",
+            "engine": f"{row['engine']}, {row['precision']}",
+        }
+        for row in rows
+    ]
 
 
 def vote_figure_name(k: str, votes: dict[str, Any]) -> str:
