@@ -1,4 +1,4 @@
-"""Measure everything that a card states about a checkpoint, in passes that can be stopped and resumed, and write it there.
+"""Measure all that a card states about a checkpoint, in passes that can be stopped and resumed, and write it there.
 
 examples:
   python scripts/measure_card.py --model model_cards/tr-mamba2mlpt-sudoku --engine int8 --output runs/card
@@ -41,7 +41,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", required=True, metavar="DIR", help="folder of a checkpoint, whose card is written")
     parser.add_argument("--output", required=True, metavar="DIR", help="for what every pass found; resumed from there")
     parser.add_argument(
-        "--data", nargs="+", default=[SAMPLE], metavar="FILE", help="csv or parquet files; sample: the shipped test split"
+        "--data",
+        nargs="+",
+        default=[SAMPLE],
+        metavar="FILE",
+        help="csv or parquet; sample: the shipped test split",
     )
     for name, count in PUZZLES.items():
         parser.add_argument(

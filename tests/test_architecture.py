@@ -59,6 +59,7 @@ ROOMS = {
     "modeling_trm/metrics": set(),
     "datasets_builders": {"flat"},
     "modeling_trm/evaluation": {"flat", "datasets_builders", "modeling_trm/metrics"},
+    "modeling_trm/cards": {"flat", "datasets_builders", "modeling_trm/evaluation"},
     "modeling_trm/diagnostics": {"flat", "datasets_builders", "modeling_trm/evaluation"},
     "modeling_trm/training": {"flat", "datasets_builders", "modeling_trm/evaluation", "modeling_trm/diagnostics"},
     "modeling_trm/experiments": {
@@ -66,7 +67,7 @@ ROOMS = {
     },
     "modeling_trm/conversion": {"flat", "datasets_builders", "modeling_trm/evaluation"},
     "modeling_trm/exporting": {"flat", "modeling_trm/evaluation"},
-    "modeling_trm/publishing": {"flat", "modeling_trm/evaluation", "modeling_trm/metrics"},
+    "modeling_trm/publishing": {"flat", "modeling_trm/evaluation", "modeling_trm/cards", "modeling_trm/metrics"},
     "modeling_trm/doctor": {"flat", "modeling_trm/evaluation"},
     "modeling_trm/benchmarking": {
         "flat", "modeling_trm/evaluation", "modeling_trm/conversion", "modeling_trm/training",
@@ -76,13 +77,13 @@ ROOMS = {
         "flat", "datasets_builders", "modeling_trm/evaluation", "modeling_trm/diagnostics", "modeling_trm/training",
         "modeling_trm/metrics", "modeling_trm/conversion", "modeling_trm/exporting", "modeling_trm/publishing",
         "modeling_trm/benchmarking",
-        "modeling_trm/experiments",
+        "modeling_trm/experiments", "modeling_trm/cards",
     },
 }  # fmt: skip
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
 
 TOP_LEVEL = ("modeling_trm", "datasets_builders", "scripts", "model_cards", "tests")
-PYTHON_FILES = sorted(path for top in TOP_LEVEL for path in (ROOT / top).rglob("*.py"))
+PYTHON_FILES = sorted(path for top in TOP_LEVEL for path in (ROOT / top).rglob("*.py") if not path.is_symlink())
 TEXT_SUFFIXES = {".py", ".md", ".toml", ".yaml", ".yml", ".txt", ".sh", ".json", ".jsonl", ".cfg", ".csv", ""}
 
 

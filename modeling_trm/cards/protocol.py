@@ -163,9 +163,7 @@ def _way_to_run(
             ways["generator"] = torch.Generator().manual_seed((protocol.seed << 32) + int(numbers[0]))
             return _several(model, input_ids, puzzle_ids, labels, protocol.trajectories, ("halt", "vote"), **ways)
         relabelling = _relabelling(puzzles, protocol)
-        return _several(
-            model, input_ids, puzzle_ids, labels, protocol.views, ("vote",), (relabelling, numbers), **ways
-        )
+        return _several(model, input_ids, puzzle_ids, labels, protocol.views, ("vote",), (relabelling, numbers), **ways)
 
     return run
 
@@ -247,4 +245,3 @@ def _several(
             choice_N = select(first, selection, input_ids, None)
             tallies[f"{selection} {k}"] = right_NK.gather(1, choice_N[:, None])[:, 0]
     return {name: tally.cpu().numpy() for name, tally in tallies.items()}
-

@@ -1,9 +1,9 @@
 """The figures of the card protocol: one row for each way of solving, and the plain figures of the whole card.
 
 A row: {way, count, solved, exact_accuracy, ci95 (Wilson's), mean_steps (supervision steps a puzzle, those of all its
-views or trajectories), seconds (of the pass, that all its rows share), pass, engine, precision, fingerprint (of the
-puzzles' rows)} and the settings of the pass; with halting also halted and exact_when_halted (shares, the latter null
-where nothing halted).
+views or trajectories), seconds (of the pass, that all its rows share; null where unknown), pass, engine, precision,
+fingerprint (of the puzzles' rows)} and the settings of the pass; with views or trajectories chosen_by; with halting
+also halted and exact_when_halted (shares, the latter null where nothing halted).
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ from ..evaluation.intervals import wilson_interval
 from ..evaluation.records import EvaluationRecords, summarise
 from .protocol import ANY, Measured
 
-CHOICES = {"vote": "most votes", "halt": "largest halt logit", ANY: "any of them right: what no choice can exceed"}
+CHOICES = {"vote": "{}, most votes", "halt": "{}, largest halt logit", ANY: "any of {}, which no choice can exceed"}
 
 
 def rows_of(measured: Measured, trained_steps: int) -> list[dict[str, Any]]:
@@ -93,8 +93,10 @@ def _several_rows(measured: Measured, trained_steps: int) -> Iterator[dict[str, 
     for K in measured.settings[what]:
         for choice, words in CHOICES.items():
             if f"{choice} {K}" in measured.outcome:
+                chosen = words.format(f"{K} {what}{noise}")
                 yield {
-                    "way": f"{K} {what}{noise}, {words}; halting at {halt:g}, up to {measured.settings['steps']} steps",
+                    "way": f"{chosen}; halting at {halt:g}, up to {measured.settings['steps']} steps",
+                    "chosen_by": choice,
                     **_share(measured.outcome[f"{choice} {K}"]),
                     "mean_steps": float(measured.outcome[f"steps {K}"].mean()),
                 }

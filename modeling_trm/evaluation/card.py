@@ -28,7 +28,7 @@ grid from the processor, everything else from metrics.json:
         hardware, date (ISO 8601)       optional
       and what `evaluate_puzzles` returns, with
         command        the command line that reproduces these figures
-      perhaps
+      or, or besides
         ways           rows of `cards.ways`: the same puzzles solved with more steps, halting, views, trajectories
       or, or besides
         votes          protocol, counts, pass_at_k, coverage and means of `vote_report.summarise_votes`, with their
@@ -174,7 +174,7 @@ def check_metrics(metrics: dict[str, Any]) -> None:
         check_name(name)
         where = f"metrics['evaluations'][{name!r}]"
         _require(evaluation, EVALUATION_KEYS, where)
-        if is_plain(evaluation) or "votes" not in evaluation:
+        if is_plain(evaluation) or not {"votes", "ways"} & evaluation.keys():
             _require(evaluation, ("command", "exact_accuracy"), where)
         if "votes" in evaluation:
             _require(evaluation["votes"], VOTE_KEYS, f"{where}['votes']")

@@ -68,27 +68,33 @@ def evaluation_section(evaluations: dict[str, Any]) -> dict[str, Any]:
         "evaluations": [part for name, one in evaluations.items() for part in _paragraphs(name, one)],
         "figures": [figure for name, one in evaluations.items() for figure in _figures(name, one)],
         "headline": "\n".join(headlines),
-        "ways": [{"name": name, "rows": _ways(one["ways"])} for name, one in evaluations.items() if "ways" in one],
+        "ways": [
+            {
+                "name": name,
+                "text": f"{one['dataset']}, split `{one['split']}`{_machine(one)}.",
+                "rows": [_way(row) for row in one["ways"]],
+            }
+            for name, one in evaluations.items()
+            if "ways" in one
+        ],
         "has_votes": any("votes" in one for one in evaluations.values()),
     }
 
 
-def _ways(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """The rows of `cards.ways` as cells."""
-    return [
-        {
-            "way": cell(row["way"]),
-            "value": _percent(row["exact_accuracy"]),
-            "interval": _interval(row["ci95"]),
-            "count": f"{row['count']:,}",
-            "mean_steps": f"{row['mean_steps']:.1f}",
-            "halted": NOTHING if "halted" not in row else _percent(row["halted"]),
-            "exact_when_halted": NOTHING if row.get("exact_when_halted") is None else _percent(row["exact_when_halted"]),
-            "seconds": f"{row['seconds']:,.0f}",
-            "engine": f"{row['engine']}, {row['precision']}",
-        }
-        for row in rows
-    ]
+def _way(row: dict[str, Any]) -> dict[str, str]:
+    """A row of `cards.ways` as cells."""
+    right = row.get("exact_when_halted")
+    return {
+        "way": cell(row["way"]),
+        "value": _percent(row["exact_accuracy"]),
+        "interval": _interval(row["ci95"]),
+        "count": f"{row['count']:,}",
+        "mean_steps": f"{row['mean_steps']:.1f}",
+        "halted": _percent(row["halted"]) if "halted" in row else NOTHING,
+        "exact_when_halted": NOTHING if right is None else _percent(right),
+        "seconds": NOTHING if row["seconds"] is None else f"{row['seconds']:,.0f}",
+        "engine": f"{row['engine']}, {row['precision']}",
+    }
 
 
 def vote_figure_name(k: str, votes: dict[str, Any]) -> str:

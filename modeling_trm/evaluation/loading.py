@@ -79,7 +79,9 @@ def _checked(name: str) -> str:
         if not _is_json_object(folder / "config.json"):
             raise CheckpointError(f"checkpoint {name!r}: the file config.json is not a valid JSON object")
     elif not re.fullmatch(r"[\w.-]+/[\w.-]+", found):
-        raise CheckpointError(f"checkpoint {name!r}: no such folder (and not a Hub id of the form org/name){_hint(name)}")
+        raise CheckpointError(
+            f"checkpoint {name!r}: no such folder (and not a Hub id of the form org/name){_hint(name)}"
+        )
     return found
 
 
