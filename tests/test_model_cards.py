@@ -48,6 +48,6 @@ def test_it_solves_puzzles_of_the_shipped_sample(folder: Path) -> None:
     model, processor = TRMForGridReasoning.from_pretrained(folder).eval(), GridProcessor.from_pretrained(folder)
     puzzles = load_puzzles(processor.task, "test")
     chosen = choose_subset(puzzles.select((puzzles.sources == best).nonzero()[0]), 8)
-    answers = model.solve(torch.from_numpy(chosen.inputs).long(), max_steps=16).answers
+    answers = model.solve(torch.from_numpy(chosen.inputs).long(), max_steps=16, halt=0.95).answers
     solved = (answers == torch.from_numpy(chosen.labels).long()).all(1)
     assert solved.sum() >= 6

@@ -92,7 +92,7 @@ def _write(path: Path, outcome: Outcome) -> None:
 
 def _read(path: Path) -> Outcome:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
             return dict(arrays)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path}: cannot be read ({error}); remove it: only its puzzles are run again") from error
