@@ -74,10 +74,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     from modeling_trm.cards.measure import measure_card
     from modeling_trm.cards.protocol import Protocol
-    from modeling_trm.evaluation.card_update import CardUpdate
-    from modeling_trm.evaluation.cli import command_line, user_errors
-    from modeling_trm.evaluation.files import write_json
-    from modeling_trm.evaluation.loading import choose_device, load_model, load_processor
+    from modeling_trm.cards.update import CardUpdate
+    from modeling_trm.utils.cli import command_line, user_errors
+    from modeling_trm.utils.files import write_json
+    from modeling_trm.utils.loading import choose_device, load_model, load_processor
 
     with user_errors(OSError, ValueError):
         protocol = Protocol(
@@ -106,6 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 puzzles,
                 protocol,
                 Path(arguments.output) / entry,
+                dataset=puzzles.origin,
                 command=command_line("measure_card.py", sys.argv[1:] if argv is None else argv),
                 batch_size=arguments.batch_size,
                 engine=arguments.engine,
@@ -127,7 +128,7 @@ def entry_of(source: str) -> str:
 def load_data(task: str, source: str) -> "PuzzleSet":
     from datasets_builders.features import load_puzzles
 
-    return load_puzzles(task, "test", **({} if source == SAMPLE else {"data_files": source}))
+    return load_puzzles(task, "test", data_files=None if source == SAMPLE else source)
 
 
 if __name__ == "__main__":

@@ -26,8 +26,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     from modeling_trm.cards.results_table import results_table, update_text
-    from modeling_trm.evaluation.cli import user_errors
-    from modeling_trm.evaluation.files import write_text
+    from modeling_trm.utils.cli import user_errors
+    from modeling_trm.utils.files import write_text
 
     with user_errors(OSError, ValueError):
         table = results_table(arguments.cards)

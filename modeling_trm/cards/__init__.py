@@ -1,1 +1,1 @@
-"""Model cards, the images of published checkpoints, and the table of results that the cards' figures make."""
+"""Model cards, filled from metrics.json; what they state measured; images of checkpoints; the table of results."""

@@ -14,12 +14,12 @@ import torch
 from transformers.dynamic_module_utils import get_relative_import_files
 
 from ..configuration_trm import TRMConfig
-from ..evaluation.card import write_model_card
-from ..evaluation.card_update import read_metrics
-from ..evaluation.files import write_json
-from ..evaluation.loading import load_model, load_processor
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
+from ..utils.files import write_json
+from ..utils.loading import load_model, load_processor
+from .card import write_model_card
+from .update import read_metrics
 
 PACKAGE = Path(__file__).parents[1]
 KERNEL_CHOICES = ("attention_backend", "mlp_t_backend", "ssd_backend")  # how a model runs, not what it is
@@ -41,7 +41,7 @@ def make_image(source: str | Path, folder: str | Path, *, dtype: torch.dtype = t
     if folder.exists():
         raise ValueError(f"{folder}: is there already; remove it to make the image anew")
     model, processor = load_model(str(source)), load_processor(str(source))
-    model.to(dtype).save_pretrained(folder)
+    torch.nn.Module.to(model, dtype).save_pretrained(folder)
     processor.save_pretrained(folder)
     _without_kernel_choices(folder / "config.json")
     if (source / "plots").is_dir():

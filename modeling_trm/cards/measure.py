@@ -3,22 +3,22 @@
 from pathlib import Path
 from typing import Any
 
-from datasets_builders.features import PuzzleSet
-
-from ..evaluation.machine import describe_machine, library_versions
 from ..evaluation.plots import write_plots
+from ..evaluation.runner import Puzzles
 from ..modeling_trm import TRMForGridReasoning
+from ..utils.machine import describe_machine, library_versions
 from .protocol import Protocol, measure
 from .ways import plain_figures, rows_of
 
 
 def measure_card(
     model: TRMForGridReasoning,
-    puzzles: PuzzleSet,
+    puzzles: Puzzles,
     protocol: Protocol,
     folder: str | Path,
     *,
     command: str,
+    dataset: str,
     batch_size: int = 64,
     engine: str = "auto",
     progress: bool = True,
@@ -28,7 +28,8 @@ def measure_card(
     Its plain figures are those of the pass "steps", or without it of the pass "halting".
 
     Args:
-        folder: of the passes, and plots/. command: that reproduces the figures. The others are those of `measure`.
+        folder: of the passes, and plots/. command: that reproduces the figures. dataset: the test puzzles in words.
+            The others are those of `measure`.
 
     Raises:
         ValueError: as `measure`.
@@ -36,9 +37,8 @@ def measure_card(
     measured = measure(model, puzzles, protocol, folder, batch_size=batch_size, engine=engine, progress=progress)
     figures = plain_figures(measured[0]) | {
         "command": command,
-        "dataset": puzzles.origin,
+        "dataset": dataset,
         "split": "test",
-        "skipped_rows": [str(row) for row in puzzles.bad_rows],
         "hardware": describe_machine(model.device),
         "versions": library_versions(),
         "ways": [row for one in measured for row in rows_of(one, model.config.halt_max_steps)],

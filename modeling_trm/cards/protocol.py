@@ -26,9 +26,9 @@ from ..evaluation.engine import engine_name, precision
 from ..evaluation.relabelling import Relabelling
 from ..evaluation.runner import Puzzles, check_puzzles_fit, choose_subset
 from ..evaluation.sweep import ANY, each_view, is_right
-from ..evaluation.voting import weights_sha256
 from ..modeling_trm import TRMForGridReasoning
 from ..trajectories_trm import Trajectories, select
+from ..voting.collect import weights_sha256
 
 PASSES = ("steps", "halting", "views", "trajectories")
 
@@ -184,7 +184,7 @@ def _single(
 ) -> Outcome:
     """exact [N, S]: the answer given when S' = 1..S steps are allowed; halt_logits [N, S], both held from the halt on.
 
-    cells_right, cells [N]: of the last answer, among the blank cells; steps [N] taken.
+    answers uint8 [N, L], the last ones; cells_right, cells [N]: of these, among the blank cells; steps [N] taken.
     """
     solved = model.solve(input_ids, puzzle_ids, return_trace=True, **ways)
     assert solved.trace is not None
@@ -199,6 +199,7 @@ def _single(
     tallies = {
         "exact": exact,
         "halt_logits": halt_logits,
+        "answers": solved.answers.to(torch.uint8),
         "cells_right": ((solved.answers == labels) & counted).sum(1),
         "cells": counted.sum(1),
         "steps": solved.steps,

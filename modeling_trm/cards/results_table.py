@@ -14,8 +14,8 @@ from typing import Any
 import yaml
 
 from ..configuration_trm import TRMConfig
-from ..evaluation.card_sections import NOTHING, cell, parameter_counts
 from .protocol import ANY, PASSES
+from .sections import NOTHING, cell, parameter_counts
 
 TASK = "sudoku"
 BEGIN, END = "<!-- results: begin (python scripts/results_table.py --update README.md) -->", "<!-- results: end -->"

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from ..evaluation.chunks import SECONDS
-from ..evaluation.intervals import wilson_interval
 from ..evaluation.records import EvaluationRecords, summarise
+from ..utils.intervals import wilson_interval
 from .protocol import ANY, Measured
 
 CHOICES = {"vote": "{}, most votes", "halt": "{}, largest halt logit", ANY: "any of {}, which no choice can exceed"}
@@ -47,9 +47,10 @@ def plain_figures(measured: Measured) -> dict[str, Any]:
         ratings=puzzles.ratings,
         exact=outcome["exact"][:, -1:] if halt else outcome["exact"],
         first_halt=np.where(halts.any(1), halts.argmax(1) + 1, 0),
+        answers=outcome["answers"],
         cells_right=outcome["cells_right"],
         cells=outcome["cells"],
-        non_finite=~np.isfinite(outcome["halt_logits"]).all(1),
+        non_finite=(~np.isfinite(outcome["halt_logits"])).any(1),
         valid=None,
         max_steps=steps,
         early_exit=halt,

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from .files import write_bytes, write_json
+from ..utils.files import write_bytes, write_json
 
 Outcome = dict[str, np.ndarray]  # of each puzzle, first axis
 SECONDS = "seconds"  # of each puzzle: those of its chunk, shared out

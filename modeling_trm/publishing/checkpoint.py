@@ -13,10 +13,10 @@ from typing import Any
 
 from transformers.dynamic_module_utils import get_relative_imports
 
+from ..cards.card import render_card, write_model_card
 from ..cards.image import installed_code
-from ..evaluation.card import render_card, write_model_card
-from ..evaluation.card_update import read_metrics
-from ..evaluation.loading import check_model_fits, load_model, load_processor
+from ..cards.update import read_metrics
+from ..utils.loading import check_model_fits, load_model, load_processor
 from .contents import Contents, ContentsError, collect, front_matter, read_text, select
 
 CONFIG, PROCESSOR, WEIGHTS, TABLE = (

@@ -13,8 +13,8 @@ from transformers.dynamic_module_utils import get_relative_imports
 
 from modeling_trm import GridProcessor
 from modeling_trm.cards.image import link_code, make_image
-from modeling_trm.evaluation.shipped import shipped_checkpoints
 from modeling_trm.publishing.prepare import prepare
+from modeling_trm.utils.shipped import shipped_checkpoints
 from modeling_trm.verifiers_trm import verifier_for
 
 SHIPPED = shipped_checkpoints()

@@ -16,8 +16,8 @@ from modeling_trm.cards.measure import measure_card
 from modeling_trm.cards.protocol import PASSES, Measured, Protocol, measure
 from modeling_trm.cards.ways import plain_figures, rows_of
 from modeling_trm.evaluation import choose_subset, evaluate_puzzles, wilson_interval
-from modeling_trm.evaluation.loading import load_model
 from modeling_trm.evaluation.relabelling import Relabelling
+from modeling_trm.utils.loading import load_model
 
 SMALL = Protocol({"steps": 9, "halting": 9, "views": 6, "trajectories": 6}, 5, 0.6, 7, (2, 3), (2,), 0.5)
 EXACTLY: dict[str, Any] = {"engine": "eager", "progress": False}
@@ -153,7 +153,7 @@ def test_a_killed_measurement_goes_on_to_the_same_figures(
 
 def test_the_evaluation_of_a_card(model, puzzles: PuzzleSet, tmp_path: Path) -> None:
     protocol = replace(SMALL, puzzles={"halting": 5, "trajectories": 2})
-    figures, plots = measure_card(model, puzzles, protocol, tmp_path, command="the command", **EXACTLY)
+    figures, plots = measure_card(model, puzzles, protocol, tmp_path, command="the command", dataset="few", **EXACTLY)
     assert [row["pass"] for row in figures["ways"]] == ["halting", "trajectories", "trajectories", "trajectories"]
     assert figures["early_exit"] == 0.6 and figures["count"] == 5 and figures["command"] == "the command"
     assert all(row["seconds"] > 0 and row["engine"] == "eager" for row in figures["ways"])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from modeling_trm.cards.results_table import BEGIN, END, results_table, update_text
-from modeling_trm.evaluation.shipped import shipped_checkpoints
+from modeling_trm.utils.shipped import shipped_checkpoints
 from scripts import results_table as command
 
 ROOT = Path(command.__file__).parents[1]

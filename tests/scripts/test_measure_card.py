@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from modeling_trm.evaluation.shipped import shipped_checkpoints
+from modeling_trm.utils.shipped import shipped_checkpoints
 from scripts import measure_card
 
 FEW = (
