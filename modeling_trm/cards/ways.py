@@ -50,7 +50,7 @@ def plain_figures(measured: Measured) -> dict[str, Any]:
         answers=outcome["answers"],
         cells_right=outcome["cells_right"],
         cells=outcome["cells"],
-        non_finite=(~np.isfinite(outcome["halt_logits"])).any(1),
+        non_finite=np.array(~np.isfinite(outcome["halt_logits"]).all(1)),
         valid=None,
         max_steps=steps,
         early_exit=halt,

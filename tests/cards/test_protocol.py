@@ -15,8 +15,9 @@ from modeling_trm import TRMForGridReasoning
 from modeling_trm.cards.measure import measure_card
 from modeling_trm.cards.protocol import PASSES, Measured, Protocol, measure
 from modeling_trm.cards.ways import plain_figures, rows_of
-from modeling_trm.evaluation import choose_subset, evaluate_puzzles, wilson_interval
+from modeling_trm.evaluation import choose_subset, evaluate_puzzles
 from modeling_trm.evaluation.relabelling import Relabelling
+from modeling_trm.utils.intervals import wilson_interval
 from modeling_trm.utils.loading import load_model
 
 SMALL = Protocol({"steps": 9, "halting": 9, "views": 6, "trajectories": 6}, 5, 0.6, 7, (2, 3), (2,), 0.5)
