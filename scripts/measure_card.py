@@ -5,10 +5,11 @@ examples:
   python scripts/measure_card.py --model DIR --data sample my.parquet --halting-puzzles 1000 --output runs/card
   python scripts/measure_card.py --model DIR --steps 64 --steps-puzzles 300 --views-puzzles 0 --output runs/card
 
-Four passes over each data set, each with a number of puzzles of its own (0 leaves it out): "steps" takes all steps and
-gives the accuracy after each of them; "halting" stops a puzzle at a halt probability above --halt; "views" lets
-relabelled views of a puzzle vote; "trajectories" chooses among noisy ones. The last three stop at the halt as well. A
-command that was stopped goes on when it is given again; more passes can be added to the same --output.
+Four passes over each data set, each with a number of puzzles of its own (0 leaves it out): "steps" takes all --steps
+and gives the accuracy after each of them; "halting" stops a puzzle at a halt probability above --halt, at --halt-steps
+at the latest; "views" lets relabelled views of a puzzle vote, "trajectories" chooses among noisy ones, and both stop at
+the halt or after --steps. A command that was stopped goes on when it is given again with the same --output, also with
+more passes; the card has the figures of the passes asked for last.
 
 Writes OUTPUT/measured.json, the outcome of every puzzle below OUTPUT/ENTRY/PASS, and the figures into metrics.json,
 plots/ and README.md of the checkpoint's folder: ENTRY is "test" for the shipped sample, else the file's name. Exit code
@@ -51,11 +52,13 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.add_argument(
             f"--{name}-puzzles", type=int, default=count, metavar="N", help=f"of the pass {name} (default: %(default)s)"
         )
-    parser.add_argument("--steps", type=int, default=16, metavar="N", help="of the pass steps (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=16, metavar="N", help="of each walk (default: %(default)s)")
     parser.add_argument(
-        "--halt", type=probability, default=0.95, metavar="P", help="of the other passes (default: %(default)s)"
+        "--halt", type=probability, default=0.95, metavar="P", help="stop above it (default: %(default)s)"
     )
-    parser.add_argument("--halt-steps", type=int, default=64, metavar="N", help="at most (default: %(default)s)")
+    parser.add_argument(
+        "--halt-steps", type=int, default=64, metavar="N", help="of the pass halting (default: %(default)s)"
+    )
     parser.add_argument("--views", type=int, nargs="+", default=(8, 32), metavar="K", help="(default: 8 32)")
     parser.add_argument("--trajectories", type=int, nargs="+", default=(8,), metavar="K", help="(default: 8)")
     parser.add_argument("--noise-std", type=float, default=0.1, metavar="X", help="(default: %(default)s)")

@@ -38,8 +38,8 @@ class Protocol:
     """What is measured. Raises ValueError naming the field, its value and what is allowed.
 
     Attributes:
-        puzzles: {pass: number of puzzles}; a pass with 0 is left out. steps: of the pass "steps".
-        halt, halt_steps: threshold and largest number of steps of the other passes.
+        puzzles: {pass: number of puzzles}; a pass with 0 is left out. steps: the largest number of each walk, but of
+            the pass "halting", which may take halt_steps. halt: threshold of all passes but "steps".
         views, trajectories: numbers K that are reported, from one run of the largest.
         noise_std, noise_on: what makes trajectories differ. seed: of puzzles chosen, views, noise.
     """
@@ -76,13 +76,12 @@ class Protocol:
         """What decides the outcome of a pass, JSON-ready."""
         if name == "steps":
             return {"steps": self.steps}
-        stop = {"halt": self.halt, "steps": self.halt_steps}
+        if name == "halting":
+            return {"halt": self.halt, "steps": self.halt_steps}
+        stop = {"halt": self.halt, "steps": self.steps, "seed": self.seed}
         if name == "views":
-            return {**stop, "views": list(self.views), "seed": self.seed}
-        if name == "trajectories":
-            noise = {"noise_std": self.noise_std, "noise_on": self.noise_on}
-            return {**stop, "trajectories": list(self.trajectories), **noise, "seed": self.seed}
-        return stop
+            return {**stop, "views": list(self.views)}
+        return {**stop, "trajectories": list(self.trajectories), "noise_std": self.noise_std, "noise_on": self.noise_on}
 
 
 @dataclass(frozen=True)
