@@ -64,7 +64,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--noise-std", type=float, default=0.1, metavar="X", help="(default: %(default)s)")
     parser.add_argument("--noise-on", default="z_H", choices=LATENTS, help="(default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of puzzles chosen, views, noise (default: 0)")
-    parser.add_argument("--batch-size", type=int, default=64, metavar="N", help="walks at a time (default: 64)")
+    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="walks at a time (default: 32)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto, the GPU where there is one)")
     add_engine_option(parser)
     arguments = parser.parse_args(argv)

@@ -6,7 +6,7 @@ from typing import Any
 from ..evaluation.plots import write_plots
 from ..evaluation.runner import Puzzles
 from ..modeling_trm import TRMForGridReasoning
-from ..utils.machine import describe_machine, library_versions
+from ..utils.machine import library_versions
 from .protocol import Protocol, measure
 from .ways import plain_figures, rows_of
 
@@ -19,7 +19,7 @@ def measure_card(
     *,
     command: str,
     dataset: str,
-    batch_size: int = 64,
+    batch_size: int = 32,
     engine: str = "auto",
     progress: bool = True,
 ) -> tuple[dict[str, Any], Path]:
@@ -39,9 +39,8 @@ def measure_card(
         "command": command,
         "dataset": dataset,
         "split": "test",
-        "hardware": describe_machine(model.device),
         "versions": library_versions(),
-        "ways": [row for one in measured for row in rows_of(one, model.config.halt_max_steps)],
+        "ways": [row for one in measured for row in rows_of(one, model.config.halt_max_steps, command)],
     }
     plots = Path(folder) / "plots"
     write_plots(plots, {figures["split"]: figures})

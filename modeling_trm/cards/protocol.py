@@ -28,6 +28,7 @@ from ..evaluation.runner import Puzzles, check_puzzles_fit, choose_subset
 from ..evaluation.sweep import ANY, each_view, is_right
 from ..modeling_trm import TRMForGridReasoning
 from ..trajectories_trm import Trajectories, select
+from ..utils.machine import describe_machine
 from ..voting.collect import weights_sha256
 
 PASSES = ("steps", "halting", "views", "trajectories")
@@ -94,6 +95,7 @@ class Measured:
     outcome: Outcome
     engine: str
     precision: str
+    hardware: str
 
 
 def measure(
@@ -102,7 +104,7 @@ def measure(
     protocol: Protocol,
     folder: str | Path,
     *,
-    batch_size: int = 64,
+    batch_size: int = 32,
     engine: str = "auto",
     progress: bool = True,
 ) -> list[Measured]:
@@ -114,13 +116,17 @@ def measure(
 
     Raises:
         ValueError: the model does not fit the puzzles, the task has no views or not so many, or the folder holds
-            another evaluation.
+            another evaluation, or one that was begun on another machine.
     """
     check_puzzles_fit(model, puzzles)
     wanted = [name for name in PASSES if protocol.puzzles.get(name)]
     if "views" in wanted:
         _relabelling(puzzles, protocol)
-    facts = {"engine": engine_name(model, engine), "precision": precision(model, engine)}
+    facts = {
+        "engine": engine_name(model, engine),
+        "precision": precision(model, engine),
+        "hardware": describe_machine(model.device),
+    }
     weights, measured = weights_sha256(model), []
     for number, name in enumerate(wanted, start=1):
         chosen = choose_subset(puzzles, protocol.puzzles[name], protocol.seed)

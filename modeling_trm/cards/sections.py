@@ -71,7 +71,8 @@ def evaluation_section(evaluations: dict[str, Any]) -> dict[str, Any]:
         "ways": [
             {
                 "name": name,
-                "text": f"{one['dataset']}, split `{one['split']}`{_machine(one)}.",
+                "text": f"{one['dataset']}, split `{one['split']}`{_machine(one['ways'][0])}. Reproduce with",
+                "command": one["ways"][0]["command"],
                 "rows": [_way(row) for row in one["ways"]],
             }
             for name, one in evaluations.items()

@@ -2,8 +2,8 @@
 
 A row: {way, count, solved, exact_accuracy, ci95 (Wilson's), mean_steps (supervision steps a puzzle, those of all its
 views or trajectories), seconds (of the pass, that all its rows share; null where unknown), pass, engine, precision,
-fingerprint (of the puzzles' rows)} and the settings of the pass; with views or trajectories chosen_by; with halting
-also halted and exact_when_halted (shares, the latter null where nothing halted).
+hardware, command, fingerprint (of the puzzles' rows)} and the settings of the pass; with views or trajectories
+chosen_by; with halting also halted and exact_when_halted (shares, the latter null where nothing halted).
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,11 +19,12 @@ from .protocol import ANY, Measured
 CHOICES = {"vote": "{}, most votes", "halt": "{}, largest halt logit", ANY: "any of {}, which no choice can exceed"}
 
 
-def rows_of(measured: Measured, trained_steps: int) -> list[dict[str, Any]]:
+def rows_of(measured: Measured, trained_steps: int, command: str) -> list[dict[str, Any]]:
     """The rows of a pass.
 
     Args:
         trained_steps: supervision steps of a puzzle in training, the depth that is reported besides the pass's own.
+        command: that reproduces them.
     """
     shared = {
         "pass": measured.name,
@@ -31,6 +32,8 @@ def rows_of(measured: Measured, trained_steps: int) -> list[dict[str, Any]]:
         "seconds": float(measured.outcome[SECONDS].sum()),
         "engine": measured.engine,
         "precision": measured.precision,
+        "hardware": measured.hardware,
+        "command": command,
         "fingerprint": measured.puzzles.fingerprint,
     }
     make = {"steps": _steps_rows, "halting": _halting_rows}.get(measured.name, _several_rows)
@@ -62,6 +65,7 @@ def plain_figures(measured: Measured) -> dict[str, Any]:
         "early_exit": halt,
         "engine": measured.engine,
         "precision": measured.precision,
+        "hardware": measured.hardware,
         "seconds": seconds,
         "puzzles_per_second": len(records) / seconds,
     }

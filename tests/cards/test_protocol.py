@@ -67,10 +67,10 @@ def test_the_pass_of_all_steps_is_what_evaluate_puzzles_finds(model, measured: d
     figures, expected = plain_figures(one), evaluate_puzzles(model, one.puzzles, max_steps=5, **EXACTLY)
     for timed in ("seconds", "puzzles_per_second"):
         del figures[timed], expected[timed]
-    assert figures.pop("precision") == "float32"
+    assert figures.pop("precision") == "float32" and "threads" in figures.pop("hardware")
     assert figures == expected
     assert 0 < figures["by_step"][-1] < 1  # else all puzzles would be alike
-    rows = rows_of(one, trained_steps=3)
+    rows = rows_of(one, trained_steps=3, command="c")
     assert [(row["way"], row["exact_accuracy"]) for row in rows] == [
         ("3 steps", expected["by_step"][2]),
         ("5 steps", expected["by_step"][4]),
@@ -80,7 +80,7 @@ def test_the_pass_of_all_steps_is_what_evaluate_puzzles_finds(model, measured: d
 def test_halting_stops_each_puzzle_at_its_first_sure_step(model, measured: dict[str, Measured]) -> None:
     one = measured["halting"]
     walks = [one_by_one(model, ids_L, 7) for ids_L in one.puzzles.inputs]
-    for row, limit in zip(rows_of(one, trained_steps=4), (4, 7), strict=True):
+    for row, limit in zip(rows_of(one, trained_steps=4, command="c"), (4, 7), strict=True):
         ends = [stop(walk[:limit], 0.6) for walk in walks]
         right = [np.array_equal(walk[end - 1][0], label) for walk, end, label in zip(walks, ends, one.puzzles.labels)]
         halted = [walk[end - 1][1] > 0.6 for walk, end in zip(walks, ends, strict=True)]
@@ -98,7 +98,7 @@ def test_halting_stops_each_puzzle_at_its_first_sure_step(model, measured: dict[
 
 def test_views_vote(model, measured: dict[str, Measured]) -> None:
     one, relabelling = measured["views"], Relabelling("sudoku", (9, 9), 0)
-    rows = {row["way"].split(";")[0]: row for row in rows_of(one, trained_steps=3)}
+    rows = {row["way"].split(";")[0]: row for row in rows_of(one, trained_steps=3, command="c")}
     for K in (2, 3):
         solved, found, steps = 0, 0, 0
         for number, (ids_L, label_L) in enumerate(zip(one.puzzles.inputs, one.puzzles.labels, strict=True)):
@@ -119,7 +119,7 @@ def test_views_vote(model, measured: dict[str, Measured]) -> None:
 
 
 def test_trajectories_differ_and_no_choice_exceeds_any(measured: dict[str, Measured]) -> None:
-    vote, halt, anyone = rows_of(measured["trajectories"], trained_steps=3)
+    vote, halt, anyone = rows_of(measured["trajectories"], trained_steps=3, command="c")
     assert vote["way"].startswith("2 trajectories with noise 0.5, most votes; halting at 0.6, up to 5 steps")
     assert halt["way"].startswith("2 trajectories with noise 0.5, largest halt logit")
     assert max(vote["solved"], halt["solved"]) <= anyone["solved"]
