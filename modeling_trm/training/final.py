@@ -62,6 +62,7 @@ def evaluate_and_publish(trainer: Trainer, data: RunData, arguments: Sequence[st
             "command": command_line("train.py", arguments),
             "steps": trainer.train_steps,
             "seconds": trainer.progress["seconds"],
+            "flops": trainer.progress["flops"],
             "device": accelerator.device,
             "train": facts,
         },
