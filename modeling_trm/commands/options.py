@@ -62,7 +62,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         "--model",
         required=True,
         metavar="MODEL",
-        help="a checkpoint: the name of a shipped one, a folder, or an id on the Hub",
+        help="the name of a shipped checkpoint, a folder, or an id on the Hub",
     )
 
 

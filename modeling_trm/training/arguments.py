@@ -170,7 +170,7 @@ class RunArguments:
     checkpoint_every: int = _help("steps between two checkpoints to resume from; the newest two are kept", 500)
     stop_after_minutes: float | None = _help("write a checkpoint and stop after so long; run again to go on")
     resume_from: str | None = _help(
-        "folder written by scripts/pack_checkpoint.py: go on from it, unless output_dir has a later checkpoint"
+        "folder written by `trm pack-checkpoint`: go on from it, unless output_dir has a later checkpoint"
     )
     report_to: list[str] = field(
         default_factory=lambda: ["tensorboard"],
