@@ -26,29 +26,37 @@ class Attention(Operator):
 
     def __init__(self, config: TRMConfig) -> None:
         super().__init__()
-        self.backend, self.num_heads = config.attention_backend, config.num_attention_heads
+        self.config, self.num_heads = config, config.num_attention_heads
         self.head_dim = config.hidden_size // config.num_attention_heads
         self.rope_theta = float(config.rope_theta) if config.position_embedding == "rope" else None
         self.qkv_proj = nn.Linear(config.hidden_size, 3 * config.hidden_size, bias=False)
         self.o_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
 
-    def forward(self, x_BLD: Tensor) -> Tensor:
+    def prepare(self, x_BLD: Tensor) -> tuple[Tensor, ...]:
+        """The rotary tables, cos and sin [L, P]; nothing where positions are learned."""
+        if self.rope_theta is None:
+            return ()
+        return rotary_tables(x_BLD.shape[1], self.head_dim, self.rope_theta, x_BLD)
+
+    def forward(self, x_BLD: Tensor, *tables: Tensor) -> Tensor:
+        """Without the tables of `prepare` it makes its own."""
         B, L, D = x_BLD.shape
         q, k, v = self.qkv_proj(x_BLD).view(B, L, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
         if self.rope_theta is not None:
-            cos, sin = rotary_tables(L, self.head_dim, self.rope_theta, x_BLD)
+            cos, sin = tables or self.prepare(x_BLD)
             q, k = apply_rotary(q, cos, sin), apply_rotary(k, cos, sin)
         return self.o_proj(self._attend(q, k, v).transpose(1, 2).reshape(B, L, D))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        if self.backend == "auto" or torch.compiler.is_exporting():  # an exported graph must run anywhere
+        backend = self.config.attention_backend
+        if backend == "auto":
             return F.scaled_dot_product_attention(q, k, v)
-        reason = _cannot_run(self.backend, q)
+        reason = _cannot_run(backend, q)
         if reason is not None:
             raise RuntimeError(
-                f"attention_backend={self.backend!r} cannot be used: {reason}; set attention_backend='auto' or 'math'"
+                f"attention_backend={backend!r} cannot be used: {reason}; set attention_backend='auto' or 'math'"
             )
-        with sdpa_kernel(BACKENDS[self.backend]):
+        with sdpa_kernel(BACKENDS[backend]):
             return F.scaled_dot_product_attention(q, k, v)
 
 

@@ -23,6 +23,9 @@ HUB_METADATA = frozenset(
     "experts_implementation output_attentions num_labels custom_pipelines".split()
 )
 
+# Fields that say how a model runs, not what it is, with the kernels that run anywhere.
+KERNELS = {"attention_backend": "auto", "mlp_t_backend": "torch", "ssd_backend": "torch"}
+
 IMPROVEMENT: dict[str, Any] = {
     "H_cycles": 1,
     "L_cycles": 2,
@@ -186,6 +189,10 @@ class TRMConfig(PreTrainedConfig):
             if key not in HUB_METADATA and not key.startswith("_"):
                 raise TypeError(f"TRMConfig has no field {key!r}{_near_miss(key, known)}")
         super().__post_init__(**kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As transformers', and so config.json, without the choice of kernels; a config.json that holds it is read."""
+        return {name: value for name, value in super().to_dict().items() if name not in KERNELS}
 
     def validate_architecture(self) -> None:
         """Cross-field checks; run at construction and again by the model (overrides at load time skip construction)."""

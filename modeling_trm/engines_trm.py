@@ -8,7 +8,7 @@ Shapes: B batch, L positions, D hidden, H heads, P head size, F inner width; G, 
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attention_trm import Attention
-from .layers_trm import rms_norm, rotary_tables
+from .layers_trm import rms_norm
 from .mamba2_trm import ONE_CHUNK_UP_TO, Mamba2, ssd
 from .mlp_trm import GatedMLP, Mlp, MlpT
 from .packed_linear_trm import ROWS, Int8Linear, PackedLinear, int8_missing
@@ -163,12 +163,16 @@ class PackedStack(nn.Module):
 
     def __init__(self, stack: Any, dtype: torch.dtype, linear: Layer) -> None:
         super().__init__()
-        self.eps = stack.eps
+        self.stack, self.dtype, self.eps = stack, dtype, stack.eps
         self.operators = [(_fast(operator, dtype, linear), operator.norm_dim) for operator in stack]
 
-    def forward(self, h_BLD: Tensor) -> Tensor:
-        for operator, dim in self.operators:
-            wide = operator(h_BLD).float() + h_BLD.float()
+    def prepare(self, x_BLD: Tensor) -> list[tuple[Tensor, ...]]:
+        """Stack.prepare, its tables in the type of the products."""
+        return [tuple(table.to(self.dtype) for table in own) for own in self.stack.prepare(x_BLD)]
+
+    def forward(self, h_BLD: Tensor, prepared: Sequence[tuple[Tensor, ...]] | None = None) -> Tensor:
+        for (operator, dim), own in zip(self.operators, prepared or self.prepare(h_BLD)):
+            wide = operator(h_BLD, *own).float() + h_BLD.float()
             # Not mean(): its pass over positions is not vectorised.
             squares = (wide * wide).sum(dim, keepdim=True)
             h_BLD = wide.mul_(torch.rsqrt(squares / wide.shape[dim] + self.eps)).to(h_BLD.dtype)
@@ -193,24 +197,18 @@ def _attention(operator: Attention, dtype: torch.dtype, linear: Layer) -> Callab
     """In float32 PyTorch's fused kernel; in bfloat16 that takes 2 times (97 positions) to 1.5 times (916) as long."""
     qkv_proj, o_proj = (linear(layer.weight, None) for layer in (operator.qkv_proj, operator.o_proj))
     H, P = operator.num_heads, operator.head_dim
-    tables: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def rotate(x: Tensor) -> Tensor:
+    def rotate(x: Tensor, cos_LP: Tensor, sin_LP: Tensor) -> Tensor:
         """[2, B, H, L, P] queries and keys, as a new tensor."""
-        L = x.shape[-2]
-        if L not in tables:
-            cos, sin = rotary_tables(L, P, operator.rope_theta or 1.0, x)
-            tables[L] = cos.to(dtype), sin.to(dtype)
-        cos_LP, sin_LP = tables[L]
         y = torch.mul(x, cos_LP, out=torch.empty(x.shape, dtype=dtype))
         y[..., : P // 2].addcmul_(x[..., P // 2 :], sin_LP[:, : P // 2], value=-1)
         y[..., P // 2 :].addcmul_(x[..., : P // 2], sin_LP[:, P // 2 :])
         return y
 
-    def attention(x_BLD: Tensor) -> Tensor:
+    def attention(x_BLD: Tensor, *tables: Tensor) -> Tensor:
         B, L, D = x_BLD.shape
         qkv = qkv_proj.product(qkv_proj.prepare(x_BLD)).view(B, L, 3, H, P).permute(2, 0, 3, 1, 4)
-        qk = qkv[:2] if operator.rope_theta is None else rotate(qkv[:2])
+        qk = rotate(qkv[:2], *tables) if tables else qkv[:2]
         if dtype == torch.float32:
             y_BHLP = F.scaled_dot_product_attention(qk[0], qk[1], qkv[2])
         else:
@@ -258,7 +256,7 @@ def _mlp_t(operator: MlpT, dtype: torch.dtype, linear: Layer) -> Callable[[Tenso
 
 def _mamba2(operator: Mamba2, dtype: torch.dtype, linear: Layer) -> Callable[[Tensor], Tensor]:
     """As Mamba2._mix_torch, its three inputs as products of their own and what can be written over written over."""
-    if operator.backend not in ("auto", "torch"):
+    if operator.config.ssd_backend not in ("auto", "torch"):
         return _with_packed_linears(operator, dtype, linear)  # which says why that backend is not for a CPU
     widths = [operator.d_inner, operator.conv1d.in_channels, operator.n_heads]
     z_weight, xBC_weight, dt_weight = operator.in_proj.weight.split(widths)

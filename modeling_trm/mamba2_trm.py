@@ -1,6 +1,7 @@
 """Operator "mamba2": the Mamba-2 mixer (arXiv 2405.21060) with the state-space dual form (SSD) in plain PyTorch.
 
-Two other paths on CUDA, by `ssd_backend`: mamba_ssm's kernels, and the product of the dual form in ssd_triton_trm.py.
+Two other paths on CUDA, by `ssd_backend`: mamba_ssm's kernels (ssd_cuda_trm.py), and the product of the dual form in
+ssd_triton_trm.py.
 
 Parameter names and shapes are those of mamba_ssm.Mamba2 and of transformers' Mamba2Mixer, so weights move freely.
 
@@ -20,14 +21,7 @@ from transformers.utils import logging
 
 from .configuration_trm import TRMConfig
 from .layers_trm import Operator, rms_norm
-
-try:
-    from causal_conv1d import causal_conv1d_fn
-    from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined
-
-    CUDA_KERNELS_MISSING = None
-except ImportError as error:
-    CUDA_KERNELS_MISSING = str(error)
+from .ssd_cuda_trm import CUDA_KERNELS_MISSING, conv_silu, ssd_scan
 
 logger = logging.get_logger(__name__)
 
@@ -44,7 +38,7 @@ class Mamba2(Operator):
         super().__init__()
         self.d_inner, self.d_state = config.mamba_d_inner, config.mamba_d_state
         self.n_heads, self.n_groups, self.head_dim = config.mamba_n_heads, config.mamba_n_groups, config.mamba_head_dim
-        self.backend, self.eps = config.ssd_backend, config.rms_norm_eps
+        self.config, self.eps = config, config.rms_norm_eps
         self.kernels_missing = CUDA_KERNELS_MISSING
         if not config.mamba_fits_cuda_kernels:
             self.kernels_missing = (
@@ -68,6 +62,16 @@ class Mamba2(Operator):
         init.ones_(self.D)
         init.ones_(self.norm.weight)
 
+    def prepare(self, x_BLD: Tensor) -> tuple[Tensor, ...]:
+        """Nothing; one warning where a GPU takes the slow path (not in `forward`: a compiled graph would break there)."""
+        if self.config.ssd_backend == "auto" and x_BLD.is_cuda and self.kernels_missing is not None:
+            logger.warning_once(
+                f"Mamba-2 runs its PyTorch path on {x_BLD.device.type}, not the CUDA kernels "
+                f"({self.kernels_missing}). Results are the same; for the kernels: pip install 'modeling-trm[cuda]'. "
+                f"To silence this: ssd_backend='torch'."
+            )
+        return ()
+
     def forward(self, x_BLD: Tensor) -> Tensor:
         z_BLI, xBC_BLC, dt_BLH = self.in_proj(x_BLD).split(
             [self.d_inner, self.conv1d.in_channels, self.n_heads], dim=-1
@@ -77,23 +81,16 @@ class Mamba2(Operator):
 
     def _choose_mix(self, x: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """Chosen per call by the tensor's device: a model may move between CPU and GPU."""
-        if self.backend == "torch" or torch.compiler.is_exporting():  # an exported graph must run anywhere
-            return self._mix_torch
-        if self.backend == "triton":
+        backend = self.config.ssd_backend
+        if backend == "triton":
             return self._mix_triton
-        if x.is_cuda and self.kernels_missing is None:
+        if backend != "torch" and x.is_cuda and self.kernels_missing is None:
             return self._mix_cuda
-        if self.backend == "cuda":
+        if backend == "cuda":
             reason = self.kernels_missing or f"the tensor is on {x.device}"
             raise RuntimeError(
                 f"ssd_backend='cuda' cannot be used: {reason}. Install with pip install 'modeling-trm[cuda]' and move "
                 f"the model to a CUDA device, or set ssd_backend='auto' or 'torch'."
-            )
-        if x.is_cuda:
-            logger.warning_once(
-                f"Mamba-2 runs its PyTorch path on {x.device.type}, not the CUDA kernels "
-                f"({self.kernels_missing}). Results are the same; for the kernels: pip install 'modeling-trm[cuda]'. "
-                f"To silence this: ssd_backend='torch'."
             )
         return self._mix_torch
 
@@ -121,14 +118,9 @@ class Mamba2(Operator):
     def _mix_cuda(self, xBC_BLC: Tensor, dt_BLH: Tensor) -> Tensor:
         weight_CK = self.conv1d.weight.squeeze(1).to(xBC_BLC.dtype)
         bias_C = self.conv1d.bias.to(xBC_BLC.dtype)  # type: ignore[union-attr]  # it has one
-        xBC_BLC = causal_conv1d_fn(xBC_BLC.transpose(1, 2), weight_CK, bias_C, activation="silu").transpose(1, 2)
-        x_BLHP, B_BLGN, C_BLGN = self._heads(xBC_BLC)
+        x_BLHP, B_BLGN, C_BLGN = self._heads(conv_silu(xBC_BLC, weight_CK, bias_C))
         A_H = -torch.exp(self.A_log.float())
-        # chunk_size 128 and not the default 256: at 97 positions 256 pads the work 2.6 times.
-        y_BLHP = mamba_chunk_scan_combined(
-            x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN, 128, D=self.D, dt_bias=self.dt_bias, dt_softplus=True
-        )
-        return y_BLHP.flatten(-2)
+        return ssd_scan(x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN, self.D, self.dt_bias).flatten(-2)
 
     def _heads(self, xBC_BLC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         states = self.n_groups * self.d_state

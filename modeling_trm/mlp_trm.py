@@ -64,12 +64,10 @@ class MlpT(GatedMLP):
 
     def __init__(self, config: TRMConfig) -> None:
         super().__init__(config, config.num_positions)
-        self.norm_dim = -2 if config.mlp_t_norm == "positions" else -1
-        self.backend = config.mlp_t_backend
+        self.config, self.norm_dim = config, -2 if config.mlp_t_norm == "positions" else -1
 
     def forward(self, x_BLD: Tensor) -> Tensor:
-        # On a CPU the transposed linear layer is faster; an exported graph must run anywhere.
-        if self.backend == "auto" and x_BLD.is_cuda and not torch.compiler.is_exporting():
+        if self.config.mlp_t_backend == "auto" and x_BLD.is_cuda:  # on a CPU the transposed linear layer is faster
             return self.forward_from_the_left(x_BLD)
         return super().forward(x_BLD.transpose(-1, -2)).transpose(-1, -2)
 

@@ -11,6 +11,7 @@ import dataclasses
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from .configuration_trm import TRMConfig
+from .kernels_trm import KernelsMixin
 from .layers_trm import Operator, truncated_normal_
 from .losses_trm import halting_loss, is_exact, stablemax_cross_entropy
 from .operators_trm import Stack
@@ -47,7 +49,7 @@ class TRMOutput(ModelOutput):
     state: RecursionState | None = None
 
 
-class TRMPreTrainedModel(PuzzleTableMixin, PreTrainedModel):
+class TRMPreTrainedModel(KernelsMixin, PuzzleTableMixin, PreTrainedModel):
     """Initialisation, loading and saving shared by the models of the family."""
 
     config_class = TRMConfig
@@ -276,7 +278,8 @@ class TRMModel(TRMPreTrainedModel):
         state = self.initial_state(len(input_ids)) if state is None else state
         x = self.embed(input_ids, puzzle_ids, state)
         H_cycles, L_cycles = (self.config.H_cycles, self.config.L_cycles) if cycles is None else cycles
-        state = recurse(self.stack, state.map(lambda z: z.to(x.dtype)), x, H_cycles, L_cycles)
+        stack = partial(self.stack, prepared=self.stack.prepare(x))
+        state = recurse(stack, state.map(lambda z: z.to(x.dtype)), x, H_cycles, L_cycles)
         return state._replace(steps=None if state.steps is None else state.steps + 1)
 
     def _check(self, input_ids: Tensor, puzzle_ids: Tensor | None, state: RecursionState | None) -> None:
