@@ -63,7 +63,7 @@ class Mamba2(Operator):
         init.ones_(self.norm.weight)
 
     def prepare(self, x_BLD: Tensor) -> tuple[Tensor, ...]:
-        """Nothing; one warning where a GPU takes the slow path (not in `forward`: a compiled graph would break there)."""
+        """Nothing; one warning where a GPU takes the slow path. In `forward` it would break a compiled graph."""
         if self.config.ssd_backend == "auto" and x_BLD.is_cuda and self.kernels_missing is not None:
             logger.warning_once(
                 f"Mamba-2 runs its PyTorch path on {x_BLD.device.type}, not the CUDA kernels "

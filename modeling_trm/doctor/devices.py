@@ -72,7 +72,7 @@ def _ssd(device: torch.device) -> tuple[str, str | None]:
     if device.type != "cuda":
         return f"{form}; the compiled kernels are for CUDA devices alone", None
     if CUDA_KERNELS_MISSING is None:
-        return f"compiled kernels; ssd_backend='torch' in the config chooses the {form}", None
+        return f"compiled kernels; set_kernels(ssd_backend='torch') chooses the {form}", None
     return f"{form}; the compiled kernels are not here: {CUDA_KERNELS_MISSING}", "pip install 'modeling-trm[cuda]'"
 
 

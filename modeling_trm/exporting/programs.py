@@ -64,7 +64,7 @@ def export_step(model: TRMForGridReasoning) -> ExportedProgram:
 
 
 def export(module: Step | Parts, examples: tuple[Tensor, ...]) -> ExportedProgram:
-    """The module's program, portable whatever kernels its model runs; the first axis of every input is the free batch."""
+    """The module's program, whatever kernels its model runs; the first axis of every input is the free batch."""
     batch = torch.export.Dim(BATCH, min=1)
     with quiet(), torch.no_grad(), module.model.portable_kernels():
         return torch.export.export(module, examples, dynamic_shapes=tuple({0: batch} for _ in examples))

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from ..configuration_trm import TRMConfig
+from ..configuration_trm import KERNELS, TRMConfig
 from ..engines_trm import choose_engine
 from ..evaluation.engine import engine_name, precision
 from ..modeling_trm import TRMForGridReasoning
@@ -37,9 +37,6 @@ from .views import Views
 
 CHUNK_SIZES = (64, 2048)  # what a kill can cost, and what processes can share, in items
 CHUNKS_WANTED = 64
-
-# Config fields that choose kernels, not what is computed.
-KERNELS = ("attention_backend", "mlp_t_backend")
 
 
 def collect_votes(
@@ -125,7 +122,8 @@ def evaluation_facts(
 
 def weights_sha256(model: TRMForGridReasoning) -> str:
     """SHA-256 of the parameters, buffers and architecture, as loaded: the rows of the puzzle table that are there."""
-    fields = {name: vars(model.config)[name] for name in sorted(TRMConfig.__annotations__) if name not in KERNELS}
+    fields = {name: vars(model.config)[name] for name in TRMConfig.__annotations__ if name not in KERNELS}
+    fields["ssd_backend"] = "auto"  # it counted once; folders begun then can be gone on with
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())

@@ -113,7 +113,7 @@ def test_the_choice_of_kernels_is_no_other_model(tiny_model) -> None:
     """Votes begun with other kernels, or before there was a choice, are of the same weights."""
     made = tiny_model("trm-mlp-t")
     before = weights_sha256(made)
-    made.config.mlp_t_backend, made.config.attention_backend = "torch", "math"
+    made.set_kernels(mlp_t_backend="torch", attention_backend="math", ssd_backend="torch")
     assert weights_sha256(made) == before
     made.config.rope_theta = 100.0
     assert weights_sha256(made) != before

@@ -15,7 +15,7 @@ from torch._dynamo.backends.common import aot_autograd
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule
 
-from modeling_trm import OPERATORS, TRMConfig, TRMForGridReasoning, mamba2_trm
+from modeling_trm import OPERATORS, mamba2_trm
 from modeling_trm.configuration_trm import KERNELS
 from modeling_trm.operators_trm import Stack
 
@@ -94,7 +94,14 @@ def test_every_operator_and_every_choice_of_kernels_is_among_the_cases() -> None
     [pytest.param(*case, id="-".join(map(str, case[:4])), marks=[needs_triton] * ("triton" in case)) for case in CASES],
 )
 def test_a_compiled_stack_runs_the_kernels_that_were_asked_for(
-    operator: str, field: str | None, value: str, device: str, there: set[str], absent: set[str], tiny_config, monkeypatch
+    operator: str,
+    field: str | None,
+    value: str,
+    device: str,
+    there: set[str],
+    absent: set[str],
+    tiny_config,
+    monkeypatch,
 ) -> None:
     monkeypatch.setattr(mamba2_trm, "CUDA_KERNELS_MISSING", None)  # fake tensors do not ask for the kernels themselves
     if value == "triton":
