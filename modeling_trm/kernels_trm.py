@@ -6,14 +6,15 @@ is always yes. What exports says so, with `portable_kernels`.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from .configuration_trm import KERNELS, TRMConfig
+from .configuration_trm import KERNELS
 
 
 class KernelsMixin:
     """For a model whose `config` its operators read."""
 
-    config: TRMConfig
+    config: Any  # a TRMConfig; transformers states its own class
 
     def set_kernels(self, **backends: str) -> None:
         """Choose kernels by TRMConfig's names, `model.set_kernels(ssd_backend="triton")`; what is not named stays.

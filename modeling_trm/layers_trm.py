@@ -17,6 +17,10 @@ class Operator(nn.Module):
     `forward` asks no flag of torch.compiler which path to take: torch 2.9 to 2.12 trace `is_exporting()` as True inside
     torch.compile. What wants other kernels says so in the config (see kernels_trm).
 
+    A class may have `packed(self, dtype, linear)`: a function called like `forward` that computes the same on a CPU,
+    its matrices in layers that `linear(weight, bias)` packs, its products of activations in `dtype` (see
+    packed_linear_trm). Without one of its own the packed engines run its `forward` over packed linear layers.
+
     `norm_dim` is the axis of that post-norm: -1 (channels), or -2 (positions) for an operator that mixes positions
     on the transposed tensor, as the reference's MLP-t does.
     """

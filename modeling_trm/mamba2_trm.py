@@ -21,6 +21,7 @@ from transformers.utils import logging
 
 from .configuration_trm import TRMConfig
 from .layers_trm import Operator, rms_norm
+from .packed_linear_trm import Layer, PackedLinear, with_packed_linears
 from .ssd_cuda_trm import CUDA_KERNELS_MISSING, conv_silu, ssd_scan
 
 logger = logging.get_logger(__name__)
@@ -122,6 +123,30 @@ class Mamba2(Operator):
         A_H = -torch.exp(self.A_log.float())
         return ssd_scan(x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN, self.D, self.dt_bias).flatten(-2)
 
+    def packed(self, dtype: torch.dtype, linear: Layer) -> Callable[[Tensor], Tensor]:
+        """As _mix_torch, its three inputs as products of their own and what can be written over written over."""
+        if self.config.ssd_backend not in ("auto", "torch"):
+            return with_packed_linears(self, linear)  # which says why that backend is not for a CPU
+        z_weight, xBC_weight, dt_weight = self.in_proj.weight.split(
+            [self.d_inner, self.conv1d.in_channels, self.n_heads]
+        )
+        z_proj, xBC_proj, out_proj = (linear(w, None) for w in (z_weight, xBC_weight, self.out_proj.weight))
+        dt_proj = PackedLinear(dt_weight, None, dtype)  # never in 8 bits: step sizes are summed over all positions
+        kernel_KC = self.conv1d.weight.detach().squeeze(1).to(dtype).t().contiguous()
+        bias_C, D_H1 = self.conv1d.bias.to(dtype), self.D.to(dtype)[:, None]  # type: ignore[union-attr]  # it has one
+        A_H, norm_weight = -torch.exp(self.A_log.float()), self.norm.weight.to(dtype)
+
+        def mamba2(x_BLD: Tensor) -> Tensor:
+            x = xBC_proj.prepare(x_BLD)
+            x_BLHP, B_BLGN, C_BLGN = self._heads(conv_silu_over(xBC_proj.product(x), kernel_KC, bias_C))
+            dt_BLH = F.softplus(dt_proj(x_BLD).float() + self.dt_bias)
+            mix = ssd_one_chunk_over if x_BLD.shape[1] <= ONE_CHUNK_UP_TO else ssd
+            y_BLHP = torch.addcmul(mix(x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN), x_BLHP, D_H1)
+            gated = y_BLHP.flatten(-2).mul_(F.silu(z_proj.product(x), inplace=True)).unflatten(-1, (self.n_groups, -1))
+            return out_proj(rms_norm(gated, self.eps).flatten(-2).mul_(norm_weight))
+
+        return mamba2
+
     def _heads(self, xBC_BLC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         states = self.n_groups * self.d_state
         x, B, C = xBC_BLC.split([self.d_inner, states, states], dim=-1)
@@ -154,6 +179,14 @@ def causal_conv(x_BLC: Tensor, conv: nn.Conv1d) -> Tensor:
     return y_BLC
 
 
+def conv_silu_over(x_BLC: Tensor, kernel_KC: Tensor, bias_C: Tensor) -> Tensor:
+    """silu(causal_conv) in one array that is written over."""
+    y_BLC = torch.addcmul(bias_C, x_BLC, kernel_KC[-1])
+    for back in range(1, len(kernel_KC)):
+        y_BLC[:, back:].addcmul_(x_BLC[:, :-back], kernel_KC[-1 - back])
+    return F.silu(y_BLC, inplace=True)
+
+
 def torch_product(scores_BGLL: Tensor, cumulative_BHL: Tensor, u_BLHP: Tensor) -> Tensor:
     """y_i = sum_{j <= i} scores_ij exp(c_i - c_j) u_j: [B, L, H, P], with all weights in memory."""
     scores_BGLL = scores_BGLL.tril()
@@ -184,6 +217,19 @@ def ssd_one_chunk(
     scores_BGLL = C_BLGN.transpose(1, 2) @ B_BLGN.permute(0, 2, 3, 1)  # the heads of a group share them
     # dt multiplies x and not the weights: L * P numbers a head instead of L * L.
     return product(scores_BGLL, cumulative_BHL, _scale(x_BLHP, dt_BLH))
+
+
+def ssd_one_chunk_over(x_BLHP: Tensor, dt_BLH: Tensor, A_H: Tensor, B_BLGN: Tensor, C_BLGN: Tensor) -> Tensor:
+    """As ssd_one_chunk, with one array of L * L numbers a head that is written over."""
+    B, L, H, P = x_BLHP.shape
+    # Contiguous over positions, or every array below would be transposed for its product.
+    cumulative_BHL = (dt_BLH * A_H).cumsum(1).transpose(1, 2).contiguous()
+    scores_BGLL = (C_BLGN.transpose(1, 2) @ B_BLGN.permute(0, 2, 3, 1)).tril_()
+    decay_BHLL = (cumulative_BHL[..., :, None] - cumulative_BHL[..., None, :]).clamp_(max=0).exp_()
+    weights_BGELL = decay_BHLL.to(scores_BGLL.dtype).unflatten(1, (scores_BGLL.shape[1], -1))
+    weights_BGELL.mul_(scores_BGLL[:, :, None])
+    scaled_BHLP = (x_BLHP * dt_BLH[..., None].to(x_BLHP.dtype)).transpose(1, 2).reshape(B * H, L, P)
+    return torch.bmm(weights_BGELL.reshape(B * H, L, L), scaled_BHLP).view(B, H, L, P).transpose(1, 2)
 
 
 def ssd_chunked(

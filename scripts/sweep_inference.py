@@ -74,7 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     import torch
 
     from datasets_builders.features import load_puzzles
-    from modeling_trm.evaluation.engine import engine_name, precision
+    from modeling_trm.engines_trm import resolve_engine
+    from modeling_trm.evaluation.engine import precision
     from modeling_trm.evaluation.runner import choose_subset
     from modeling_trm.evaluation.sweep import Sweep, run_sweep
     from modeling_trm.evaluation.sweep_plots import plot_sweep
@@ -104,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             rows = run_sweep(
                 model, puzzles, sweep, verifier=verifier, batch_size=arguments.batch_size, engine=arguments.engine
             )
-            engine, computed_in = engine_name(model, arguments.engine), precision(model, arguments.engine)
+            engine, computed_in = resolve_engine(model, arguments.engine), precision(model, arguments.engine)
         report = {
             "command": command_line("sweep_inference.py", sys.argv[1:] if argv is None else argv),
             "model": arguments.model,

@@ -18,8 +18,8 @@ import torch
 from tqdm.auto import tqdm
 
 from ..configuration_trm import KERNELS, TRMConfig
-from ..engines_trm import choose_engine
-from ..evaluation.engine import engine_name, precision
+from ..engines_trm import choose_engine, resolve_engine
+from ..evaluation.engine import precision
 from ..modeling_trm import TRMForGridReasoning
 from ..reasoning_trm import check_halt
 from ..utils.loading import check_model_fits
@@ -113,7 +113,7 @@ def evaluation_facts(
         "max_steps": max_steps,
         "halt": True if halt == 0.5 else halt,  # one rule, two names
         "precision": precision(model, engine),
-        "engine": engine_name(model, engine),
+        "engine": resolve_engine(model, engine),
         "num_views": int(views.views_of_input.max()),
         "num_items": int(views.views_of_input.sum()),
         "chunk_size": chunk_size,

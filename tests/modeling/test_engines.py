@@ -121,7 +121,6 @@ def _rounded_linear(weight: Tensor, exactly: slice, x: Tensor) -> Tensor:
 
 
 def test_packed_mamba2_beyond_one_chunk_equals_float64(make, problem, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modeling_trm.engines_trm.ONE_CHUNK_UP_TO", 8)
     monkeypatch.setattr("modeling_trm.mamba2_trm.ONE_CHUNK_UP_TO", 8)
     monkeypatch.setattr("modeling_trm.mamba2_trm.CHUNK", 8)
     model = make("mamba2", mamba_n_groups=2)
