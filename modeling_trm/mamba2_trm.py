@@ -46,6 +46,7 @@ class Mamba2(Operator):
                 f"they cannot take mamba_d_conv={config.mamba_d_conv} or in_proj's {config.mamba_d_in_proj} outputs"
             )
         d_conv_channels = self.d_inner + 2 * self.n_groups * self.d_state
+        self.widths = [self.d_inner, d_conv_channels, self.n_heads]  # of z, xBC and dt
         self.in_proj = nn.Linear(config.hidden_size, config.mamba_d_in_proj, bias=False)
         self.conv1d = nn.Conv1d(d_conv_channels, d_conv_channels, config.mamba_d_conv, groups=d_conv_channels)
         self.dt_bias = nn.Parameter(torch.empty(self.n_heads))
@@ -74,9 +75,7 @@ class Mamba2(Operator):
         return ()
 
     def forward(self, x_BLD: Tensor) -> Tensor:
-        z_BLI, xBC_BLC, dt_BLH = self.in_proj(x_BLD).split(
-            [self.d_inner, self.conv1d.in_channels, self.n_heads], dim=-1
-        )
+        z_BLI, xBC_BLC, dt_BLH = self.in_proj(x_BLD).split(self.widths, dim=-1)
         mix = self._choose_mix(x_BLD)
         return self.out_proj(self.norm(mix(xBC_BLC, dt_BLH), z_BLI))
 
@@ -127,9 +126,7 @@ class Mamba2(Operator):
         """As _mix_torch, its three inputs as products of their own and what can be written over written over."""
         if self.config.ssd_backend not in ("auto", "torch"):
             return with_packed_linears(self, linear)  # which says why that backend is not for a CPU
-        z_weight, xBC_weight, dt_weight = self.in_proj.weight.split(
-            [self.d_inner, self.conv1d.in_channels, self.n_heads]
-        )
+        z_weight, xBC_weight, dt_weight = self.in_proj.weight.split(self.widths)
         z_proj, xBC_proj, out_proj = (linear(w, None) for w in (z_weight, xBC_weight, self.out_proj.weight))
         dt_proj = PackedLinear(dt_weight, None, dtype)  # never in 8 bits: step sizes are summed over all positions
         kernel_KC = self.conv1d.weight.detach().squeeze(1).to(dtype).t().contiguous()
