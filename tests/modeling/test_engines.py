@@ -241,6 +241,19 @@ def test_an_operator_of_a_users_own_keeps_its_code(engine: str, make, problem, m
     assert max(found) < TOLERANCES[engine]
 
 
+@pytest.mark.parametrize("name", OPERATORS)
+def test_a_subclass_does_not_inherit_the_packed_form(engine: str, name: str, make, problem, monkeypatch) -> None:
+    class Minus(OPERATORS[name]):  # type: ignore[misc]
+        def forward(self, x_BLD: Tensor, *prepared: Tensor) -> Tensor:
+            return -2 * super().forward(x_BLD, *prepared)
+
+    monkeypatch.setitem(OPERATORS, name, Minus)
+    model = make("trm-attn", block_operators=[name])
+    exact = copy.deepcopy(model).double()
+    found = errors(one_step(choose_engine(model, engine), model, problem), one_step(exact, exact, problem))
+    assert max(found) < TOLERANCES[engine]
+
+
 def test_a_hook_on_the_model_sees_whole_steps(engine: str, make, problem) -> None:
     model, sizes = make("trm-attn"), []
     model.register_forward_hook(lambda module, inputs, out: sizes.append(len(out.logits)))
