@@ -83,7 +83,7 @@ ROOMS = {
     "modeling_trm/conversion": {"flat", "datasets_builders", "modeling_trm/utils", "modeling_trm/cards"},
     "modeling_trm/exporting": {"flat", "modeling_trm/utils"},
     "modeling_trm/publishing": {"flat", "modeling_trm/utils", "modeling_trm/cards"},
-    "modeling_trm/doctor": {"flat", "modeling_trm/utils", "modeling_trm/evaluation"},
+    "modeling_trm/doctor": {"flat", "modeling_trm/utils"},
     "modeling_trm/benchmarking": {
         "flat", "modeling_trm/utils", "modeling_trm/evaluation", "modeling_trm/training", "modeling_trm/conversion",
     },
