@@ -222,7 +222,8 @@ def test_files_and_functions_stay_short(path):
 
 
 def text_files() -> Iterator[Path]:
-    yield from (path for path in ROOT.iterdir() if path.is_file() and path.suffix in TEXT_SUFFIXES)
+    entries = (path for path in ROOT.iterdir() if path.name != ".git")  # a file in a work tree of git's
+    yield from (path for path in entries if path.is_file() and path.suffix in TEXT_SUFFIXES)
     for top in (*TOP_LEVEL, ".ci"):
         for path in (ROOT / top).rglob("*"):
             if path.is_file() and path.suffix in TEXT_SUFFIXES and "__pycache__" not in path.parts:
