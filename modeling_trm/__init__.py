@@ -8,6 +8,7 @@ from .modeling_trm import TRMForGridReasoning, TRMModel, TRMOutput, TRMPreTraine
 from .operators_trm import OPERATORS
 from .pipeline_trm import GridReasoningPipeline
 from .processing_trm import GridProcessor
+from .reasoning_config_trm import ReasoningConfig
 from .reasoning_trm import SolveOutput, TraceStep
 from .recursion_trm import RecursionState
 
@@ -31,6 +32,7 @@ __all__ = [
     "PRESETS",
     "GridProcessor",
     "GridReasoningPipeline",
+    "ReasoningConfig",
     "RecursionState",
     "SolveOutput",
     "TRMConfig",

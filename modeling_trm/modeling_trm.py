@@ -34,6 +34,7 @@ from .recursion_trm import RecursionState, recurse
 # Where a checkpoint is, as from_pretrained takes it for configuration, core and table alike.
 DOWNLOAD = ("cache_dir", "force_download", "proxies", "local_files_only", "token", "revision", "subfolder")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+WRITTEN_BEFORE = ("puzzle_table.", "reasoning_config.")  # before transformers looks what is new in a folder
 HALT_LOSS_WEIGHT = 0.5  # arXiv 2510.04871, public code models/losses.py
 
 
@@ -91,6 +92,8 @@ class TRMPreTrainedModel(PuzzleTableMixin, PreTrainedModel):
             model, info = cls._load_strictly(pretrained_model_name_or_path, *args, config=config, **kwargs)
             download = {name: kwargs[name] for name in DOWNLOAD if name in kwargs}
             model.load_table(pretrained_model_name_or_path, rows, puzzle_tasks, kwargs.get("variant"), download)
+            if isinstance(model, ReasoningMixin):
+                model.load_reasoning_config(pretrained_model_name_or_path, download)
         return (model, info) if output_loading_info else model
 
     @classmethod
@@ -140,15 +143,18 @@ class TRMPreTrainedModel(PuzzleTableMixin, PreTrainedModel):
         return model, info
 
     def save_pretrained(self, save_directory: Any, is_main_process: bool = True, **kwargs: Any) -> None:  # type: ignore[override]
-        """As transformers', with the puzzle table in a file of its own, puzzle_table.safetensors."""
+        """As transformers', with the puzzle table and the defaults of `solve` in files of their own."""
         if is_main_process:
             self.save_table(save_directory, **kwargs)  # first, so that no core is ever without its table
+            if isinstance(self, ReasoningMixin):
+                Path(save_directory).mkdir(parents=True, exist_ok=True)
+                self.reasoning_config.save_pretrained(save_directory)
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
 
     def _get_files_timestamps(self, working_dir: Any) -> dict[str, float]:
-        """transformers uploads what is newer than this; the table was written just before and always goes along."""
+        """transformers uploads what is newer than this; what was written just before always goes along."""
         stamps = super()._get_files_timestamps(working_dir)
-        return {name: stamp for name, stamp in stamps.items() if not name.startswith("puzzle_table.")}
+        return {name: stamp for name, stamp in stamps.items() if not name.startswith(WRITTEN_BEFORE)}
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

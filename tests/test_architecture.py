@@ -37,9 +37,10 @@ ARROWS = {
     "operators_trm": ("attention_trm", "mamba2_trm", "mlp_trm"),
     "verifiers_trm": (),
     "trajectories_trm": ("recursion_trm",),
+    "reasoning_config_trm": (),
     "packed_linear_trm": (),
     "engines_trm": ("operators_trm", "recursion_trm", "packed_linear_trm"),
-    "reasoning_trm": ("engines_trm", "trajectories_trm"),
+    "reasoning_trm": ("engines_trm", "trajectories_trm", "reasoning_config_trm"),
     "modeling_trm": (
         "operators_trm",
         "recursion_trm",

@@ -18,7 +18,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..modeling_trm import TRMForGridReasoning
-from ..trajectories_trm import SELECTIONS, Trajectories, Verifier, select
+from ..reasoning_config_trm import SELECTIONS
+from ..trajectories_trm import Trajectories, Verifier, select
 from .intervals import wilson_interval
 from .relabelling import Relabelling
 from .runner import Puzzles, check_puzzles_fit

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from modeling_trm import PRESETS, RecursionState, TRMForGridReasoning
-from modeling_trm.trajectories_trm import SELECTIONS, Noise, Trajectories, select
+from modeling_trm.reasoning_config_trm import SELECTIONS
+from modeling_trm.trajectories_trm import Noise, Trajectories, select
 
 PUZZLES, STEPS = 5, 4
 

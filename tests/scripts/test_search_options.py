@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from modeling_trm import TRMForGridReasoning
-from modeling_trm.trajectories_trm import LATENTS, SELECTIONS
+from modeling_trm.reasoning_config_trm import LATENTS, SELECTIONS
 from scripts import search_options as options
 from scripts.search_options import check_search, describe_search
 
