@@ -16,7 +16,7 @@ from typing import Any
 
 SELECTIONS = ("halt", "vote", "residual", "valid")
 LATENTS = ("z_H", "z_L")
-FILE_NAME = "reasoning_config.json"
+REASONING_FILE = "reasoning_config.json"
 COUNTS = ("max_steps", "views", "num_trajectories", "max_batch")  # whole numbers from 1
 OPTIONAL = ("max_steps", "max_batch")  # or None
 RENAMED = {"num_votes": "views", "max_augmentations": "views"}  # names of earlier versions
@@ -114,10 +114,10 @@ class ReasoningConfig:
     def save_pretrained(self, folder: str | Path) -> None:
         """Write reasoning_config.json into the folder, whole or not at all."""
         text = json.dumps(dataclasses.asdict(self), indent=2) + "\n"
-        with tempfile.TemporaryDirectory(dir=folder, prefix=f".{FILE_NAME}.") as temporary:
-            part = Path(temporary, FILE_NAME)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=f".{REASONING_FILE}.") as temporary:
+            part = Path(temporary, REASONING_FILE)
             part.write_text(text, encoding="utf-8")
-            os.replace(part, Path(folder, FILE_NAME))
+            os.replace(part, Path(folder, REASONING_FILE))
 
     @classmethod
     def from_file(cls, path: str | Path) -> "ReasoningConfig":

@@ -11,10 +11,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from transformers.utils import cached_file
 
 from .engines_trm import choose_engine
-from .reasoning_config_trm import FILE_NAME, ReasoningConfig
+from .reasoning_config_trm import ReasoningConfig
 from .recursion_trm import RecursionState
 from .trajectories_trm import Noise, Trajectories, Verifier, select
 
@@ -53,19 +52,9 @@ class ReasoningMixin:
     """Gives a grid-reasoning model `solve`, as GenerationMixin gives a language model `generate`."""
 
     config: Any
-    reasoning_config = ReasoningConfig()  # of the class; a checkpoint's own takes its place
+    reasoning_config: ReasoningConfig
     initial_state: Callable[..., RecursionState]
     __call__: Callable[..., Any]
-
-    def load_reasoning_config(self, name: Any, download: dict[str, Any]) -> None:
-        """Its part of from_pretrained: the checkpoint's own, the class's where it has none.
-
-        Args:
-            name: folder or Hub id; `download` as transformers takes it.
-        """
-        path = cached_file(name, FILE_NAME, _raise_exceptions_for_missing_entries=False, **download)
-        if path is not None:
-            self.reasoning_config = ReasoningConfig.from_file(path)
 
     @torch.no_grad()  # and not inference_mode: its tensors could not enter a later computation with gradients
     def solve(

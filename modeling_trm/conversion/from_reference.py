@@ -15,7 +15,7 @@ from torch import Tensor
 
 from datasets_builders.folder import new_folder
 
-from ..evaluation.card import write_model_card
+from ..cards.card import write_model_card
 from ..modeling_trm import TRMForGridReasoning
 from ..puzzle_index_trm import PuzzleIndex
 from .arch import CONFIG_FILE, Said, gather

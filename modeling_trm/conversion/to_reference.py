@@ -15,8 +15,8 @@ import yaml
 from torch import Tensor
 
 from ..configuration_trm import TRMConfig
-from ..evaluation.files import write_text
-from ..evaluation.loading import load_model
+from ..utils.files import write_text
+from ..utils.loading import load_model
 from .arch import CONFIG_FILE
 from .checkpoint_file import ConversionError
 from .identifiers import identifiers

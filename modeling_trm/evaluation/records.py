@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .intervals import wilson_interval
+from ..utils.intervals import wilson_interval
 
 MAX_RATING_BUCKETS = 5
 

@@ -43,8 +43,8 @@ from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
 from ..reasoning_trm import answers_from_logits, check_halt
 from ..trajectories_trm import Verifier, select
+from ..utils.loading import check_model_fits
 from .engine import engine_name
-from .loading import check_model_fits
 from .records import EvaluationRecords, summarise
 from .stepwise import trajectories_by_step
 

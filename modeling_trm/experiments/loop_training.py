@@ -18,10 +18,10 @@ from tqdm.auto import tqdm
 from datasets_builders.features import PuzzleSet, load_puzzles
 from datasets_builders.sampling import BLANK_ID, TrainingStream
 
-from ..evaluation.machine import computes_in_bf16
 from ..losses_trm import IGNORE_INDEX, softmax_cross_entropy
 from ..training.optimisers import OPTIMISERS, OptimiserSettings
 from ..training.schedule import lr_factor, set_lr
+from ..utils.machine import computes_in_bf16
 from .loops import CARRIES, LoopedModel
 
 ADAMW_SHARE = 0.2  # of Muon's learning rate

@@ -8,12 +8,12 @@ from typing import Any
 from accelerate import Accelerator
 from safetensors import SafetensorError
 
-from ..evaluation.card import write_model_card
-from ..evaluation.files import write_json
-from ..evaluation.machine import describe_machine, library_versions
+from ..cards.card import write_model_card
 from ..evaluation.plots import write_plots
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
+from ..utils.files import write_json
+from ..utils.machine import describe_machine, library_versions
 
 
 class RunLog:

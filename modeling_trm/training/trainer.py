@@ -27,11 +27,11 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
-from ..evaluation.flops import OPERATOR_FLOPS, training_flops
-from ..evaluation.machine import can_compile, computes_in_bf16
 from ..evaluation.runner import Puzzles, evaluate_puzzles
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
+from ..utils.flops import OPERATOR_FLOPS, training_flops
+from ..utils.machine import can_compile, computes_in_bf16
 from .arguments import DataArguments, OptimisationArguments, Recipe, RunArguments
 from .checkpointing import load_checkpoint, load_progress, newest_checkpoint, save_checkpoint
 from .determinism import deterministic_algorithms
@@ -202,7 +202,7 @@ class Trainer:
         return reveal_share(step, start=data.reveal_start, end=data.reveal_end, until=end)
 
     def _flops(self, step: int) -> int:
-        """Of this step, over all processes; 0 for operators whose cost is not known (see evaluation.flops)."""
+        """Of this step, over all processes; 0 for operators whose cost is not known (see utils.flops)."""
         if not OPERATOR_FLOPS.keys() >= set(self.model.config.block_operators):
             return 0
         return self.recipe.optimisation.batch_size * training_flops(self.model.config, self.step.cycles(step))
