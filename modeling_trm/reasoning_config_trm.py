@@ -19,6 +19,7 @@ LATENTS = ("z_H", "z_L")
 REASONING_FILE = "reasoning_config.json"
 COUNTS = ("max_steps", "views", "num_trajectories", "max_batch")  # whole numbers from 1
 OPTIONAL = ("max_steps", "max_batch")  # or None
+SEARCH = tuple("num_trajectories noise_std noise_on random_start selection guidance damping max_batch".split())
 RENAMED = {"num_votes": "views", "max_augmentations": "views"}  # names of earlier versions
 
 
@@ -93,6 +94,12 @@ class ReasoningConfig:
     @property
     def is_random(self) -> bool:
         return self.random_start or self.noise_std > 0
+
+    @property
+    def search(self) -> dict[str, Any]:
+        """The fields of a search at test time, all of them; none where they are those of plain solving."""
+        asked, plain = ({name: vars(config)[name] for name in SEARCH} for config in (self, ReasoningConfig()))
+        return {} if asked == plain else asked
 
     def updated(self, **options: Any) -> "ReasoningConfig":
         """With these fields replaced. Raises TypeError for an unknown one, naming the nearest."""

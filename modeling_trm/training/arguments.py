@@ -53,6 +53,9 @@ def _help(text: str, default: Any = None) -> Any:
     return field(default=default, metadata={"help": text})
 
 
+RENAMED = {"--test_augmentations": "--views"}  # fields of earlier versions
+
+
 @dataclass
 class DataArguments:
     """Which puzzles are trained and evaluated on. Without data_dir, data_files and dataset: the shipped sample.
@@ -76,7 +79,7 @@ class DataArguments:
     reveal_until: float = _help("curriculum: share of the run after which it has ended", 0.0)
     validation_puzzles: int | None = _help("puzzles of the validation split for the periodic evaluation", 512)
     test_puzzles: int | None = _help("puzzles of the test split for the final evaluation; default: all")
-    test_augmentations: int | None = _help("task arc: views of a test input that vote at the end; default: all")
+    views: int | None = _help("task arc: views of a test input that vote at the end; default: all")
 
 
 @dataclass
@@ -219,8 +222,8 @@ class Recipe:
                     "task arc needs data_dir, a folder written by: "
                     "python scripts/build_datasets.py arc --on-leak drop --output DIR"
                 )
-        elif d.test_augmentations is not None:
-            raise ValueError(f"test_augmentations={d.test_augmentations} is for task arc only; task is {d.task!r}")
+        elif d.views is not None:
+            raise ValueError(f"views={d.views} is for task arc only; task is {d.task!r}")
 
     def _architecture(self) -> dict[str, Any]:
         """The fields of the architecture that the recipe sets, beside the preset."""
@@ -294,8 +297,8 @@ def parse_recipe(arguments: Sequence[str]) -> Recipe:
     )
     if unknown:
         known = [option for action in parser._actions for option in action.option_strings]
-        close = difflib.get_close_matches(unknown[0], known, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
+        close = RENAMED.get(unknown[0]) or next(iter(difflib.get_close_matches(unknown[0], known, n=1)), None)
+        hint = f"; did you mean {close}?" if close else ""
         raise ValueError(f"the recipe has no field {unknown[0]}{hint}")
     return Recipe(model, data, optimisation, run)
 

@@ -6,10 +6,11 @@ from typing import Any
 
 from datasets_builders.arc_folder import load_arc_folder
 from datasets_builders.arc_sampling import ArcStream
-from datasets_builders.arc_set import ArcSet, task_name
+from datasets_builders.arc_set import ArcSet
 from datasets_builders.features import PuzzleSet, load_puzzles, load_training_puzzles
 from datasets_builders.sampling import TrainingStream
 
+from ..arc_task_trm import task_name
 from ..evaluation.runner import Puzzles, choose_subset
 from ..processing_trm import GridProcessor
 from ..puzzle_index_trm import PuzzleIndex

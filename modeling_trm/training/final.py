@@ -104,7 +104,7 @@ def collect(
         data.arc.test_tasks,
         model.puzzle_index,
         data.processor,
-        max_augmentations=trainer.recipe.data.test_augmentations,
+        views=trainer.recipe.data.views,
         protocol=data.arc.protocol,
     )
     where = {"dataset": data.arc.origin, "hardware": describe_machine(accelerator.device)}
@@ -138,7 +138,7 @@ def _command(trainer: Trainer, kind: str = "plain") -> str:
     for name, value in (
         ("--max-puzzles", data.test_puzzles),
         ("--seed", None if data.test_puzzles is None else data.data_seed),
-        ("--max-augmentations", data.test_augmentations if kind == "voting" else None),
+        ("--views", data.views if kind == "voting" else None),
         ("--max-steps", run.eval_max_steps),
         ("--data", data.data_dir or data.dataset),
         ("--precision", "bfloat16" if is_bf16 else None),

@@ -49,7 +49,7 @@ LONGEST_WAIT = timedelta(hours=6)  # of the other processes, while one evaluates
 # Fields that a resumed run may change: they do not touch what is learnt.
 FREE_TO_CHANGE = frozenset(
     "output_dir log_every eval_every eval_batch_size eval_max_steps checkpoint_every stop_after_minutes report_to "
-    "validation_puzzles test_puzzles test_augmentations".split()
+    "validation_puzzles test_puzzles views test_augmentations".split()  # the last: what views was called
 )
 # Of fields that a recipe of an earlier version did not have.
 DEFAULTS = {

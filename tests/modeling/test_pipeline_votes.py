@@ -15,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from transformers import pipeline
 
-from datasets_builders.arc_augmentation import ArcAugmentation, draw_augmentations
+from modeling_trm.arc_augmentation_trm import ArcAugmentation, draw_augmentations
 from datasets_builders.arc_tasks import ArcTask, Pair
 from modeling_trm import GridProcessor
 from modeling_trm.metrics.pass_at_k.ranking import rank_candidates

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from datasets_builders.arc_augmentation import draw_augmentations
+from modeling_trm.arc_augmentation_trm import draw_augmentations
 from datasets_builders.arc_build import build_arc
 from datasets_builders.arc_folder import write_arc_folder
 from datasets_builders.arc_set import ArcOptions

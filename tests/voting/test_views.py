@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datasets_builders.arc_augmentation import ArcAugmentation, draw_augmentations
+from modeling_trm.arc_augmentation_trm import ArcAugmentation, draw_augmentations
 from datasets_builders.arc_tasks import ArcTask, Pair, load_tasks
 from datasets_builders.features import PuzzleSet, load_puzzles
 from modeling_trm import GridProcessor

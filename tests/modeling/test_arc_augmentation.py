@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datasets_builders.arc_augmentation import (
+from modeling_trm.arc_augmentation_trm import (
     ArcAugmentation,
     draw_augmentations,
     puzzle_keys,
