@@ -175,7 +175,7 @@ def test_comparison_is_consistent_and_written(models: Models, puzzles: PuzzleSet
 
 def test_votes_are_those_of_an_evaluation_by_voting(models: Models, puzzles: PuzzleSet, tmp_path: Path) -> None:
     two = {name: models[name] for name in ("trm-attn", "mamba2")}
-    comparison = compare_models(two, puzzles, max_steps=2, num_votes=5, seed=3, batch_size=4, progress=False)
+    comparison = compare_models(two, puzzles, max_steps=2, views=5, seed=3, batch_size=4, progress=False)
     for name, model in two.items():
         collect_votes(model, PuzzleViews(puzzles, 5, 3), tmp_path / name, max_steps=2, progress=False)
     expected = compare_votes(*(load_records(tmp_path / name) for name in two), tuple(two), (1, 2, 5), 3)

@@ -118,7 +118,7 @@ def test_views_are_solved_undone_and_vote_as_in_the_pipeline(tiny_model) -> None
     options = {"max_steps": 3, "halt": False}
     solutions = solve_grids(model, SUDOKU, grids, trace=True, views=4, seed=5, batch_size=3, **options)
     solver = GridReasoningPipeline(model=model, feature_extractor=SUDOKU)
-    for grid, solution, result in zip(grids, solutions, solver(grids, num_votes=4, seed=5, **options), strict=True):
+    for grid, solution, result in zip(grids, solutions, solver(grids, views=4, seed=5, **options), strict=True):
         assert (solution.answer, solution.steps) == (result["answer"], result["steps"])
         assert [one.answer for one in solution.choice.votes] == [one["answer"] for one in result["votes"]]
         assert [one.votes for one in solution.choice.votes] == [one["votes"] for one in result["votes"]]
