@@ -20,8 +20,8 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from ..conversion.arch import CONFIG_FILE
 from ..conversion.checkpoint_file import ConversionError
+from ..conversion.given import CONFIG_FILE
 from ..conversion.to_reference import PREFIX, export_reference
 from ..modeling_trm import TRMForGridReasoning
 from ..utils.flops import flops

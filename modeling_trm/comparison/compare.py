@@ -18,16 +18,14 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm.auto import tqdm
 
 from ..configuration_trm import PRESETS, TRMConfig
 from ..evaluation.records import EvaluationRecords, summarise
 from ..evaluation.runner import PAD_TOKEN_ID, Puzzles, check_puzzles_fit, record_puzzles
 from ..metrics.pass_at_k.ranking import K
-from ..modeling_trm import TRMForGridReasoning, TRMOutput
+from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
-from ..reasoning_trm import answers_from_logits
 from ..utils.flops import flops
 from ..voting.collect import collect_votes
 from ..voting.comparison import compare_votes
@@ -46,10 +44,9 @@ OF_TWO_VOTES = ("pass_at_k", "coverage", "means", "solved_by", "top1_agreement")
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What one model made of the puzzles: records, the last answers [N, L], and the time it took."""
+    """What one model made of the puzzles, and the seconds it took."""
 
     records: EvaluationRecords
-    answers: np.ndarray
     seconds: float
 
     @property
@@ -183,7 +180,7 @@ def preset_of(config: TRMConfig) -> str | None:
 def compare_pair(names: Sequence[str], outcomes: Mapping[str, Outcome], labels_NL: np.ndarray) -> dict[str, Any]:
     """How often two models answer alike, what both, one or neither solve, and whether that may be chance."""
     first, second = (outcomes[name] for name in names)
-    alike_N = ((first.answers == second.answers) | (labels_NL == PAD_TOKEN_ID)).all(axis=1)
+    alike_N = ((first.records.answers == second.records.answers) | (labels_NL == PAD_TOKEN_ID)).all(axis=1)
     a_N, b_N = first.solved_N, second.solved_N
     only = [int((a_N & ~b_N).sum()), int((b_N & ~a_N).sum())]
     return {
@@ -214,39 +211,15 @@ def solved_only_by(solved: Mapping[str, np.ndarray]) -> dict[str, int]:
 
 
 def _run_batch(model: TRMForGridReasoning, batch: Puzzles, max_steps: int | None) -> Outcome:
-    with _last_output(model) as kept:
-        started = time.perf_counter()
-        # The model itself: packed for every batch its time would hold the packing.
-        records = record_puzzles(
-            model, batch, max_steps=max_steps, batch_size=len(batch), progress=False, engine="eager"
-        )
-        seconds = time.perf_counter() - started
-    logits_BLV = kept[-1].logits
-    assert logits_BLV is not None
-    input_ids = torch.from_numpy(batch.inputs).to(logits_BLV.device).long()
-    answers_BL = answers_from_logits(logits_BLV, input_ids, model.config.blank_token_id)
-    return Outcome(records, answers_BL.cpu().numpy(), seconds)
-
-
-@contextmanager
-def _last_output(model: TRMForGridReasoning) -> Iterator[list[TRMOutput]]:
-    """A list that holds the output of the model's last supervision step."""
-    kept: list[TRMOutput] = []
-
-    def keep(_module: Any, _inputs: Any, output: TRMOutput) -> None:
-        kept[:] = [output]
-
-    handle = model.register_forward_hook(keep)
-    try:
-        yield kept
-    finally:
-        handle.remove()
+    started = time.perf_counter()
+    # The model itself: packed for every batch its time would hold the packing.
+    records = record_puzzles(model, batch, max_steps=max_steps, batch_size=len(batch), progress=False, engine="eager")
+    return Outcome(records, time.perf_counter() - started)
 
 
 def _joined(parts: Sequence[Outcome]) -> Outcome:
     return Outcome(
         EvaluationRecords.concatenate([part.records for part in parts]),
-        np.concatenate([part.answers for part in parts]),
         math.fsum(part.seconds for part in parts),
     )
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from ..configuration_trm import TRMConfig
 from ..utils.files import write_text
 from ..utils.loading import load_model
-from .arch import CONFIG_FILE
 from .checkpoint_file import ConversionError
+from .given import CONFIG_FILE
 from .identifiers import identifiers
 from .layout import TABLE, Layout
 

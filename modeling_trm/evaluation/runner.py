@@ -242,12 +242,12 @@ def _record_batch(
     with torch.inference_mode():
         tallies = run_batch(model, input_ids_BL, puzzle_ids_B, labels_BL, steps)
         counted_BL = _blank_cells(input_ids_BL, labels_BL, batch.processor.blank_token_id)
-        answers_BL = tallies.pop("answers_BL")
-        tallies["cells_right"] = ((answers_BL == labels_BL) & counted_BL).sum(dim=1)
+        tallies["cells_right"] = ((tallies["answers"] == labels_BL) & counted_BL).sum(dim=1)
         tallies["cells"] = counted_BL.sum(dim=1)
+        tallies["answers"] = tallies["answers"].to(torch.uint8)  # as inputs and labels
         # The one transfer of the batch: everything above stays on the device, so that nothing waits for it.
         on_host = {name: tally.cpu().numpy() for name, tally in tallies.items()}
-        valid_N = None if score_valid is None else _score_validity(batch, answers_BL.cpu(), score_valid)
+        valid_N = None if score_valid is None else _score_validity(batch, on_host["answers"], score_valid)
     return EvaluationRecords(
         sources=batch.sources,
         ratings=batch.ratings,
@@ -281,7 +281,7 @@ def _run_every_step(
         halt_logits.append(output.halt_logits)
     halt_logits_BS = torch.stack(halt_logits, dim=1)
     return {
-        "answers_BL": answers_BL,
+        "answers": answers_BL,
         "exact": torch.stack(exact, dim=1),
         "halt_probability": halt_logits_BS.float().sigmoid(),
         "first_halt": _first_true(halt_logits_BS > 0),
@@ -308,7 +308,7 @@ def _run_search(
     stand = trajectories_by_step(model, inputs_NL, puzzle_ids_N, K, each, generator=generator)
     takens = [ended.taken(select(ended, config.selection, input_ids_BL, verifier)) for ended in stand]
     return {
-        "answers_BL": takens[-1].answers,
+        "answers": takens[-1].answers,
         "exact": torch.stack([_all_scored_right(taken.answers, labels_BL) for taken in takens], dim=1),
         "halt_probability": torch.stack([taken.halt_logits.float().sigmoid() for taken in takens], dim=1),
         "first_halt": _first_true(torch.stack([taken.halt_logits > 0 for taken in takens], dim=1)),
@@ -330,7 +330,7 @@ def _run_with_early_exit(
     solved = model.solve(input_ids_BL, puzzle_ids_B, config, max_steps=steps, **run_time)
     halted_B = (solved.steps < steps) | (solved.halt_probability > (0.5 if config.halt is True else config.halt))
     return {
-        "answers_BL": solved.answers,
+        "answers": solved.answers,
         "exact": _all_scored_right(solved.answers, labels_BL)[:, None],
         "halt_probability": solved.halt_probability.float()[:, None],
         "first_halt": torch.where(halted_B, solved.steps, 0),
@@ -352,8 +352,8 @@ def _first_true(flags_BS: torch.Tensor) -> torch.Tensor:
     return torch.where(flags_BS.any(dim=1), flags_BS.int().argmax(dim=1) + 1, 0)
 
 
-def _score_validity(batch: Puzzles, answers_BL: torch.Tensor, score_valid: ScoreValid) -> np.ndarray:
+def _score_validity(batch: Puzzles, answers_BL: np.ndarray, score_valid: ScoreValid) -> np.ndarray:
     decode = batch.processor.decode
-    pairs = zip(torch.from_numpy(batch.inputs).long(), answers_BL, strict=True)
+    pairs = zip(batch.inputs, answers_BL, strict=True)
     grids = [(decode(question_L), decode(answer_L)) for question_L, answer_L in pairs]
     return np.array([answer is not None and score_valid(question, answer) for question, answer in grids], dtype=bool)

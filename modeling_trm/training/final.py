@@ -21,7 +21,7 @@ from ..voting.records import VoteRecords, load_records
 from ..voting.report import write_report
 from ..voting.views import ArcViews
 from .data import RunData
-from .results import publish_folder
+from .run_folder import publish_folder
 from .trainer import Trainer
 
 

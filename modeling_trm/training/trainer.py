@@ -37,8 +37,8 @@ from .checkpointing import load_checkpoint, load_progress, newest_checkpoint, sa
 from .determinism import deterministic_algorithms
 from .ema import ExponentialMovingAverage
 from .optimisers import build_optimisers, core_parameters
-from .results import RunLog, save_model
 from .rows import RowFeed, Stream
+from .run_folder import RunLog, save_model
 from .schedule import lr_factor, reveal_share
 from .slots import Slots
 from .step import TrainingStep
@@ -171,20 +171,7 @@ class Trainer:
             )
         if o.train_only == "puzzle_table" and accelerator.num_processes > 1:
             raise ValueError("train_only='puzzle_table' runs in one process: there is nothing to average between them")
-        optimisers = build_optimisers(
-            model,
-            train_only=o.train_only,
-            optimiser=o.optimiser,
-            lr=o.learning_rate,
-            betas=(o.beta1, o.beta2),
-            weight_decay=o.weight_decay,
-            muon_lr=o.muon_lr,
-            muon_momentum=o.muon_momentum,
-            muon_ns_steps=o.muon_ns_steps,
-            muon_weight_decay=o.muon_weight_decay,
-            puzzle_lr=o.puzzle_lr,
-            puzzle_weight_decay=o.puzzle_weight_decay,
-        )
+        optimisers = build_optimisers(model, o)
         ema = ExponentialMovingAverage(core_parameters(model).values(), o.ema_decay)
         if run.compile == "yes" or (run.compile == "auto" and can_compile(accelerator.device)):
             model.model.stack.compile()  # the stack alone: one small graph instead of the unrolled recursion
