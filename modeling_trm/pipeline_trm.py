@@ -44,7 +44,7 @@ class Vote(NamedTuple):
     steps: int
     shown: str  # of the puzzle itself, also where it is no grid; else empty, as the next two
     trace: list[dict[str, Any]]
-    trajectories: list[Candidate]
+    trajectories: list[Candidate] | None  # None where there was a single one
 
 
 class GridReasoningPipeline(Pipeline):
@@ -57,8 +57,9 @@ class GridReasoningPipeline(Pipeline):
             With views the mean over the votes for this answer.
         steps: supervision steps taken; with views those of the puzzle as given.
         trace: on request, [{"step", "answer", "halt_probability"}, ...] of the puzzle as given.
-        votes: with several views, [{"answer", "votes", "halt_probability"}, ...], best first: `answer` is the first.
-            With one view and several trajectories those of the trajectories, whatever `selection` makes of them.
+        views, votes: with several views, how many there were, and [{"answer", "votes", "halt_probability"}, ...], best
+            first: `answer` is the first. With one view and several trajectories the votes are theirs, whatever
+            `selection` makes of them.
 
     Parameters, of a call or of the construction:
         reasoning_config, or single fields of it (max_steps, halt, views, num_trajectories, ...): see ReasoningConfig.
@@ -168,7 +169,8 @@ class GridReasoningPipeline(Pipeline):
             ranked = rank_votes([vote.answer for vote in votes], [vote.halt_probability for vote in votes])
             if ranked:
                 result |= {"answer": ranked[0].answer, "halt_probability": ranked[0].halt_probability}
-        if views > 1 or ranked:
+        if ranked is not None:
+            result["views"] = len(votes)
             result["votes"] = [self._shown(candidate._asdict()) for candidate in ranked]
         if own.trace:
             result["trace"] = [self._shown(step) for step in own.trace]
@@ -246,16 +248,16 @@ class GridReasoningPipeline(Pipeline):
         outcomes = zip(solved["answers"].numpy(), solved["halt_probability"].tolist(), solved["steps"].tolist(), traces)
         votes = []
         for row, ((number, is_own, view, _), (answer_L, probability, steps, trace)) in enumerate(zip(batch, outcomes)):
-            answer, shown, ranked = self._text(view, answer_L), "", []
+            answer, shown, ranked = self._text(view, answer_L), "", None
             if is_own:
                 shown, ranked = self._text(view, answer_L, unknown), self._ranked(view, row, solved["trajectories"])
             votes.append(Vote(number, answer, probability, steps, shown, trace, ranked))
         return votes
 
-    def _ranked(self, view: View, row: int, trajectories: Any) -> list[Candidate]:
-        """The distinct answers of the trajectories of a view; none of a single one."""
+    def _ranked(self, view: View, row: int, trajectories: Any) -> list[Candidate] | None:
+        """The distinct answers of the trajectories of a view; None of a single one."""
         if trajectories is None:
-            return []
+            return None
         answers_BKL, probability_BK = trajectories
         texts = [self._text(view, answer_L) for answer_L in answers_BKL[row].numpy()]
         return rank_votes(texts, probability_BK[row].tolist())

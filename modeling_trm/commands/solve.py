@@ -23,8 +23,9 @@ except ImportError:  # run as a file: its folder, and not the repository, is whe
     from search_options import add_engine_option, add_search_options, check_search, search_options  # type: ignore[import-not-found, no-redef]
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import: --help and wrong arguments must not wait for it
-    from modeling_trm import GridProcessor
     from modeling_trm.evaluation.solving import PuzzleText, Solution
+
+    from modeling_trm import GridProcessor
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -65,6 +66,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     from modeling_trm.evaluation.solving import read_puzzles, solve_grids
+
     from modeling_trm.utils.cli import USER_ERROR, user_errors
     from modeling_trm.utils.files import write_json
     from modeling_trm.utils.loading import CheckpointError, choose_device, load_model, load_processor
@@ -132,8 +134,9 @@ def find_problem(processor: "GridProcessor", puzzle: "PuzzleText") -> str | None
 
 def find_fault(processor: "GridProcessor", solution: "Solution") -> str | None:
     """What is wrong with the answer by the rules of the puzzle alone; None for a right one, "" without known rules."""
-    from datasets_builders.validation import PuzzleError, check_maze, check_sudoku
     from modeling_trm.evaluation.solving import UNKNOWN_CELL
+
+    from datasets_builders.validation import PuzzleError, check_maze, check_sudoku
 
     missing = solution.answer.count(UNKNOWN_CELL)
     if missing:

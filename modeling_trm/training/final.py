@@ -11,7 +11,8 @@ from datasets_builders.features import PuzzleSet
 from datasets_builders.validation import maze_path_is_valid_and_shortest
 
 from ..cards.update import VOTES_ON_CARD
-from ..evaluation.runner import evaluate_puzzles
+from ..evaluation.halting import calibrate_halting
+from ..evaluation.runner import Puzzles, evaluate_puzzles
 from ..modeling_trm import TRMForGridReasoning
 from ..utils.cli import command_line
 from ..utils.loading import load_model
@@ -49,6 +50,8 @@ def evaluate_and_publish(trainer: Trainer, data: RunData, arguments: Sequence[st
         if metrics:
             metrics["test"]["votes"] = {name: report[name] for name in VOTES_ON_CARD} | {"command": names["command"]}
     facts = dict(data.facts)
+    if trainer.validation is not None:
+        facts["inference defaults"] = _calibrate(trainer, trainer.validation, model)
     best = trainer.progress["best"]
     if best is not None:
         facts["published step"] = best["step"]
@@ -56,6 +59,7 @@ def evaluate_and_publish(trainer: Trainer, data: RunData, arguments: Sequence[st
     return publish_folder(
         trainer.published_weights,
         output,
+        reasoning=model.reasoning_config,
         metrics=metrics,
         recipe=trainer.recipe.to_dict(),
         run={
@@ -67,6 +71,19 @@ def evaluate_and_publish(trainer: Trainer, data: RunData, arguments: Sequence[st
         },
         plots=None if records is None else output / "evaluation" / "plots",
     )
+
+
+def _calibrate(trainer: Trainer, validation: Puzzles, model: TRMForGridReasoning) -> str:
+    """Give the model the defaults of its own with which it loses nothing on the validation puzzles; these in words."""
+    run = trainer.recipe.run
+    with trainer.accelerator.autocast():
+        model.reasoning_config = calibrate_halting(
+            model, validation, run.eval_max_steps, batch_size=run.eval_batch_size, progress=False
+        )
+    chosen = model.reasoning_config
+    halting = f"stopping above a halt probability of {chosen.halt}" if chosen.halt else "without halting"
+    steps = chosen.max_steps or model.config.halt_max_steps
+    return f"at most {steps} steps, {halting} (chosen on {len(validation)} validation puzzles)"
 
 
 def _evaluate(trainer: Trainer, test: PuzzleSet, model: TRMForGridReasoning) -> dict[str, Any]:

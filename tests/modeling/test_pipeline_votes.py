@@ -15,15 +15,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from transformers import pipeline
 
-from modeling_trm.arc_augmentation_trm import ArcAugmentation, draw_augmentations
 from datasets_builders.arc_tasks import ArcTask, Pair
 from modeling_trm import GridProcessor
+from modeling_trm.arc_augmentation_trm import ArcAugmentation, draw_augmentations
 from modeling_trm.metrics.pass_at_k.ranking import rank_candidates
 from modeling_trm.processing_trm import colours_to_text
 from modeling_trm.puzzle_index_trm import PuzzleIndex
 from modeling_trm.reasoning_trm import SolveOutput
-from modeling_trm.voting.views import ArcViews
 from modeling_trm.views_trm import draw_view
+from modeling_trm.voting.views import ArcViews
 from modeling_trm.voting_trm import rank_votes
 
 SUDOKU = GridProcessor("sudoku", grid_shape=(4, 4))
@@ -126,7 +126,7 @@ def test_no_grid_and_no_number(make_pipeline: Make, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(pipe.model, "solve", solve)
     nothing = {"answer": None, "halt_probability": None, "steps": 1}
     assert pipe(COLOURS) == nothing
-    assert pipe(COLOURS, views=3) == {**nothing, "votes": []}
+    assert pipe(COLOURS, views=3) == {**nothing, "views": 3, "votes": []}
 
 
 # --- ARC and the puzzle table ---------------------------------------------------------------------------------------

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from modeling_trm.arc_augmentation_trm import ArcAugmentation, draw_augmentations
 from datasets_builders.arc_tasks import ArcTask, Pair, load_tasks
 from datasets_builders.features import PuzzleSet, load_puzzles
 from modeling_trm import GridProcessor
+from modeling_trm.arc_augmentation_trm import ArcAugmentation, draw_augmentations
 from modeling_trm.processing_trm import colours_to_text, crop_colours
 from modeling_trm.puzzle_index_trm import PuzzleIndex
 from modeling_trm.voting.collect import locate_items
