@@ -88,7 +88,7 @@ def test_the_string_form_gives_the_view_again(puzzles: PuzzleSet) -> None:
     texts = [str(view) for view in views]
     assert len(set(texts)) == 7 and texts[0] == "as it is"
     assert [View.from_string(text, shape, view.puzzle_row) for text, view in zip(texts, views)] == views
-    with pytest.raises(ValueError, match="'chess/1' is no view; allowed: 'as it is', sudoku/..., maze/..., arc/..."):
+    with pytest.raises(ValueError, match="'chess/1' is no view; allowed: 'as it is', sudoku"):
         View.from_string("chess/1", shape)
 
 
