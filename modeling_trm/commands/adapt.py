@@ -6,38 +6,35 @@ augmented demonstrations (--train_only puzzle_table: the rows alone); every test
 augmentations, and the votes are counted. Stopped at any moment, the same command goes on.
 
 examples:
-  python scripts/adapt.py --model DIR --challenges arc-agi_test_challenges.json --output runs/adapted
-  python scripts/adapt.py --model DIR --subset evaluation --max-tasks 20 --output runs/adapted --train_steps 500
-  accelerate launch scripts/adapt.py --model DIR --challenges FILE --solutions FILE --output runs/adapted
+  trm adapt --model MODEL --challenges arc-agi_test_challenges.json --output runs/adapted
+  trm adapt --model MODEL --subset evaluation --max-tasks 20 --output runs/adapted --train_steps 500
+  accelerate launch -m modeling_trm.commands adapt --model MODEL --challenges FILE --output runs/adapted
 
-Options with underscores are fields of the recipe (scripts/recipes/arc-adapt.yaml; scripts/train.py --help lists them).
+Options with underscores are fields of the recipe arc-adapt (trm recipes show arc-adapt; trm recipes fields lists all).
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .options import CommandParser, add_model, add_output, given
+
 if TYPE_CHECKING:  # PyTorch takes seconds to import: --help and wrong arguments must not wait for it
     from datasets_builders.arc_tasks import ArcTask
-    from modeling_trm.training.data import RunData
-    from modeling_trm.training.trainer import Trainer
-    from modeling_trm.voting.records import VoteRecords
 
-RECIPE = Path(__file__).parent / "recipes" / "arc-adapt.yaml"
+    from ..training.data import RunData
+    from ..training.trainer import Trainer
+    from ..voting.records import VoteRecords
+
+RECIPE = "arc-adapt"
 
 
 def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     """The script's own arguments, and those of the recipe."""
-    summary, _, epilog = __doc__.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
-    parser.add_argument("--model", required=True, metavar="DIR", help="folder of a checkpoint, or its id on the Hub")
-    parser.add_argument(
-        "--output", required=True, metavar="DIR", help="folder for data, run, votes and submission.json"
-    )
+    parser = CommandParser("adapt", __doc__, allow_abbrev=False)
+    add_model(parser)
+    add_output(parser, "data, run, votes and submission.json")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--challenges", metavar="FILE", help="tasks in the Kaggle layout (..._challenges.json)")
     source.add_argument("--subset", help="tasks of a known subset instead: training, evaluation, ...")
@@ -55,31 +52,31 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    given = list(sys.argv[1:] if argv is None else argv)
-    arguments, rest = parse_arguments(given)
+    typed = given(argv)
+    arguments, rest = parse_arguments(typed)
     from huggingface_hub.errors import StrictDataclassError
 
-    from modeling_trm.utils.cli import user_errors
+    from ..utils.cli import user_errors
 
     with user_errors(ValueError, OSError, StrictDataclassError, FloatingPointError):
-        return run(arguments, rest, given)
+        return run(arguments, rest, typed)
 
 
-def run(arguments: argparse.Namespace, rest: list[str], given: list[str]) -> int:
+def run(arguments: argparse.Namespace, rest: list[str], typed: list[str]) -> int:
     """Data, training, votes, submission; each part is left as it is when it is done already."""
     from accelerate import PartialState
     from transformers.utils import logging as transformers_logging
 
-    from modeling_trm.training.arguments import parse_recipe
-    from modeling_trm.training.data import open_data
-    from modeling_trm.training.start import initial_model
-    from modeling_trm.training.trainer import LONGEST_WAIT, Trainer
-    from modeling_trm.utils.cli import command_line
+    from ..training.arguments import parse_recipe
+    from ..training.data import open_data
+    from ..training.start import initial_model
+    from ..training.trainer import LONGEST_WAIT, Trainer
+    from ..utils.cli import command_line
 
     transformers_logging.disable_progress_bar()  # those of files written and read, among ours
     output = Path(arguments.output)
     fixed = ["--start_from", arguments.model, "--data_dir", str(output / "data"), "--output_dir", str(output)]
-    recipe = parse_recipe([str(RECIPE), *rest, *fixed])
+    recipe = parse_recipe([RECIPE, *rest, *fixed])
     tasks = load_given_tasks(arguments)
     with PartialState(cpu=recipe.run.cpu, timeout=LONGEST_WAIT).main_process_first():
         build_data(arguments, tasks, output / "data")
@@ -91,7 +88,7 @@ def run(arguments: argparse.Namespace, rest: list[str], given: list[str]) -> int
     if step < recipe.optimisation.train_steps:
         trainer.accelerator.print(f"stopped at step {step}; the same command goes on from there")
     else:
-        answer(trainer, data, tasks, command_line("adapt.py", given))
+        answer(trainer, data, tasks, command_line("adapt", typed))
     trainer.close()
     return 0
 
@@ -114,7 +111,8 @@ def build_data(arguments: argparse.Namespace, tasks: "list[ArcTask]", folder: Pa
     from datasets_builders.arc_build import build_arc
     from datasets_builders.arc_folder import load_arc_folder, write_arc_folder
     from datasets_builders.arc_set import ArcOptions
-    from modeling_trm.utils.loading import load_processor
+
+    from ..utils.loading import load_processor
 
     subset = tasks[0].subset
     options = ArcOptions(
@@ -137,10 +135,10 @@ def build_data(arguments: argparse.Namespace, tasks: "list[ArcTask]", folder: Pa
 
 def answer(trainer: "Trainer", data: "RunData", tasks: "list[ArcTask]", command: str) -> None:
     """Let the adapted model vote on the tests; report, and a submission that has every task."""
-    from modeling_trm.training.final import collect
-    from modeling_trm.utils.loading import load_model
-    from modeling_trm.voting.report import write_report
-    from modeling_trm.voting.submission import read_submission, score_submission
+    from ..training.final import collect
+    from ..utils.loading import load_model
+    from ..voting.report import write_report
+    from ..voting.submission import read_submission, score_submission
 
     output = trainer.output
     model = load_model(str(trainer.published_weights), trainer.accelerator.device)
@@ -168,13 +166,10 @@ def with_answers(records: "VoteRecords", tasks: "list[ArcTask]") -> "VoteRecords
     from dataclasses import replace
 
     from datasets_builders.arc_set import task_name
-    from modeling_trm.processing_trm import colours_to_text
+
+    from ..processing_trm import colours_to_text
 
     outputs = {(task_name(task), number): p.output for task in tasks for number, p in enumerate(task.test)}
     found = [(one, outputs[one.task_id, one.pair]) for one in records.inputs]
     inputs = [one if grid is None else replace(one, reference=colours_to_text(grid)) for one, grid in found]
     return replace(records, inputs=tuple(inputs))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

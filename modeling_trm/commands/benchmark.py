@@ -1,13 +1,13 @@
 """Time models, layers and updates side by side and alternating in one run, as JSON and Markdown tables.
 
 examples:
-  python scripts/benchmark.py --output runs/benchmark
-  python scripts/benchmark.py --part all --output runs/benchmark-all
-  python scripts/benchmark.py --part supervision --presets trm-attn --batch-sizes 1 8 64 --max-tflop 10 --output DIR
-  python scripts/benchmark.py --part mamba2-layer --rounds 7 --output runs/benchmark-mamba2
-  python scripts/benchmark.py --part reference --reference ../TinyRecursiveModels --checkpoint runs/sudoku/model \
+  trm benchmark --output runs/benchmark
+  trm benchmark --part all --output runs/benchmark-all
+  trm benchmark --part supervision --presets trm-attn --batch-sizes 1 8 64 --max-tflop 10 --output DIR
+  trm benchmark --part mamba2-layer --rounds 7 --output runs/benchmark-mamba2
+  trm benchmark --part reference --reference ../TinyRecursiveModels --checkpoint runs/sudoku/model \
       --puzzles 1024 --output runs/benchmark-reference
-  python scripts/benchmark.py --part supervision training-step --presets tr-mamba2attn --profile --output runs/profile
+  trm benchmark --part supervision training-step --presets tr-mamba2attn --profile --output runs/profile
 
 parts:
   peak           largest product of two matrices in float32 and bfloat16; always measured, the others give their share
@@ -31,10 +31,11 @@ are first asked for the same answers; if these differ they are not timed, and th
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from .options import CommandParser, add_device, add_output, given, require_at_least
 
 # Names of modeling_trm.benchmarking.run.PARTS and engines.ENGINES, here so that --help need not import PyTorch.
 PARTS = (
@@ -50,12 +51,9 @@ CPU_MAX_TFLOP = 0.5
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    summary, _, epilog = __doc__.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser("benchmark", __doc__)
     add = parser.add_argument
-    add("--output", required=True, metavar="DIR", help="folder for benchmark.json and benchmark.md")
+    add_output(parser, "benchmark.json and benchmark.md")
     default: Sequence[str] = [name for name in PARTS if name not in SLOW_PARTS]
     parts = f"see below; all: every one (default: all but {' and '.join(SLOW_PARTS)})"
     add("--part", nargs="+", default=default, choices=("all", *PARTS), metavar="PART", help=parts)
@@ -76,7 +74,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--at-a-time", type=int, default=32, metavar="N", help="puzzles of a batch that is solved (default: 32)")
     add("--sources", nargs="+", metavar="NAME", help="only puzzles of these sources (default: of all)")
     add("--halt", type=float, default=0.5, metavar="P", help="our halting: at this halt probability (default: 0.5)")
-    add("--device", default="auto", help="cpu, cuda, ... (default: auto, the GPU where there is one)")
+    add_device(parser)
     add("--threads", type=int, metavar="N", help="threads of a CPU (default: PyTorch's choice)")
     add("--profile", action="store_true", help="also write a trace and a table of operators for lines of a model")
     arguments = parser.parse_args(argv)
@@ -85,17 +83,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
-    values = vars(arguments)
     if arguments.part == ["all"]:
         arguments.part = list(PARTS)
     elif "all" in arguments.part:
         parser.error(f"--part all stands alone, got {' '.join(arguments.part)}")
-    for name, least in (("lengths", PREFIX + 1), ("batch_sizes", 1)):
-        if min(values[name]) < least:
-            parser.error(f"--{name.replace('_', '-')} must be at least {least}, got {min(values[name])}")
-    for name in ("rounds", "table_batch", "puzzles", "at_a_time", "threads"):
-        if values[name] is not None and values[name] < 1:
-            parser.error(f"--{name.replace('_', '-')} must be at least 1, got {values[name]}")
+    require_at_least(parser, arguments, PREFIX + 1, "lengths")
+    require_at_least(parser, arguments, 1, "batch_sizes", "rounds", "table_batch", "puzzles", "at_a_time", "threads")
     if arguments.max_tflop is not None and not arguments.max_tflop > 0:
         parser.error(f"--max-tflop must be above 0, got {arguments.max_tflop:g}")
     if "puzzle-table" in arguments.part and min(arguments.rows) < arguments.table_batch:
@@ -110,11 +103,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     import torch
 
-    from modeling_trm.benchmarking.report import markdown
-    from modeling_trm.benchmarking.run import run_parts
-    from modeling_trm.utils.cli import command_line, user_errors
-    from modeling_trm.utils.files import write_json, write_text
-    from modeling_trm.utils.machine import describe_machine, library_versions
+    from ..benchmarking.report import markdown
+    from ..benchmarking.run import run_parts
+    from ..utils.cli import command_line, user_errors
+    from ..utils.files import write_json, write_text
+    from ..utils.machine import describe_machine, library_versions
 
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
@@ -127,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with user_errors(OSError, ValueError):
         settings = make_settings(arguments)
         report = {
-            "command": command_line("benchmark.py", sys.argv[1:] if argv is None else argv),
+            "command": command_line("benchmark", given(argv)),
             "hardware": describe_machine(settings.device),
             "versions": library_versions(),
         }
@@ -139,10 +132,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def make_settings(arguments: argparse.Namespace) -> Any:
     """Raises ValueError for what cannot be used, before anything is measured."""
-    from modeling_trm import PRESETS as KNOWN
-    from modeling_trm.benchmarking.reference import load_reference
-    from modeling_trm.benchmarking.settings import Settings
-    from modeling_trm.utils.loading import choose_device
+    from ..benchmarking.reference import load_reference
+    from ..benchmarking.settings import Settings
+    from ..configuration_trm import PRESETS as KNOWN
+    from ..utils.loading import choose_device
 
     device = choose_device(arguments.device)
     unknown = [name for name in arguments.presets if name not in KNOWN]
@@ -175,8 +168,9 @@ def sample_puzzles(arguments: argparse.Namespace) -> Any:
     import numpy as np
 
     from datasets_builders.features import load_puzzles
-    from modeling_trm.evaluation.runner import choose_subset
-    from modeling_trm.utils.loading import load_processor
+
+    from ..evaluation.runner import choose_subset
+    from ..utils.loading import load_processor
 
     puzzles = load_puzzles(load_processor(arguments.checkpoint).task, "test")
     known = sorted(set(puzzles.sources.tolist()))
@@ -186,7 +180,3 @@ def sample_puzzles(arguments: argparse.Namespace) -> Any:
     if arguments.sources:
         puzzles = puzzles.select(np.flatnonzero(np.isin(puzzles.sources, arguments.sources)))
     return choose_subset(puzzles, arguments.puzzles)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

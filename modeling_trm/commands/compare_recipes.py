@@ -1,9 +1,9 @@
 """Train recipes with the same FLOPs and several seeds, and compare them on the same test puzzles.
 
 examples:
-  python scripts/compare_recipes.py scripts/recipes/sudoku-cpu-act.yaml scripts/recipes/sudoku-cpu-dis.yaml \
+  trm compare-recipes sudoku-cpu-act sudoku-cpu-dis \
       --seeds 0 1 2 --output runs/act-and-dis
-  python scripts/compare_recipes.py A.yaml B.yaml --flops 1e14 --seeds 0 1 --output runs/a-and-b --set test_puzzles=512
+  trm compare-recipes A.yaml B.yaml --flops 1e14 --seeds 0 1 --output runs/a-and-b --set test_puzzles=512
 
 The budget is --flops, or what the first recipe's own train_steps cost; every recipe gets as many steps as it buys. The
 score is exact accuracy after as many forward passes of the stack as all of them reach, and after each one's last step.
@@ -15,20 +15,21 @@ Writes OUTPUT/NAME/seed-N/ (the runs), OUTPUT/comparison.json, comparison.md and
 
 import argparse
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from .options import CommandParser, add_output, given, print_written
+
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    summary, _, epilog = __doc__.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser("compare-recipes", __doc__)
     parser.add_argument(
-        "recipes", nargs="+", metavar="RECIPE", help="YAML recipes; the others are compared to the first"
+        "recipes",
+        nargs="+",
+        metavar="RECIPE",
+        help="names or files; the others are compared to the first",
     )
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder of the runs and the report")
+    add_output(parser, "the runs and the report")
     parser.add_argument("--flops", type=float, metavar="N", help="training FLOPs of each run (default: the first's)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N", help="(default: 0)")
     parser.add_argument(
@@ -53,11 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     from huggingface_hub.errors import StrictDataclassError
 
-    from modeling_trm.experiments.recipe_plots import plot_recipes
-    from modeling_trm.experiments.recipes import MAX_SEEDS, compare, markdown_table, read_contender, train
-    from modeling_trm.utils.cli import command_line, user_errors
-    from modeling_trm.utils.files import write_json, write_text
-    from modeling_trm.utils.machine import library_versions
+    from ..experiments.recipe_plots import plot_recipes
+    from ..experiments.recipes import MAX_SEEDS, compare, markdown_table, read_contender, train
+    from ..utils.cli import command_line, user_errors
+    from ..utils.files import write_json, write_text
+    from ..utils.machine import library_versions
 
     output = Path(arguments.output)
     overrides = [part for text in arguments.set for part in ("--" + text.partition("=")[0], text.partition("=")[2])]
@@ -75,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(f"seed {seed} ({number + 1} of {len(arguments.seeds)}), {contender.name}: {steps:,} steps")
                 runs[contender.name][seed] = train(contender, seed, steps, folders[contender.name][seed])
         report = compare(contenders, runs) | {
-            "command": command_line("compare_recipes.py", sys.argv[1:] if argv is None else argv),
+            "command": command_line("compare-recipes", given(argv)),
             "versions": library_versions(),
         }
         table = markdown_table(report)
@@ -86,9 +87,5 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_text(output / "comparison.md", f"{table}\n"),
             plot_recipes(report, logs, output / "plots" / "recipes.png"),
         ]
-    print("\n".join(["written:", *(f"  {path}" for path in written)]))
+    print_written(written)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,13 +1,13 @@
 """Turn a checkpoint of the public TinyRecursiveModels code into a checkpoint folder of ours, or back.
 
 examples:
-  python scripts/convert_reference.py checkpoints/run/step_50000 --output converted      all_config.yaml lies beside it
-  python scripts/convert_reference.py step_50000 --arch all_config.yaml --output converted
-  python scripts/convert_reference.py weights.pt --H-cycles 3 --L-cycles 6 --num-heads 8 --output converted
-  python scripts/convert_reference.py step_155718 --identifiers identifiers.json --subset evaluation --output converted
-  python scripts/convert_reference.py both.pt --entry ema --output converted             a file with several state dicts
-  python scripts/convert_reference.py step_50000 --license mit --output converted        as its author published it
-  python scripts/convert_reference.py converted --to-reference --output back/step_0      and all_config.yaml beside it
+  trm convert checkpoints/run/step_50000 --output converted      all_config.yaml lies beside it
+  trm convert step_50000 --arch all_config.yaml --output converted
+  trm convert weights.pt --H-cycles 3 --L-cycles 6 --num-heads 8 --output converted
+  trm convert step_155718 --identifiers identifiers.json --subset evaluation --output converted
+  trm convert both.pt --entry ema --output converted             a file with several state dicts
+  trm convert step_50000 --license mit --output converted        as its author published it
+  trm convert converted --to-reference --output back/step_0      and all_config.yaml beside it
 
 What the tensors tell is inferred, and checked against what is given; they do not tell H_cycles, L_cycles and, for
 attention, num_heads; nor, for attention without a puzzle table, --puzzle-emb-len: 0 where it was trained without one,
@@ -22,18 +22,16 @@ must be new or empty, whole or not at all. Exit code 0 when it was written, 2 wh
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
+
+from .options import TASKS, CommandParser, given
 
 INTEGERS = ("H_cycles", "L_cycles", "num_heads", "puzzle_emb_len", "halt_max_steps")
 NUMBERS = ("rms_norm_eps", "rope_theta", "expansion")
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    summary, _, epilog = __doc__.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser("convert", __doc__)
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="file of torch.save or safetensors; a folder of ours")
     parser.add_argument("--output", required=True, metavar="DIR", help="folder; with --to-reference the file to write")
     parser.add_argument("--to-reference", action="store_true", help="a folder of ours into the reference's layout")
@@ -44,9 +42,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     for name in NUMBERS:
         parser.add_argument(f"--{name.replace('_', '-')}", dest=name, type=float, metavar="X", help="likewise")
     parser.add_argument("--pos-encodings", choices=("rope", "learned", "none"), help="likewise")
-    parser.add_argument(
-        "--task", choices=("sudoku", "maze", "arc", "grid"), help="(default: what the number of token ids tells)"
-    )
+    parser.add_argument("--task", choices=TASKS, help="(default: what the number of token ids tells)")
     parser.add_argument("--grid-shape", type=int, nargs=2, metavar=("H", "W"), help="(default: the task's own)")
     parser.add_argument("--alphabet", help="grid: the characters of token ids 1, 2, ...")
     parser.add_argument("--identifiers", metavar="JSON", help="identifiers.json of the data set: the table's tasks")
@@ -55,8 +51,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--license", metavar="ID", help="licence of these weights by its Hub id, such as mit")
     arguments = parser.parse_args(argv)
-    given = [name for name, value in vars(arguments).items() if value is not None and value is not False]
-    extra = [name for name in given if name not in ("checkpoint", "output", "to_reference")]
+    named = [name for name, value in vars(arguments).items() if value is not None and value is not False]
+    extra = [name for name in named if name not in ("checkpoint", "output", "to_reference")]
     if arguments.to_reference and extra:
         parser.error(f"--to-reference takes --output alone, not --{extra[0].replace('_', '-')}")
     if arguments.subset is not None and arguments.identifiers is None:
@@ -66,9 +62,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
-    from modeling_trm.conversion.from_reference import convert_reference
-    from modeling_trm.conversion.to_reference import export_reference
-    from modeling_trm.utils.cli import command_line, user_errors
+    from ..conversion.from_reference import convert_reference
+    from ..conversion.to_reference import export_reference
+    from ..utils.cli import command_line, user_errors
 
     if arguments.to_reference:
         with user_errors(OSError, ValueError):
@@ -90,11 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             identifiers=arguments.identifiers,
             subset=arguments.subset,
             license=arguments.license,
-            command=command_line("convert_reference.py", sys.argv[1:] if argv is None else argv),
+            command=command_line("convert", given(argv)),
         )
     print("\n".join([*(f"{name}: {text}" for name, text in facts.items()), f"written: {arguments.output}"]))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,10 +1,10 @@
 """Export one supervision step of a checkpoint, for programs without transformers or without PyTorch.
 
 examples:
-  python scripts/export_onnx.py --model DIR --output EXPORT
-  python scripts/solve_onnx.py --export EXPORT puzzles.txt
-  python scripts/export_onnx.py --model DIR --output EXPORT --format torch            step.pt2, for torch.export.load
-  python scripts/export_onnx.py --model DIR --output EXPORT --puzzle-tasks evaluation/00576224       arc: these rows
+  trm export --model MODEL --output EXPORT
+  trm solve-onnx --export EXPORT puzzles.txt
+  trm export --model MODEL --output EXPORT --format torch            step.pt2, for torch.export.load
+  trm export --model MODEL --output EXPORT --puzzle-tasks evaluation/00576224       arc: these rows
 
 Writes a folder: the step (state in, state and logits out, any batch size, float32), the initial state, the alphabet,
 export.json. The step is compared with PyTorch's before the folder appears. Exit code 0 when everything was written, 2
@@ -12,17 +12,15 @@ when something given was wrong or the difference was too large; nothing is writt
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from .options import CommandParser, add_model
+
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    summary, _, epilog = __doc__.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", required=True, metavar="DIR", help="folder of a checkpoint, or its id on the Hub")
+    parser = CommandParser("export", __doc__)
+    add_model(parser)
     parser.add_argument("--output", required=True, metavar="DIR", type=Path, help="folder to write")
     parser.add_argument("--overwrite", action="store_true", help="replace the folder if it is there")
     parser.add_argument("--format", default="onnx", choices=("onnx", "torch"), help="(default: onnx)")
@@ -38,9 +36,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     from datasets_builders.folder import new_folder
-    from modeling_trm.exporting.folder import write_export
-    from modeling_trm.utils.cli import user_errors
-    from modeling_trm.utils.loading import check_model_fits, load_model, load_processor
+
+    from ..exporting.folder import write_export
+    from ..utils.cli import user_errors
+    from ..utils.loading import check_model_fits, load_model, load_processor
 
     with user_errors(OSError, ValueError, ImportError), new_folder(arguments.output, arguments.overwrite) as folder:
         processor = load_processor(arguments.model)
@@ -56,7 +55,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"(allowed {found['tolerance_of_one_step']:.0e}), {found['chained']:.1e} after {found['steps']} steps in a row"
     )
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,9 +1,9 @@
 """What happens to a looped Mamba-2 model beyond its training depth, and what keeps it alive: figures, table and plot.
 
 examples:
-  python scripts/loop_experiment.py --output runs/loops
-  python scripts/loop_experiment.py --output runs/loops --arms bare inject inject-norm --seeds 0 1 2 --steps 2000
-  python scripts/loop_experiment.py --output runs/deep --train-loops 8 --loops 128
+  trm loop-experiment --output runs/loops
+  trm loop-experiment --output runs/loops --arms bare inject inject-norm --seeds 0 1 2 --steps 2000
+  trm loop-experiment --output runs/deep --train-loops 8 --loops 128
 
 Each arm is a small pure Mamba-2 model trained on real Sudoku with a few loops (the state fed back to the same stack),
 then measured with many more. Arms are named by what is on: "inject" (the input added at every loop, not only the
@@ -17,21 +17,19 @@ done: the same command goes on after a stop with the arms that are missing.
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .options import CommandParser, add_device, add_output, given, print_written, require_at_least
+
 if TYPE_CHECKING:
-    from modeling_trm.experiments.loop_training import Data, Settings
+    from ..experiments.loop_training import Data, Settings
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    summary, _, epilog = __doc__.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder for loops.json, loops.md, arms/, plots/")
+    parser = CommandParser("loop-experiment", __doc__)
+    add_output(parser, "loops.json, loops.md, arms/, plots/")
     parser.add_argument("--arms", nargs="+", metavar="NAME", help="(default: all)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], metavar="N", help="(default: 0 1)")
     parser.add_argument("--train-loops", type=int, default=4, metavar="N", help="loops in training (default: 4)")
@@ -45,16 +43,14 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--learning-rate", type=float, default=0.005, metavar="X", help="of Muon (default: 0.005)")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: PyTorch's choice)")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto, the GPU where there is one)")
+    add_device(parser)
     arguments = parser.parse_args(argv)
     for name in ("seeds", "arms"):
         values = vars(arguments)[name] or []
         if len(set(values)) < len(values):
             parser.error(f"--{name} names one twice: {' '.join(map(str, values))}")
-    if min(arguments.seeds) < 0:
-        parser.error(f"--seeds must not be negative, got {min(arguments.seeds)}")
-    if arguments.threads is not None and arguments.threads < 1:
-        parser.error(f"--threads must be at least 1, got {arguments.threads}")
+    require_at_least(parser, arguments, 0, "seeds")
+    require_at_least(parser, arguments, 1, "threads")
     return arguments
 
 
@@ -65,12 +61,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     import torch
 
-    from modeling_trm.experiments.loop_report import markdown_tables, plot_loops
-    from modeling_trm.experiments.loop_training import Settings, open_data
-    from modeling_trm.utils.cli import command_line, user_errors
-    from modeling_trm.utils.files import write_json, write_text
-    from modeling_trm.utils.loading import choose_device
-    from modeling_trm.utils.machine import describe_machine, library_versions
+    from ..experiments.loop_report import markdown_tables, plot_loops
+    from ..experiments.loop_training import Settings, open_data
+    from ..utils.cli import command_line, user_errors
+    from ..utils.files import write_json, write_text
+    from ..utils.loading import choose_device
+    from ..utils.machine import describe_machine, library_versions
 
     with user_errors(OSError, ValueError):
         shared = ("train_loops", "loops", "steps", "batch_size", "test_puzzles", "source", "reveal", "learning_rate")
@@ -82,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         output = Path(arguments.output)
         results = _run_arms(_chosen(arguments.arms), arguments.seeds, settings, data, device, output / "arms")
         report = {
-            "command": command_line("loop_experiment.py", sys.argv[1:] if argv is None else argv),
+            "command": command_line("loop-experiment", given(argv)),
             "hardware": describe_machine(device),
             "versions": library_versions(),
             "results": results,
@@ -94,12 +90,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_text(output / "loops.md", tables),
             plot_loops(results, output / "plots" / "loops.png"),
         ]
-    print("\n".join(["written:", *(f"  {path}" for path in written)]))
+    print_written(written)
     return 0
 
 
 def _chosen(names: list[str] | None) -> list[str]:
-    from modeling_trm.experiments.loops import ARMS
+    from ..experiments.loops import ARMS
 
     unknown = [name for name in names or () if name not in ARMS]
     if unknown:
@@ -111,10 +107,10 @@ def _run_arms(
     names: list[str], seeds: list[int], settings: "Settings", data: "Data", device: Any, folder: Path
 ) -> list[dict[str, Any]]:
     """The results in the order of the arms; they are run seed by seed, so that a stop leaves whole comparisons."""
-    from modeling_trm.experiments.loop_report import verdict
-    from modeling_trm.experiments.loop_run import run_arm
-    from modeling_trm.experiments.loops import ARMS
-    from modeling_trm.utils.files import write_json
+    from ..experiments.loop_report import verdict
+    from ..experiments.loop_run import run_arm
+    from ..experiments.loops import ARMS
+    from ..utils.files import write_json
 
     files = {(name, seed): folder / f"{name}-{seed}.json" for seed in seeds for name in names}
     done = {key: _finished(file, settings, data) for key, file in files.items() if file.is_file()}
@@ -134,7 +130,3 @@ def _finished(file: Path, settings: "Settings", data: "Data") -> dict[str, Any]:
         if before.get(name) != value:
             raise ValueError(f"{file} was run with {name}={before.get(name)!r}, not {value!r}; give another --output")
     return result
-
-
-if __name__ == "__main__":
-    sys.exit(main())

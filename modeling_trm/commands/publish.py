@@ -1,11 +1,11 @@
 """Publish a checkpoint, a data set or the metric on the Hugging Face Hub, in one commit.
 
 examples:
-  python scripts/publish.py runs/quickstart/model org/tr-mamba2mlpt-sudoku --dry-run        what would go, and change
-  python scripts/publish.py runs/quickstart/model org/tr-mamba2mlpt-sudoku --private
-  python scripts/publish.py model_cards/NAME org/NAME --revision v2 --message "Twice the steps"
-  python scripts/publish.py data/sudoku org/sudoku --delete-others                      no shard of an older build stays
-  python scripts/publish.py modeling_trm/metrics/pass_at_k org/pass_at_k                a Space, for evaluate.load
+  trm publish runs/quickstart/model org/tr-mamba2mlpt-sudoku --dry-run        what would go, and change
+  trm publish runs/quickstart/model org/tr-mamba2mlpt-sudoku --private
+  trm publish model_cards/NAME org/NAME --revision v2 --message "Twice the steps"
+  trm publish data/sudoku org/sudoku --delete-others                      no shard of an older build stays
+  trm publish modeling_trm/metrics/pass_at_k org/pass_at_k                a Space, for evaluate.load
 
 What DIR is, its files tell. Only files of known names go, and only after a check that they load; whatever else lies in
 DIR is listed and left out. A checkpoint's card that is what the template makes of metrics.json is rendered for
@@ -20,16 +20,15 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from .options import CommandParser
+
 if TYPE_CHECKING:  # PyTorch takes seconds to import: --help and wrong arguments must not wait for it
-    from modeling_trm.publishing.contents import Contents
-    from modeling_trm.publishing.hub import Changes, HubState
+    from ..publishing.contents import Contents
+    from ..publishing.hub import Changes, HubState
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    summary, _, epilog = __doc__.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser("publish", __doc__)
     parser.add_argument("folder", metavar="DIR", help="a checkpoint, a data set's folder or the metric's")
     parser.add_argument("repository", metavar="ORG/NAME", help="created if it is not there")
     parser.add_argument("--private", action="store_true", help="create a private repository; refuses a public one")
@@ -52,11 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     from huggingface_hub.utils import validate_repo_id
 
-    from modeling_trm.publishing.hub import check_privacy, check_token, compare, publish, read_state
-    from modeling_trm.publishing.hub_errors import HubError
-    from modeling_trm.publishing.prepare import prepare
-    from modeling_trm.utils.cli import user_errors
-    from modeling_trm.utils.files import write_json
+    from ..publishing.hub import check_privacy, check_token, compare, publish, read_state
+    from ..publishing.hub_errors import HubError
+    from ..publishing.prepare import prepare
+    from ..utils.cli import user_errors
+    from ..utils.files import write_json
 
     repository, published = arguments.repository, None
     with user_errors(OSError, ValueError, HubError):
@@ -153,7 +152,3 @@ def as_json(arguments: argparse.Namespace, contents: "Contents", changes: "Chang
         "only_on_hub": [] if arguments.delete_others else others,
         "left_out": list(contents.left_out),
     }
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,27 +1,25 @@
 """Report on the votes of an evaluation: pass@K with intervals, coverage, submission file; or compare two models.
 
 examples:
-  python scripts/report_votes.py runs/arc/votes --output runs/arc/report
-  python scripts/report_votes.py runs/arc/votes-0 runs/arc/votes-1 --output runs/arc/report      parts of one evaluation
-  python scripts/report_votes.py runs/a/votes --compare runs/b/votes --names hybrid attention --output runs/a-and-b
-  python scripts/report_votes.py runs/step-1000/votes runs/step-2000/votes --accumulate --output runs/ensemble
+  trm vote report runs/arc/votes --output runs/arc/report
+  trm vote report runs/arc/votes-0 runs/arc/votes-1 --output runs/arc/report      parts of one evaluation
+  trm vote report runs/a/votes --compare runs/b/votes --names hybrid attention --output runs/a-and-b
+  trm vote report runs/step-1000/votes runs/step-2000/votes --accumulate --output runs/ensemble
 
 Writes report.json, report.md, plots/*.png and, for arc, submission.json; with --compare also comparison.json,
 comparison.md and a plot of both. Runs no model. Exit code 0 only when everything was written.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
+
+from .options import CommandParser, add_output, add_seed, print_written, require_at_least
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    summary, _, epilog = __doc__.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandParser("vote report", __doc__)
     parser.add_argument("records", nargs="+", metavar="RECORDS", help="folders of votes, merged")
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the report")
+    add_output(parser, "the report")
     parser.add_argument("--compare", nargs="+", metavar="RECORDS", help="folders of another model's votes, same inputs")
     parser.add_argument(
         "--names", nargs=2, metavar=("NAME", "NAME"), help="of the two models compared (default: their first folders)"
@@ -29,10 +27,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--accumulate", action="store_true", help="let votes of several checkpoints add up: an ensemble, and named so"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap and the test (default: 0)")
+    add_seed(parser)
     arguments = parser.parse_args(argv)
-    if arguments.seed < 0:
-        parser.error(f"--seed must be at least 0, got {arguments.seed}")
+    require_at_least(parser, arguments, 0, "seed")
     if arguments.names is not None and arguments.compare is None:
         parser.error("--names needs --compare: a single report is named after its model")
     return arguments
@@ -40,10 +37,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
-    from modeling_trm.utils.cli import user_errors
-    from modeling_trm.voting.comparison import compare_votes, markdown_comparison, write_comparison
-    from modeling_trm.voting.records import load_records
-    from modeling_trm.voting.report import markdown_report, write_report
+    from ..utils.cli import user_errors
+    from ..voting.comparison import compare_votes, markdown_comparison, write_comparison
+    from ..voting.records import load_records
+    from ..voting.report import markdown_report, write_report
 
     with user_errors(OSError, ValueError):
         records = load_records(*arguments.records, accumulate=arguments.accumulate)
@@ -57,9 +54,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         if comparison is not None:
             print(markdown_comparison(comparison))
             written += write_comparison(comparison, arguments.output)
-    print("\n".join(["written:", *(f"  {path}" for path in written)]))
+    print_written(written)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

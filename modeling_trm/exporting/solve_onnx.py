@@ -1,10 +1,10 @@
 """Solve puzzles with an exported checkpoint: numpy and onnxruntime alone, neither PyTorch nor this package.
 
 examples:
-  python scripts/export_onnx.py --model CHECKPOINT --output DIR
-  python scripts/solve_onnx.py --export DIR "$PUZZLE"                    81 characters, . or 0 for a blank
-  python scripts/solve_onnx.py --export DIR puzzles.txt --max-steps 32        one puzzle a line, or 9 lines of 9
-  python scripts/solve_onnx.py --export DIR - --json < puzzles.txt
+  trm export --model CHECKPOINT --output DIR
+  trm solve-onnx --export DIR "$PUZZLE"                    81 characters, . or 0 for a blank
+  trm solve-onnx --export DIR puzzles.txt --max-steps 32        one puzzle a line, or 9 lines of 9
+  trm solve-onnx --export DIR - --json < puzzles.txt
 
 This file needs no other: copy it, or its function `solve`. Exit code: 0 when every puzzle was answered (right or
 wrong), 2 when one was malformed or contradictory, or on another error; the others are still answered.
@@ -103,7 +103,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         description=summary, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("puzzles", nargs="+", metavar="PUZZLE", help="a puzzle, a file of puzzles, or - for stdin")
-    parser.add_argument("--export", required=True, metavar="DIR", help="folder that export_onnx.py wrote")
+    parser.add_argument("--export", required=True, metavar="DIR", help="folder that `trm export` wrote")
     parser.add_argument("--max-steps", type=int, metavar="N", help="supervision steps (default: as in training)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of grids")
     arguments = parser.parse_intermixed_args(argv)
@@ -115,7 +115,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def load(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray], Any]:
     """export.json, the initial latents, the session. Raises OSError, ValueError or ImportError with one line."""
     if not (folder / "export.json").is_file():
-        raise FileNotFoundError(f"{str(folder)!r} holds no export.json; scripts/export_onnx.py writes such folders")
+        raise FileNotFoundError(f"{str(folder)!r} holds no export.json; `trm export` writes such folders")
     facts = load_facts(folder / "export.json")
     try:
         import onnxruntime
@@ -165,7 +165,7 @@ def load_facts(path: Path) -> dict[str, Any]:
 def load_initial(path: Path, facts: dict[str, Any]) -> dict[str, np.ndarray]:
     """The initial latents, each float32 [D], in the order of the graph's inputs."""
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; scripts/export_onnx.py writes it")
+        raise FileNotFoundError(f"{path} is missing; `trm export` writes it")
     try:
         with path.open("rb") as stream, np.load(stream) as file:  # np.load would leave a bad file open
             initial = {name: file[name] for name in LATENTS[facts["num_latents"]]}

@@ -1,0 +1,8 @@
+"""`trm convert`, for those who work in a checkout."""
+
+import sys
+
+from modeling_trm.commands.convert import main
+
+if __name__ == "__main__":
+    sys.exit(main())

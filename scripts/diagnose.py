@@ -1,0 +1,8 @@
+"""`trm diagnose`, for those who work in a checkout."""
+
+import sys
+
+from modeling_trm.commands.diagnose import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,8 @@
+"""`trm export`, for those who work in a checkout."""
+
+import sys
+
+from modeling_trm.commands.export import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,8 @@
+"""`trm solve`, for those who work in a checkout."""
+
+import sys
+
+from modeling_trm.commands.solve import main
+
+if __name__ == "__main__":
+    sys.exit(main())
