@@ -71,10 +71,7 @@ def reasoning_options(arguments: argparse.Namespace) -> dict[str, Any]:
 def check_reasoning(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> ReasoningConfig:
     """What was given, in the place of the class's defaults. Exit with a line about what cannot be meant."""
     options = reasoning_options(arguments)
-    try:
-        config = ReasoningConfig(**options)
-    except ValueError as error:
-        parser.error(str(error))
+    config = _made(parser, options)
     check_noise(parser, arguments)
     for name in ("selection", "max_batch"):
         if name in options and config.num_trajectories == 1:
@@ -85,13 +82,18 @@ def check_reasoning(parser: argparse.ArgumentParser, arguments: argparse.Namespa
 def check_noise(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> dict[str, Any]:
     """The options of noise that were given. Exit with a line about what cannot be meant."""
     noise = {name: value for name, value in reasoning_options(arguments).items() if name in NOISE}
-    try:
-        config = ReasoningConfig(**noise)
-    except ValueError as error:
-        parser.error(str(error))
+    config = _made(parser, noise)
     if "noise_on" in noise and not config.noise_std:
-        parser.error(f"--noise-on {config.noise_on} is for --noise-std above 0")
+        parser.error(f"--noise-on {noise['noise_on']} is for --noise-std above 0")
     return noise
+
+
+def _made(parser: argparse.ArgumentParser, options: dict[str, Any]) -> ReasoningConfig:
+    try:
+        return ReasoningConfig(**options)
+    except ValueError as error:  # it begins with the field and its value
+        name, _, rest = str(error).partition("=")
+        parser.error(f"--{name.replace('_', '-')} {rest}")
 
 
 def run_time(config: ReasoningConfig, seed: int, task: str, grid_shape: Sequence[int]) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def test_the_fewest_steps_and_the_smallest_threshold_that_lose_nothing() -> None
 
 
 def test_a_model_is_calibrated_on_puzzles_that_it_solves(tiny_model) -> None:
-    """Labels are its own answers after two of four steps, halting is asked for there: neither more nor less is chosen."""
+    """Labels are its own answers after two of four steps: neither more nor fewer are chosen."""
     model = tiny_model("trm-attn", blank_token_id=1, num_puzzles=1).eval()
     ids = torch.randint(1, 6, (40, 16))
     with torch.no_grad():

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from datasets_builders.features import PuzzleSet, load_puzzles
-from modeling_trm import PRESETS, GridProcessor, TRMForGridReasoning
+from modeling_trm import PRESETS, GridProcessor, ReasoningConfig, TRMForGridReasoning
 from modeling_trm.evaluation import (
     EvaluationRecords,
     choose_subset,
@@ -320,10 +320,8 @@ def test_a_search_without_noise_is_plain_solving(tiny_model, small_sudoku, prese
     answers = naive_answers(naive_logits(model, puzzles)[0], puzzles.inputs, BLANK)
     puzzles = with_reachable_labels(puzzles, answers)
     options = {"max_steps": STEPS, "batch_size": 5, "progress": False}
-    plain, searched = (
-        evaluate_puzzles(model, puzzles, **options, search=search) for search in (None, {"damping": 0.0})
-    )
-    assert searched.pop("search") == {"damping": 0.0}
+    plain, searched = (evaluate_puzzles(model, puzzles, **options, **search) for search in ({}, {"max_batch": 3}))
+    assert searched.pop("search") == ReasoningConfig(max_batch=3).search
     assert plain["exact_accuracy"] > 0 and {**plain, **dict.fromkeys(TIMES)} == {**searched, **dict.fromkeys(TIMES)}
 
 
@@ -349,9 +347,10 @@ def test_a_search_scores_what_solve_takes(tiny_model, small_sudoku, halt: bool, 
     assert right[-1].mean() > 0.5
     for size in (5, 12):
         options: dict[str, Any] = {"max_steps": depth, "halt": halt, "batch_size": size, "progress": False}
-        metrics = evaluate_puzzles(model, known, **options, search={**how, **walk_of()})
+        metrics = evaluate_puzzles(model, known, **options, **how, **walk_of())
         assert metrics["exact_accuracy"] == right[-1].mean()
-        assert metrics["search"] == {"num_trajectories": 3, "selection": selection, "max_batch": 4, "noise_std": 0.7}
+        asked_for = {"num_trajectories": 3, "selection": selection, "max_batch": 4, "noise_std": 0.7}
+        assert metrics["search"] == ReasoningConfig(**asked_for).search
         if halt:
             assert "by_step" not in metrics
             asked = (after[-1].steps < depth) | (after[-1].halt_probability > 0.5)
@@ -359,11 +358,11 @@ def test_a_search_scores_what_solve_takes(tiny_model, small_sudoku, halt: bool, 
             assert metrics["by_step"] == right.mean(1).tolist() and right[0].mean() < right[-1].mean()
             asked = torch.stack([one.halt_probability > 0.5 for one in after]).any(0)
         assert metrics["halt"]["halted"] == asked.numpy().mean()
-    other = evaluate_puzzles(model, known, **options, search={**how, **walk_of(3)})
+    other = evaluate_puzzles(model, known, **options, **how, **walk_of(3))
     assert other["exact_accuracy"] < right[-1].mean()  # so the noise is that of the generator
 
 
 def test_a_search_that_solve_does_not_take_is_refused(tiny_model, small_sudoku) -> None:
     for halt in (False, True):
         with pytest.raises(ValueError, match="damping=1"):
-            evaluate_puzzles(reasoner(tiny_model), small_sudoku(2), halt=halt, progress=False, search={"damping": 1.0})
+            evaluate_puzzles(reasoner(tiny_model), small_sudoku(2), halt=halt, progress=False, damping=1.0)

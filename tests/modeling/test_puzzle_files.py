@@ -86,7 +86,7 @@ def test_files_and_empty_input(tmp_path: Path) -> None:
     assert [puzzle.name for puzzle in found] == [f"{path}, line 1", f"{path}, line 2", "puzzle 2", "stdin"]
     assert found[3].error == "holds no puzzle"
     path.write_bytes(b"\xff\xfe")
-    with pytest.raises(ValueError, match="puzzles.txt: is no UTF-8 text"):
+    with pytest.raises(ValueError, match="is no UTF-8 text"):
         read_arguments([str(path)], SUDOKU, io.StringIO())
 
 
