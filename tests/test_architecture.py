@@ -67,7 +67,7 @@ ROOMS = {
     "model_cards": set(),
     "datasets_builders": {"flat"},
     "modeling_trm/utils": {"flat"},
-    "modeling_trm/evaluation": {"flat", "modeling_trm/utils"},
+    "modeling_trm/evaluation": {"flat", "datasets_builders", "modeling_trm/utils"},
     "modeling_trm/voting": {
         "flat", "datasets_builders", "modeling_trm/metrics", "modeling_trm/utils", "modeling_trm/evaluation",
     },

@@ -161,14 +161,14 @@ def test_shards_merge_to_the_whole(tiny_model, small_sudoku) -> None:
     assert summarise(EvaluationRecords.concatenate(shards)) == whole
 
 
-@pytest.mark.parametrize("way", [{}, {"halt": True}, {"search": {"damping": 0.5}}], ids=str)
+@pytest.mark.parametrize("way", [{}, {"halt": True}, {"damping": 0.5}], ids=str)
 def test_the_answers_are_kept(tiny_model, small_sudoku, way: dict[str, Any]) -> None:
     """Puzzle by puzzle those of `solve`, over batches of unequal size."""
     model = reasoner(tiny_model, blank_token_id=BLANK)
     puzzles = small_sudoku(7)
     balance_halting(model, puzzles)
     records = record_puzzles(model, puzzles, max_steps=3, batch_size=3, progress=False, **way)
-    options = {"halt": way.get("halt", False), **way.get("search", {})}
+    options = {"halt": False, **way}
     solved = model.solve(torch.from_numpy(puzzles.inputs).long(), max_steps=3, **options)
     assert records.answers.dtype == np.uint8 and records.answers.tolist() == solved.answers.tolist()
 
@@ -237,7 +237,10 @@ def test_progress_bar_shows_the_accuracy(tiny_model, small_sudoku, capsys) -> No
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"max_steps": 0}, "max_steps must be at least 1, got 0"), ({"batch_size": 0}, "batch_size must be at least 1")],
+    [
+        ({"max_steps": 0}, "max_steps=0 is not allowed; allowed: whole numbers from 1"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+    ],
 )
 def test_impossible_options(tiny_model, small_sudoku, options: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):

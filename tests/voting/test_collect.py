@@ -244,7 +244,8 @@ def test_nan_halt_logits_are_counted(echo, views, tmp_path: Path) -> None:
 def test_sizes_that_do_not_fit_are_named(echo, views, tmp_path: Path) -> None:
     for options, message in (
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
-        ({"max_steps": 0}, "max_steps must be at least 1, got 0"),
+        ({"damping": 0.5}, "votes over views are of plain solving, without a search"),
+        ({"max_steps": 0}, "max_steps=0 is not allowed; allowed: whole numbers from 1"),
         ({"chunk_size": 0}, "chunk_size must be at least 1, got 0"),
         ({"shard": (2, 2)}, r"shard=\(2, 2\) must be"),
     ):
@@ -282,9 +283,9 @@ def test_each_view_runs_with_its_own_row(echo, views, tmp_path: Path, monkeypatc
     """What solve is given: the canvas and the puzzle ids of `views.batch`, every item once."""
     seen = []
 
-    def solve(self: EchoModel, input_ids: torch.Tensor, puzzle_ids: torch.Tensor, **options: Any) -> Any:
+    def solve(self: EchoModel, input_ids: torch.Tensor, puzzle_ids: torch.Tensor, *how: Any) -> Any:
         seen.append((input_ids, puzzle_ids))
-        return TRMForGridReasoning.solve(self, input_ids, puzzle_ids, **options)
+        return TRMForGridReasoning.solve(self, input_ids, puzzle_ids, *how)
 
     monkeypatch.setattr(EchoModel, "solve", solve)
     collect_votes(echo(), views, tmp_path, max_steps=1, batch_size=4, chunk_size=11, **QUIET)
