@@ -52,9 +52,7 @@ _FILES = {
     "recursion_trm": ("RecursionState",),
 }
 _FILE_OF = {name: file for file, names in _FILES.items() for name in names}
-_FILE_OF["ReasoningConfig"] = (
-    "reasoning_config_trm"  # imports nothing heavy: no reason to register
-)
+_FILE_OF["ReasoningConfig"] = "reasoning_config_trm"  # imports nothing heavy: no reason to register
 
 
 def __getattr__(name: str) -> Any:

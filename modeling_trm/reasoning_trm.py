@@ -102,6 +102,8 @@ class ReasoningMixin:
 
     def _reasoning(self, given: ReasoningConfig | None, options: dict[str, Any]) -> ReasoningConfig:
         """What a call asks for, on top of the checkpoint's own defaults."""
+        if given is not None and type(given).__name__ != ReasoningConfig.__name__:  # by name: it may be remote code
+            raise TypeError(f"reasoning_config={given!r} is no ReasoningConfig; options have names, as max_steps=16")
         config = (self.reasoning_config.updated(views=1) if given is None else given).updated(**options)
         if config.views > 1:
             raise ValueError(

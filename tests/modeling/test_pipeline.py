@@ -200,6 +200,7 @@ def test_what_is_no_puzzle_is_named_before_anything_runs(
         (SUDOKU, ".2..00...2......", "row 3, column 2: '2' is given twice in column 2, also at row 1, column 2"),
         (SUDOKU, "..3....3........", "row 2, column 4: '3' is given twice in box 2, also at row 1, column 3"),
         (SUDOKU, [[0] * 4] * 3 + [[4, 0, 0, 4]], "row 4, column 4: '4' is given twice in row 4"),
+        (SUDOKU, "4..4" + "." * 12, "row 1, column 4: '4' is given twice in row 1, also at row 1, column 1"),
         (MAZE, MAZE_TEXT.replace("S", " "), "the maze has 0 cells 'S', expected 1"),
         (MAZE, MAZE_TEXT.replace("S", "G"), "the maze has 0 cells 'S', expected 1"),
         (MAZE, MAZE_TEXT.replace(" ", "G"), "cells 'G', expected 1"),

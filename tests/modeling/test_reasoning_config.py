@@ -48,6 +48,11 @@ def test_an_unknown_option_names_the_nearest(tiny_model) -> None:
         assert message in str(error.value)
 
 
+def test_steps_by_position_are_told_their_name(tiny_model) -> None:
+    with pytest.raises(TypeError, match="reasoning_config=16 is no ReasoningConfig; options have names"):
+        tiny_model("trm-attn").solve(IDS, None, 16)
+
+
 def test_a_search_is_all_that_is_not_plain() -> None:
     assert ReasoningConfig(max_steps=3, halt=True, views=4, engine="eager").search == {}
     assert ReasoningConfig(damping=0.5).search == {
