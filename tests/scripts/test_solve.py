@@ -12,7 +12,7 @@ import torch
 from modeling_trm import GridProcessor, GridReasoningPipeline, ReasoningConfig, TRMForGridReasoning
 from modeling_trm.commands import solve
 
-SCRIPT = Path(solve.__file__)
+SCRIPT = Path(__file__).parents[2] / "scripts" / "solve.py"
 SOLVED = "534678912672195348198342567859761423426853791713924856961537284287419635345286179"
 PUZZLE = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
 CONTRADICTORY = "55..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
