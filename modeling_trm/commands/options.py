@@ -130,8 +130,9 @@ def add_compute(parser: argparse.ArgumentParser, batch_size: int = 64, with_engi
         add_engine(group)
 
 
-def add_max_steps(parser: argparse._ActionsContainer, default: str = "as in training") -> None:
-    parser.add_argument("--max-steps", type=int, metavar="N", help=f"supervision steps (default: {default})")
+def add_max_steps(parser: argparse._ActionsContainer) -> None:
+    told = "as in training; to solve puzzles the checkpoint's own"
+    parser.add_argument("--max-steps", type=int, metavar="N", help=f"supervision steps (default: {told})")
 
 
 def add_views(parser: argparse._ActionsContainer, default: str, *old_names: str) -> None:

@@ -42,7 +42,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser("solve", __doc__)
     parser.add_argument("puzzles", nargs="+", metavar="PUZZLE", help="a puzzle, a file of puzzles, or - for stdin")
     add_model(parser)
-    add_max_steps(parser, "the checkpoint's own")
+    add_max_steps(parser)
     add_halt_option(parser, default=None)
     add_views(parser, "the checkpoint's own, usually 1")
     add_seed(parser)
