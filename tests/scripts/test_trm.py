@@ -11,7 +11,9 @@ from modeling_trm.commands import build_data, trm
 from modeling_trm.commands.trm import COMMANDS, command_module
 
 ROOT = Path(trm.__file__).parents[2]
-SCRIPTS = [path for path in sorted((ROOT / "scripts").glob("*.py")) if path.stem != "make_samples"]
+SCRIPTS = [
+    path for path in sorted((ROOT / "scripts").glob("*.py")) if path.stem not in ("make_samples", "results_table")
+]
 # Every command's help, and what is imported by then.
 HELP = """
 import sys
