@@ -18,6 +18,7 @@ from modeling_trm.cards.ways import plain_figures, rows_of
 from modeling_trm.evaluation import choose_subset, evaluate_puzzles
 from modeling_trm.utils.intervals import wilson_interval
 from modeling_trm.utils.loading import load_model
+from modeling_trm.views_trm import draw_view
 
 SMALL = Protocol({"steps": 9, "halting": 9, "views": 6, "trajectories": 6}, 5, 0.6, 7, (2, 3), (2,), 0.5)
 EXACTLY: dict[str, Any] = {"engine": "eager", "progress": False}
