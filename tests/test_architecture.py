@@ -19,7 +19,8 @@ FLAT = sorted(path for path in PACKAGE.glob("*.py") if path.name != "__init__.py
 # Flat file -> the flat files it may import directly or through those. A new flat file takes its place here.
 ARROWS = {
     "configuration_trm": (),
-    "processing_trm": (),
+    "grid_text_trm": (),
+    "processing_trm": ("grid_text_trm",),
     "losses_trm": (),
     "randomness_trm": (),
     "augmentation_trm": ("randomness_trm",),
