@@ -34,14 +34,15 @@ def choose_columns(
     unknown = sorted(set(columns or ()) - set(COLUMN_NAMES))
     if unknown:
         raise DataError(f"columns names {', '.join(unknown)}; allowed: {', '.join(COLUMN_NAMES)}")
+    wanted = {role: str(name) for role, name in (columns or {}).items()}
     chosen = {}
     for role, known in COLUMN_NAMES.items():
-        if columns and role in columns:
-            found = [name for name in names if columns[role] in (name, name.strip())]
+        if role in wanted:
+            found = [name for name in names if wanted[role] in (name, name.strip())]
             if not found:
-                close = difflib.get_close_matches(columns[role], names, n=1)
+                close = difflib.get_close_matches(wanted[role], names, n=1)
                 hint = f"; did you mean {close[0]!r}?" if close else ""
-                raise DataError(f"{where}: has no column {columns[role]!r} for the {role}; it has {_list(names)}{hint}")
+                raise DataError(f"{where}: has no column {wanted[role]!r} for the {role}; it has {_list(names)}{hint}")
         else:
             found = [name for name in names if name.strip().lower().removesuffix("s") in known]
             own = [name for name in found if name.strip() == role]

@@ -57,8 +57,11 @@ def _is_table(file: Path) -> bool:
 
 def expand(paths: Paths) -> list[Path]:
     """The files that paths and patterns name. Raises DataError for one that names none."""
-    files = []
-    for pattern in [str(paths)] if isinstance(paths, str | Path) else map(str, paths):
+    files: list[Path] = []
+    names = [paths] if isinstance(paths, str | Path) else paths
+    if not isinstance(names, Sequence) or not names or not all(isinstance(name, str | Path) for name in names):
+        raise DataError(f"data_files names {paths!r}; allowed: a file, or a list of files")
+    for pattern in map(str, names):
         is_pattern = glob.has_magic(pattern) and not Path(pattern).exists()  # a file may be named data[1].csv
         found = sorted(map(Path, glob.glob(pattern))) if is_pattern else [Path(pattern)]
         if not found or not all(file.is_file() for file in found):

@@ -26,7 +26,6 @@ is not evaluated anew stays. Exit code 0 when everything was written, and for a 
 import argparse
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -165,7 +164,7 @@ def evaluate(arguments: argparse.Namespace, command: Sequence[str]) -> int:
     import torch
     from rich.console import Console
 
-    from datasets_builders.validation import maze_path_is_valid_and_shortest
+    from datasets_builders.validation import validity_check
     from modeling_trm.evaluation.display import print_metrics
     from modeling_trm.evaluation.engine import precision
     from modeling_trm.evaluation.runner import check_puzzles_fit, choose_subset, evaluate_puzzles
@@ -179,12 +178,10 @@ def evaluate(arguments: argparse.Namespace, command: Sequence[str]) -> int:
         processor = load_processor(arguments.model)
         check_task(arguments, processor)
         model = load_model(arguments.model, device)
-        is_arc, is_maze = arguments.task == "arc", arguments.task == "maze"
-        puzzles = load_arc_pairs(arguments, model) if is_arc else load_data(arguments, processor)
+        puzzles = load_arc_pairs(arguments, model) if arguments.task == "arc" else load_data(arguments, processor)
         if arguments.max_puzzles is not None:
             puzzles = choose_subset(puzzles, arguments.max_puzzles, arguments.seed)
         grid_shape = tuple(processor.grid_shape)
-        score_valid = partial(maze_path_is_valid_and_shortest, grid_shape=grid_shape) if is_maze else None
         check_puzzles_fit(model, puzzles)
         if update is not None:
             update.check_data(puzzles.origin, voting=False)
@@ -196,7 +193,7 @@ def evaluate(arguments: argparse.Namespace, command: Sequence[str]) -> int:
                 max_steps=arguments.max_steps,
                 halt=arguments.halt,
                 batch_size=arguments.batch_size,
-                score_valid=score_valid,
+                score_valid=validity_check(arguments.task, grid_shape),
                 search=search,
                 engine=arguments.engine,
             )
