@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +14,9 @@ from modeling_trm.grid_text_trm import SUDOKU_DIGITS
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# Role -> the names that say it, in lower case and without a plural s.
+# Role -> the names that say it, in lower case and in the singular.
 COLUMN_NAMES = {
-    "question": ("question", "input", "puzzle", "quiz", "quizze", "board", "unsolved", "problem"),
+    "question": ("question", "input", "puzzle", "quiz", "board", "unsolved", "problem"),
     "answer": ("answer", "label", "output", "target", "solution", "solved"),
     "source": ("source",),
     "rating": ("rating", "difficulty"),
@@ -44,14 +45,14 @@ def choose_columns(
                 hint = f"; did you mean {close[0]!r}?" if close else ""
                 raise DataError(f"{where}: has no column {wanted[role]!r} for the {role}; it has {_list(names)}{hint}")
         else:
-            found = [name for name in names if name.strip().lower().removesuffix("s") in known]
+            found = [name for name in names if re.sub("(?:zes|s)$", "", name.strip().lower()) in known]
             own = [name for name in found if name.strip() == role]
             # A data set that has the column's own name, or input and label, means that one.
             found = own or [name for name in found if name in ("input", "label")] or found
         if not found and role in needed:
             raise DataError(
-                f"{where}: has no column {' or '.join(known)}; it has {_list(names)}; name the columns with "
-                "columns={'question': NAME, 'answer': NAME}"
+                f"{where}: has no column that is known as the {role} ({', '.join(known)}); it has {_list(names)}; "
+                f"name it with columns={{{role!r}: NAME}}"
             )
         if len(found) > 1 and role in needed:
             twice = "twice" if len(set(found)) == 1 else "in the columns " + _list(found)

@@ -150,7 +150,7 @@ def load_puzzles(
         LOG.warning(note)
     if rows.table.num_rows == 0:
         raise DataError(f"{rows.origin}: the data set is empty: it has no rows")
-    processor = GridProcessor(task, grid_shape=grid_shape or _shape_of(task, rows, characters), alphabet=alphabet)
+    processor = GridProcessor(task, grid_shape=grid_shape or _shape_of(task, rows), alphabet=alphabet)
     everything, reasons = _read_puzzles(_reader(processor, characters, rows), processor, rows, seed, validate)
     kept = _without_bad_rows(rows, reasons, on_bad_row)
     if subset is not None:
@@ -205,14 +205,16 @@ def load_training_puzzles(
     return rows.select(np.setdiff1d(rest, held_out) if subset is None else chosen), rows.select(held_out)
 
 
-def _shape_of(task: str, rows: Rows, characters: str | None) -> tuple[int, int] | None:
+def _shape_of(task: str, rows: Rows) -> tuple[int, int] | None:
     """The shape that most of the first rows have; None leaves it to the processor."""
+    if task == "grid":
+        return None
     texts = [text for text in rows.table["question"][:1000].to_pylist() if text is not None]
     if task == "sudoku":
-        sides = [sudoku_side(text) for text in texts] or [9]
-        return (max(set(sides), key=sides.count),) * 2
-    shapes = [maze_shape(text) for text in texts] if task == "maze" else []
-    return max(set(shapes), key=shapes.count, default=None)
+        shapes: list[Any] = [(side, side) for side in map(sudoku_side, texts) if side is not None]
+    else:
+        shapes = [shape for shape in map(maze_shape, texts) if shape is not None]
+    return max(dict.fromkeys(shapes), key=shapes.count, default=None)
 
 
 def _reader(processor: GridProcessor, characters: str | None, rows: Rows) -> GridReader:

@@ -196,10 +196,14 @@ def _check_one(processor: GridProcessor, question: str, answer: str) -> None:
         raise PuzzleError(reasons[0])
 
 
+def _sudoku_processor(question: str) -> GridProcessor:
+    side = sudoku_side(question) or 9  # where it is no Sudoku, the message says what is usual
+    return GridProcessor("sudoku", grid_shape=(side, side))
+
+
 def check_sudoku(question: str, answer: str) -> None:
     """Raises PuzzleError with the reason unless the answer keeps the clues and obeys the rules (4x4, 9x9, ...)."""
-    side = sudoku_side(question)
-    _check_one(GridProcessor("sudoku", grid_shape=(side, side)), question, answer)
+    _check_one(_sudoku_processor(question), question, answer)
 
 
 def maze_shape(question: str) -> tuple[int, int] | None:
@@ -258,12 +262,11 @@ def validity_check(task: str, grid_shape: Sequence[int]) -> Callable[[str, str],
 
 def check_clues(question: str) -> None:
     """Raises PuzzleError naming the cells if two clues of a Sudoku in one row, column or box are the same."""
-    side = sudoku_side(question)
-    processor = GridProcessor("sudoku", grid_shape=(side, side))
+    processor = _sudoku_processor(question)
     ids_1L, reasons = tokenise(processor, [question])
     if reasons:
         raise PuzzleError(f"the puzzle {reasons[0]}" if reasons[0].startswith("has") else reasons[0])
-    for name, positions in sudoku_units(side):
+    for name, positions in sudoku_units(processor.grid_shape[0]):
         clues = ids_1L[0, positions]
         for token in range(2, processor.vocab_size):  # after padding and blank
             at = positions[clues == token]

@@ -292,8 +292,8 @@ class GridReader:
         return [symbols[0], *(str(first + number) for number in range(len(symbols) - 1))]
 
 
-def sudoku_side(grid: str) -> int:
-    """The side of the Sudoku that a text is; 9 where it is none, so that the message says what is expected."""
+def sudoku_side(grid: str) -> int | None:
+    """The side of the Sudoku that a text is; None where it is none."""
     if len(grid) in (side * side for side in SUDOKU_SIDES) and not set(grid) & set(" |+\n"):
         return math.isqrt(len(grid))
     for side in SUDOKU_SIDES:
@@ -302,7 +302,7 @@ def sudoku_side(grid: str) -> int:
         except ValueError:
             continue
         return side
-    return 9
+    return None
 
 
 def as_lists(value: Any) -> Any:

@@ -133,7 +133,10 @@ def test_maze_paths_are_checked_on_a_sample_or_all(tmp_path, monkeypatch):
     [
         (lambda path: write_csv(path / "train.csv", []), "train.csv: the data set is empty"),
         (lambda path: (path / "train.csv").write_text(""), "train.csv: is empty"),
-        (lambda path: write_csv(path / "train.csv", [("a", "b")], ("first", "answer")), "no column question or input"),
+        (
+            lambda path: write_csv(path / "train.csv", [("a", "b")], ("first", "answer")),
+            "no column that is known as the question",
+        ),
         (
             lambda path: write_csv(path / "train.csv", [GOOD, ("m", QUESTION, ANSWER, "hard")]),
             "column rating must hold numbers, row 2: 'hard' is no number",
@@ -158,7 +161,10 @@ def test_unusable_arguments_are_told_why(tmp_path):
         ({"data_dir": tmp_path / "none"}, "none: is not a folder"),
         ({"data_dir": tmp_path}, r"several files could be train: more_train.csv, train.csv; name yours"),
         ({"data_files": tmp_path / "none.csv"}, "none.csv: no such file"),
-        ({"data_files": tmp_path / "other.txt"}, r"other.txt: has no column question or input .*; it has 'x'; name"),
+        (
+            {"data_files": tmp_path / "other.txt"},
+            r"other.txt: has no column .* the question \(question, input, .*\); it has 'x'; name",
+        ),
         ({"data_files": {"trian": path}}, r"names the splits \['trian'\]; allowed: train, validation, test"),
         ({"data_files": path, "data_dir": tmp_path}, "data_dir and data_files are given; name one"),
         (
