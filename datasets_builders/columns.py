@@ -65,8 +65,8 @@ def choose_columns(
 
 def describe_columns(names: Sequence[str], chosen: Mapping[str, str], where: str) -> str | None:
     """One line saying what was taken for what; None where the names say it themselves."""
-    taken = [(role, name.strip()) for role, name in chosen.items()]
-    if all(role == name for role, name in taken):
+    taken = [(role, name.strip()) for role, name in chosen.items() if role != name.strip()]
+    if not taken:
         return None
     aside = [name for name in names if name not in chosen.values()]
     left = f"; left aside: {_list(aside)}" if aside else ""

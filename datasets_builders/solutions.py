@@ -11,6 +11,7 @@ import numpy as np
 
 FIRST_DIGIT_ID = 2  # token ids as in GridProcessor("sudoku")
 STATES_AT_A_TIME = 256
+MOST_OF_A_PUZZLE = 16  # more of one puzzle would no longer be depth first
 STATES_OF_A_PUZZLE = 2000  # then it counts as one without a second solution
 
 
@@ -35,7 +36,7 @@ def _search(inputs_NC: np.ndarray, units_US: np.ndarray) -> np.ndarray:
         going = [n for n, stack in enumerate(stacks) if stack and found[n] < 2 and searched[n] < STATES_OF_A_PUZZLE]
         if not going:
             return found >= 2
-        width = STATES_AT_A_TIME // len(going)
+        width = min(STATES_AT_A_TIME // len(going), MOST_OF_A_PUZZLE)
         owners = [number for number in going for _ in stacks[number][-width:]]
         states_MC, alive_M = _strike_off(
             np.stack([state_C for number in going for state_C in stacks[number][-width:]]), units_US, units_C3

@@ -360,6 +360,10 @@ def test_a_second_solution_is_found_where_there_is_one() -> None:
     expected = [solutions(grid) > 1 for grid in grids]
     assert 10 < sum(expected) < len(grids) - 10
     assert several_solutions(inputs_NC, units_US).tolist() == expected
+    for side in (9, 16, 25):
+        units_US = np.stack([positions for _, positions in sudoku_units(side)])
+        assert several_solutions(np.ones((1, side * side), dtype=np.uint8), units_US).tolist() == [True]
+    units_US = np.stack([positions for _, positions in sudoku_units(4)])
     contradictory = SMALL.encode("11" + "." * 14).numpy().astype(np.uint8)[None]
     assert several_solutions(contradictory, units_US).tolist() == [False]
     assert several_solutions(inputs_NC[:0], units_US).tolist() == []
