@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 ANSWERS_THAT_TELL = 100  # how the digits of large Sudokus are written
 CHUNK_ROWS = 65_536  # text of so many rows is held as Python strings at a time
 PATHS_CHECKED = 256  # mazes whose path is searched for unless validate="all"
-SOLUTIONS_COUNTED = 64  # Sudokus that are searched for a second solution unless validate="all"
+CELLS_SEARCHED = 64 * 81  # of Sudokus that are searched for a second solution unless validate="all"
 LOG = logging.getLogger(__name__)
 
 
@@ -229,7 +229,8 @@ def _count_several(
 ) -> tuple[int, int]:
     """(Sudokus with several solutions, Sudokus searched), of all or a seeded sample; a warning where there are any."""
     everything = np.arange(len(inputs_NL))
-    searched = everything if validate == "all" else subset_rows(everything, SOLUTIONS_COUNTED, seed)
+    most = CELLS_SEARCHED // processor.seq_len
+    searched = everything if validate == "all" else subset_rows(everything, most, seed)
     units_US = np.stack([positions for _, positions in sudoku_units(processor.grid_shape[0])])
     count = int(several_solutions(inputs_NL[searched], units_US).sum())
     if count:

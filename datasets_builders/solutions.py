@@ -11,7 +11,7 @@ import numpy as np
 
 FIRST_DIGIT_ID = 2  # token ids as in GridProcessor("sudoku")
 STATES_AT_A_TIME = 256
-MOST_OF_A_PUZZLE = 16  # more of one puzzle would no longer be depth first
+MOST_OF_A_PUZZLE = 4  # more of one puzzle would no longer be depth first
 STATES_OF_A_PUZZLE = 2000  # then it counts as one without a second solution
 
 

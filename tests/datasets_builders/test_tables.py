@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from datasets_builders import features
 from datasets_builders.features import PuzzleSet, load_puzzles
 from datasets_builders.solutions import several_solutions
 from datasets_builders.tables import read_puzzles
@@ -379,14 +380,19 @@ def test_the_sample_has_one_solution_each() -> None:
     assert several_solutions(fewer, units_US).all()
 
 
-def test_several_solutions_are_counted_and_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_several_solutions_are_counted_and_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = [(QUESTION, ANSWER)] * 99 + [("." * 16, ANSWER)]
     path = write(tmp_path / "a.csv", "question,answer\n" + "\n".join(map(",".join, rows)))
     with caplog.at_level(logging.WARNING):
         assert load(path, validate="all").several_solutions == (1, 100)
     assert "a.csv: 1 of the 100 puzzles that were searched have several solutions: 'exact' counts only" in caplog.text
     count, searched = load(path).several_solutions or (None, None)
-    assert searched == 64 and count in (0, 1)
+    assert searched == 100 and count == 1  # as many cells as 64 Sudokus of 9 x 9 have
+    monkeypatch.setattr(features, "CELLS_SEARCHED", 160)
+    count, searched = load(path).several_solutions or (None, None)
+    assert searched == 10 and count in (0, 1)
     assert load(write(tmp_path / "b.csv", CSV)).several_solutions == (0, 1)
 
 
