@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from datasets_builders.arc_set import ARC_SPLITS, ArcOptions, ArcSet, PairRef
-from datasets_builders.arc_tasks import ArcTask, Pair
 from datasets_builders.files import file_sha256
 from datasets_builders.folder import new_folder, size_category
 from datasets_builders.validation import DataError
+from modeling_trm.arc_task_trm import ArcTask, Pair
 from modeling_trm.puzzle_index_trm import AUGMENTATION_BYTES, PuzzleIndex
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _map_table(file: Path) -> "pa.Table":
 def _read_summary(folder: Path) -> dict[str, Any]:
     file = folder / "summary.json"
     if not file.is_file():
-        raise DataError(f"{folder}: has no summary.json: not a folder that build_datasets.py arc has written")
+        raise DataError(f"{folder}: has no summary.json: not a folder that `trm build-data arc` has written")
     try:
         summary = json.loads(file.read_bytes())
     except ValueError as error:  # JSONDecodeError, UnicodeDecodeError

@@ -4,12 +4,9 @@ csv and the like (delimiters , ; | tab), text, JSON, JSON lines, parquet, Arrow;
 mark, UTF-16; any of them packed by gzip.
 """
 
-import codecs
 import csv
-import gzip
 import io
 import json
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,22 +14,14 @@ from typing import TYPE_CHECKING, Any
 from datasets_builders.columns import NEEDED, choose_columns, describe_columns, grid_as_text, normalise
 from datasets_builders.validation import DataError
 from modeling_trm.grid_text_trm import MAZE_CHARACTERS, REMARK, SUDOKU_DIGITS, SUDOKU_SIDES, GridReader, shown
+from modeling_trm.text_file_trm import GZIP, MARKS, decode, unpack
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 SUFFIXES = (".parquet", ".csv", ".tsv", ".txt", ".json", ".jsonl", ".arrow")
-MAX_UNPACKED = 2**31  # bytes that a packed file may become
 HEAD = 2**16  # bytes in which the first row must end
 DELIMITERS = (",", ";", "\t", "|", " ")
-FOREIGN = {
-    b"PK\x03\x04": "a zip archive",
-    b"BZh": "packed by bzip2",
-    b"\xfd7zXZ": "packed by xz",
-    b"(\xb5/\xfd": "packed by zstd",
-}
-MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
-
 Chosen = dict[str, str]  # role -> name of its column
 
 
@@ -98,21 +87,11 @@ def _content(file: Path) -> "pa.Buffer":
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror or error}") from error
     head = content[:8].to_pybytes()
-    for magic, kind in FOREIGN.items():
-        if head.startswith(magic):
-            raise DataError(f"{file}: is {kind}; unpack it, or pack it by gzip")
-    return pa.py_buffer(_unpack(content, file)) if head.startswith(b"\x1f\x8b") else content
-
-
-def _unpack(content: "pa.Buffer", file: Path) -> bytes:
     try:
-        with gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
-            unpacked = stream.read(MAX_UNPACKED)
-    except (zlib.error, OSError, EOFError) as error:
-        raise DataError(f"{file}: is cut short or damaged: it cannot be unpacked ({error})") from error
-    if len(unpacked) == MAX_UNPACKED:
-        raise DataError(f"{file}: unpacks to more than {MAX_UNPACKED:,} bytes; unpack it yourself")
-    return unpacked
+        unpacked = unpack(content.to_pybytes() if head.startswith(GZIP) else head)
+    except ValueError as error:
+        raise DataError(f"{file}: {error}") from error
+    return pa.py_buffer(unpacked) if head.startswith(GZIP) else content  # which is mapped, not read
 
 
 def _table(
@@ -161,17 +140,10 @@ def _read_columns(
 
 def _text(content: "pa.Buffer", where: str, size: int | None = None) -> str:
     """The text of a file, or about its first `size` bytes."""
-    data = content[:size].to_pybytes()
-    encoding = next((encoding for mark, encoding in MARKS.items() if data.startswith(mark)), "utf-8")
-    if encoding != "utf-16" and b"\0" in data:
-        raise DataError(f"{where}: is no text, parquet or Arrow file: it has a zero byte at position {data.index(0)}")
     try:
-        return codecs.getincrementaldecoder(encoding)().decode(data, final=size is None)
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise DataError(
-            f"{where}, line {line}: is not {encoding.upper()} text ({error.reason}); save it as UTF-8"
-        ) from error
+        return decode(content[:size].to_pybytes(), is_whole=size is None or size >= content.size)
+    except ValueError as error:
+        raise DataError(f"{where}: {error}") from error
 
 
 def _read_csv(
@@ -191,7 +163,7 @@ def _read_csv(
     if layout is None:
         return None
     delimiter, names, chosen, has_header = layout
-    if content[:2].to_pybytes() in MARKS:
+    if content[:2].to_pybytes() in MARKS:  # UTF-16
         content = pa.py_buffer(_text(content, where).encode())
     try:
         table = pa.csv.read_csv(

@@ -1,4 +1,4 @@
-"""Checks of puzzles: size, alphabet, answer against question, Sudoku rules, mazes' shortest paths, clues in conflict.
+"""Checks of puzzles: size, alphabet, answer against question, Sudoku rules, mazes' shortest paths.
 
 All rows are checked at once in numpy; only the rows found bad get a message, written in plain Python.
 
@@ -258,18 +258,3 @@ def validity_check(task: str, grid_shape: Sequence[int]) -> Callable[[str, str],
     if task == "sudoku":
         return sudoku_is_valid
     return partial(maze_path_is_valid_and_shortest, grid_shape=grid_shape) if task == "maze" else None
-
-
-def check_clues(question: str) -> None:
-    """Raises PuzzleError naming the cells if two clues of a Sudoku in one row, column or box are the same."""
-    processor = _sudoku_processor(question)
-    ids_1L, reasons = tokenise(processor, [question])
-    if reasons:
-        raise PuzzleError(f"the puzzle {reasons[0]}" if reasons[0].startswith("has") else reasons[0])
-    for name, positions in sudoku_units(processor.grid_shape[0]):
-        clues = ids_1L[0, positions]
-        for token in range(2, processor.vocab_size):  # after padding and blank
-            at = positions[clues == token]
-            if len(at) > 1:
-                digit, cells = processor.characters[token - 1], " and ".join(_where(processor, int(i)) for i in at)
-                raise PuzzleError(f"the clues contradict: {digit!r} is given twice in {name}, at {cells}")

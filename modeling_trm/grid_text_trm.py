@@ -37,6 +37,10 @@ NUMBER = re.compile(r"\d{1,4}(\.0*)?", re.ASCII)
 REMARK = re.compile(r"\s*(#.*|\[\w+\]|(grid|puzzle|sudoku)\s*\d*:?)\s*", re.IGNORECASE)
 
 
+class LayoutError(ValueError):
+    """A grid of another number of rows or cells."""
+
+
 @dataclass(frozen=True)
 class GridReader:
     """Reads the grids of one task and shape.
@@ -141,17 +145,18 @@ class GridReader:
             rows = block if len(block) % height == 0 else rows
         rows = rows or block
         whole = math.prod(self.grid_shape)
-        is_one_a_line = height == 1 or any(self._length(line) == whole for _, line in rows)
-        if is_one_a_line or max(self._length(line) for _, line in rows) > (width + whole) // 2 or len(rows) == 1:
+        is_one_a_line = height == 1 or any(self.length(line) == whole for _, line in rows)
+        if is_one_a_line or max(self.length(line) for _, line in rows) > (width + whole) // 2 or len(rows) == 1:
             yield from ((number, number, line) for number, line in rows)
             return
         for start in range(0, len(rows), height):
             part = rows[start : start + height]
             yield part[0][0], part[-1][0], "\n".join(line for _, line in part)
 
-    def _length(self, line: str) -> int:
+    def length(self, line: str) -> int:
         """The number of cells of a line."""
-        return len(self._row(line)) if self.task == "sudoku" else len(line)
+        height, width = self.grid_shape
+        return len(line) if len(line) in (width, height * width) else len(self._row(line))
 
     def _is_rule(self, line: str) -> bool:
         is_frame = RULE.fullmatch(line) is not None and ("+" in line or "|" not in line.strip().strip("|"))
@@ -232,16 +237,16 @@ class GridReader:
     def _checked(self, rows: Sequence[Sequence[Any]]) -> list[Any]:
         height, width = self.grid_shape
         if len(rows) != height:
-            raise ValueError(f"the grid has {len(rows)} rows, expected {height}")
+            raise LayoutError(f"the grid has {len(rows)} rows, expected {height}")
         for number, row in enumerate(rows, start=1):
             if len(row) != width:
-                raise ValueError(f"row {number} has {len(row)} cells, expected {width}")
+                raise LayoutError(f"row {number} has {len(row)} cells, expected {width}")
         return [cell for row in rows for cell in row]
 
     def _counted(self, cells: list[Any]) -> list[Any]:
         height, width = self.grid_shape
         if len(cells) != height * width:
-            raise ValueError(f"the grid has {len(cells)} cells, expected {height * width} ({height} x {width})")
+            raise LayoutError(f"the grid has {len(cells)} cells, expected {height * width} ({height} x {width})")
         return cells
 
     # --- what the characters stand for --------------------------------------------------------------------------------

@@ -120,8 +120,12 @@ class GridProcessor(FeatureExtractionMixin):
             raise ValueError(f"offset={offset} is for task='arc' only; a {self.task} grid fills its canvas")
         if not isinstance(grid, str):
             raise ValueError(f"a {self.task} grid is given as a string, got {type(grid).__name__}")
+        return self.encode_cells(self.reader.read(grid))
+
+    def encode_cells(self, cells: str) -> np.ndarray:
+        """Token ids int64 [L] of a grid as the reader has read it."""
         token_ids = {character: token_id for token_id, character in enumerate(self.characters, start=1)}
-        return np.array([token_ids[character] for character in self.reader.read(grid)], dtype=np.int64)
+        return np.array([token_ids[character] for character in cells], dtype=np.int64)
 
     def _encode_colours(self, grid: Grid, offset: tuple[int, int]) -> np.ndarray:
         rows = grid.tolist() if isinstance(grid, np.ndarray) else grid
@@ -136,17 +140,7 @@ class GridProcessor(FeatureExtractionMixin):
             for c, colour in enumerate(row):
                 if colour not in range(NUM_COLOURS):
                     raise ValueError(f"row {r + 1}, column {c + 1}: colour {colour!r} is not allowed; allowed: 0..9")
-        top, left = offset
-        bottom, right = top + height, left + width
-        if top < 0 or left < 0 or bottom > self.grid_shape[0] or right > self.grid_shape[1]:
-            raise ValueError(
-                f"offset={offset}: a {height} x {width} grid does not fit there on {tuple(self.grid_shape)}"
-            )
-        canvas = np.full(self.grid_shape, PAD_TOKEN_ID, dtype=np.int64)
-        canvas[top:bottom, left:right] = np.array(rows) + FIRST_COLOUR_ID
-        canvas[bottom : bottom + 1, left:right] = EOS_TOKEN_ID
-        canvas[top:bottom, right : right + 1] = EOS_TOKEN_ID
-        return canvas.reshape(-1)
+        return place_colours(np.array(rows, dtype=np.int64), self.grid_shape, offset)
 
     def decode(
         self, ids: Sequence[int] | np.ndarray | torch.Tensor, offset: tuple[int, int] = (0, 0)
@@ -214,13 +208,6 @@ def text_to_colours(text: str) -> np.ndarray:
     return np.array([[int(colour) for colour in row] for row in rows], dtype=np.uint8)
 
 
-def clean_text(grid: str, task: str) -> str:
-    """Drops line ends; for sudoku all white space and the lines that render() draws (a maze's space is a cell)."""
-    if task == "sudoku":
-        return "".join(c for c in grid if not c.isspace() and c not in "|+-")
-    return grid.replace("\r", "").replace("\n", "")
-
-
 def _checked_shape(task: str, grid_shape: Sequence[int] | None) -> list[int]:
     """[height, width] as a list, which is what JSON gives back."""
     if grid_shape is None:
@@ -247,6 +234,21 @@ def _checked_alphabet(alphabet: str | None) -> str:
     if forbidden:
         raise ValueError(f"alphabet={alphabet!r} has {forbidden}; allowed are ASCII characters other than line ends")
     return alphabet
+
+
+def place_colours(colours_hw: np.ndarray, grid_shape: Sequence[int], offset: tuple[int, int] = (0, 0)) -> np.ndarray:
+    """int64 [L]: the colours on a canvas, with EOS below and to the right; of an empty grid, padding alone."""
+    height, width = colours_hw.shape
+    top, left = offset
+    bottom, right = top + height, left + width
+    if top < 0 or left < 0 or bottom > grid_shape[0] or right > grid_shape[1]:
+        raise ValueError(f"offset={offset}: a {height} x {width} grid does not fit there on {tuple(grid_shape)}")
+    canvas = np.full(grid_shape, PAD_TOKEN_ID, dtype=np.int64)
+    canvas[top:bottom, left:right] = colours_hw.astype(np.int64) + FIRST_COLOUR_ID
+    if colours_hw.size:
+        canvas[bottom : bottom + 1, left:right] = EOS_TOKEN_ID
+        canvas[top:bottom, right : right + 1] = EOS_TOKEN_ID
+    return canvas.reshape(-1)
 
 
 def crop_colours(tokens_HW: np.ndarray) -> np.ndarray:

