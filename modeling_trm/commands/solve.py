@@ -31,6 +31,8 @@ from .options import (
 )
 from .search_options import add_halt_option, add_search_options, check_reasoning, reasoning_options
 
+MAX_NAMED = 20  # wrong puzzles told one by one
+
 if TYPE_CHECKING:  # PyTorch takes seconds to import: --help and wrong arguments must not wait for it
     import torch
 
@@ -76,8 +78,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         processor = load_processor(arguments.model)
         found = read_arguments(arguments.puzzles, processor, sys.stdin, arguments.characters, read_file)
         wrong = [one for one in found if isinstance(one, NoPuzzle)]
-        for one in wrong:
+        for one in wrong[:MAX_NAMED]:
             print(f"error: {one.name}: {one.error}", file=sys.stderr)
+        if len(wrong) > MAX_NAMED:
+            print(f"error: {len(wrong) - MAX_NAMED} more of {len(found)} puzzles are wrong", file=sys.stderr)
         puzzles = [one for one in found if not isinstance(one, NoPuzzle)]
         solutions = solve(arguments, processor, puzzles, device) if puzzles else []
         solved = iter(solutions)
