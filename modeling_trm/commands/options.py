@@ -58,7 +58,12 @@ def require_at_least(parser: argparse.ArgumentParser, arguments: argparse.Namesp
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, metavar="MODEL", help="folder of a checkpoint, or its id on the Hub")
+    parser.add_argument(
+        "--model",
+        required=True,
+        metavar="MODEL",
+        help="the name of a shipped checkpoint, a folder, or an id on the Hub",
+    )
 
 
 def add_output(parser: argparse.ArgumentParser, contents: str) -> None:
@@ -130,8 +135,9 @@ def add_compute(parser: argparse.ArgumentParser, batch_size: int = 64, with_engi
         add_engine(group)
 
 
-def add_max_steps(parser: argparse._ActionsContainer, default: str = "as in training") -> None:
-    parser.add_argument("--max-steps", type=int, metavar="N", help=f"supervision steps (default: {default})")
+def add_max_steps(parser: argparse._ActionsContainer) -> None:
+    told = "as in training; to solve puzzles the checkpoint's own"
+    parser.add_argument("--max-steps", type=int, metavar="N", help=f"supervision steps (default: {told})")
 
 
 def add_views(parser: argparse._ActionsContainer, default: str, *old_names: str) -> None:

@@ -48,7 +48,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--characters", help="what the puzzles are written with, as in .0123456789ABCDEF where 0 is a digit"
     )
     add_model(parser)
-    add_max_steps(parser, "the checkpoint's own")
+    add_max_steps(parser)
     add_halt_option(parser, default=None)
     add_views(parser, "the checkpoint's own, usually 1")
     add_seed(parser)

@@ -36,6 +36,8 @@ from .options import (
 )
 from .search_options import add_noise_options, check_noise
 
+WIDTHS = (1, 2, 4, 8)  # of --trajectories or --views where none are given
+
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser("sweep", __doc__)
@@ -49,15 +51,17 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     breadth.add_argument(
         "--views",
         type=int,
-        nargs="+",
+        nargs="*",
         metavar="N",
-        help="so many views in the place of --trajectories: of a Sudoku any number, of a maze 8, not square 4",
+        help="so many views instead: of a Sudoku any number, of a maze 8, not square 4 (no N: those of --trajectories)",
     )
     parser.add_argument("--verifier", action="store_true", help="also choose by the rules of the puzzle")
     add_compute(parser)
     arguments = parser.parse_args(argv)
     require_at_least(parser, arguments, 1, "max_puzzles", "batch_size")
     by_views = arguments.views is not None
+    if arguments.views == []:
+        arguments.views, arguments.trajectories = arguments.trajectories or WIDTHS, None
     arguments.noise = check_noise(parser, arguments)
     is_random = bool(arguments.noise.get("noise_std") or arguments.noise.get("random_start"))
     if by_views and (is_random or arguments.trajectories):
@@ -81,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with user_errors(OSError, ValueError):
         sweep = Sweep(
             arguments.steps,
-            trajectories=() if arguments.views else arguments.trajectories or (1, 2, 4, 8),
+            trajectories=() if arguments.views else arguments.trajectories or WIDTHS,
             views=arguments.views or (),
             seed=arguments.seed,
             selections=("halt", "vote", "residual", *(["valid"] if arguments.verifier else [])),

@@ -8,7 +8,7 @@ the answers are undone before anybody compares them.
 Shapes: B puzzles of a batch, K trajectories of each, N = B * K, L cells.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -97,7 +97,7 @@ def run_sweep(
     if ("valid" in sweep.selections) != (verifier is not None):
         raise ValueError("the selection 'valid' and a verifier belong together")
     if sweep.views:
-        _check_views(puzzles, sweep)
+        check_numbers_of_views(puzzles, sweep.views)
     solved: dict[tuple[int, int, str], int] = {}
     plain = ReasoningConfig(max_steps=max(sweep.steps), max_batch=batch_size, engine=engine)
     generator = torch.Generator().manual_seed(sweep.seed)  # of all batches: their size changes no draw
@@ -122,14 +122,13 @@ def run_sweep(
     ]
 
 
-def _check_views(puzzles: Puzzles, sweep: Sweep) -> None:
+def check_numbers_of_views(puzzles: Puzzles, views: Sequence[int]) -> None:
+    """Raise a ValueError where the puzzles have no views, or not so many."""
     height, width = puzzles.processor.grid_shape
-    check_views(puzzles.task, max(sweep.views))
-    most = most_views(puzzles.task, (height, width), max(sweep.views))
-    if most < max(sweep.views):
-        raise ValueError(
-            f"views={list(sweep.views)} is not allowed; a {puzzles.task} of {height} x {width} has {most} views"
-        )
+    check_views(puzzles.task, max(views))
+    most = most_views(puzzles.task, (height, width), max(views))
+    if most < max(views):
+        raise ValueError(f"views={list(views)} is not allowed; a {puzzles.task} of {height} x {width} has {most} views")
 
 
 def _sweep_batch(
@@ -155,12 +154,12 @@ def _sweep_batch(
     repeated = None if puzzle_ids is None else puzzle_ids.repeat_interleave(K)
     starts_NL = input_ids.repeat_interleave(K, dim=0)
     if sweep.views:
-        starts_NL = _each_view(View.apply, puzzles, part, sweep.seed, starts_NL.unflatten(0, (-1, K))).flatten(0, 1)
+        starts_NL = each_view(View.apply, puzzles, part, sweep.seed, starts_NL.unflatten(0, (-1, K))).flatten(0, 1)
     stand = trajectories_by_step(model, starts_NL, repeated, K, noisy, generator=generator)
     for steps in sweep.steps:
         ended = stand[steps - 1]
         if sweep.views:
-            ended = ended._replace(answers=_each_view(View.undo, puzzles, part, sweep.seed, ended.answers))
+            ended = ended._replace(answers=each_view(View.undo, puzzles, part, sweep.seed, ended.answers))
         right_BK = is_right(ended.answers, labels)
         for k in sweep.widths:
             first = Trajectories(*(values[:, :k] for values in ended))
@@ -170,13 +169,17 @@ def _sweep_batch(
                 yield (steps, k, selection), right_BK.gather(1, choice_B[:, None])[:, 0]
 
 
-def _each_view(
-    change: Callable[[View, np.ndarray], np.ndarray], puzzles: Puzzles, numbers: range, seed: int, ids_BKL: Tensor
+def each_view(
+    change: Callable[[View, np.ndarray], np.ndarray],
+    puzzles: Puzzles,
+    numbers: Iterable[int],
+    seed: int,
+    ids_BKL: Tensor,
 ) -> Tensor:
     """`change` is apply or undo: of view k of puzzle numbers[b] for row (b, k)."""
     shape = puzzles.processor.grid_shape
     changed = [
-        [change(draw_view(puzzles.task, shape, seed, number, view), ids_L) for view, ids_L in enumerate(ids_KL)]
+        [change(draw_view(puzzles.task, shape, seed, int(number), view), ids_L) for view, ids_L in enumerate(ids_KL)]
         for number, ids_KL in zip(numbers, ids_BKL.cpu().numpy(), strict=True)
     ]
     return torch.from_numpy(np.array(changed)).to(ids_BKL.device)

@@ -53,7 +53,7 @@ def evaluate_and_publish(trainer: Trainer, data: RunData, arguments: Sequence[st
         report, _ = write_report(records, output / "evaluation")
         if metrics:
             metrics["test"]["votes"] = {name: report[name] for name in VOTES_ON_CARD} | {"command": names["command"]}
-    facts = dict(data.facts)
+    facts = data.facts | trainer.facts
     if trainer.validation is not None:
         facts["inference defaults"] = _calibrate(trainer, trainer.validation, model)
     best = trainer.progress["best"]
@@ -68,8 +68,9 @@ def evaluate_and_publish(trainer: Trainer, data: RunData, arguments: Sequence[st
         recipe=trainer.recipe.to_dict(),
         run={
             "command": command_line("train", arguments),
-            "steps": trainer.recipe.optimisation.train_steps,
+            "steps": trainer.train_steps,
             "seconds": trainer.progress["seconds"],
+            "flops": trainer.progress["flops"],
             "device": accelerator.device,
             "train": facts,
         },

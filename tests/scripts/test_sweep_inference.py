@@ -37,7 +37,6 @@ def test_views(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "message"),
     [
         ([], "all trajectories would be the same one"),
-        (["--views"], "argument --views: expected at least one argument"),
         (["--views", "2", "--trajectories", "2"], "--views is a breadth of its own"),
         (["--noise-std", "1", "--views", "2"], "--views is a breadth of its own"),
         (["--noise-std", "1", "--steps", "0"], "steps=[0] is not allowed"),

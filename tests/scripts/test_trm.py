@@ -11,7 +11,9 @@ from modeling_trm.commands import build_data, trm
 from modeling_trm.commands.trm import COMMANDS, command_module
 
 ROOT = Path(trm.__file__).parents[2]
-SCRIPTS = [path for path in sorted((ROOT / "scripts").glob("*.py")) if path.stem != "make_samples"]
+SCRIPTS = [
+    path for path in sorted((ROOT / "scripts").glob("*.py")) if path.stem not in ("make_samples", "results_table")
+]
 # Every command's help, and what is imported by then.
 HELP = """
 import sys
@@ -154,7 +156,7 @@ def test_old_names_of_options_still_work() -> None:
     vote = command_module("vote").parse_arguments([*common, "--max-augmentations", "3"])
     compare = command_module("compare").parse_arguments(["--models", "a", "b", "--output", "o", "--votes", "3"])
     sweep = command_module("sweep").parse_arguments([*common, "--trajectories", "1", "4", "--views"])
-    assert (vote.views, compare.views, sweep.views) == (3, 3, [])
+    assert (vote.views, compare.views, sweep.views) == (3, 3, [1, 4])
     assert command_module("sweep").parse_arguments([*common, "--views", "1", "4"]).views == [1, 4]
     adapt, _ = command_module("adapt").parse_arguments([*common, "--challenges", "c.json"])
     assert adapt.data == "c.json"

@@ -18,6 +18,7 @@ from datasets_builders.arc_folder import load_arc_folder, write_arc_folder
 from datasets_builders.arc_set import ArcOptions
 from datasets_builders.arc_tasks import ArcTask, load_tasks
 from modeling_trm import TRMForGridReasoning
+from modeling_trm.commands import trm
 from modeling_trm.voting.records import load_records
 from modeling_trm.voting.submission import read_submission, score_submission
 from scripts import adapt, eval_puzzles, train
@@ -69,7 +70,7 @@ def arc_recipe(write_recipe, arc_data):
 
 @pytest.mark.slow
 def test_training_leaves_votes_of_every_test_and_a_card_that_names_the_protocol(arc_recipe, arc_data, tmp_path):
-    assert train.main([arc_recipe("run", test_augmentations=3, mixed_precision="bf16")]) == 0
+    assert train.main([arc_recipe("run", views=3, mixed_precision="bf16")]) == 0
     arc_set, output = load_arc_folder(arc_data), tmp_path / "run"
     model = TRMForGridReasoning.from_pretrained(output / "model")
     assert model.puzzle_index.fingerprint == arc_set.index.fingerprint
@@ -84,9 +85,10 @@ def test_training_leaves_votes_of_every_test_and_a_card_that_names_the_protocol(
     card = (output / "model" / "README.md").read_text()
     again = metrics["evaluations"]["test"]["command"]
     assert "--precision bfloat16" in again
-    assert "--no-voting" in again and "--no-voting" not in metrics["evaluations"]["test"]["votes"]["command"]
+    assert again.startswith("trm evaluate --model ")
+    assert metrics["evaluations"]["test"]["votes"]["command"].startswith("trm vote --model ")
     # The command on the card gives the figures on the card, at the precision of the run.
-    assert eval_puzzles.main(shlex.split(again)[2:]) == 0
+    assert trm.main(shlex.split(again)[1:]) == 0
     repeated = json.loads((output / "again-plain" / "metrics.json").read_text())["evaluations"]["test"]
     for name in ("count", "exact_accuracy", "cell_accuracy", "by_step"):
         assert repeated[name] == metrics["evaluations"]["test"][name]
@@ -150,7 +152,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(arc_recipe, tmp_path):
 
 @pytest.fixture
 def checkpoint(arc_recipe, tmp_path) -> Path:
-    assert train.main([arc_recipe("base", train_steps=2, eval_every=2, test_augmentations=1)]) == 0
+    assert train.main([arc_recipe("base", train_steps=2, eval_every=2, views=1)]) == 0
     return tmp_path / "base" / "model"
 
 
