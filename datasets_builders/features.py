@@ -136,14 +136,7 @@ def load_puzzles(
             read in two ways or are others: ".0123456789ABCDEF" for 16 x 16 Sudokus, "X.SE*" for mazes.
         expected_fingerprint: raise DataError unless the puzzles have this fingerprint.
     """
-    for name, value, allowed in (
-        ("task", task, ("sudoku", "maze", "grid")),
-        ("split", split, SPLITS),
-        ("on_bad_row", on_bad_row, ("error", "skip")),
-        ("validate", validate, ("sample", "all")),
-    ):
-        if value not in allowed:
-            raise DataError(f"{name}={value!r} is unknown; allowed: {', '.join(allowed)}")
+    _check_choices(task, split, on_bad_row, validate)
     source = open_source(task, data_dir, data_files, dataset)
     rows = source.read(split, columns, characters or alphabet)
     for note in rows.notes:
@@ -165,6 +158,17 @@ def load_puzzles(
             f"{rows.origin}: the puzzles have fingerprint {puzzles.fingerprint}, expected {expected_fingerprint}"
         )
     return puzzles
+
+
+def _check_choices(task: str, split: str, on_bad_row: str, validate: str) -> None:
+    for name, value, allowed in (
+        ("task", task, ("sudoku", "maze", "grid")),
+        ("split", split, SPLITS),
+        ("on_bad_row", on_bad_row, ("error", "skip")),
+        ("validate", validate, ("sample", "all")),
+    ):
+        if value not in allowed:
+            raise DataError(f"{name}={value!r} is unknown; allowed: {', '.join(allowed)}")
 
 
 def load_training_puzzles(
