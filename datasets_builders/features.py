@@ -16,6 +16,7 @@ import numpy as np
 from datasets_builders.files import SPLITS, Paths
 from datasets_builders.solutions import several_solutions
 from datasets_builders.sources import Rows, open_source
+from datasets_builders.tables import ANSWERS_THAT_TELL
 from datasets_builders.validation import (
     BadRow,
     DataError,
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
 
-ANSWERS_THAT_TELL = 100  # how the digits of large Sudokus are written
 CHUNK_ROWS = 65_536  # text of so many rows is held as Python strings at a time
 PATHS_CHECKED = 256  # mazes whose path is searched for unless validate="all"
 CELLS_SEARCHED = 64 * 81  # of Sudokus that are searched for a second solution unless validate="all"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 SUFFIXES = (".parquet", ".csv", ".tsv", ".txt", ".json", ".jsonl", ".arrow")
+ANSWERS_THAT_TELL = 100  # how the digits of large Sudokus are written
 HEAD = 2**16  # bytes in which the first row must end
 DELIMITERS = (",", ";", "\t", "|", " ")
 Chosen = dict[str, str]  # role -> name of its column
@@ -63,8 +64,20 @@ def read_puzzles(file: Path, reader: GridReader, columns: Mapping[str, str] | No
     if found is None:
         return read_grids(_text(content, str(file)), reader, str(file))
     table, chosen, _ = found
-    questions = normalise(reader.task, table, chosen, str(file), "")["question"].to_pylist()
-    return [(f"{file}, row {row}", text or "") for row, text in enumerate(questions, start=1)]
+    rows = normalise(reader.task, table, chosen, str(file), "")
+    told = reader.told_by(rows["answer"][:ANSWERS_THAT_TELL].to_pylist()) if "answer" in chosen else reader
+    return [
+        (f"{file}, row {row}", text if told is reader else _as_told(text, told))
+        for row, text in enumerate(rows["question"].fill_null("").to_pylist(), start=1)
+    ]
+
+
+def _as_told(text: str, told: GridReader) -> str:
+    """A puzzle in the processor's characters, where the answers beside it tell its own."""
+    try:
+        return told.read(text)
+    except ValueError:  # which will be said when it is read
+        return text
 
 
 def read_grids(text: str, reader: GridReader, where: str) -> list[tuple[str, str]]:

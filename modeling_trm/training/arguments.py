@@ -368,7 +368,11 @@ def parse_mapping(name: str, text: str | None) -> dict[str, Any] | None:
     """The mapping that a field such as source_weights holds as text. Raises ValueError naming the field."""
     if text is None:
         return None
-    value = yaml.safe_load(text)
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        problem = str(error).splitlines()[0]
+        raise ValueError(f"{name}={text!r} is no mapping ({problem}); write it as {{key: value, ...}}") from error
     if not isinstance(value, dict):
         raise ValueError(f"{name}={text!r} is no mapping; write it as {{key: value, ...}}")
     return value

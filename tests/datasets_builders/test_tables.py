@@ -301,6 +301,9 @@ def test_hexadecimal_puzzles_without_answers_are_refused_or_told(tmp_path: Path)
         ValueError, match=r"'0' may be a blank or a digit .* characters='\.0123456789ABCDEF' if it is a"
     ):
         reader.read(text)
+    table = write(tmp_path / "hex.csv", "question,answer\n" + ",".join(large(16, "0123456789ABCDEF")))
+    ((_, text),) = read_puzzles(table, reader)  # the answer tells
+    assert reader.read(text) == large(16, SUDOKU_DIGITS[:16])[0]
 
 
 def test_puzzles_of_files_to_be_solved(tmp_path: Path) -> None:
