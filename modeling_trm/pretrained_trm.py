@@ -15,6 +15,7 @@ from transformers import initialization as init
 from transformers.utils import cached_file
 
 from .configuration_trm import TRMConfig
+from .kernels_trm import KernelsMixin
 from .layers_trm import Operator, truncated_normal_
 from .puzzle_table_trm import PuzzleTable, PuzzleTableMixin, table_file_name
 from .reasoning_config_trm import REASONING_FILE, ReasoningConfig
@@ -25,7 +26,7 @@ WRITTEN_BEFORE = ("puzzle_table.", "reasoning_config.")  # before transformers l
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 
-class TRMPreTrainedModel(PuzzleTableMixin, PreTrainedModel):
+class TRMPreTrainedModel(KernelsMixin, PuzzleTableMixin, PreTrainedModel):
     """Initialisation, loading and saving shared by the models of the family."""
 
     config_class = TRMConfig

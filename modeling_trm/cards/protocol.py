@@ -22,8 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..engines_trm import resolve_engine
 from ..evaluation.chunks import Outcome, run_in_chunks
-from ..evaluation.engine import engine_name, precision
+from ..evaluation.engine import precision
 from ..evaluation.runner import Puzzles, check_puzzles_fit, choose_subset
 from ..evaluation.sweep import ANY, check_numbers_of_views, each_view, is_right
 from ..modeling_trm import TRMForGridReasoning
@@ -125,7 +126,7 @@ def measure(
     if "views" in wanted:
         check_numbers_of_views(puzzles, protocol.views)
     facts = {
-        "engine": engine_name(model, engine),
+        "engine": resolve_engine(model, engine),
         "precision": precision(model, engine),
         "hardware": describe_machine(model.device),
     }
