@@ -148,17 +148,32 @@ export class Board {
       const under = document.elementFromPoint(event.clientX, event.clientY)?.closest("[data-place]");
       return under && this.#grid.contains(under) ? Number(under.dataset.place) : null;
     };
+    let last = null;
+    // A quick mouse leaves cells out; what lies between is drawn too.
     const draw = (event) => {
       const place = placeAt(event);
-      if (place !== null && this.#view.puzzle[place] !== this.#brush) onWrite(place, this.#brush);
+      if (place === null) return;
+      for (const each of between(last ?? place, place, this.#kind.grid_shape[1])) {
+        if (this.#view.puzzle[each] !== this.#brush) onWrite(each, this.#brush);
+      }
+      last = place;
     };
     this.#grid.addEventListener("pointerdown", (event) => {
       const place = placeAt(event);
       if (place === null) return;
+      last = null;
       this.#brush = this.#view.puzzle[place] === brush() ? this.#task.emptyGrid(this.#kind)[0] : brush();
       draw(event);
     });
     this.#grid.addEventListener("pointermove", (event) => { if (event.buttons && this.#brush) draw(event); });
     addEventListener("pointerup", () => { this.#brush = null; });
   }
+}
+
+// The places on the straight line from one to another, both included.
+function between(from, to, width) {
+  const [row, column] = [Math.floor(from / width), from % width];
+  const [down, right] = [Math.floor(to / width) - row, (to % width) - column];
+  const count = Math.max(1, Math.abs(down), Math.abs(right));
+  return Array.from({ length: count + 1 }, (_, i) => (row + Math.round((down * i) / count)) * width + column + Math.round((right * i) / count));
 }
