@@ -4,9 +4,10 @@ from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoProces
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from .configuration_trm import PRESETS, TRMConfig
-from .modeling_trm import TRMForGridReasoning, TRMModel, TRMOutput, TRMPreTrainedModel
+from .modeling_trm import TRMForGridReasoning, TRMModel, TRMOutput
 from .operators_trm import OPERATORS
 from .pipeline_trm import GridReasoningPipeline
+from .pretrained_trm import TRMPreTrainedModel
 from .processing_trm import GridProcessor
 from .reasoning_trm import SolveOutput, TraceStep
 from .recursion_trm import RecursionState

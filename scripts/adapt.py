@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import: --help and wrong arguments must not wait for it
     from datasets_builders.arc_tasks import ArcTask
-    from modeling_trm.evaluation.vote_records import VoteRecords
     from modeling_trm.training.data import RunData
     from modeling_trm.training.trainer import Trainer
+    from modeling_trm.voting.records import VoteRecords
 
 RECIPE = Path(__file__).parent / "recipes" / "arc-adapt.yaml"
 
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments, rest = parse_arguments(given)
     from huggingface_hub.errors import StrictDataclassError
 
-    from modeling_trm.evaluation.cli import user_errors
+    from modeling_trm.utils.cli import user_errors
 
     with user_errors(ValueError, OSError, StrictDataclassError, FloatingPointError):
         return run(arguments, rest, given)
@@ -70,11 +70,11 @@ def run(arguments: argparse.Namespace, rest: list[str], given: list[str]) -> int
     from accelerate import PartialState
     from transformers.utils import logging as transformers_logging
 
-    from modeling_trm.evaluation.cli import command_line
     from modeling_trm.training.arguments import parse_recipe
     from modeling_trm.training.data import open_data
     from modeling_trm.training.start import initial_model
     from modeling_trm.training.trainer import LONGEST_WAIT, Trainer
+    from modeling_trm.utils.cli import command_line
 
     transformers_logging.disable_progress_bar()  # those of files written and read, among ours
     output = Path(arguments.output)
@@ -114,7 +114,7 @@ def build_data(arguments: argparse.Namespace, tasks: "list[ArcTask]", folder: Pa
     from datasets_builders.arc_build import build_arc
     from datasets_builders.arc_folder import load_arc_folder, write_arc_folder
     from datasets_builders.arc_set import ArcOptions
-    from modeling_trm.evaluation.loading import load_processor
+    from modeling_trm.utils.loading import load_processor
 
     subset = tasks[0].subset
     options = ArcOptions(
@@ -137,10 +137,10 @@ def build_data(arguments: argparse.Namespace, tasks: "list[ArcTask]", folder: Pa
 
 def answer(trainer: "Trainer", data: "RunData", tasks: "list[ArcTask]", command: str) -> None:
     """Let the adapted model vote on the tests; report, and a submission that has every task."""
-    from modeling_trm.evaluation.loading import load_model
-    from modeling_trm.evaluation.submission import read_submission, score_submission
-    from modeling_trm.evaluation.vote_report import write_report
     from modeling_trm.training.final import collect
+    from modeling_trm.utils.loading import load_model
+    from modeling_trm.voting.report import write_report
+    from modeling_trm.voting.submission import read_submission, score_submission
 
     output = trainer.output
     model = load_model(str(trainer.published_weights), trainer.accelerator.device)

@@ -112,9 +112,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from modeling_trm.benchmarking.report import markdown
     from modeling_trm.benchmarking.run import run_parts
-    from modeling_trm.evaluation.cli import command_line, user_errors
-    from modeling_trm.evaluation.files import write_json, write_text
-    from modeling_trm.evaluation.machine import describe_machine, library_versions
+    from modeling_trm.utils.cli import command_line, user_errors
+    from modeling_trm.utils.files import write_json, write_text
+    from modeling_trm.utils.machine import describe_machine, library_versions
 
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
@@ -142,7 +142,7 @@ def make_settings(arguments: argparse.Namespace) -> Any:
     from modeling_trm import PRESETS as KNOWN
     from modeling_trm.benchmarking.reference import load_reference
     from modeling_trm.benchmarking.settings import Settings
-    from modeling_trm.evaluation.loading import choose_device
+    from modeling_trm.utils.loading import choose_device
 
     device = choose_device(arguments.device)
     unknown = [name for name in arguments.presets if name not in KNOWN]
@@ -175,8 +175,8 @@ def sample_puzzles(arguments: argparse.Namespace) -> Any:
     import numpy as np
 
     from datasets_builders.features import load_puzzles
-    from modeling_trm.evaluation.loading import load_processor
     from modeling_trm.evaluation.runner import choose_subset
+    from modeling_trm.utils.loading import load_processor
 
     puzzles = load_puzzles(load_processor(arguments.checkpoint).task, "test")
     known = sorted(set(puzzles.sources.tolist()))

@@ -68,12 +68,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     import torch
 
     from datasets_builders.features import load_puzzles
-    from modeling_trm.evaluation.cli import command_line, user_errors
-    from modeling_trm.evaluation.comparison import check_task, compare_models
-    from modeling_trm.evaluation.comparison_report import markdown_comparison, write_comparison
-    from modeling_trm.evaluation.loading import choose_device, load_model, load_processor
-    from modeling_trm.evaluation.machine import describe_machine, library_versions
+    from modeling_trm.comparison.compare import check_task, compare_models
+    from modeling_trm.comparison.report import markdown_comparison, write_comparison
     from modeling_trm.evaluation.runner import choose_subset
+    from modeling_trm.utils.cli import command_line, user_errors
+    from modeling_trm.utils.loading import choose_device, load_model, load_processor
+    from modeling_trm.utils.machine import describe_machine, library_versions
 
     with user_errors(OSError, ValueError):
         device = choose_device(arguments.device)

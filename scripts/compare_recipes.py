@@ -53,11 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     from huggingface_hub.errors import StrictDataclassError
 
-    from modeling_trm.evaluation.cli import command_line, user_errors
-    from modeling_trm.evaluation.files import write_json, write_text
-    from modeling_trm.evaluation.machine import library_versions
     from modeling_trm.experiments.recipe_plots import plot_recipes
     from modeling_trm.experiments.recipes import MAX_SEEDS, compare, markdown_table, read_contender, train
+    from modeling_trm.utils.cli import command_line, user_errors
+    from modeling_trm.utils.files import write_json, write_text
+    from modeling_trm.utils.machine import library_versions
 
     output = Path(arguments.output)
     overrides = [part for text in arguments.set for part in ("--" + text.partition("=")[0], text.partition("=")[2])]

@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     from modeling_trm.conversion.from_reference import convert_reference
     from modeling_trm.conversion.to_reference import export_reference
-    from modeling_trm.evaluation.cli import command_line, user_errors
+    from modeling_trm.utils.cli import command_line, user_errors
 
     if arguments.to_reference:
         with user_errors(OSError, ValueError):

@@ -49,11 +49,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from modeling_trm.diagnostics.diagnosis_plots import write_diagnosis_plots
     from modeling_trm.diagnostics.page import write_page
     from modeling_trm.diagnostics.report import observe_puzzles, summarise_observation
-    from modeling_trm.evaluation.cli import command_line, user_errors
-    from modeling_trm.evaluation.files import write_json
-    from modeling_trm.evaluation.loading import choose_device, load_model
-    from modeling_trm.evaluation.machine import describe_machine, library_versions
     from modeling_trm.evaluation.runner import choose_subset
+    from modeling_trm.utils.cli import command_line, user_errors
+    from modeling_trm.utils.files import write_json
+    from modeling_trm.utils.loading import choose_device, load_model
+    from modeling_trm.utils.machine import describe_machine, library_versions
 
     with user_errors(OSError, ValueError):
         device = choose_device(arguments.device)

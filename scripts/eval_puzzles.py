@@ -52,7 +52,7 @@ except ImportError:  # run as a file: its folder, and not the repository, is whe
 if TYPE_CHECKING:  # PyTorch takes seconds to import: --help and wrong arguments must not wait for it
     from datasets_builders.features import PuzzleSet
     from modeling_trm import GridProcessor, TRMForGridReasoning
-    from modeling_trm.evaluation.card_update import CardUpdate
+    from modeling_trm.cards.update import CardUpdate
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -166,12 +166,12 @@ def evaluate(arguments: argparse.Namespace, command: Sequence[str]) -> int:
     from rich.console import Console
 
     from datasets_builders.validation import maze_path_is_valid_and_shortest
-    from modeling_trm.evaluation.cli import command_line, user_errors
     from modeling_trm.evaluation.display import print_metrics
     from modeling_trm.evaluation.engine import precision
-    from modeling_trm.evaluation.loading import choose_device, load_model, load_processor
-    from modeling_trm.evaluation.machine import describe_machine
     from modeling_trm.evaluation.runner import check_puzzles_fit, choose_subset, evaluate_puzzles
+    from modeling_trm.utils.cli import command_line, user_errors
+    from modeling_trm.utils.loading import choose_device, load_model, load_processor
+    from modeling_trm.utils.machine import describe_machine
 
     with user_errors(OSError, ValueError):
         device = choose_device(arguments.device)
@@ -222,9 +222,9 @@ def write_results(
     arguments: argparse.Namespace, metrics: dict[str, Any], hardware: str, update: "CardUpdate | None"
 ) -> list[Path]:
     """metrics.json and plots in the output folder, and the card where that is asked for; the files written."""
-    from modeling_trm.evaluation.files import write_json
-    from modeling_trm.evaluation.machine import library_versions
     from modeling_trm.evaluation.plots import write_plots
+    from modeling_trm.utils.files import write_json
+    from modeling_trm.utils.machine import library_versions
 
     output, evaluations = Path(arguments.output), {arguments.split: metrics}
     plots = write_plots(output / "plots", evaluations)
@@ -244,12 +244,12 @@ def vote(arguments: argparse.Namespace, command: Sequence[str]) -> int:
     """Every puzzle under several augmentations; the answers vote."""
     import torch
 
-    from modeling_trm.evaluation.cli import command_line, user_errors
-    from modeling_trm.evaluation.loading import load_model, load_processor
-    from modeling_trm.evaluation.machine import describe_machine, library_versions
     from modeling_trm.evaluation.runner import choose_subset
-    from modeling_trm.evaluation.views import PuzzleViews, Views
-    from modeling_trm.evaluation.voting_run import arc_views, launched_processes, load_arc_source, vote_and_report
+    from modeling_trm.utils.cli import command_line, user_errors
+    from modeling_trm.utils.loading import load_model, load_processor
+    from modeling_trm.utils.machine import describe_machine, library_versions
+    from modeling_trm.voting.run import arc_views, launched_processes, load_arc_source, vote_and_report
+    from modeling_trm.voting.views import PuzzleViews, Views
 
     with user_errors(OSError, ValueError), launched_processes(arguments.device, arguments.shard) as processes:
         update = begin_card_update(arguments) if processes.is_main else None
@@ -300,7 +300,7 @@ def vote(arguments: argparse.Namespace, command: Sequence[str]) -> int:
 
 
 def begin_card_update(arguments: argparse.Namespace) -> "CardUpdate | None":
-    from modeling_trm.evaluation.card_update import CardUpdate
+    from modeling_trm.cards.update import CardUpdate
 
     if not arguments.update_card:
         return None
@@ -312,8 +312,8 @@ def update_votes(update: "CardUpdate", arguments: argparse.Namespace) -> list[st
     """Put the report of all votes on the card; the lines to print."""
     import json
 
-    from modeling_trm.evaluation.vote_files import chunks_done, num_chunks, read_manifest
-    from modeling_trm.evaluation.voting_run import RECORDS
+    from modeling_trm.voting.folder import chunks_done, num_chunks, read_manifest
+    from modeling_trm.voting.run import RECORDS
 
     output = Path(arguments.output)
     if len(chunks_done(output / RECORDS)) < num_chunks(read_manifest(output / RECORDS)):

@@ -38,9 +38,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     from datasets_builders.folder import new_folder
-    from modeling_trm.evaluation.cli import user_errors
-    from modeling_trm.evaluation.loading import check_model_fits, load_model, load_processor
     from modeling_trm.exporting.folder import write_export
+    from modeling_trm.utils.cli import user_errors
+    from modeling_trm.utils.loading import check_model_fits, load_model, load_processor
 
     with user_errors(OSError, ValueError, ImportError), new_folder(arguments.output, arguments.overwrite) as folder:
         processor = load_processor(arguments.model)

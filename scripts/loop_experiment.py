@@ -65,12 +65,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     import torch
 
-    from modeling_trm.evaluation.cli import command_line, user_errors
-    from modeling_trm.evaluation.files import write_json, write_text
-    from modeling_trm.evaluation.loading import choose_device
-    from modeling_trm.evaluation.machine import describe_machine, library_versions
     from modeling_trm.experiments.loop_report import markdown_tables, plot_loops
     from modeling_trm.experiments.loop_training import Settings, open_data
+    from modeling_trm.utils.cli import command_line, user_errors
+    from modeling_trm.utils.files import write_json, write_text
+    from modeling_trm.utils.loading import choose_device
+    from modeling_trm.utils.machine import describe_machine, library_versions
 
     with user_errors(OSError, ValueError):
         shared = ("train_loops", "loops", "steps", "batch_size", "test_puzzles", "source", "reveal", "learning_rate")
@@ -111,10 +111,10 @@ def _run_arms(
     names: list[str], seeds: list[int], settings: "Settings", data: "Data", device: Any, folder: Path
 ) -> list[dict[str, Any]]:
     """The results in the order of the arms; they are run seed by seed, so that a stop leaves whole comparisons."""
-    from modeling_trm.evaluation.files import write_json
     from modeling_trm.experiments.loop_report import verdict
     from modeling_trm.experiments.loop_run import run_arm
     from modeling_trm.experiments.loops import ARMS
+    from modeling_trm.utils.files import write_json
 
     files = {(name, seed): folder / f"{name}-{seed}.json" for seed in seeds for name in names}
     done = {key: _finished(file, settings, data) for key, file in files.items() if file.is_file()}

@@ -52,11 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     from huggingface_hub.utils import validate_repo_id
 
-    from modeling_trm.evaluation.cli import user_errors
-    from modeling_trm.evaluation.files import write_json
     from modeling_trm.publishing.hub import check_privacy, check_token, compare, publish, read_state
     from modeling_trm.publishing.hub_errors import HubError
     from modeling_trm.publishing.prepare import prepare
+    from modeling_trm.utils.cli import user_errors
+    from modeling_trm.utils.files import write_json
 
     repository, published = arguments.repository, None
     with user_errors(OSError, ValueError, HubError):

@@ -40,10 +40,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
-    from modeling_trm.evaluation.cli import user_errors
-    from modeling_trm.evaluation.vote_comparison import compare_votes, markdown_comparison, write_comparison
-    from modeling_trm.evaluation.vote_records import load_records
-    from modeling_trm.evaluation.vote_report import markdown_report, write_report
+    from modeling_trm.utils.cli import user_errors
+    from modeling_trm.voting.comparison import compare_votes, markdown_comparison, write_comparison
+    from modeling_trm.voting.records import load_records
+    from modeling_trm.voting.report import markdown_report, write_report
 
     with user_errors(OSError, ValueError):
         records = load_records(*arguments.records, accumulate=arguments.accumulate)

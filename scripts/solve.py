@@ -64,10 +64,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
-    from modeling_trm.evaluation.cli import USER_ERROR, user_errors
-    from modeling_trm.evaluation.files import write_json
-    from modeling_trm.evaluation.loading import CheckpointError, choose_device, load_model, load_processor
     from modeling_trm.evaluation.solving import read_puzzles, solve_grids
+    from modeling_trm.utils.cli import USER_ERROR, user_errors
+    from modeling_trm.utils.files import write_json
+    from modeling_trm.utils.loading import CheckpointError, choose_device, load_model, load_processor
 
     with user_errors(OSError, ValueError):
         device = choose_device(arguments.device)

@@ -74,14 +74,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     import torch
 
     from datasets_builders.features import load_puzzles
-    from modeling_trm.evaluation.cli import command_line, user_errors
     from modeling_trm.evaluation.engine import engine_name, precision
-    from modeling_trm.evaluation.files import write_json
-    from modeling_trm.evaluation.loading import choose_device, load_model
-    from modeling_trm.evaluation.machine import describe_machine, library_versions
     from modeling_trm.evaluation.runner import choose_subset
     from modeling_trm.evaluation.sweep import Sweep, run_sweep
     from modeling_trm.evaluation.sweep_plots import plot_sweep
+    from modeling_trm.utils.cli import command_line, user_errors
+    from modeling_trm.utils.files import write_json
+    from modeling_trm.utils.loading import choose_device, load_model
+    from modeling_trm.utils.machine import describe_machine, library_versions
     from modeling_trm.verifiers_trm import verifier_for
 
     with user_errors(OSError, ValueError):

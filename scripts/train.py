@@ -16,8 +16,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     from huggingface_hub.errors import StrictDataclassError
 
-    from modeling_trm.evaluation.cli import user_errors
     from modeling_trm.training.arguments import parse_recipe
+    from modeling_trm.utils.cli import user_errors
 
     # What a user can put right: a recipe, data or checkpoint that does not fit, a full disk, a run that diverged.
     with user_errors(ValueError, OSError, StrictDataclassError, FloatingPointError):

@@ -21,6 +21,7 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
 atexit.register(shutil.rmtree, os.environ["HF_HOME"], ignore_errors=True)
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -28,7 +29,8 @@ from accelerate.state import AcceleratorState
 from hypothesis import HealthCheck, settings
 from transformers.utils import logging as transformers_logging
 
-from modeling_trm import TRMConfig, TRMForGridReasoning
+from datasets_builders.features import PuzzleSet
+from modeling_trm import GridProcessor, TRMConfig, TRMForGridReasoning
 
 # Tiny tensors: a second thread only waits for the first.
 torch.set_num_threads(1)
@@ -122,6 +124,26 @@ def tiny_batch() -> Callable[..., dict[str, torch.Tensor]]:
             "puzzle_ids": torch.arange(batch_size) % config.num_puzzles,
             "labels": labels,
         }
+
+    return make
+
+
+@pytest.fixture
+def small_sudoku() -> Callable[..., PuzzleSet]:
+    """small_sudoku(count): 4x4 Sudoku that fit TINY, from relabelled digits, about half of the cells blank.
+
+    Made without the code under test; three unequal sources.
+    """
+
+    def make(count: int) -> PuzzleSet:
+        random, blank = np.random.RandomState(7), 1
+        solved = np.array([1, 2, 3, 4, 3, 4, 1, 2, 2, 1, 4, 3, 4, 3, 2, 1])
+        digits = np.stack([random.permutation(4) + 2 for _ in range(count)])  # token ids 2..5
+        labels = digits[:, solved - 1].astype(np.uint8)
+        inputs = np.where(random.rand(count, 16) < 0.5, blank, labels).astype(np.uint8)
+        sources = np.array(["easy", "hard", "middling"])[random.choice(3, count, p=[0.5, 0.1, 0.4])]
+        ratings = random.randint(0, 40, count).astype(np.int32)
+        return PuzzleSet("sudoku", inputs, labels, sources, ratings, GridProcessor("sudoku", grid_shape=(4, 4)))
 
     return make
 

@@ -40,12 +40,13 @@ ARROWS = {
     "packed_linear_trm": (),
     "engines_trm": ("operators_trm", "recursion_trm", "packed_linear_trm"),
     "reasoning_trm": ("engines_trm", "trajectories_trm"),
+    "pretrained_trm": ("layers_trm", "puzzle_table_trm"),
     "modeling_trm": (
         "operators_trm",
         "recursion_trm",
         "losses_trm",
         "reasoning_trm",
-        "puzzle_table_trm",
+        "pretrained_trm",
         "pipeline_trm",
     ),
 }
@@ -53,30 +54,45 @@ FLAT_THIRD_PARTY = {"torch", "transformers", "numpy", "huggingface_hub", "safete
 FLAT_OPTIONAL = {"mamba_ssm", "causal_conv1d", "triton"}  # inside try / except ImportError at module level
 FLAT_LATE = {"ssd_triton_trm"}  # imported inside a function, since it imports what is slow; the loader follows that too
 
-# Room -> the rooms it may import besides itself. "flat" is modeling_trm's flat files and its public names.
+# Room -> the rooms it imports besides itself, each above its own line: no arrow runs back up. "flat" is modeling_trm's
+# flat files and its public names.
 ROOMS = {
     "flat": set(),
     "modeling_trm/metrics": set(),
-    "datasets_builders": {"flat"},
-    "modeling_trm/evaluation": {"flat", "datasets_builders", "modeling_trm/metrics"},
-    "modeling_trm/diagnostics": {"flat", "datasets_builders", "modeling_trm/evaluation"},
-    "modeling_trm/training": {"flat", "datasets_builders", "modeling_trm/evaluation", "modeling_trm/diagnostics"},
-    "modeling_trm/experiments": {
-        "flat", "datasets_builders", "modeling_trm/evaluation", "modeling_trm/diagnostics", "modeling_trm/training",
-    },
-    "modeling_trm/conversion": {"flat", "datasets_builders", "modeling_trm/evaluation"},
-    "modeling_trm/exporting": {"flat", "modeling_trm/evaluation"},
-    "modeling_trm/publishing": {"flat", "modeling_trm/evaluation", "modeling_trm/metrics"},
-    "modeling_trm/doctor": {"flat", "modeling_trm/evaluation"},
-    "modeling_trm/benchmarking": {
-        "flat", "modeling_trm/evaluation", "modeling_trm/conversion", "modeling_trm/training",
-    },
     "model_cards": set(),
+    "datasets_builders": {"flat"},
+    "modeling_trm/utils": {"flat"},
+    "modeling_trm/evaluation": {"flat", "modeling_trm/utils"},
+    "modeling_trm/voting": {
+        "flat", "datasets_builders", "modeling_trm/metrics", "modeling_trm/utils", "modeling_trm/evaluation",
+    },
+    "modeling_trm/comparison": {
+        "flat", "modeling_trm/metrics", "modeling_trm/utils", "modeling_trm/evaluation", "modeling_trm/voting",
+    },
+    "modeling_trm/cards": {"flat", "modeling_trm/utils", "modeling_trm/evaluation"},
+    "modeling_trm/diagnostics": {"flat", "modeling_trm/utils", "modeling_trm/evaluation"},
+    "modeling_trm/training": {
+        "flat", "datasets_builders", "modeling_trm/utils", "modeling_trm/evaluation", "modeling_trm/voting",
+        "modeling_trm/cards",
+    },
+    "modeling_trm/experiments": {
+        "flat", "datasets_builders", "modeling_trm/utils", "modeling_trm/diagnostics", "modeling_trm/training",
+    },
+    "modeling_trm/conversion": {"flat", "datasets_builders", "modeling_trm/utils", "modeling_trm/cards"},
+    "modeling_trm/exporting": {"flat", "modeling_trm/utils"},
+    "modeling_trm/demo": {
+        "flat", "datasets_builders", "modeling_trm/utils", "modeling_trm/cards", "modeling_trm/exporting",
+    },
+    "modeling_trm/publishing": {"flat", "modeling_trm/utils", "modeling_trm/cards"},
+    "modeling_trm/doctor": {"flat", "modeling_trm/utils", "modeling_trm/evaluation"},
+    "modeling_trm/benchmarking": {
+        "flat", "modeling_trm/utils", "modeling_trm/evaluation", "modeling_trm/training", "modeling_trm/conversion",
+    },
     "scripts": {
-        "flat", "datasets_builders", "modeling_trm/evaluation", "modeling_trm/diagnostics", "modeling_trm/training",
-        "modeling_trm/metrics", "modeling_trm/conversion", "modeling_trm/exporting", "modeling_trm/publishing",
+        "flat", "datasets_builders", "modeling_trm/utils", "modeling_trm/evaluation", "modeling_trm/voting",
+        "modeling_trm/comparison", "modeling_trm/cards", "modeling_trm/diagnostics", "modeling_trm/training",
+        "modeling_trm/experiments", "modeling_trm/conversion", "modeling_trm/exporting", "modeling_trm/publishing",
         "modeling_trm/benchmarking",
-        "modeling_trm/experiments",
     },
 }  # fmt: skip
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
@@ -177,6 +193,19 @@ def test_rooms_import_along_the_arrows(path):
         if own == "datasets_builders" and room == "flat":
             known = {"processing_trm", "puzzle_index_trm", "augmentation_trm", "randomness_trm"}
             assert module.partition(".")[2] in known, f"{where}: of ours, builders know {sorted(known)} alone"
+
+
+def test_the_arrows_run_one_way_and_none_is_unused():
+    """A room names only rooms above its own line, and only those that one of its files imports."""
+    used: dict[str, set[str]] = {room: set() for room in ROOMS}
+    for path in PYTHON_FILES:
+        own = room_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
+        if own not in (None, "flat"):
+            used[own] |= {room_of(module) for module, _ in imported_modules(path)} - {own, None}
+    order = list(ROOMS)
+    for room, others in ROOMS.items():
+        assert others <= set(order[: order.index(room)]), f"{room} comes before what it imports"
+        assert others == used[room], f"{room} imports {sorted(used[room])}"
 
 
 def test_the_package_init_imports_no_sub_package():

@@ -9,8 +9,8 @@ import torch
 
 from datasets_builders.features import load_puzzles
 from modeling_trm import GridProcessor, TRMForGridReasoning
+from modeling_trm.cards.card import render_card
 from modeling_trm.evaluation import choose_subset
-from modeling_trm.evaluation.card import render_card
 
 ROOT = Path(__file__).parents[1] / "model_cards"
 IMAGES = sorted(path for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(("_", ".")))

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from ..engines_trm import ENGINES as OWN_ENGINES
-from ..evaluation.machine import can_compile
 from ..modeling_trm import TRMForGridReasoning
 from ..reasoning_trm import SolveOutput
+from ..utils.machine import can_compile
 from .measure import Skipped
 from .settings import Settings
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from ..evaluation.flops import flops
+from ..utils.flops import flops
 from .engines import prepared
 from .measure import Group, Line, Skipped
 from .settings import Settings, preset_config, random_ids, random_model

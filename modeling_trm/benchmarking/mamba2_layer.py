@@ -16,10 +16,10 @@ from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
 
 from ..configuration_trm import TRMConfig
 from ..conversion.mamba2 import give_sublayer, mamba_ssm_arguments, mixer_config
-from ..evaluation.flops import mamba2_flops
-from ..evaluation.machine import can_compile
 from ..mamba2_trm import Mamba2
 from ..modeling_trm import TRMModel
+from ..utils.flops import mamba2_flops
+from ..utils.machine import can_compile
 from .measure import Check, Group, Line, Skipped, compare
 from .settings import Settings, preset_config
 

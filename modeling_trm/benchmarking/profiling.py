@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from ..evaluation.files import write_bytes, write_text
+from ..utils.files import write_bytes, write_text
 from .measure import Line
 
 OPERATORS = 25

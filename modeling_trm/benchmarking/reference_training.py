@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from ..conversion.checkpoint_file import ConversionError
 from ..conversion.layout import our_name
-from ..evaluation.flops import training_flops
 from ..modeling_trm import TRMForGridReasoning
+from ..utils.flops import training_flops
 from .measure import Check, Group, Line, Skipped, compare
 from .reference import CHECKED, LENGTH, THEIRS, build, compared_dtype, exported_model, load_reference, sizes_of
 from .settings import Settings, preset_config, random_ids, random_model

@@ -8,7 +8,7 @@ from functools import partial
 
 from torch import Tensor
 
-from ..evaluation.flops import flops
+from ..utils.flops import flops
 from .engines import Solve, prepared
 from .measure import Check, Group, Line, Skipped
 from .settings import PREFIX, Settings, preset_config, random_ids, random_model

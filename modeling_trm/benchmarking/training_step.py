@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator
 
 from torch import Tensor
 
-from ..evaluation.flops import training_flops
-from ..evaluation.machine import can_compile
 from ..modeling_trm import TRMForGridReasoning
+from ..training.arguments import OptimisationArguments
 from ..training.ema import ExponentialMovingAverage
 from ..training.optimisers import build_optimisers, core_parameters
+from ..utils.flops import training_flops
+from ..utils.machine import can_compile
 from .measure import Group, Line, Skipped
 from .settings import Settings, preset_config, random_ids, random_model
 
@@ -55,7 +56,7 @@ def stacks(settings: Settings, skipped: list[Skipped]) -> Iterator[str]:
 
 
 def training_step(model: TRMForGridReasoning, ids_BL: Tensor, settings: Settings, dtype: str) -> Callable[[], None]:
-    optimisers = build_optimisers(model)
+    optimisers = build_optimisers(model, OptimisationArguments())
     average = ExponentialMovingAverage(core_parameters(model).values(), EMA_DECAY)
 
     def run() -> None:

@@ -11,8 +11,8 @@ from huggingface_hub.errors import StrictDataclassError
 
 from ..configuration_trm import TRMConfig
 from ..processing_trm import GridProcessor
-from .arch import Said
 from .checkpoint_file import ConversionError
+from .given import Said
 from .layout import Layout
 
 # The defaults of the reference's configuration class, and of its arch YAML for halt_max_steps and forward_dtype.

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from datasets_builders.folder import new_folder
 
-from ..evaluation.card import write_model_card
+from ..cards.card import write_model_card
 from ..modeling_trm import TRMForGridReasoning
 from ..puzzle_index_trm import PuzzleIndex
-from .arch import CONFIG_FILE, Said, gather
 from .architecture import Architecture, choose_processor, resolve
 from .checkpoint_file import Checkpoint, ConversionError, read_checkpoint
+from .given import CONFIG_FILE, Said, gather
 from .identifiers import read_identifiers
 from .layout import TABLE, Layout, read_layout
 

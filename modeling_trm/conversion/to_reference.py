@@ -15,10 +15,10 @@ import yaml
 from torch import Tensor
 
 from ..configuration_trm import TRMConfig
-from ..evaluation.files import write_text
-from ..evaluation.loading import load_model
-from .arch import CONFIG_FILE
+from ..utils.files import write_text
+from ..utils.loading import load_model
 from .checkpoint_file import ConversionError
+from .given import CONFIG_FILE
 from .identifiers import identifiers
 from .layout import TABLE, Layout
 

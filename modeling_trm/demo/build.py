@@ -20,7 +20,7 @@ import yaml
 
 from datasets_builders.folder import new_folder
 
-from ..evaluation.files import write_bytes, write_json, write_text
+from ..utils.files import write_bytes, write_json, write_text
 from .contents import DemoModel, page_contents, read_model
 from .runtime import PACKAGE, runtime_files
 

@@ -12,9 +12,9 @@ import numpy as np
 
 from datasets_builders.features import load_puzzles
 
-from ..evaluation.card_sections import is_plain
-from ..evaluation.card_update import read_metrics
-from ..evaluation.loading import check_model_fits, load_model, load_processor
+from ..cards.sections import is_plain
+from ..cards.update import read_metrics
+from ..utils.loading import check_model_fits, load_model, load_processor
 from ..exporting.folder import write_export
 from ..exporting.programs import latents
 from ..processing_trm import GridProcessor

@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from ..evaluation.files import write_bytes
 from ..evaluation.runner import PAD_TOKEN_ID, Puzzles
 from ..processing_trm import GridProcessor
+from ..utils.files import write_bytes
 from .observation import STEP, Observation
 
 MILLISECONDS, LAST_MILLISECONDS = 700, 3000

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..evaluation.plots import COLOURS, GREY, PERCENT, TOTAL_COLOUR, new_figure, save_figure
+from ..utils.figures import COLOURS, GREY, PERCENT, TOTAL_COLOUR, new_figure, save_figure
 
 Rows = Sequence[dict[str, Any]]
 LATENTS = {"z_H": COLOURS[0], "z_L": COLOURS[1]}

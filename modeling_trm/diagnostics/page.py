@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.files import write_text
+from ..utils.files import write_text
 
 # Column: (measure, heading, how to write it).
 COLUMNS = (

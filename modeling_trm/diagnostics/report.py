@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..evaluation.intervals import wilson_interval
 from ..evaluation.runner import Puzzles, check_puzzles_fit
 from ..modeling_trm import TRMForGridReasoning
+from ..utils.intervals import wilson_interval
 from .calibration import calibrate
 from .collapse import find_warnings
 from .observation import CYCLE, STEP, UPDATE, Moment, Observation, observe

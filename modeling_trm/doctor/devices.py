@@ -16,9 +16,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ..configuration_trm import TRMConfig
 from ..engines_trm import ENGINES
 from ..evaluation.engine import engine_name
-from ..evaluation.machine import COMPILERS, computes_in_bf16, describe_machine, find_compiler, python_header
 from ..mamba2_trm import CHUNK, CUDA_KERNELS_MISSING, ONE_CHUNK_UP_TO
 from ..modeling_trm import TRMForGridReasoning
+from ..utils.machine import COMPILERS, computes_in_bf16, describe_machine, find_compiler, python_header
 from .findings import Finding
 
 GIB = 2**30

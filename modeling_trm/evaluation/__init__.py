@@ -1,6 +1,5 @@
-"""Evaluate checkpoints on puzzles and report it: metrics with intervals, plots, model cards, grids for people."""
+"""Evaluate checkpoints on puzzles and report it: metrics with intervals, sweeps, plots, grids for people."""
 
-from .intervals import wilson_interval
 from .records import EvaluationRecords, summarise
 from .runner import choose_subset, evaluate_puzzles, record_puzzles, stratified_indices
 
@@ -11,5 +10,4 @@ __all__ = [
     "record_puzzles",
     "stratified_indices",
     "summarise",
-    "wilson_interval",
 ]

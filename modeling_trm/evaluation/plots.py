@@ -1,9 +1,5 @@
-"""Three small plots of a run: learning curve, exact accuracy against supervision step, halting histogram.
+"""Three small plots of a run: learning curve, exact accuracy against supervision step, halting histogram."""
 
-Figures are built without pyplot: no display, no global state, safe in a training process.
-"""
-
-import io
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,20 +7,13 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from .files import write_bytes
-from .intervals import wilson_interval
+from ..utils.figures import COLOURS, GREY, PERCENT, TOTAL_COLOUR, new_figure, percent_axis, save_figure
+from ..utils.intervals import wilson_interval
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart; black is kept for the total.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-TOTAL_COLOUR = "#222222"
-GREY = "#8c8c8c"
 MAX_SOURCES = len(COLOURS)
-DOTS_PER_INCH = 150
-PERCENT = FuncFormatter(lambda share, _position: f"{100 * share:g}%")
 
 
 def learning_curve(log_path: str | Path, output: str | Path) -> Path:
@@ -137,24 +126,6 @@ def write_plots(
     return written
 
 
-def new_figure(width: float) -> Figure:
-    return Figure(figsize=(width, 3.4), dpi=DOTS_PER_INCH, layout="constrained")
-
-
-def save_figure(figure: Figure, output: str | Path) -> Path:
-    for axes in figure.axes:
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color="#e3e3e3", linewidth=0.7)
-        axes.set_axisbelow(True)
-        axes.title.set_fontsize(11)
-        legend = axes.get_legend()
-        if legend is not None:
-            legend.set_frame_on(False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return write_bytes(output, buffer.getvalue())
-
-
 def _trend(axes: Axes, steps: np.ndarray, values: Iterable[float], label: str, colour: str) -> None:
     """The raw values pale, their centred running mean (over a twentieth of the run) strong."""
     values = np.array(list(values), dtype=np.float64)
@@ -182,12 +153,6 @@ def _with_band(axes: Axes, steps: np.ndarray, shares: list[float], count: int) -
     intervals = np.array([wilson_interval(round(share * count), count) for share in shares])
     axes.fill_between(steps, intervals[:, 0], intervals[:, 1], color=TOTAL_COLOUR, alpha=0.12, linewidth=0)
     axes.plot(steps, shares, color=TOTAL_COLOUR, linewidth=2.2, label=f"all ({count:,})")
-
-
-def percent_axis(axes: Axes) -> None:
-    """From 0 to a little above the data, 100 % at most: low curves stay readable and none looks higher than it is."""
-    axes.set_ylim(0, min(1.02, max(0.05, 1.1 * axes.dataLim.y1)))
-    axes.yaxis.set_major_formatter(PERCENT)
 
 
 def _minutes_axis(axes: Axes, steps: np.ndarray, minutes: np.ndarray) -> None:

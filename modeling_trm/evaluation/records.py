@@ -1,10 +1,10 @@
 """What an evaluation keeps of every puzzle, and the figures computed from it.
 
-Records are small (a few bytes a puzzle and step) and independent of one another, so that an evaluation can be sharded:
-`EvaluationRecords.concatenate` merges the shards of several processes, `summarise` turns records into JSON-ready
-metrics. Nothing here runs a model.
+Records are small (a few bytes a puzzle and step, one a cell) and independent of one another, so that an evaluation can
+be sharded: `EvaluationRecords.concatenate` merges the shards of several processes, `summarise` turns records into
+JSON-ready metrics. Nothing here runs a model.
 
-Shapes: N puzzles, S supervision steps (TRM, arXiv 2510.04871, section 4).
+Shapes: N puzzles, S supervision steps, L cells (TRM, arXiv 2510.04871, section 4).
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .intervals import wilson_interval
+from ..utils.intervals import wilson_interval
 
 MAX_RATING_BUCKETS = 5
 
@@ -31,6 +31,7 @@ class EvaluationRecords:
     ratings: np.ndarray  # int [N]
     exact: np.ndarray  # bool [N, S]
     first_halt: np.ndarray  # int [N]
+    answers: np.ndarray  # uint8 [N, L], token ids of the last answer
     cells_right: np.ndarray  # int [N], of the last answer
     cells: np.ndarray  # int [N], those counted: the blank ones
     non_finite: np.ndarray  # bool [N]
@@ -54,7 +55,7 @@ class EvaluationRecords:
         if len(runs) > 1:
             raise ValueError(f"shards differ in (max_steps, early_exit, without validity): {sorted(runs)}")
 
-        names = ["sources", "ratings", "exact", "first_halt", "cells_right", "cells", "non_finite"]
+        names = ["sources", "ratings", "exact", "first_halt", "answers", "cells_right", "cells", "non_finite"]
         if parts[0].valid is not None:
             names.append("valid")
         merged: dict[str, Any] = {name: np.concatenate([vars(part)[name] for part in parts]) for name in names}

@@ -43,8 +43,8 @@ from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
 from ..reasoning_trm import answers_from_logits, check_halt
 from ..trajectories_trm import Verifier, select
+from ..utils.loading import check_model_fits
 from .engine import engine_name
-from .loading import check_model_fits
 from .records import EvaluationRecords, summarise
 from .stepwise import trajectories_by_step
 
@@ -243,12 +243,12 @@ def _record_batch(
     with torch.inference_mode():
         tallies = run_batch(model, input_ids_BL, puzzle_ids_B, labels_BL, steps)
         counted_BL = _blank_cells(input_ids_BL, labels_BL, batch.processor.blank_token_id)
-        answers_BL = tallies.pop("answers_BL")
-        tallies["cells_right"] = ((answers_BL == labels_BL) & counted_BL).sum(dim=1)
+        tallies["cells_right"] = ((tallies["answers"] == labels_BL) & counted_BL).sum(dim=1)
         tallies["cells"] = counted_BL.sum(dim=1)
+        tallies["answers"] = tallies["answers"].to(torch.uint8)  # as inputs and labels
         # The one transfer of the batch: everything above stays on the device, so that nothing waits for it.
         on_host = {name: tally.cpu().numpy() for name, tally in tallies.items()}
-        valid_N = None if score_valid is None else _score_validity(batch, answers_BL.cpu(), score_valid)
+        valid_N = None if score_valid is None else _score_validity(batch, on_host["answers"], score_valid)
     return EvaluationRecords(
         sources=batch.sources,
         ratings=batch.ratings,
@@ -282,7 +282,7 @@ def _run_every_step(
         halt_logits.append(output.halt_logits)
     halt_logits_BS = torch.stack(halt_logits, dim=1)
     return {
-        "answers_BL": answers_BL,
+        "answers": answers_BL,
         "exact": torch.stack(exact, dim=1),
         "first_halt": _first_true(halt_logits_BS > 0),
         "non_finite": ~halt_logits_BS.isfinite().all(dim=1),
@@ -307,7 +307,7 @@ def _run_search(
     stand = trajectories_by_step(model, inputs_NL, puzzle_ids_N, num_trajectories, steps, **walk)
     takens = [ended.taken(select(ended, selection, input_ids_BL, verifier)) for ended in stand]
     return {
-        "answers_BL": takens[-1].answers,
+        "answers": takens[-1].answers,
         "exact": torch.stack([_all_scored_right(taken.answers, labels_BL) for taken in takens], dim=1),
         "first_halt": _first_true(torch.stack([taken.halt_logits > 0 for taken in takens], dim=1)),
         "non_finite": torch.stack([~ended.halt_logits.isfinite().all(dim=1) for ended in stand], dim=1).any(dim=1),
@@ -328,7 +328,7 @@ def _run_with_early_exit(
     solved = model.solve(input_ids_BL, puzzle_ids=puzzle_ids_B, max_steps=steps, halt=halt, **search)
     halted_B = (solved.steps < steps) | (solved.halt_probability > (0.5 if halt is True else halt))
     return {
-        "answers_BL": solved.answers,
+        "answers": solved.answers,
         "exact": _all_scored_right(solved.answers, labels_BL)[:, None],
         "first_halt": torch.where(halted_B, solved.steps, 0),
         "non_finite": ~solved.halt_probability.isfinite(),
@@ -349,8 +349,8 @@ def _first_true(flags_BS: torch.Tensor) -> torch.Tensor:
     return torch.where(flags_BS.any(dim=1), flags_BS.int().argmax(dim=1) + 1, 0)
 
 
-def _score_validity(batch: Puzzles, answers_BL: torch.Tensor, score_valid: ScoreValid) -> np.ndarray:
+def _score_validity(batch: Puzzles, answers_BL: np.ndarray, score_valid: ScoreValid) -> np.ndarray:
     decode = batch.processor.decode
-    pairs = zip(torch.from_numpy(batch.inputs).long(), answers_BL, strict=True)
+    pairs = zip(batch.inputs, answers_BL, strict=True)
     grids = [(decode(question_L), decode(answer_L)) for question_L, answer_L in pairs]
     return np.array([answer is not None and score_valid(question, answer) for question, answer in grids], dtype=bool)

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from ..modeling_trm import TRMForGridReasoning
 from ..trajectories_trm import SELECTIONS, Trajectories, Verifier, select
-from .intervals import wilson_interval
+from ..utils.intervals import wilson_interval
 from .relabelling import Relabelling
 from .runner import Puzzles, check_puzzles_fit
 from .stepwise import trajectories_by_step

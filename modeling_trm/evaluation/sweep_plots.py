@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..trajectories_trm import SELECTIONS
-from .plots import COLOURS, GREY, TOTAL_COLOUR, new_figure, percent_axis, save_figure
+from ..utils.figures import COLOURS, GREY, TOTAL_COLOUR, new_figure, percent_axis, save_figure
 from .sweep import ANY, PLAIN
 
 NAMES = {

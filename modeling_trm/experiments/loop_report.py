@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from ..evaluation.plots import COLOURS, GREY, PERCENT, TOTAL_COLOUR, new_figure, save_figure
+from ..utils.figures import COLOURS, GREY, PERCENT, TOTAL_COLOUR, new_figure, save_figure
 from .loops import ARMS
 
 CHANCE = 1 / 9  # a Sudoku digit guessed

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from ..diagnostics import measures
-from ..evaluation.bootstrap import paired_interval, share_interval
-from ..evaluation.intervals import wilson_interval
 from ..losses_trm import IGNORE_INDEX
+from ..utils.bootstrap import paired_interval, share_interval
+from ..utils.intervals import wilson_interval
 from .loop_training import Data, Settings, autocast, train
 from .loops import Arm, LoopedModel, loop_config
 

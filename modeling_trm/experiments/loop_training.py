@@ -18,10 +18,11 @@ from tqdm.auto import tqdm
 from datasets_builders.features import PuzzleSet, load_puzzles
 from datasets_builders.sampling import BLANK_ID, TrainingStream
 
-from ..evaluation.machine import computes_in_bf16
 from ..losses_trm import IGNORE_INDEX, softmax_cross_entropy
-from ..training.optimisers import OPTIMISERS, OptimiserSettings
+from ..training.arguments import OptimisationArguments
+from ..training.optimisers import OPTIMISERS
 from ..training.schedule import lr_factor, set_lr
+from ..utils.machine import computes_in_bf16
 from .loops import CARRIES, LoopedModel
 
 ADAMW_SHARE = 0.2  # of Muon's learning rate
@@ -154,16 +155,10 @@ def _optimisers(model: LoopedModel, learning_rate: float) -> list[Optimizer]:
     matrices = [p for p in model.stack.parameters() if p.ndim == 2]
     chosen = {id(p) for p in matrices}
     others = [p for p in model.parameters() if id(p) not in chosen]
-    settings = OptimiserSettings(
-        lr=ADAMW_SHARE * learning_rate,
-        betas=(0.9, 0.95),
-        weight_decay=0.0,
-        muon_lr=learning_rate,
-        muon_momentum=0.95,
-        muon_ns_steps=5,
-        muon_weight_decay=0.0,
+    arguments = OptimisationArguments(
+        learning_rate=ADAMW_SHARE * learning_rate, weight_decay=0.0, muon_lr=learning_rate, muon_weight_decay=0.0
     )
-    return OPTIMISERS["muon"](matrices, others, settings)
+    return OPTIMISERS["muon"](matrices, others, arguments)
 
 
 def _batch(stream: TrainingStream, indices: range, reveal: float) -> tuple[Tensor, Tensor]:

@@ -40,8 +40,8 @@ from torch import Tensor, nn
 from ..configuration_trm import TRMConfig
 from ..layers_trm import apply_rotary, rms_norm, rotary_tables, truncated_normal_
 from ..mamba2_trm import Mamba2
-from ..modeling_trm import TRMPreTrainedModel
 from ..operators_trm import Stack
+from ..pretrained_trm import TRMPreTrainedModel
 
 # Sizes that train within minutes on one CPU thread.
 SIZES: dict[str, Any] = {

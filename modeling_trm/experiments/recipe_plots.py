@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.plots import COLOURS, new_figure, percent_axis, save_figure
+from ..utils.figures import COLOURS, new_figure, percent_axis, save_figure
 
 
 def plot_recipes(report: dict[str, Any], logs: Mapping[str, Sequence[Path]], output: str | Path) -> Path:

@@ -3,7 +3,7 @@
 Every recipe trains for as many steps as the budget buys it, so that its schedules end with the budget, and is judged
 by its exact answers twice, after a number of forward passes of the stack that all of them reach and at its own last
 supervision step, and there also by the cells that are right, which still differ where nothing is solved. FLOPs:
-evaluation/flops.py. Intervals are Student's over the seeds, differences are taken seed by seed.
+utils/flops.py. Intervals are Student's over the seeds, differences are taken seed by seed.
 """
 
 import json
@@ -17,9 +17,9 @@ from statistics import mean, stdev
 from typing import Any
 
 from ..configuration_trm import TRMConfig
-from ..evaluation.flops import training_flops
 from ..training.arguments import Recipe, parse_recipe
 from ..training.data import open_data
+from ..utils.flops import training_flops
 
 # Student's t at 97.5 %, by degrees of freedom from 1.
 T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)

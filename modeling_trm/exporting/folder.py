@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..evaluation.files import write_json
-from ..evaluation.machine import library_versions
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
+from ..utils.files import write_json
+from ..utils.machine import library_versions
 from .checking import BATCH_SIZES, STEPS, ExportError, check, onnx_runner, program_runner
 from .programs import export_step, latents, save_program
 

@@ -14,12 +14,12 @@ from typing import Any
 
 from transformers.dynamic_module_utils import get_relative_import_files, get_relative_imports
 
+from ..cards.card import render_card, write_model_card
+from ..cards.update import read_metrics
 from ..configuration_trm import TRMConfig
-from ..evaluation.card import render_card, write_model_card
-from ..evaluation.card_update import read_metrics
-from ..evaluation.loading import check_model_fits, load_model, load_processor
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
+from ..utils.loading import check_model_fits, load_model, load_processor
 from .contents import Contents, ContentsError, collect, front_matter, read_text, select
 
 CONFIG, PROCESSOR, WEIGHTS, TABLE = (

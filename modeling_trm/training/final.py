@@ -10,18 +10,18 @@ import torch
 from datasets_builders.features import PuzzleSet
 from datasets_builders.validation import maze_path_is_valid_and_shortest
 
-from ..evaluation.card_update import VOTES_ON_CARD
-from ..evaluation.cli import command_line
-from ..evaluation.loading import load_model
-from ..evaluation.machine import describe_machine, library_versions
+from ..cards.update import VOTES_ON_CARD
 from ..evaluation.runner import evaluate_puzzles
-from ..evaluation.views import ArcViews
-from ..evaluation.vote_records import VoteRecords, load_records
-from ..evaluation.vote_report import write_report
-from ..evaluation.voting import collect_votes
 from ..modeling_trm import TRMForGridReasoning
+from ..utils.cli import command_line
+from ..utils.loading import load_model
+from ..utils.machine import describe_machine, library_versions
+from ..voting.collect import collect_votes
+from ..voting.records import VoteRecords, load_records
+from ..voting.report import write_report
+from ..voting.views import ArcViews
 from .data import RunData
-from .results import publish_folder
+from .run_folder import publish_folder
 from .trainer import Trainer
 
 

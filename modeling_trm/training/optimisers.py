@@ -12,8 +12,7 @@ A model's parameters fall into three sets, the same for every recipe:
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +20,9 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
 from ..modeling_trm import TRMForGridReasoning
+
+if TYPE_CHECKING:
+    from .arguments import OptimisationArguments  # which asks here what optimisers there are
 
 
 class AdamATan2(Optimizer):
@@ -134,32 +136,20 @@ class SignSGD(Optimizer):
         table_ND.index_copy_(0, rows_B, updated_BD)
 
 
-@dataclass(frozen=True)
-class OptimiserSettings:
-    """What a recipe sets; `build_optimisers` documents the fields."""
-
-    lr: float
-    betas: tuple[float, float]
-    weight_decay: float
-    muon_lr: float
-    muon_momentum: float
-    muon_ns_steps: int
-    muon_weight_decay: float
-
-
 Parameters = list[nn.Parameter]
 
 
-def _adam_atan2(matrices: Parameters, others: Parameters, s: OptimiserSettings) -> list[Optimizer]:
+def _adam_atan2(matrices: Parameters, others: Parameters, s: "OptimisationArguments") -> list[Optimizer]:
     # The reference decays every parameter of the core, biases and Mamba-2's A_log and dt_bias included.
-    return [AdamATan2([*matrices, *others], s.lr, s.betas, s.weight_decay)]
+    return [AdamATan2([*matrices, *others], s.learning_rate, (s.beta1, s.beta2), s.weight_decay)]
 
 
-def _adamw(matrices: Parameters, others: Parameters, s: OptimiserSettings) -> list[Optimizer]:
-    return [torch.optim.AdamW([*matrices, *others], lr=s.lr, betas=s.betas, weight_decay=s.weight_decay)]
+def _adamw(matrices: Parameters, others: Parameters, s: "OptimisationArguments") -> list[Optimizer]:
+    weights, betas = [*matrices, *others], (s.beta1, s.beta2)
+    return [torch.optim.AdamW(weights, lr=s.learning_rate, betas=betas, weight_decay=s.weight_decay)]
 
 
-def _muon(matrices: Parameters, others: Parameters, s: OptimiserSettings) -> list[Optimizer]:
+def _muon(matrices: Parameters, others: Parameters, s: "OptimisationArguments") -> list[Optimizer]:
     """Muon on the matrices, AdamW on the others (recipe of arXiv 2601.19085, there with momentum 0.6 and 3 steps).
 
     Fused matrices (qkv_proj, gate_up_proj, in_proj) are orthogonalised whole, as that recipe does for its gates; its
@@ -174,10 +164,10 @@ def _muon(matrices: Parameters, others: Parameters, s: OptimiserSettings) -> lis
         ns_steps=s.muon_ns_steps,
         adjust_lr_fn="original",
     )
-    return [muon, torch.optim.AdamW(others, lr=s.lr, betas=s.betas, weight_decay=s.weight_decay)]
+    return [muon, *_adamw([], others, s)]
 
 
-OPTIMISERS: dict[str, Callable[[Parameters, Parameters, OptimiserSettings], list[Optimizer]]] = {
+OPTIMISERS: dict[str, Callable[[Parameters, Parameters, "OptimisationArguments"], list[Optimizer]]] = {
     "adam_atan2": _adam_atan2,
     "adamw": _adamw,
     "muon": _muon,
@@ -190,45 +180,27 @@ def core_parameters(model: TRMForGridReasoning) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if table is None or p is not table.weight}
 
 
-def build_optimisers(
-    model: TRMForGridReasoning,
-    *,
-    train_only: str = "all",
-    optimiser: str = "adam_atan2",
-    lr: float = 1e-4,
-    betas: tuple[float, float] = (0.9, 0.95),
-    weight_decay: float = 1.0,
-    muon_lr: float = 0.02,
-    muon_momentum: float = 0.95,
-    muon_ns_steps: int = 5,
-    muon_weight_decay: float = 0.0,
-    puzzle_lr: float = 1e-4,
-    puzzle_weight_decay: float = 1.0,
-) -> list[Optimizer]:
+def build_optimisers(model: TRMForGridReasoning, arguments: "OptimisationArguments") -> list[Optimizer]:
     """The optimisers of a recipe: those of OPTIMISERS[optimiser] for the core, then sign-SGD for the puzzle table.
 
-    Args:
-        train_only: "all", or "puzzle_table": the core has no optimiser then.
-        optimiser: "adam_atan2" (the reference), "adamw", or "muon" (the stack's matrices; AdamW has the others).
-        lr, betas, weight_decay: of AdamATan2 or AdamW.
-        muon_lr, muon_momentum, muon_ns_steps, muon_weight_decay: of Muon; read only where optimiser is "muon".
-        puzzle_lr, puzzle_weight_decay: of the puzzle table; read only where the model has one.
+    With train_only "puzzle_table" the core has none, and a model without a table has no sign-SGD.
 
     Raises:
         ValueError: an unknown optimiser, naming the known ones, a setting out of range, or no puzzle table to train.
     """
-    if optimiser not in OPTIMISERS:
-        raise ValueError(f"optimiser={optimiser!r} is unknown; allowed: {', '.join(OPTIMISERS)}")
+    if arguments.optimiser not in OPTIMISERS:
+        raise ValueError(f"optimiser={arguments.optimiser!r} is unknown; allowed: {', '.join(OPTIMISERS)}")
     core = core_parameters(model)
     matrix_names = {f"model.stack.{name}" for name, p in model.model.stack.named_parameters() if p.ndim == 2}
     matrices = [p for name, p in core.items() if name in matrix_names]
     others = [p for name, p in core.items() if name not in matrix_names]
-    settings = OptimiserSettings(lr, betas, weight_decay, muon_lr, muon_momentum, muon_ns_steps, muon_weight_decay)
-    optimisers = OPTIMISERS[optimiser](matrices, others, settings) if train_only == "all" else []
-    if not optimisers and model.model.puzzle_emb is None:
-        raise ValueError(f"train_only={train_only!r}, but the model has no puzzle table (puzzle_prefix_len=0)")
+    optimisers = OPTIMISERS[arguments.optimiser](matrices, others, arguments) if arguments.train_only == "all" else []
     if model.model.puzzle_emb is not None:
-        optimisers.append(SignSGD([model.model.puzzle_emb.weight], puzzle_lr, puzzle_weight_decay))
+        table = [model.model.puzzle_emb.weight]
+        optimisers.append(SignSGD(table, arguments.puzzle_lr, arguments.puzzle_weight_decay))
+    if not optimisers:
+        only = arguments.train_only
+        raise ValueError(f"train_only={only!r}, but the model has no puzzle table (puzzle_prefix_len=0)")
     return optimisers
 
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from accelerate.utils import set_seed
 
-from ..evaluation.loading import check_model_fits, load_model
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
 from ..puzzle_index_trm import PuzzleIndex
+from ..utils.loading import check_model_fits, load_model
 from .arguments import Recipe
 
 

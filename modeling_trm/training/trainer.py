@@ -27,18 +27,18 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
-from ..evaluation.flops import OPERATOR_FLOPS, training_flops
-from ..evaluation.machine import can_compile, computes_in_bf16
 from ..evaluation.runner import Puzzles, evaluate_puzzles
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
+from ..utils.flops import OPERATOR_FLOPS, training_flops
+from ..utils.machine import can_compile, computes_in_bf16
 from .arguments import DataArguments, OptimisationArguments, Recipe, RunArguments
 from .checkpointing import load_checkpoint, load_progress, newest_checkpoint, save_checkpoint
 from .determinism import deterministic_algorithms
 from .ema import ExponentialMovingAverage
 from .optimisers import build_optimisers, core_parameters
-from .results import RunLog, save_model
 from .rows import RowFeed, Stream
+from .run_folder import RunLog, save_model
 from .schedule import lr_factor, reveal_share
 from .slots import Slots
 from .step import TrainingStep
@@ -171,20 +171,7 @@ class Trainer:
             )
         if o.train_only == "puzzle_table" and accelerator.num_processes > 1:
             raise ValueError("train_only='puzzle_table' runs in one process: there is nothing to average between them")
-        optimisers = build_optimisers(
-            model,
-            train_only=o.train_only,
-            optimiser=o.optimiser,
-            lr=o.learning_rate,
-            betas=(o.beta1, o.beta2),
-            weight_decay=o.weight_decay,
-            muon_lr=o.muon_lr,
-            muon_momentum=o.muon_momentum,
-            muon_ns_steps=o.muon_ns_steps,
-            muon_weight_decay=o.muon_weight_decay,
-            puzzle_lr=o.puzzle_lr,
-            puzzle_weight_decay=o.puzzle_weight_decay,
-        )
+        optimisers = build_optimisers(model, o)
         ema = ExponentialMovingAverage(core_parameters(model).values(), o.ema_decay)
         if run.compile == "yes" or (run.compile == "auto" and can_compile(accelerator.device)):
             model.model.stack.compile()  # the stack alone: one small graph instead of the unrolled recursion
@@ -202,7 +189,7 @@ class Trainer:
         return reveal_share(step, start=data.reveal_start, end=data.reveal_end, until=end)
 
     def _flops(self, step: int) -> int:
-        """Of this step, over all processes; 0 for operators whose cost is not known (see evaluation.flops)."""
+        """Of this step, over all processes; 0 for operators whose cost is not known (see utils.flops)."""
         if not OPERATOR_FLOPS.keys() >= set(self.model.config.block_operators):
             return 0
         return self.recipe.optimisation.batch_size * training_flops(self.model.config, self.step.cycles(step))

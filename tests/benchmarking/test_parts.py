@@ -15,9 +15,9 @@ from modeling_trm.benchmarking.engines import Engine
 from modeling_trm.benchmarking.profiling import profile_line
 from modeling_trm.benchmarking.settings import Settings, random_ids, random_model
 from modeling_trm.engines_trm import ENGINES as OWN_ENGINES
-from modeling_trm.evaluation.flops import flops
 from modeling_trm.puzzle_table_trm import PuzzleTable
 from modeling_trm.training.ema import ExponentialMovingAverage
+from modeling_trm.utils.flops import flops
 from scripts import benchmark
 from tests.benchmarking.conftest import measured
 

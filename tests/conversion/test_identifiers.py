@@ -10,9 +10,9 @@ from datasets_builders.arc_tasks import ArcTask, Pair
 from modeling_trm import GridProcessor
 from modeling_trm.conversion.checkpoint_file import ConversionError
 from modeling_trm.conversion.identifiers import UNUSED, identifiers, read_identifiers
-from modeling_trm.evaluation.views import ArcViews
 from modeling_trm.processing_trm import crop_colours
 from modeling_trm.puzzle_index_trm import PuzzleIndex
+from modeling_trm.voting.views import ArcViews
 
 # dataset/common.py of the public code, map by map.
 PUBLISHED = (

@@ -20,7 +20,7 @@ from modeling_trm.diagnostics.diagnosis_plots import write_diagnosis_plots
 from modeling_trm.diagnostics.observation import CYCLE, STEP, UPDATE, Moment, Observation, observe
 from modeling_trm.diagnostics.page import FIGURES, write_page
 from modeling_trm.diagnostics.report import observe_puzzles, summarise_moment, summarise_observation
-from modeling_trm.evaluation.intervals import wilson_interval
+from modeling_trm.utils.intervals import wilson_interval
 
 SOLVED = np.array([1, 2, 3, 4, 3, 4, 1, 2, 2, 1, 4, 3, 4, 3, 2, 1]) + 1
 

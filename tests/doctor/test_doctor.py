@@ -16,7 +16,7 @@ from modeling_trm.doctor import __main__ as doctor
 from modeling_trm.doctor import devices, hub, models, packages
 from modeling_trm.doctor.findings import Finding, in_words
 from modeling_trm.engines_trm import ENGINES, Engine
-from modeling_trm.evaluation import machine
+from modeling_trm.utils import machine
 
 CPU = torch.device("cpu")
 

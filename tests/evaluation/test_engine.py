@@ -10,9 +10,9 @@ from modeling_trm import PRESETS
 from modeling_trm.engines_trm import choose_engine, packing_missing
 from modeling_trm.evaluation import evaluate_puzzles
 from modeling_trm.evaluation.engine import engine_name, precision
-from modeling_trm.evaluation.views import PuzzleViews
-from modeling_trm.evaluation.vote_records import load_records
-from modeling_trm.evaluation.voting import collect_votes, weights_sha256
+from modeling_trm.voting.collect import collect_votes, weights_sha256
+from modeling_trm.voting.records import load_records
+from modeling_trm.voting.views import PuzzleViews
 
 TIMES = ("seconds", "puzzles_per_second", "engine")
 WAYS: dict[str, dict[str, Any]] = {

@@ -6,7 +6,7 @@ import pytest
 from datasets_builders.features import PuzzleSet, load_puzzles
 from datasets_builders.validation import check_sudoku
 from modeling_trm.evaluation.relabelling import Relabelling
-from modeling_trm.evaluation.views import PuzzleViews
+from modeling_trm.voting.views import PuzzleViews
 
 SEED, COUNT = 5, 6
 

@@ -161,6 +161,18 @@ def test_shards_merge_to_the_whole(tiny_model, small_sudoku) -> None:
     assert summarise(EvaluationRecords.concatenate(shards)) == whole
 
 
+@pytest.mark.parametrize("way", [{}, {"halt": True}, {"search": {"damping": 0.5}}], ids=str)
+def test_the_answers_are_kept(tiny_model, small_sudoku, way: dict[str, Any]) -> None:
+    """Puzzle by puzzle those of `solve`, over batches of unequal size."""
+    model = reasoner(tiny_model, blank_token_id=BLANK)
+    puzzles = small_sudoku(7)
+    balance_halting(model, puzzles)
+    records = record_puzzles(model, puzzles, max_steps=3, batch_size=3, progress=False, **way)
+    options = {"halt": way.get("halt", False), **way.get("search", {})}
+    solved = model.solve(torch.from_numpy(puzzles.inputs).long(), max_steps=3, **options)
+    assert records.answers.dtype == np.uint8 and records.answers.tolist() == solved.answers.tolist()
+
+
 def test_shards_of_different_runs_do_not_merge(tiny_model, small_sudoku) -> None:
     model, puzzles = reasoner(tiny_model), small_sudoku(3)
     parts = [record_puzzles(model, puzzles, max_steps=steps, progress=False) for steps in (1, 2)]

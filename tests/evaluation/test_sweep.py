@@ -9,12 +9,12 @@ import torch
 
 from datasets_builders.features import PuzzleSet, load_puzzles
 from modeling_trm import TRMForGridReasoning
-from modeling_trm.evaluation.intervals import wilson_interval
-from modeling_trm.evaluation.loading import load_model
 from modeling_trm.evaluation.relabelling import Relabelling
 from modeling_trm.evaluation.sweep import ANY, PLAIN, Sweep, run_sweep
 from modeling_trm.evaluation.sweep_plots import plot_sweep
 from modeling_trm.trajectories_trm import Trajectories, select
+from modeling_trm.utils.intervals import wilson_interval
+from modeling_trm.utils.loading import load_model
 from modeling_trm.verifiers_trm import verifier_for
 
 IMAGE = Path(__file__).parents[2] / "model_cards" / "tr-mamba2mlpt-sudoku-quickstart"

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from modeling_trm.evaluation.intervals import wilson_interval
 from modeling_trm.experiments.loop_report import markdown_tables, plot_loops, verdict
 from modeling_trm.experiments.loop_run import change_beyond, measure
 from modeling_trm.experiments.loop_training import Data, Settings, open_data, train, training_loss
 from modeling_trm.experiments.loops import ARMS, LoopedModel, loop_config, reads_backwards
 from modeling_trm.losses_trm import IGNORE_INDEX
+from modeling_trm.utils.intervals import wilson_interval
 from tests.oracles import operators as oracle
 
 SIDE, VOCABULARY = 4, 6

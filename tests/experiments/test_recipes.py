@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from modeling_trm.evaluation.flops import flops, training_flops
 from modeling_trm.experiments.recipe_plots import validation_curve
 from modeling_trm.experiments.recipes import Contender, compare, markdown_table, over_seeds, read_contender
 from modeling_trm.experiments.recipes import train as train_run
 from modeling_trm.training.arguments import parse_recipe
+from modeling_trm.utils.flops import flops, training_flops
 from scripts import compare_recipes, train
 
 

@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub import close_session, constants
 
 from modeling_trm import GridProcessor
-from modeling_trm.evaluation.card import write_model_card
+from modeling_trm.cards.card import write_model_card
 from tests.hub.fake_hub import FakeHub
 from tests.hub.hub_api import WRITE_TOKEN
 

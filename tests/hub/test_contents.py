@@ -12,11 +12,11 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from modeling_trm import GridProcessor
-from modeling_trm.evaluation.loading import CheckpointError
 from modeling_trm.metrics.pass_at_k import ranking
 from modeling_trm.publishing.checkpoint import _weights, installed_code
 from modeling_trm.publishing.contents import Contents, ContentsError
 from modeling_trm.publishing.prepare import prepare
+from modeling_trm.utils.loading import CheckpointError
 from scripts import build_datasets
 
 METRIC = Path(ranking.__file__).parent

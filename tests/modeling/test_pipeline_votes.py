@@ -18,11 +18,11 @@ from transformers import pipeline
 from datasets_builders.arc_augmentation import ArcAugmentation, draw_augmentations
 from datasets_builders.arc_tasks import ArcTask, Pair
 from modeling_trm import GridProcessor
-from modeling_trm.evaluation.views import ArcViews
 from modeling_trm.metrics.pass_at_k.ranking import rank_candidates
 from modeling_trm.processing_trm import colours_to_text
 from modeling_trm.puzzle_index_trm import PuzzleIndex
 from modeling_trm.reasoning_trm import SolveOutput
+from modeling_trm.voting.views import ArcViews
 from modeling_trm.voting_trm import draw_colour_augmentations, rank_votes, text_views
 
 SUDOKU = GridProcessor("sudoku", grid_shape=(4, 4))

@@ -17,8 +17,8 @@ from datasets_builders.arc_folder import write_arc_folder
 from datasets_builders.arc_set import ArcOptions
 from datasets_builders.arc_tasks import ArcTask, load_tasks, parse_task
 from modeling_trm import GridProcessor
-from modeling_trm.evaluation.vote_records import load_records
 from modeling_trm.puzzle_index_trm import PuzzleIndex
+from modeling_trm.voting.records import load_records
 from scripts import eval_puzzles
 
 SCRIPT = Path(eval_puzzles.__file__)

@@ -10,11 +10,11 @@ import torch
 
 from datasets_builders.features import load_puzzles
 from modeling_trm import GridProcessor
+from modeling_trm.cards.card import render_card
 from modeling_trm.engines_trm import ENGINES, int8_rest
 from modeling_trm.evaluation import choose_subset, evaluate_puzzles
-from modeling_trm.evaluation.card import render_card
 from modeling_trm.evaluation.engine import engine_name
-from modeling_trm.evaluation.loading import load_model
+from modeling_trm.utils.loading import load_model
 from modeling_trm.verifiers_trm import verifier_for
 from scripts import eval_puzzles
 

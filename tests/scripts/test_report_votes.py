@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from modeling_trm.evaluation.vote_comparison import compare_votes
-from modeling_trm.evaluation.vote_files import Vote, begin_folder, fingerprint_inputs, num_chunks, write_chunk
-from modeling_trm.evaluation.vote_records import VoteRecords, load_records
-from modeling_trm.evaluation.vote_report import summarise_votes
+from modeling_trm.voting.comparison import compare_votes
+from modeling_trm.voting.folder import Vote, begin_folder, fingerprint_inputs, num_chunks, write_chunk
+from modeling_trm.voting.records import VoteRecords, load_records
+from modeling_trm.voting.report import summarise_votes
 from scripts import report_votes
-from tests.evaluation.vote_samples import random_inputs, records_of
+from tests.voting.samples import random_inputs, records_of
 
 CHUNK_SIZE = 50
 

@@ -41,7 +41,7 @@ def frozen_step(
     torch.nn.init.constant_(model.q_head.bias, -0.5)
     rates = {"weight_decay": 0.0, "puzzle_lr": 0.0, "puzzle_weight_decay": 0.0}
     still = OptimisationArguments(batch_size=B, learning_rate=0.0, ema_decay=0.0, **rates, **arguments)
-    optimisers = build_optimisers(model, optimiser="adam_atan2", lr=0.0, **rates)
+    optimisers = build_optimisers(model, still)
     stream = TrainingStream(load_puzzles("sudoku", "train").select(np.arange(50)), seed=SEED)
     feed = RowFeed(stream, slots, B, lambda step: 0.95, torch.device("cpu"))
     ema = ExponentialMovingAverage(core_parameters(model).values(), 0.0)

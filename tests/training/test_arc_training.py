@@ -18,8 +18,8 @@ from datasets_builders.arc_folder import load_arc_folder, write_arc_folder
 from datasets_builders.arc_set import ArcOptions
 from datasets_builders.arc_tasks import ArcTask, load_tasks
 from modeling_trm import TRMForGridReasoning
-from modeling_trm.evaluation.submission import read_submission, score_submission
-from modeling_trm.evaluation.vote_records import load_records
+from modeling_trm.voting.records import load_records
+from modeling_trm.voting.submission import read_submission, score_submission
 from scripts import adapt, eval_puzzles, train
 
 CANVAS = 6

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from modeling_trm import PRESETS, modeling_trm
 from modeling_trm.training import rows as rows_module
+from modeling_trm.training.arguments import OptimisationArguments
 from modeling_trm.training.optimisers import OPTIMISERS, build_optimisers
 from tests.training.frozen import SEED, frozen_step
 
@@ -71,7 +72,7 @@ def test_no_preset_waits(preset, monkeypatch):
 @pytest.mark.parametrize("optimiser", OPTIMISERS)
 def test_no_optimiser_waits(optimiser, monkeypatch):
     step = frozen_step()
-    step.optimisers = build_optimisers(step.model, optimiser=optimiser)
+    step.optimisers = build_optimisers(step.model, OptimisationArguments(optimiser=optimiser))
     assert waits_of(step, monkeypatch) == []
 
 

@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from modeling_trm import PRESETS
 from modeling_trm.losses_trm import stablemax_cross_entropy
+from modeling_trm.training.arguments import OptimisationArguments
 from modeling_trm.training.optimisers import OPTIMISERS, AdamATan2, SignSGD, build_optimisers, core_parameters
 from modeling_trm.training.schedule import lr_factor, set_lr
 
@@ -183,18 +184,22 @@ def test_sign_sgd_refuses_a_dense_gradient():
 # build_optimisers
 
 
+def optimisers_of(model, **settings):
+    return build_optimisers(model, OptimisationArguments(**settings))
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("name", OPTIMISERS)
 def test_every_parameter_has_exactly_one_optimiser(make_model, preset, name):
     model = make_model(preset)
-    owned = [p for o in build_optimisers(model, optimiser=name) for group in o.param_groups for p in group["params"]]
+    owned = [p for o in optimisers_of(model, optimiser=name) for group in o.param_groups for p in group["params"]]
     assert sorted(map(id, owned)) == sorted(map(id, model.parameters()))
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_muon_gets_the_matrices_of_the_stack_and_the_table_its_own(make_model, preset):
     model = make_model(preset)
-    muon, adamw, table = build_optimisers(model, optimiser="muon")
+    muon, adamw, table = optimisers_of(model, optimiser="muon")
     assert (type(muon), type(adamw), type(table)) == (torch.optim.Muon, torch.optim.AdamW, SignSGD)
     names = {id(p): name for name, p in model.named_parameters()}
     matrices = {names[id(p)] for p in muon.param_groups[0]["params"]}
@@ -205,10 +210,10 @@ def test_muon_gets_the_matrices_of_the_stack_and_the_table_its_own(make_model, p
 
 def test_settings_reach_their_optimiser(make_model):
     settings = {
-        "lr": 0.1, "betas": (0.8, 0.85), "weight_decay": 0.2, "muon_lr": 0.3, "muon_momentum": 0.6, "muon_ns_steps": 3,
-        "muon_weight_decay": 0.4, "puzzle_lr": 0.5, "puzzle_weight_decay": 0.6,
+        "learning_rate": 0.1, "beta1": 0.8, "beta2": 0.85, "weight_decay": 0.2, "muon_lr": 0.3, "muon_momentum": 0.6,
+        "muon_ns_steps": 3, "muon_weight_decay": 0.4, "puzzle_lr": 0.5, "puzzle_weight_decay": 0.6,
     }  # fmt: skip
-    groups = [o.param_groups[0] for o in build_optimisers(make_model(), optimiser="muon", **settings)]
+    groups = [o.param_groups[0] for o in optimisers_of(make_model(), optimiser="muon", **settings)]
     muon, adamw, table = groups
     assert [muon[k] for k in ("lr", "momentum", "ns_steps", "weight_decay")] == [0.3, 0.6, 3, 0.4]
     assert [adamw[k] for k in ("lr", "betas", "weight_decay")] == [0.1, (0.8, 0.85), 0.2]
@@ -219,7 +224,7 @@ def test_muon_step_is_the_recipes(make_model):
     """recipes of arXiv 2601.19085: u = (1 - b) g + b m, Newton-Schulz on u, step lr * sqrt(max(1, rows / columns))."""
     model = make_model("trm-mlp-t")
     settings = {"muon_lr": 0.02, "muon_momentum": 0.6, "muon_ns_steps": 3, "muon_weight_decay": 0.005}
-    muon = build_optimisers(model, optimiser="muon", **settings)[0]
+    muon = optimisers_of(model, optimiser="muon", **settings)[0]
     weight = model.model.stack[1].gate_up_proj.weight  # twice as many rows as columns or more
     rows, columns = weight.shape
     assert rows > columns
@@ -240,13 +245,13 @@ def test_muon_step_is_the_recipes(make_model):
 
 def test_a_model_without_a_table_has_no_sign_sgd(make_model):
     model = make_model(puzzle_prefix_len=0, num_puzzles=1)
-    assert [type(o) for o in build_optimisers(model)] == [AdamATan2]
+    assert [type(o) for o in optimisers_of(model)] == [AdamATan2]
     assert len(core_parameters(model)) == len(list(model.parameters()))
 
 
 def test_an_unknown_optimiser_is_refused_naming_the_known_ones(make_model):
     with pytest.raises(ValueError, match="'adamatan2' is unknown; allowed: adam_atan2, adamw, muon"):
-        build_optimisers(make_model(), optimiser="adamatan2")
+        optimisers_of(make_model(), optimiser="adamatan2")
 
 
 def train(model, optimisers, steps):
@@ -262,10 +267,10 @@ def train(model, optimisers, steps):
 def test_resume_is_bit_exact(make_model, name, tmp_path):
     """Six steps at a stretch, and six with the state of model and optimisers written to disk after the third."""
     whole = make_model()
-    train(whole, build_optimisers(whole, optimiser=name), range(1, 7))
+    train(whole, optimisers_of(whole, optimiser=name), range(1, 7))
 
     first = make_model()
-    optimisers = build_optimisers(first, optimiser=name)
+    optimisers = optimisers_of(first, optimiser=name)
     train(first, optimisers, range(1, 4))
     state = {"model": first.state_dict(), "optimisers": [o.state_dict() for o in optimisers]}
     torch.save(state, tmp_path / "state.pt")
@@ -273,7 +278,7 @@ def test_resume_is_bit_exact(make_model, name, tmp_path):
     state = torch.load(tmp_path / "state.pt", weights_only=True)
     second = make_model(initial_state_std=0.5)  # other buffers, to be overwritten
     second.load_state_dict(state["model"])
-    optimisers = build_optimisers(second, optimiser=name)
+    optimisers = optimisers_of(second, optimiser=name)
     for optimiser, saved in zip(optimisers, state["optimisers"], strict=True):
         optimiser.load_state_dict(saved)
     train(second, optimisers, range(4, 7))
@@ -284,7 +289,7 @@ def test_resume_is_bit_exact(make_model, name, tmp_path):
 @pytest.mark.parametrize("name", OPTIMISERS)
 def test_training_lowers_the_loss_on_one_batch(make_model, name):
     model = make_model()
-    optimisers = build_optimisers(model, optimiser=name, lr=3e-3, muon_lr=0.01, weight_decay=0.0)
+    optimisers = optimisers_of(model, optimiser=name, learning_rate=3e-3, muon_lr=0.01, weight_decay=0.0)
     generator = torch.Generator().manual_seed(0)
     input_ids, labels = (torch.randint(1, 6, (4, 16), generator=generator) for _ in range(2))
     losses = []
@@ -304,7 +309,7 @@ def test_training_lowers_the_loss_on_one_batch(make_model, name):
 def test_gpu_steps_agree_with_the_cpu(make_model, name):
     on_cpu, on_gpu = make_model("trm-mlp-t"), make_model("trm-mlp-t").cuda()
     pairs = list(zip(on_cpu.parameters(), on_gpu.parameters(), strict=True))
-    optimisers = [build_optimisers(model, optimiser=name) for model in (on_cpu, on_gpu)]
+    optimisers = [optimisers_of(model, optimiser=name) for model in (on_cpu, on_gpu)]
     for step in range(3):
         backward(on_cpu, step)
         for cpu, gpu in pairs:

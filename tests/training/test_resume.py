@@ -31,7 +31,7 @@ train.main([{recipe!r}])
 KILLED = """
 import os, signal, sys
 sys.path.insert(0, {root!r})
-from modeling_trm.training import checkpointing, results
+from modeling_trm.training import checkpointing, run_folder
 from scripts import train
 def kill():
     os.kill(os.getpid(), signal.SIGKILL)
@@ -42,12 +42,12 @@ def save(tensors, path):  # the slots, then the average: two files of ours to a 
     if len(saved) == {file!r}:
         kill()
 checkpointing.save_file = save
-write = results.RunLog.write
+write = run_folder.RunLog.write
 def log(self, record):
     write(self, record)
     if record["step"] == {step!r}:
         kill()
-results.RunLog.write = log
+run_folder.RunLog.write = log
 train.main([{recipe!r}])
 """
 

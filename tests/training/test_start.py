@@ -109,10 +109,10 @@ def test_a_checkpoint_without_a_table_cannot_take_tasks(tiny_model):
 
 
 def test_training_the_table_alone_leaves_the_core(checkpoint):
-    recipe = parse_recipe(["--start_from", str(checkpoint), "--train_only", "puzzle_table"])
+    recipe = parse_recipe(["--start_from", str(checkpoint), "--train_only", "puzzle_table", "--puzzle_lr", "0.01"])
     model = initial_model(recipe, PROCESSOR, index_of(new=[0, 1]))
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    (optimiser,) = build_optimisers(model, train_only="puzzle_table", puzzle_lr=0.01)
+    (optimiser,) = build_optimisers(model, recipe.optimisation)
     ids = torch.randint(1, 6, (3, 16))
     model(ids, puzzle_ids=torch.tensor([1, 2, 1]), labels=ids).loss.backward()
     optimiser.step()

@@ -1,0 +1,1 @@
+"""Model cards: filled from a checkpoint and its metrics.json, brought up to date with new figures."""

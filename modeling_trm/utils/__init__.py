@@ -1,0 +1,1 @@
+"""What the rooms share: files, machine, loading, FLOPs, intervals, figures, command line; imports flat files alone."""

@@ -1,0 +1,304 @@
+"""The card of a saved model, read back with huggingface_hub: its figures are those of metrics.json."""
+
+import copy
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard, parse_eval_result_entries
+
+from modeling_trm import PRESETS, GridProcessor
+from modeling_trm.cards.card import render_card, write_model_card
+from modeling_trm.evaluation import evaluate_puzzles
+from modeling_trm.evaluation.plots import write_plots
+
+RUN = {
+    "recipe": {"task": "sudoku", "learning_rate": 1e-4, "block_operators": ["mamba2", "mlp"]},
+    "command": "accelerate launch scripts/train.py scripts/recipes/quickstart.yaml",
+    "seed": 3,
+    "steps": 12_345,
+    "seconds": 712.25,
+    "hardware": "a machine | of two cores",
+    "versions": {"torch": "2.13.0"},
+    "train": {"puzzles": 1000, "token_loss": 0.123456},
+}
+REPRODUCE = {"command": "python scripts/eval_puzzles.py --model DIR --task sudoku --output OUT", "split": "test"}
+
+
+@pytest.fixture
+def checkpoint(tiny_model, tmp_path: Path) -> Callable[..., Path]:
+    def make(preset: str, processor: GridProcessor, **overrides: Any) -> Path:
+        sizes = {"vocab_size": processor.vocab_size, "seq_len": processor.seq_len}
+        tiny_model(preset, **{**sizes, **overrides}).save_pretrained(tmp_path / preset)
+        processor.save_pretrained(tmp_path / preset)
+        return tmp_path / preset
+
+    return make
+
+
+@pytest.fixture
+def metrics(tiny_model, small_sudoku) -> dict[str, Any]:
+    """A run with two evaluations: every step on a set of the Hub, and early exit on a file."""
+    model, puzzles = tiny_model("trm-attn", blank_token_id=1), small_sudoku(20)
+    inputs = puzzles.inputs.copy()
+    inputs[:7] = puzzles.labels[:7]  # nothing to fill in: solved whatever the weights
+    puzzles = dataclasses.replace(puzzles, inputs=inputs)
+    full = evaluate_puzzles(model, puzzles, progress=False)
+    early = evaluate_puzzles(model, puzzles, halt=True, progress=False)
+    hub = {"dataset_id": "sapientinc/sudoku-extreme", "dataset_revision": "58942f9", "dataset": "Sudoku-Extreme"}
+    evaluations = {"test": full | REPRODUCE | hub, "early": early | REPRODUCE | {"dataset": "file a.csv"}}
+    return copy.deepcopy(RUN) | {"evaluations": evaluations}
+
+
+SMALL = GridProcessor("sudoku", grid_shape=(4, 4))
+
+
+def test_front_matter_equals_the_metrics(checkpoint, metrics: dict[str, Any]) -> None:
+    folder = checkpoint("tr-mamba2attn", SMALL)
+    card = ModelCard.load(write_model_card(folder, metrics))
+    data = card.data
+    assert (data.license, data.library_name) == ("apache-2.0", "transformers")
+    assert data.datasets == ["sapientinc/sudoku-extreme"]
+    assert data.pipeline_tag is None
+    assert {"trm", "grid-reasoning", "sudoku", "mamba2", "attention", "mlp"} <= set(data.tags)
+    assert data.model_name == "tr-mamba2attn-sudoku"
+    values = {result.dataset_name: result for result in data.eval_results}
+    for evaluation in metrics["evaluations"].values():
+        result = values[evaluation["dataset"]]
+        assert result.metric_value == evaluation["exact_accuracy"]
+        assert 0 < result.metric_value < 1
+        assert result.metric_args == {"max_steps": 4, "halt": evaluation["early_exit"]}
+        assert result.dataset_split == "test"
+    assert json.loads((folder / "metrics.json").read_text(encoding="utf-8")) == metrics
+
+
+def test_newer_form_for_data_on_the_hub_only(checkpoint, metrics: dict[str, Any]) -> None:
+    folder = checkpoint("trm-attn", SMALL)
+    write_model_card(folder, metrics)
+    assert [path.name for path in (folder / ".eval_results").iterdir()] == ["test.yaml"]
+    (entry,) = parse_eval_result_entries(
+        yaml.safe_load((folder / ".eval_results/test.yaml").read_text(encoding="utf-8"))
+    )
+    assert entry.value == metrics["evaluations"]["test"]["exact_accuracy"]
+    assert (entry.dataset_id, entry.dataset_revision) == ("sapientinc/sudoku-extreme", "58942f9")
+
+
+def test_every_figure_stands_in_the_table(checkpoint, metrics: dict[str, Any]) -> None:
+    text = write_model_card(checkpoint("trm-attn", SMALL), metrics).read_text(encoding="utf-8")
+    table = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("| test |")
+    ]
+    figures = {cells[1]: cells[2:] for cells in table}
+
+    def shown(share: float, interval: list[float], count: int) -> list[str]:
+        return [f"{100 * share:.1f} %", f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f} %", str(count)]
+
+    test = metrics["evaluations"]["test"]
+    assert figures["solved exactly, all 4 steps"] == shown(test["exact_accuracy"], test["exact_accuracy_ci95"], 20)
+    assert figures["cells right"] == [f"{100 * test['cell_accuracy']:.1f} %", "–", "20"]
+    halted = next(cells for name, cells in figures.items() if name.startswith("solved exactly, at first halt"))
+    assert halted == shown(test["halt"]["exact_accuracy"], test["halt"]["ci95"], 20)
+    for source, group in test["by_source"].items():
+        expected = shown(group["exact_accuracy"], group["ci95"], group["count"])
+        assert figures[f"solved exactly, source {source}"] == expected
+    assert sum(name.startswith("solved exactly, rating") for name in figures) == len(test["by_rating"])
+
+
+def test_text_says_what_it_must(checkpoint, metrics: dict[str, Any]) -> None:
+    folder = checkpoint("tr-mamba2attn", SMALL)
+    write_plots(folder / "plots", metrics["evaluations"])
+    text = write_model_card(folder, metrics, model_name="my-model", repository="org/my-model").read_text(
+        encoding="utf-8"
+    )
+    for part in (
+        "# my-model",
+        'name = "org/my-model"',
+        "trust_remote_code=True",
+        "model.solve(",
+        "mamba2 → mamba2 → attention → mlp",
+        RUN["command"],
+        REPRODUCE["command"],
+        "12,345",
+        "712 s (11.9 minutes)",
+        "a machine \\| of two cores",
+        "token loss | 0.1235",
+        "![test accuracy by step](plots/test_accuracy_by_step.png)",
+        "2510.04871",
+        "2602.12078",
+        "2405.21060",
+        metrics["evaluations"]["test"]["fingerprint"],
+    ):
+        assert part in text, part
+    recipe = text.split("```yaml\n")[1].split("```")[0]
+    assert yaml.safe_load(recipe) == RUN["recipe"]
+    assert "\n\n\n" not in text
+    assert "{{" not in text
+    assert "{%" not in text
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(
+    "processor",
+    [
+        GridProcessor("sudoku"),
+        GridProcessor("maze", grid_shape=(5, 7)),
+        GridProcessor("arc"),
+        GridProcessor("grid", grid_shape=(3, 4), alphabet="ab"),
+    ],
+    ids=lambda processor: processor.task,
+)
+def test_any_preset_and_task_without_a_run(checkpoint, tiny_model, preset: str, processor: GridProcessor) -> None:
+    """A converted checkpoint: no recipe, no evaluation; parameter counts from the config all the same."""
+    folder = checkpoint(preset, processor)
+    card = ModelCard.load(write_model_card(folder, {"evaluations": {}}))
+    model = tiny_model(preset, vocab_size=processor.vocab_size, seq_len=processor.seq_len)
+    assert f"**{model.num_parameters_core():,} parameters** and a puzzle table of 96" in card.text
+    assert card.data.eval_results is None
+    assert "No evaluation has been recorded" in card.text
+    assert "not trained by the run that wrote this card" in card.text
+    assert ("2602.12078" in card.text) == ("mamba2" in PRESETS[preset]["block_operators"])
+
+
+def test_a_converted_checkpoint_names_its_source_and_what_was_assumed(checkpoint) -> None:
+    folder = checkpoint("trm-attn", SMALL)
+    facts = {"H_cycles": "3, given | by hand", "rms_norm_eps": "1e-5, assumed", "rows": 7}
+    metrics = {"evaluations": {}, "conversion": {"source": "step_9.pt", "sha256": "ab" * 32, "facts": facts}}
+    text = write_model_card(folder, metrics).read_text(encoding="utf-8")
+    assert "## Conversion" in text and "## Training" not in text
+    assert f"Converted from `step_9.pt` (SHA-256 `{'ab' * 32}`)" in text
+    assert "| H_cycles | 3, given \\| by hand |" in text and "| rows | 7 |" in text
+    assert "not trained by this project" in text
+    both = write_model_card(folder, metrics | copy.deepcopy(RUN)).read_text(encoding="utf-8")
+    assert "## Conversion" in both and "## Training" in both and "not trained by this project" not in both
+    with pytest.raises(ValueError, match=r"metrics\['conversion'\]: missing sha256, facts"):
+        write_model_card(folder, {"evaluations": {}, "conversion": {"source": "a"}})
+
+
+@pytest.mark.parametrize(
+    ("origin", "licence", "shown"),
+    [
+        (("recipe",), None, "apache-2.0"),
+        (("recipe",), "cc-by-4.0", "cc-by-4.0"),
+        (("conversion",), None, None),
+        (("conversion",), "mit", "mit"),
+        (("recipe", "conversion"), None, None),
+        ((), None, None),
+    ],
+)
+def test_the_licence_is_ours_only_on_our_weights(checkpoint, origin, licence: str | None, shown: str | None) -> None:
+    folder = checkpoint("trm-attn", SMALL)
+    metrics: dict[str, Any] = {"evaluations": {}} | ({} if licence is None else {"license": licence})
+    if "recipe" in origin:
+        metrics |= copy.deepcopy(RUN)
+    if "conversion" in origin:
+        metrics["conversion"] = {"source": "step_9.pt", "sha256": "ab" * 32, "facts": {}}
+    for _ in range(2):  # and as it is rendered again
+        card = ModelCard.load(write_model_card(folder, metrics))
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        assert card.data.license == shown
+        assert ("license:" in card.content) == (shown is not None)
+        assert ("No licence was stated" in card.text) == ("conversion" in origin and shown is None)
+        assert metrics.get("license") == licence
+
+
+@pytest.mark.parametrize("licence", ["", "MIT licence", 1, None])
+def test_what_is_no_licence_is_refused(checkpoint, licence: Any) -> None:
+    with pytest.raises(ValueError, match=r"metrics\['license'\] is .*; allowed: a licence id of the Hub"):
+        write_model_card(checkpoint("trm-attn", SMALL), {"evaluations": {}, "license": licence})
+
+
+def test_names_are_kept_and_arguments_win(checkpoint, metrics: dict[str, Any]) -> None:
+    folder = checkpoint("trm-attn", SMALL)
+    write_model_card(folder, metrics, model_name="one", repository="org/one")
+    kept = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    assert kept == metrics | {"model_name": "one", "repository": "org/one"}
+    text = write_model_card(folder, kept).read_text(encoding="utf-8")
+    assert "# one" in text and 'name = "org/one"' in text
+    text = write_model_card(folder, kept, repository="org/two").read_text(encoding="utf-8")
+    assert "# one" in text and 'name = "org/two"' in text
+    assert json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["repository"] == "org/two"
+    assert ModelCard.load(folder / "README.md").data.model_name == "one"
+
+
+@pytest.mark.parametrize("protocol", [None, "transductive"])
+def test_votes_without_single_answers(checkpoint, protocol: str | None) -> None:
+    counts = {"tasks": 12, "inputs": 13, "scored_tasks": 11, "votes": 1300}
+    pass_at_k = {"pass@1": {"value": 0.25, "ci95": [0.1, 0.5]}, "pass@2": {"value": 0.5, "ci95": [0.25, 0.75]}}
+    votes = {"command": "vote", "protocol": protocol, "counts": counts, "pass_at_k": pass_at_k}
+    evaluation = {"task": "sudoku", "dataset": "a file", "split": "test", "votes": votes}
+    card = ModelCard.load(write_model_card(checkpoint("trm-attn", SMALL), {"evaluations": {"test": evaluation}}))
+    assert "50.0 %" in card.text and "1,300 votes on 13 test inputs" in card.text
+    assert [result.metric_value for result in card.data.eval_results] == [0.25, 0.5]
+    assert ("puzzles, by voting" in card.text) == (protocol is None)
+    unscored = evaluation | {"votes": votes | {"pass_at_k": {}}}
+    card = ModelCard.load(write_model_card(checkpoint("trm-attn", SMALL), {"evaluations": {"test": unscored}}))
+    assert card.data.eval_results is None
+    empty = {name: value for name, value in evaluation.items() if name != "votes"}
+    with pytest.raises(ValueError, match="missing command, exact_accuracy"):
+        write_model_card(checkpoint("trm-attn", SMALL), {"evaluations": {"test": empty}})
+
+
+def test_example_of_the_card_runs(checkpoint, metrics: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    folder = checkpoint("trm-mlp-t", GridProcessor("sudoku"), blank_token_id=1, vocab_size=11)
+    text = write_model_card(folder, metrics, repository=str(folder)).read_text(encoding="utf-8")
+    example = text.split("```python\n")[1].split("```")[0]
+    assert "53..7...." in example
+    # A random model may answer padding, which is no grid: let it prefer digits.
+    example = example.replace("result =", "model.lm_head.weight.data[0] = 0\nresult =", 1)
+    example = example.replace("processor.decode(result.answers[0])", "processor.decode(result.answers[0].clamp(min=1))")
+    names: dict[str, Any] = {}
+    exec(example, names)
+    shown = capsys.readouterr().out
+    assert shown.startswith("5 3 ")
+    assert "halt probability" in shown
+    exec(text.split("```python\n")[2].split("```")[0], names)
+    assert "'halt_probability'" in capsys.readouterr().out
+
+
+def test_missing_figures_are_named_and_nothing_is_written(checkpoint, metrics: dict[str, Any]) -> None:
+    folder = checkpoint("trm-attn", SMALL)
+    before = sorted(path.name for path in folder.iterdir())
+    broken = []
+    for change in ({"seed": None}, {"hardware": None}):
+        broken.append(({name: value for name, value in metrics.items() if name not in change}, next(iter(change))))
+    without_command = copy.deepcopy(metrics)
+    del without_command["evaluations"]["early"]["command"]
+    broken.append((without_command, r"metrics\['evaluations'\]\['early'\]: missing command"))
+    broken.append(({"recipe": {}}, "missing evaluations"))
+    escaping = metrics | {"evaluations": {"../../x": metrics["evaluations"]["test"]}}
+    broken.append((escaping, "becomes a file name"))
+    for values, message in broken:
+        with pytest.raises(ValueError, match=message):
+            write_model_card(folder, values)
+    assert sorted(path.name for path in folder.iterdir()) == before
+
+
+def test_valid_and_shortest_is_a_second_figure(checkpoint, metrics: dict[str, Any]) -> None:
+    folder = checkpoint("trm-attn", GridProcessor("maze", grid_shape=(4, 4)))
+    maze = metrics["evaluations"]["test"] | {
+        "task": "maze", "valid_and_shortest": 0.625, "valid_and_shortest_ci95": [0.5, 0.75],
+    }  # fmt: skip
+    card = ModelCard.load(write_model_card(folder, {"evaluations": {"test": maze}}))
+    values = {result.metric_name: result.metric_value for result in card.data.eval_results}
+    assert values == {"exact accuracy": maze["exact_accuracy"], "valid and shortest": 0.625}
+    assert "| valid and shortest | 62.5 % | 50.0 to 75.0 % | 20 |" in card.text
+    assert "very many shortest paths" in card.text
+
+
+def test_a_head_that_was_not_trained_is_not_advertised(checkpoint, metrics: dict[str, Any]) -> None:
+    folder = checkpoint("compact", GridProcessor("sudoku", grid_shape=(4, 4)))
+    name, one = next(iter(metrics["evaluations"].items()))
+    silent = one | {"never_halted": one["count"]}
+    trained = metrics["recipe"] | {"objective": "dis", "halt_loss_weight": 0.0}
+    text = render_card(folder, metrics | {"recipe": trained, "evaluations": {name: silent}})
+    assert "halt=True" not in text and "at first halt (mean" not in text
+    assert "The halting head was not trained" in text
+    assert "| number of the step | 6 learned embeddings |" in text
+    assert "| each step after the first reads | the answer of the step before |" in text
+    assert "halt=True" in render_card(folder, metrics)

@@ -1,0 +1,76 @@
+"""The count of floating-point operations against PyTorch's own, taken while the model runs."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from modeling_trm import PRESETS, TRMConfig, TRMForGridReasoning
+from modeling_trm.mamba2_trm import ONE_CHUNK_UP_TO
+from modeling_trm.operators_trm import OPERATORS
+from modeling_trm.utils.flops import OPERATOR_FLOPS, flops, training_flops
+
+
+def measured(config: TRMConfig, batch_size: int) -> int:
+    model = TRMForGridReasoning(config)
+    input_ids = torch.zeros(batch_size, config.seq_len, dtype=torch.long)
+    # MATH: attention as plain matrix products, which the counter knows; it has no entry for the CPU's fused kernel.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(input_ids)
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {},
+        {"num_latents": 1, "H_cycles": 1, "L_cycles": 3},
+        {"puzzle_prefix_len": 0, "num_puzzles": 1},
+        {"mamba_n_groups": 2, "mamba_expand": 4, "mamba_head_dim": 8, "mlp_gate": "normalized"},
+        {"seq_len": ONE_CHUNK_UP_TO - 2},  # with the prefix of 2 the last of one chunk
+        {"seq_len": ONE_CHUNK_UP_TO - 1},
+        {"seq_len": 301, "mamba_n_groups": 2},
+    ],
+)
+def test_equal_to_the_count_of_a_forward_pass(
+    preset: str, sizes: dict[str, object], tiny_config: Callable[..., TRMConfig]
+) -> None:
+    config = tiny_config(preset, **sizes)
+    assert flops(config) == measured(config, 1)
+    if not sizes:
+        assert 3 * flops(config) == measured(config, 3)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_equal_at_full_width(preset: str) -> None:
+    config = TRMConfig.from_preset(preset, H_cycles=1, L_cycles=1)
+    assert flops(config) == measured(config, 1)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("cycles", [None, (1, 2), (3, 1)])
+def test_training_is_a_forward_pass_and_twice_its_last_cycle(
+    preset: str, cycles: tuple[int, int] | None, tiny_config: Callable[..., TRMConfig]
+) -> None:
+    config = tiny_config(preset)
+    model = TRMForGridReasoning(config)
+    ids = torch.zeros(1, config.seq_len, dtype=torch.long)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        out = model(ids, cycles=cycles)
+        (out.logits.sum() + out.halt_logits.sum()).backward()
+    # A backward pass needs two products for each product forward, but the first stack's input needs no gradient of the
+    # latents, and the embedding none of the tokens: PyTorch leaves those out.
+    counted, most = counter.get_total_flops(), training_flops(config, cycles)
+    assert 0.97 * most <= counted <= most
+
+
+def test_every_operator_has_a_cost() -> None:
+    assert OPERATOR_FLOPS.keys() == OPERATORS.keys()
+
+
+def test_an_unknown_operator_is_named(tiny_config: Callable[..., TRMConfig]) -> None:
+    with pytest.raises(ValueError, match="cost of the operator 'fourier' is not known; known: attention"):
+        flops(tiny_config("trm-attn", block_operators=["fourier"]))

@@ -1,0 +1,174 @@
+"""A checkpoint loads whole, bit for bit, or is refused in one line that names it."""
+
+import json
+import os
+import pickle
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from modeling_trm import GridProcessor, TRMForGridReasoning
+from modeling_trm.utils.loading import LOADING_ERRORS, CheckpointError, choose_device, load_model, load_processor
+from scripts import eval_puzzles, solve
+
+
+@pytest.fixture
+def folder(tiny_model, tmp_path: Path) -> Path:
+    tiny_model("tr-mamba2attn").save_pretrained(tmp_path / "model")
+    GridProcessor("sudoku", grid_shape=(4, 4)).save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def edit_config(folder: Path, **fields: Any) -> None:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | fields), encoding="utf-8")
+
+
+def test_loads_what_was_saved(tiny_model, folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    saved = tiny_model("tr-mamba2attn")
+    saved.save_pretrained(folder)
+    capfd.readouterr()
+    loaded = load_model(str(folder))
+    assert not loaded.training
+    state = loaded.state_dict()
+    assert state.keys() == saved.state_dict().keys()
+    for name, tensor in saved.state_dict().items():
+        assert torch.equal(tensor, state[name]), name
+    processor = load_processor(str(folder))
+    assert (processor.task, processor.grid_shape) == ("sudoku", [4, 4])
+    assert capfd.readouterr() == ("", "")
+
+
+def truncate(folder: Path) -> None:
+    with (folder / "model.safetensors").open("r+b") as file:
+        file.truncate(1000)
+
+
+def edit_weights(folder: Path, **weights: torch.Tensor | None) -> None:
+    """Put tensors into model.safetensors, by name with "__" for "."; None removes one."""
+    state = load_file(folder / "model.safetensors")
+    for name, value in weights.items():
+        state.pop(name.replace("__", "."), None)
+        if value is not None:
+            state[name.replace("__", ".")] = value
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
+
+
+class Bomb:
+    """Unpickled, it makes a folder where it is."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (os.mkdir, ("boom",))
+
+
+def leave_a_pickle(folder: Path, name: str = "pytorch_model.bin") -> None:
+    (folder / "model.safetensors").unlink()
+    (folder / name).write_bytes(pickle.dumps(Bomb()))
+
+
+DAMAGES: list[tuple[Callable[[Path], Any], str]] = [
+    (lambda folder: (folder / "config.json").unlink(), "holds no config.json"),
+    (lambda folder: (folder / "config.json").write_text("{"), "not a valid JSON"),
+    (lambda folder: (folder / "model.safetensors").unlink(), "no file named model.safetensors"),
+    (lambda folder: (folder / "model.safetensors").write_bytes(b""), "model.safetensors, 0 bytes, is damaged"),
+    (truncate, "model.safetensors, 1,000 bytes, is damaged"),
+    (lambda folder: edit_config(folder, hiden_size=64), "did you mean 'hidden_size'"),
+    (lambda folder: edit_config(folder, num_attention_heads=5), "num_attention_heads=5"),
+    (lambda folder: edit_config(folder, block_operators=["atention"]), "'atention' is not an operator"),
+    (
+        lambda folder: edit_config(folder, block_operators=["attention", "mlp"]),
+        r"does not fit block_operators=\['attention', 'mlp'\].* weights missing .* unknown to this config",
+    ),
+    (
+        lambda folder: edit_config(folder, hidden_size=64),
+        r"weights of another size .*\[6, 32\] instead of \[6, 64\]",
+    ),
+    (lambda folder: (folder / "config.json").write_bytes(b""), "config.json is not a valid JSON object"),
+    (lambda folder: (folder / "config.json").write_text("[]"), "config.json is not a valid JSON object"),
+    (lambda folder: (folder / "model.safetensors").write_text("version https://git-lfs"), "no safetensors file"),
+    (lambda folder: (folder / "puzzle_table.safetensors").write_bytes(b""), "puzzle_table.safetensors: Error"),
+    (lambda folder: edit_weights(folder, lm_head__weight=None), r"1 weights missing \(lm_head.weight\)"),
+    (lambda folder: edit_weights(folder, extra=torch.ones(2)), r"1 weights unknown to this config \(extra\)"),
+    (lambda folder: edit_weights(folder, q_head__bias=torch.ones(3)), r"q_head.bias \[3\] instead of \[2\]"),
+    (
+        lambda folder: edit_weights(folder, q_head__bias=torch.tensor([1.0, float("nan")])),
+        r"NaN or infinite values in 1 weights \(q_head.bias\)",
+    ),
+    (
+        lambda folder: edit_weights(folder, model__H_init=torch.full((32,), float("inf"))),
+        r"NaN or infinite values in 1 weights \(model.H_init\)",
+    ),
+    (leave_a_pickle, "It has pytorch_model.bin: pickles can hold code and are not opened"),
+    (lambda folder: leave_a_pickle(folder, "model.safetensors"), "model.safetensors, .* is damaged or no safetensors"),
+    (
+        lambda folder: (
+            (folder / "model.safetensors").unlink(),
+            (folder / "model.safetensors.index.json").write_text("{}"),
+        ),
+        "the weights of .* cannot be read .*weight_map",
+    ),
+]
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGES)
+def test_damaged_checkpoints(
+    folder: Path, damage: Callable[[Path], Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    damage(folder)
+    with pytest.raises(LOADING_ERRORS):
+        TRMForGridReasoning.from_pretrained(folder)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load_model(str(folder))
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (folder / "boom").exists()  # no pickle was opened
+
+
+@pytest.mark.parametrize(("damage", "message"), DAMAGES)
+def test_damaged_checkpoints_through_the_scripts(
+    folder: Path, damage: Callable[[Path], Any], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    damage(folder)
+    output = str(tmp_path / "out")
+    for call in (
+        lambda: solve.main(["--model", str(folder), "1...............", "--output", output]),
+        lambda: eval_puzzles.main(["--model", str(folder), "--task", "sudoku", "--output", output]),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            call()
+        assert caught.value.code == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.startswith("error: ") and captured.err.count("\n") == 1
+        assert re.search(message, captured.err)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"task": "chess"}', "[1]"])
+def test_damaged_processors(folder: Path, text: str) -> None:
+    (folder / "preprocessor_config.json").write_text(text, encoding="utf-8")
+    with pytest.raises(CheckpointError, match="the processor does not load") as caught:
+        load_processor(str(folder))
+    assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_missing_folder_and_processor(folder: Path) -> None:
+    with pytest.raises(CheckpointError, match="no such folder"):
+        load_model("runs/model/of/nobody")
+    (folder / "preprocessor_config.json").unlink()
+    with pytest.raises(CheckpointError, match="the processor does not load"):
+        load_processor(str(folder))
+
+
+def test_devices() -> None:
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device("auto").type in ("cpu", "cuda")
+    for name in ("quantum", "cuda:99"):
+        with pytest.raises(ValueError, match=f"device '{name}' cannot be used here"):
+            choose_device(name)
