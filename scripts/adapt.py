@@ -88,7 +88,7 @@ def run(arguments: argparse.Namespace, rest: list[str], given: list[str]) -> int
     trainer = Trainer(recipe, model, data.processor, data.stream, data.validation, data.fingerprint)
     trainer.accelerator.print(f"data:  {data.description}")
     step = trainer.train()
-    if step < recipe.optimisation.train_steps:
+    if step < trainer.train_steps:
         trainer.accelerator.print(f"stopped at step {step}; the same command goes on from there")
     else:
         answer(trainer, data, tasks, command_line("adapt.py", given))

@@ -42,8 +42,8 @@ def run(recipe: Any, arguments: list[str]) -> int:
     say(f"model: {core:,} parameters ({' '.join(model.config.block_operators)}) + puzzle table {table:,}")
     say(f"data:  {data.description}")
     step = trainer.train()
-    if step < recipe.optimisation.train_steps:
-        say(f"stopped at step {step} of {recipe.optimisation.train_steps}; the same command goes on from there")
+    if step < trainer.train_steps:
+        say(f"stopped at step {step} of {trainer.train_steps}; the same command goes on from there")
     else:
         folder = evaluate_and_publish(trainer, data, arguments)
         say(f"model, card and plots: {folder}\nfigures: {trainer.output / 'metrics.json'}")

@@ -69,7 +69,7 @@ ROOMS = {
     "modeling_trm/comparison": {
         "flat", "modeling_trm/metrics", "modeling_trm/utils", "modeling_trm/evaluation", "modeling_trm/voting",
     },
-    "modeling_trm/cards": {"flat", "modeling_trm/utils", "modeling_trm/evaluation"},
+    "modeling_trm/cards": {"flat", "modeling_trm/utils", "modeling_trm/evaluation", "modeling_trm/voting"},
     "modeling_trm/diagnostics": {"flat", "modeling_trm/utils", "modeling_trm/evaluation"},
     "modeling_trm/training": {
         "flat", "datasets_builders", "modeling_trm/utils", "modeling_trm/evaluation", "modeling_trm/voting",
@@ -98,7 +98,7 @@ ROOMS = {
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
 
 TOP_LEVEL = ("modeling_trm", "datasets_builders", "scripts", "model_cards", "tests")
-PYTHON_FILES = sorted(path for top in TOP_LEVEL for path in (ROOT / top).rglob("*.py"))
+PYTHON_FILES = sorted(path for top in TOP_LEVEL for path in (ROOT / top).rglob("*.py") if not path.is_symlink())
 TEXT_SUFFIXES = {".py", ".md", ".toml", ".yaml", ".yml", ".txt", ".sh", ".json", ".jsonl", ".cfg", ".csv", ""}
 
 

@@ -14,10 +14,10 @@ from datasets_builders.features import load_puzzles
 
 from ..cards.sections import is_plain
 from ..cards.update import read_metrics
-from ..utils.loading import check_model_fits, load_model, load_processor
 from ..exporting.folder import write_export
 from ..exporting.programs import latents
 from ..processing_trm import GridProcessor
+from ..utils.loading import check_model_fits, load_model, load_processor
 
 TASKS = ("sudoku", "maze")  # whose rules the page knows
 EXAMPLES = 12

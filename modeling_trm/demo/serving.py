@@ -11,7 +11,7 @@ ADDRESS = "127.0.0.1"
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
     # Said here, since what a machine's own tables say of a module decides whether a browser runs it.
-    extensions_map = {  # noqa: RUF012
+    extensions_map = {
         **http.server.SimpleHTTPRequestHandler.extensions_map,
         ".js": "text/javascript",
         ".mjs": "text/javascript",

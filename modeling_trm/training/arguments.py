@@ -21,6 +21,9 @@ from ..processing_trm import GridProcessor
 from .optimisers import OPTIMISERS
 from .schedule import SCHEDULES, STEP_WEIGHTS
 
+PRESET, TRAIN_STEPS = "trm-attn", 65_104
+# Of two fields that exclude each other, the one on the command line takes the place of the recipe's.
+ALTERNATIVES = {"train_steps": "train_minutes", "train_minutes": "train_steps"}
 FROM_DATA = ("vocab_size", "seq_len", "num_puzzles")
 _PLAIN: dict[Any, Any] = {int | float: float, int | float | None: float}
 
@@ -40,8 +43,8 @@ ModelArguments = dataclasses.make_dataclass(
     [
         (
             "preset",
-            str,
-            field(default="trm-attn", metadata={"help": "named architecture; the fields below override it"}),
+            str | None,
+            field(default=None, metadata={"help": f"named architecture, overridden below; default: {PRESET}"}),
         ),
         *_model_fields(),
     ],
@@ -84,8 +87,17 @@ class OptimisationArguments:
     """How the weights are trained. Defaults: the reference recipe (arXiv 2510.04871, public code config/)."""
 
     start_from: str | None = _help("checkpoint whose weights and architecture the run starts with; default: none")
+    start_step: int = _help(
+        "start_from has the weights of this step: the run goes on behind it in schedule, curricula and data, with new "
+        "optimisers and slots; the rate rises once more over warmup_steps",
+        0,
+    )
     train_only: Literal["all", "puzzle_table"] = _help("train everything, or the puzzle table alone", "all")
-    train_steps: int = _help("optimiser steps", 65_104)
+    train_steps: int | None = _help(f"optimiser steps; default, without train_minutes: {TRAIN_STEPS}")
+    train_minutes: float | None = _help(
+        "instead of train_steps: as many as these minutes hold, evaluations included, by the time that steps of each "
+        "depth are measured to take at the start; counted from when the data are read; needs test_puzzles; not for arc"
+    )
     batch_size: int = _help("puzzles a step, over all processes", 768)
     gradient_accumulation: int = _help("parts a batch is computed in; the result is the same, the memory smaller", 1)
     objective: Literal["act", "dis"] = _help(
@@ -155,6 +167,9 @@ class RunArguments:
     eval_max_steps: int | None = _help("supervision steps in evaluations; default: halt_max_steps of the config")
     checkpoint_every: int = _help("steps between two checkpoints to resume from; the newest two are kept", 500)
     stop_after_minutes: float | None = _help("write a checkpoint and stop after so long; run again to go on")
+    resume_from: str | None = _help(
+        "folder written by scripts/pack_checkpoint.py: go on from it, unless output_dir has a later checkpoint"
+    )
     report_to: list[str] = field(
         default_factory=lambda: ["tensorboard"],
         metadata={"help": "trackers of accelerate (tensorboard, trackio, wandb), or none"},
@@ -180,7 +195,8 @@ class Recipe:
         ):
             if value not in allowed:
                 raise ValueError(f"{name}={value!r}; allowed: {', '.join(allowed)}")
-        for name in ("train_steps", "batch_size", "gradient_accumulation"):
+        self._check_length()
+        for name in ("batch_size", "gradient_accumulation"):
             _require(name, getattr(o, name), getattr(o, name) >= 1, "1 or more")
         for name in ("log_every", "eval_every", "checkpoint_every", "eval_batch_size"):
             _require(name, getattr(r, name), getattr(r, name) >= 1, "1 or more")
@@ -193,8 +209,31 @@ class Recipe:
                 f"step of a puzzle has a target of its own, and fewer steps would never reach the answer"
             )
         self._check_task()
-        if o.start_from is not None and (given := self._architecture()):
-            raise ValueError(f"start_from={o.start_from!r} brings its architecture; leave out {', '.join(given)}")
+        if o.start_from is None and self.model.preset is None:
+            self.model.preset = PRESET
+
+    def _check_length(self) -> None:
+        """How long the run is and where in it it begins."""
+        o, d = self.optimisation, self.data
+        if o.train_minutes is None:
+            if o.train_steps is None:
+                o.train_steps = TRAIN_STEPS
+            _require("train_steps", o.train_steps, o.train_steps >= 1, "1 or more")
+            allowed = f"0 to {o.train_steps - 1}, a step before the last of train_steps={o.train_steps}"
+            _require("start_step", o.start_step, 0 <= o.start_step < o.train_steps, allowed)
+            if o.start_step and o.start_from is None:
+                raise ValueError(f"start_step={o.start_step} needs start_from: the weights that the run had there")
+            return
+        _require("train_minutes", o.train_minutes, o.train_minutes > 0, "more than 0")
+        if o.train_steps is not None:
+            raise ValueError(f"train_steps={o.train_steps}, train_minutes={o.train_minutes}: give one of them")
+        if o.start_step:
+            raise ValueError(f"start_step={o.start_step} needs train_steps, the length of the run that it goes on with")
+        if d.task == "arc" or d.test_puzzles is None:
+            raise ValueError(
+                f"train_minutes={o.train_minutes} needs test_puzzles, how many the final evaluation shall have time "
+                f"for; task arc, whose tests are votes, needs train_steps"
+            )
 
     def _check_task(self) -> None:
         """What only some kinds of puzzles know."""
@@ -222,13 +261,13 @@ class Recipe:
         elif d.test_augmentations is not None:
             raise ValueError(f"test_augmentations={d.test_augmentations} is for task arc only; task is {d.task!r}")
 
-    def _architecture(self) -> dict[str, Any]:
+    def architecture(self) -> dict[str, Any]:
         """The fields of the architecture that the recipe sets, beside the preset."""
         return {name: value for name, value in vars(self.model).items() if value is not None and name != "preset"}
 
     def model_config(self, processor: GridProcessor, num_puzzles: int) -> TRMConfig:
         """The config of the model that this recipe trains on such grids, with so many rows in its puzzle table."""
-        overrides = self._architecture()
+        overrides = self.architecture()
         if self.optimisation.loss_on == "blanks":
             overrides.setdefault("blank_token_id", processor.blank_token_id)
         if self.optimisation.objective == "dis":
@@ -236,7 +275,7 @@ class Recipe:
             for name, value in (IMPROVEMENT | {"num_step_embeddings": steps}).items():
                 overrides.setdefault(name, value)
         sizes = {"vocab_size": processor.vocab_size, "seq_len": processor.seq_len, "num_puzzles": num_puzzles}
-        return TRMConfig.from_preset(self.model.preset, **sizes, **overrides)
+        return TRMConfig.from_preset(self.model.preset or PRESET, **sizes, **overrides)
 
     def to_dict(self) -> dict[str, Any]:
         """Flat, without the architecture fields that are left to the preset; what a YAML recipe would say."""
@@ -288,7 +327,7 @@ def parse_recipe(arguments: Sequence[str]) -> Recipe:
         allow_abbrev=False,
     )
     rest = list(arguments)
-    from_file = _recipe_as_arguments(rest.pop(0)) if rest and not rest[0].startswith("-") else []
+    from_file = _recipe_as_arguments(rest.pop(0), rest) if rest and not rest[0].startswith("-") else []
     model, data, optimisation, run, unknown = parser.parse_args_into_dataclasses(
         [*from_file, *rest], return_remaining_strings=True
     )
@@ -300,13 +339,16 @@ def parse_recipe(arguments: Sequence[str]) -> Recipe:
     return Recipe(model, data, optimisation, run)
 
 
-def _recipe_as_arguments(path: str) -> list[str]:
-    """Options come after these, so they win."""
+def _recipe_as_arguments(path: str, options: Sequence[str]) -> list[str]:
+    """The recipe's fields but those that an option excludes; options come after these, so they win."""
+    given = {option.partition("=")[0].removeprefix("--") for option in options}
     content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     if not isinstance(content, dict):
         raise ValueError(f"{path} is no recipe: expected a YAML mapping of fields, found {type(content).__name__}")
     arguments = []
     for name, value in content.items():
+        if ALTERNATIVES.get(name) in given:
+            continue
         if isinstance(value, list):
             arguments += [f"--{name}", *(str(item) for item in value)]
         elif value is not None:

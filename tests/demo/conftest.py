@@ -1,4 +1,4 @@
-"""A page with three small models, built once for all processes of the tests, and a headless browser that looks at it."""
+"""A page with three small models, built once for all processes, and a headless browser that looks at it."""
 
 import json
 import shutil

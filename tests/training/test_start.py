@@ -78,6 +78,41 @@ def test_a_run_from_a_checkpoint_has_its_core_and_the_runs_tasks(checkpoint):
     assert model.puzzle_index.tasks == ("new",) and model.training
 
 
+def test_a_recipe_may_repeat_the_checkpoints_architecture(checkpoint):
+    config = TRMForGridReasoning.from_pretrained(checkpoint).config
+    same = ["--start_from", str(checkpoint), "--preset", "trm-attn", "--hidden_size", str(config.hidden_size)]
+    model = initial_model(parse_recipe(same), PROCESSOR)
+    assert model.config.block_operators == config.block_operators
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        (
+            "hidden_size",
+            "64",
+            r"the recipe says hidden_size=64, but the checkpoint start_from='.*' has hidden_size=\d+",
+        ),
+        (
+            "preset",
+            "trm-mlp-t",
+            r"preset='trm-mlp-t' says block_operators=\['mlp_t', .* has block_operators=\['attention",
+        ),
+        ("preset", "trm-atn", "did you mean 'trm-attn'"),
+    ],
+)
+def test_another_architecture_than_the_checkpoints_is_refused_with_both_values(checkpoint, field, value, message):
+    with pytest.raises(ValueError, match=message):
+        initial_model(parse_recipe(["--start_from", str(checkpoint), f"--{field}", value]), PROCESSOR)
+
+
+def test_a_checkpoint_in_bf16_is_trained_in_float32(checkpoint):
+    """Its updates would round away: a hundredth of a step at the end of a schedule is less than bf16 can show."""
+    TRMForGridReasoning.from_pretrained(checkpoint).bfloat16().save_pretrained(checkpoint)
+    model = initial_model(parse_recipe(["--start_from", str(checkpoint)]), PROCESSOR)
+    assert {value.dtype for value in model.state_dict().values()} == {torch.float32}
+
+
 def test_without_an_index_the_checkpoint_is_taken_as_it_is(checkpoint):
     model = initial_model(parse_recipe(["--start_from", str(checkpoint)]), PROCESSOR)
     assert model.puzzle_index.tasks == ("a", "b")
