@@ -70,25 +70,36 @@ def read_model(source: str) -> DemoModel:
 
 
 def describe(source: str) -> dict[str, Any]:
-    """What the card says: name, repository on the Hub (None: not known), training, evaluations of single answers."""
+    """What the card says: name, repository on the Hub (None: not known), note, training, accuracy of single answers."""
     folder = Path(source)
     metrics = read_metrics(folder) if folder.is_dir() else {"evaluations": {}}
     trained = ("steps", "seconds", "hardware")
     return {
         "name": metrics.get("model_name") or folder.absolute().name,
         "repository": metrics.get("repository") if folder.is_dir() else source,
+        "note": metrics["note"].replace("*", "") if "note" in metrics else None,
         "training": {name: metrics[name] for name in trained} if "recipe" in metrics else None,
-        "evaluations": [_evaluation(one) for one in metrics["evaluations"].values() if is_plain(one)],
+        "accuracy": [row for one in metrics["evaluations"].values() for row in _accuracy(one)],
     }
 
 
-def _evaluation(one: dict[str, Any]) -> dict[str, Any]:
-    row = {name: one[name] for name in ("dataset", "count", "exact_accuracy", "exact_accuracy_ci95", "steps")}
-    row["by_source"] = [
-        {"source": source, **{name: part[name] for name in ("count", "exact_accuracy", "ci95")}}
-        for source, part in one.get("by_source", {}).items()
-    ]
-    return row
+def _accuracy(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
+    """{way, dataset, count, accuracy, interval, by_source} of what the page does: one answer, without a vote."""
+    data = evaluation["dataset"]
+    if is_plain(evaluation):
+        sources = evaluation.get("by_source", {}).items()
+        parts = [
+            {"source": name, "accuracy": part["exact_accuracy"], "interval": part["ci95"]} for name, part in sources
+        ]
+        way, interval = f"{evaluation['steps']} steps", evaluation["exact_accuracy_ci95"]
+        return [_row(evaluation, way, data, interval) | {"by_source": parts}]
+    single = [row for row in evaluation.get("ways", []) if row["pass"] in ("steps", "halting")]
+    return [_row(row, row["way"], data, row["ci95"]) | {"by_source": []} for row in single]
+
+
+def _row(figures: dict[str, Any], way: str, dataset: str, interval: list[float]) -> dict[str, Any]:
+    accuracy = {"count": figures["count"], "accuracy": figures["exact_accuracy"], "interval": interval}
+    return {"way": way, "dataset": dataset, **accuracy}
 
 
 def examples(processor: GridProcessor) -> list[dict[str, Any]]:

@@ -86,12 +86,17 @@ def test_what_a_card_says_is_what_the_page_says(tmp_path: Path) -> None:
     told, test = describe(str(QUICKSTART)), metrics["evaluations"]["test"]
     assert told["name"] == metrics["model_name"]
     assert told["training"]["steps"] == metrics["steps"]
-    (one,) = told["evaluations"]
-    assert (one["exact_accuracy"], one["exact_accuracy_ci95"]) == (test["exact_accuracy"], test["exact_accuracy_ci95"])
+    (one,) = told["accuracy"]
+    assert (one["way"], one["count"]) == (f"{test['steps']} steps", test["count"])
+    assert (one["accuracy"], one["interval"]) == (test["exact_accuracy"], test["exact_accuracy_ci95"])
     assert [part["source"] for part in one["by_source"]] == list(test["by_source"])
+    full = describe(str(QUICKSTART.parent / "tr-mamba2mlpt-sudoku"))
+    assert full["note"].startswith("Unfinished.")
+    assert all(0 < row["interval"][0] < row["accuracy"] < row["interval"][1] for row in full["accuracy"])
+    assert full["accuracy"] and not any("votes" in row["way"] for row in full["accuracy"])
     (tmp_path / "bare").mkdir()
     bare = describe(str(tmp_path / "bare"))
-    assert bare == {"name": "bare", "repository": None, "training": None, "evaluations": []}
+    assert bare == {"name": "bare", "repository": None, "note": None, "training": None, "accuracy": []}
     assert describe("org/name")["repository"] == "org/name"
     assert describe("org/name")["name"] == "name"
 

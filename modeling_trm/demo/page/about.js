@@ -8,10 +8,11 @@ export function about(model) {
     ["Parameters", model.parameters.toLocaleString("en")],
     ["Layers", `${model.block_operators.join(", ")}; ${outer} × ${inner} cycles a step, ${model.hidden_size} channels`],
     ["Training", training(model.training)],
-    ...model.evaluations.map((one) => [`Solves, after ${one.steps} steps`, figures(one)]),
+    ...model.accuracy.map((one) => [`Solves, ${one.way}`, figures(one)]),
     ["Its repository", model.repository ? link(model.repository) : "this model's card names none"],
   ];
-  if (!model.evaluations.length) facts.splice(3, 0, ["Accuracy", "its card has no evaluation"]);
+  if (!model.accuracy.length) facts.splice(3, 0, ["Accuracy", "its card has no evaluation"]);
+  if (model.note) facts.unshift(["Note", model.note]);
   return element("article", { class: "model" }, element("h3", {}, model.name), element("dl", {},
     ...facts.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, value)])));
 }
@@ -23,8 +24,8 @@ function training(trained) {
 }
 
 function figures(one) {
-  const parts = one.by_source.map((part) => `${part.source} ${share(part.exact_accuracy, part.ci95)}`);
-  const all = `${share(one.exact_accuracy, one.exact_accuracy_ci95)} of ${one.count.toLocaleString("en")} puzzles (${one.dataset})`;
+  const parts = one.by_source.map((part) => `${part.source} ${share(part.accuracy, part.interval)}`);
+  const all = `${share(one.accuracy, one.interval)} of ${one.count.toLocaleString("en")} puzzles (${one.dataset})`;
   return parts.length > 1 ? `${all}: ${parts.join("; ")}` : all;
 }
 
