@@ -40,7 +40,7 @@ def test_two_data_sets_come_onto_the_card(folder: Path, tmp_path: Path, capsys: 
     card = (folder / "README.md").read_text()
     assert "### By compute: test" in card and "### By compute: my-own" in card
     assert "| 3 views, most votes; halting at 0.95, up to 2 steps | " in card
-    assert "python scripts/measure_card.py --model" in card and "![my-own accuracy by step]" in card
+    assert "trm measure-card --model" in card and "![my-own accuracy by step]" in card
     printed = capsys.readouterr().out
     assert "2 trajectories with noise 0.3, largest halt logit" in printed
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.npz")}
