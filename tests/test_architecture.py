@@ -92,7 +92,7 @@ ROOMS = {
         "flat", "datasets_builders", "modeling_trm/utils", "modeling_trm/evaluation", "modeling_trm/voting",
         "modeling_trm/comparison", "modeling_trm/cards", "modeling_trm/diagnostics", "modeling_trm/training",
         "modeling_trm/experiments", "modeling_trm/conversion", "modeling_trm/exporting", "modeling_trm/publishing",
-        "modeling_trm/benchmarking", "modeling_trm/doctor",
+        "modeling_trm/benchmarking", "modeling_trm/doctor", "modeling_trm/demo",
     },
     "scripts": {"flat", "datasets_builders", "modeling_trm/utils", "modeling_trm/cards", "modeling_trm/commands"},
 }  # fmt: skip
