@@ -1,7 +1,8 @@
 """Watch a checkpoint solve puzzles in the browser, step by step; or build the page as static files.
 
 examples:
-  trm demo --model runs/quickstart/model                          on this machine, in the browser, until Ctrl-C
+  trm demo                                                        the shipped checkpoints, in this machine's browser
+  trm demo --model runs/quickstart/model                          one of your own; Ctrl-C ends it
   trm demo --model model_cards/NAME org/name --port 8000          two models, to be compared
   trm demo build --model model_cards/NAME org/name --output site  static files for any web server
   trm publish site org/see-it-think                               ... or for a static Space on the Hub
@@ -24,7 +25,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser("demo", __doc__)
     parser.add_argument("action", nargs="?", choices=("build",), help="write the page instead of serving it")
     parser.add_argument(
-        "--model", required=True, nargs="+", metavar="MODEL", help="folders of checkpoints, or their ids on the Hub"
+        "--model",
+        nargs="+",
+        metavar="MODEL",
+        help="folders of checkpoints, or their ids on the Hub (default: those that come with the package)",
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="of build: folder for the page")
     parser.add_argument("--overwrite", action="store_true", help="of build: replace the folder if it is there")
@@ -44,12 +48,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     with user_errors(OSError, ValueError, ImportError), tempfile.TemporaryDirectory() as folder:
         output = arguments.output or Path(folder) / "page"
-        size = build_page(arguments.model, output, overwrite=arguments.overwrite, runtime=arguments.runtime)
+        models = arguments.model or smallest_first()
+        size = build_page(models, output, overwrite=arguments.overwrite, runtime=arguments.runtime)
         if arguments.action == "build":
             print(f"{output / 'index.html'}: the page, {size / 1e6:.1f} MB with models and runtime")
         else:
             serve(output, arguments.port, not arguments.no_browser)
     return 0
+
+
+def smallest_first() -> list[str]:
+    """The shipped checkpoints: a page loads the first one at once."""
+    from ..utils.shipped import shipped_checkpoints
+
+    folders = shipped_checkpoints()
+    return sorted(folders, key=lambda name: (folders[name] / "model.safetensors").stat().st_size)
 
 
 def serve(folder: Path, port: int, open_browser: bool) -> None:

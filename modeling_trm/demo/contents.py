@@ -18,6 +18,7 @@ from ..exporting.folder import write_export
 from ..exporting.programs import latents
 from ..processing_trm import GridProcessor
 from ..utils.loading import check_model_fits, load_model, load_processor
+from ..utils.shipped import find_checkpoint
 
 TASKS = ("sudoku", "maze")  # whose rules the page knows
 EXAMPLES = 12
@@ -45,7 +46,7 @@ class DemoModel:
 
 
 def read_model(source: str) -> DemoModel:
-    """The model of a local folder or Hub id, exported and described.
+    """The model of a local folder, shipped checkpoint or Hub id, exported and described.
 
     Raises:
         ValueError: it does not load, cannot be exported, or is for a task whose rules the page does not know.
@@ -71,7 +72,7 @@ def read_model(source: str) -> DemoModel:
 
 def describe(source: str) -> dict[str, Any]:
     """What the card says: name, repository on the Hub (None: not known), note, training, accuracy of single answers."""
-    folder = Path(source)
+    folder = Path(find_checkpoint(source))
     metrics = read_metrics(folder) if folder.is_dir() else {"evaluations": {}}
     trained = ("steps", "seconds", "hardware")
     return {

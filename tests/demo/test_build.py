@@ -90,7 +90,7 @@ def test_what_a_card_says_is_what_the_page_says(tmp_path: Path) -> None:
     assert (one["way"], one["count"]) == (f"{test['steps']} steps", test["count"])
     assert (one["accuracy"], one["interval"]) == (test["exact_accuracy"], test["exact_accuracy_ci95"])
     assert [part["source"] for part in one["by_source"]] == list(test["by_source"])
-    full = describe(str(QUICKSTART.parent / "tr-mamba2mlpt-sudoku"))
+    full = describe("tr-mamba2mlpt-sudoku")
     assert full["note"].startswith("Unfinished.")
     assert all(0 < row["interval"][0] < row["accuracy"] < row["interval"][1] for row in full["accuracy"])
     assert full["accuracy"] and not any("votes" in row["way"] for row in full["accuracy"])
