@@ -4,7 +4,6 @@ An image loads as a Hub repository does, without this package: transformers look
 the repository that code is a symbolic link a file, to the one copy in modeling_trm/; publishing follows the links.
 """
 
-import json
 import os
 import shutil
 import sys
@@ -16,13 +15,11 @@ from transformers.dynamic_module_utils import get_relative_import_files
 from ..configuration_trm import TRMConfig
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
-from ..utils.files import write_json
 from ..utils.loading import load_model, load_processor
 from .card import write_model_card
 from .update import read_metrics
 
 PACKAGE = Path(__file__).parents[1]
-KERNEL_CHOICES = ("attention_backend", "mlp_t_backend", "ssd_backend")  # how a model runs, not what it is
 
 
 def make_image(source: str | Path, folder: str | Path, *, dtype: torch.dtype = torch.bfloat16) -> list[Path]:
@@ -43,7 +40,6 @@ def make_image(source: str | Path, folder: str | Path, *, dtype: torch.dtype = t
     model, processor = load_model(str(source)), load_processor(str(source))
     torch.nn.Module.to(model, dtype).save_pretrained(folder)
     processor.save_pretrained(folder)
-    _without_kernel_choices(folder / "config.json")
     if (source / "plots").is_dir():
         shutil.copytree(source / "plots", folder / "plots")
     link_code(folder)
@@ -70,8 +66,3 @@ def installed_code() -> dict[str, Path]:
         module = str(sys.modules[auto_class.__module__].__file__)
         files |= {module, *get_relative_import_files(module)}
     return {Path(file).name: Path(file) for file in sorted(files)}
-
-
-def _without_kernel_choices(file: Path) -> None:
-    config = json.loads(file.read_text(encoding="utf-8"))
-    write_json(file, {name: value for name, value in config.items() if name not in KERNEL_CHOICES})

@@ -21,8 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..engines_trm import resolve_engine
 from ..evaluation.chunks import Outcome, run_in_chunks
-from ..evaluation.engine import engine_name, precision
+from ..evaluation.engine import precision
 from ..evaluation.relabelling import Relabelling
 from ..evaluation.runner import Puzzles, check_puzzles_fit, choose_subset
 from ..evaluation.sweep import ANY, each_view, is_right
@@ -123,7 +124,7 @@ def measure(
     if "views" in wanted:
         _relabelling(puzzles, protocol)
     facts = {
-        "engine": engine_name(model, engine),
+        "engine": resolve_engine(model, engine),
         "precision": precision(model, engine),
         "hardware": describe_machine(model.device),
     }

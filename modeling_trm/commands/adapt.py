@@ -150,6 +150,7 @@ def answer(trainer: "Trainer", data: "RunData", tasks: "list[ArcTask]", command:
 
     output = trainer.output
     model = load_model(str(trainer.published_weights), trainer.accelerator.device)
+    model.set_kernels(**trainer.recipe.run.kernels())
     names = {"model": str(trainer.published_weights), "command": command}
     records = collect(trainer, data, model, output, names)
     if records is None:  # the main process has them

@@ -8,16 +8,12 @@ does so within a step; then PyTorch's own rounding error is the measure of what 
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..attention_trm import Attention
-from ..mamba2_trm import Mamba2
-from ..mlp_trm import MlpT
 from ..modeling_trm import TRMForGridReasoning
 from .programs import Step, example_inputs
 
@@ -54,25 +50,11 @@ def program_runner(path: Path) -> Runner:
     return lambda inputs: list(step(*inputs))
 
 
-@contextmanager
-def pytorch_path(model: TRMForGridReasoning) -> Iterator[None]:
-    """Operators as exported, whatever the config's backends: kernels for CUDA round otherwise, or cannot run here."""
-    operators = [module for module in model.modules() if isinstance(module, (Attention, Mamba2, MlpT))]
-    before = [operator.backend for operator in operators]
-    try:
-        for operator in operators:
-            operator.backend = "auto" if isinstance(operator, Attention) else "torch"
-        yield
-    finally:
-        for operator, backend in zip(operators, before, strict=True):
-            operator.backend = backend
-
-
 @torch.no_grad()
 def differences(model: TRMForGridReasoning, run: Runner) -> dict[str, float]:
     """{"one_step": ..., "chained": ...} of the module's docstring."""
     step = Step(model)
-    with pytorch_path(model):
+    with model.portable_kernels():  # as it was exported: kernels for CUDA round otherwise, or cannot run here
         return _differences(model, step, run)
 
 
@@ -94,7 +76,7 @@ def _differences(model: TRMForGridReasoning, step: Step, run: Runner) -> dict[st
 def rounding(model: TRMForGridReasoning) -> float:
     """How far PyTorch's first step in the model's precision is from the same one in float64; as `one_step`."""
     step, exact, largest = Step(model), Step(copy.deepcopy(model).double()), 0.0
-    with pytorch_path(model), pytorch_path(exact.model):
+    with model.portable_kernels(), exact.model.portable_kernels():
         for batch_size in BATCH_SIZES:
             inputs = example_inputs(model, batch_size)
             wide = [value.double() if value.is_floating_point() else value for value in inputs]

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import yaml
 
-from ..configuration_trm import IMPROVEMENT, TRMConfig
+from ..configuration_trm import IMPROVEMENT, KERNELS, AttentionBackend, MlpTBackend, SsdBackend, TRMConfig
 from ..losses_trm import TOKEN_LOSSES
 from ..processing_trm import GridProcessor
 from .fields import options_by_name, typed
@@ -27,10 +27,10 @@ _PLAIN: dict[Any, Any] = {int | float: float, int | float | None: float}
 
 
 def _model_fields() -> list[tuple[str, Any, Any]]:
-    """TRMConfig's own fields, each optional; a number that may be whole is a float here."""
+    """TRMConfig's fields of what a model is, each optional; a number that may be whole is a float here."""
     found: list[tuple[str, Any, Any]] = []
     for name, kind in TRMConfig.__annotations__.items():
-        if name not in FROM_DATA:
+        if name not in FROM_DATA and name not in KERNELS:
             plain: Any = _PLAIN.get(kind, kind)
             found.append((name, plain | None, field(default=None, metadata={"help": "see TRMConfig"})))
     return found
@@ -155,12 +155,18 @@ class OptimisationArguments:
 
 @dataclass
 class RunArguments:
-    """Where and how the run goes. Nothing here changes what is learnt, but seed, mixed_precision and compile."""
+    """Where and how the run goes. Nothing here changes what is learnt, but seed, mixed_precision and compile.
+
+    The kernels, named ..._backend, are not saved with a model; they round differently.
+    """
 
     output_dir: str = _help("folder of the run", "runs/trm")
     seed: int = _help("seed of weights, data order, augmentation and exploration", 0)
     mixed_precision: Literal["auto", "no", "bf16"] = _help("auto: bf16 where the processor computes in it", "auto")
     compile: Literal["auto", "yes", "no"] = _help("torch.compile of the stack; auto: where a compiler is found", "auto")
+    attention_backend: AttentionBackend = _help("kernels of attention: see TRMConfig", "auto")
+    mlp_t_backend: MlpTBackend = _help("kernels of MLP-t: see TRMConfig", "auto")
+    ssd_backend: SsdBackend = _help("kernels of Mamba-2: see TRMConfig", "auto")
     deterministic: bool = _help("only deterministic algorithms: on CUDA too the same bits in every run; slower", False)
     cpu: bool = _help("stay on the CPU although there is a GPU", False)
     log_every: int = _help("steps between two lines of log.jsonl", 50)
@@ -176,6 +182,10 @@ class RunArguments:
         default_factory=lambda: ["tensorboard"],
         metadata={"help": "trackers of accelerate (tensorboard, trackio, wandb), or none"},
     )
+
+    def kernels(self) -> dict[str, str]:
+        """What `set_kernels` of a model takes."""
+        return {name: vars(self)[name] for name in KERNELS}
 
 
 PARTS: tuple[Any, ...] = (ModelArguments, DataArguments, OptimisationArguments, RunArguments)

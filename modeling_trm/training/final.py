@@ -39,6 +39,7 @@ def evaluate_and_publish(trainer: Trainer, data: RunData, arguments: Sequence[st
     """
     output, accelerator = trainer.output, trainer.accelerator
     model = load_model(str(trainer.published_weights), accelerator.device)
+    model.set_kernels(**trainer.recipe.run.kernels())
     records = None
     if data.arc is not None:
         names = {"model": str(output / "model"), "command": _command(trainer, "voting")}

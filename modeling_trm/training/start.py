@@ -39,6 +39,7 @@ def initial_model(
         _check_start(model, recipe, held_out)
         if index is not None:
             model.adopt_tasks(index)
+    model.set_kernels(**recipe.run.kernels())
     if o.train_only == "puzzle_table":
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name == "model.puzzle_emb.weight")

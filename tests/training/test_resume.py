@@ -156,7 +156,7 @@ def test_another_recipe_does_not_resume(write_recipe, capsys):
     assert stop.value.code == 2
     assert "learning_rate=0.001" in (error := capsys.readouterr().err) and "0.1" in error
     # What does not touch the learning may change.
-    assert train.main([recipe, "--log_every", "2"]) == 0
+    assert train.main([recipe, "--log_every", "2", "--mlp_t_backend", "torch"]) == 0
 
 
 def test_stop_after_minutes_leaves_a_checkpoint_and_goes_on(write_recipe, tmp_path, capsys, monkeypatch):

@@ -1,5 +1,6 @@
 """The model that a run starts with: new, or a checkpoint whose puzzle table is made to fit the run's tasks."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import yaml
 
 from modeling_trm import GridProcessor, TRMConfig, TRMForGridReasoning
 from modeling_trm.puzzle_index_trm import PuzzleIndex
-from modeling_trm.training.arguments import parse_recipe
+from modeling_trm.training.arguments import RunArguments, parse_recipe
 from modeling_trm.training.optimisers import build_optimisers
 from modeling_trm.training.start import initial_model
 
+RUN = {field.name for field in dataclasses.fields(RunArguments)}
 PROCESSOR = GridProcessor("sudoku", grid_shape=(4, 4))
 
 
@@ -32,6 +34,18 @@ def checkpoint(tiny_model: Callable[..., TRMForGridReasoning], tmp_path: Path) -
     model.set_puzzle_index(index_of(a=[0, 3], b=[0]))
     model.save_pretrained(tmp_path / "checkpoint")
     return tmp_path / "checkpoint"
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_kernels_are_chosen_by_the_run(started: bool, checkpoint, write_recipe):
+    path = write_recipe("run", ssd_backend="torch", attention_backend="flash")
+    if started:  # a checkpoint brings its architecture, not its kernels
+        content = {name: value for name, value in yaml.safe_load(path.read_text()).items() if name in RUN}
+        path.write_text(yaml.safe_dump(content | {"start_from": str(checkpoint), "task": "grid"}))
+    recipe = parse_recipe([str(path), "--attention_backend", "math"])
+    config = initial_model(recipe, PROCESSOR).config
+    chosen = {"ssd_backend": "torch", "attention_backend": "math", "mlp_t_backend": "auto"}
+    assert {name: vars(config)[name] for name in chosen} == chosen == recipe.run.kernels()
 
 
 def test_a_new_model_is_a_function_of_the_seed(write_recipe):
