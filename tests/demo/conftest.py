@@ -1,6 +1,7 @@
 """A page with three small models, built once for all processes, and a headless browser that looks at it."""
 
 import json
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -35,12 +36,12 @@ def runtime() -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="session")
-def page(runtime: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+def page(runtime: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a page: the shipped quickstart, the same again as a large model would be, and a maze model."""
     if find_browser() is None:
         pytest.skip(f"no browser: none of {', '.join(NAMES)} is installed")
     base = tmp_path_factory.getbasetemp()
-    folder = (base if worker_id == "master" else base.parent) / "page"
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "page"
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
             _build(runtime, folder, tmp_path_factory.mktemp("models"))
