@@ -119,6 +119,12 @@ def test_it_stops_where_the_model_halts_or_goes_on(visit: Visit, pictures: Path)
     assert text(browser, "#shown") == ["12"]
     assert f"would halt at step {halted}" in text(browser, "#boards figcaption")[0]
     assert browser.run("document.querySelectorAll('#curves .halts.line').length") == 3
+    for written, steps in (("2.6", "3"), ("", "1"), ("999", "128")):
+        choose(browser, "limit", written)
+        assert browser.run("document.getElementById('limit').value") == steps
+    choose(browser, "limit", "1")
+    solve(browser)
+    assert text(browser, "#shown") == ["1"]
 
 
 def test_what_contradicts_is_said_beside_the_cell(visit: Visit, pictures: Path) -> None:

@@ -54,7 +54,7 @@ const problems = () => [...state.mistakes, ...TASKS[state.kind.task].problems(st
 
 function start() {
   const tokens = tokensOf(state.puzzle, state.kind);
-  const options = { maxSteps: Number(byId("limit").value), halt: byId("halt").checked };
+  const options = { maxSteps: byId("limit").valueAsNumber, halt: byId("halt").checked };
   state.runs = state.chosen.map((model) => new Run(models.solver(model), tokens, options));
 }
 
@@ -260,7 +260,11 @@ byId("clear").addEventListener("click", () => takeExample(""));
 byId("text").addEventListener("input", (event) => readText(event.target.value));
 byId("file").addEventListener("change", (event) => event.target.files[0] && takeFile(event.target.files[0]));
 for (const id of ["model", "other"]) byId(id).addEventListener("change", () => setModels(chosenModels()));
-for (const id of ["limit", "halt"]) byId(id).addEventListener("change", () => setPuzzle(state.puzzle, state.mistakes));
+byId("limit").addEventListener("change", ({ target }) => {
+  target.value = Math.min(target.max, Math.max(target.min, Math.round(target.valueAsNumber || 0)));
+  setPuzzle(state.puzzle, state.mistakes);
+});
+byId("halt").addEventListener("change", () => setPuzzle(state.puzzle, state.mistakes));
 byId("play").addEventListener("click", () => (state.playing ? pause() : play()));
 byId("next").addEventListener("click", () => { state.playing = false; go(state.shown + 1); });
 byId("back").addEventListener("click", () => { state.playing = false; go(Math.min(state.shown, longest()) - 1); });
