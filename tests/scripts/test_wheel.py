@@ -55,6 +55,8 @@ def test_packages_and_entry_point(unpacked: Path) -> None:
     rooms = {path.relative_to(ROOT) for top in SOURCES[:2] for path in (ROOT / top).rglob("*.py")}
     assert {path for path in rooms if not (unpacked / path).is_file()} == set()
     assert (unpacked / "model_cards" / "TEMPLATE.md").is_file()
+    page = Path("modeling_trm/demo/page")
+    assert {path.name for path in (unpacked / page).iterdir()} == {path.name for path in (ROOT / page).iterdir()}
     assert (unpacked / "model_cards" / "tr-mamba2mlpt-sudoku-quickstart" / "model.safetensors").is_file()
 
 
