@@ -6,10 +6,6 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
-THREADS := $(shell nproc 2>/dev/null || echo 1)
-# Every flag that `accelerate launch` would otherwise guess, with a warning. Threads: its own default is a single one.
-LAUNCH := $(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
-	--num_cpu_threads_per_process $(THREADS)
 
 .DEFAULT_GOAL := help
 .PHONY: help quickstart test test-oldest lint check clean
@@ -20,8 +16,8 @@ help: ## list the targets
 	@echo "  No NVIDIA GPU? Set PIP_EXTRA_INDEX_URL to PyTorch's CPU index (see pytorch.org, Get Started) for the small CPU build."
 
 quickstart: $(STAMP) ## train a small model on real Sudoku, evaluate it, watch it solve three puzzles
-	$(LAUNCH) scripts/train.py scripts/recipes/quickstart.yaml
-	$(BIN)/python scripts/solve.py --model runs/quickstart/model scripts/recipes/quickstart_puzzles.txt --max-steps 32 --trace
+	$(BIN)/trm train quickstart
+	$(BIN)/trm solve --model runs/quickstart/model scripts/recipes/quickstart_puzzles.txt --max-steps 32 --trace
 	@echo "Checkpoint, card (README.md) and plots: runs/quickstart/model; figures: runs/quickstart/metrics.json"
 
 test: $(STAMP) ## run the tests

@@ -139,7 +139,7 @@ def _map_table(file: Path) -> "pa.Table":
 def _read_summary(folder: Path) -> dict[str, Any]:
     file = folder / "summary.json"
     if not file.is_file():
-        raise DataError(f"{folder}: has no summary.json: not a folder that build_datasets.py arc has written")
+        raise DataError(f"{folder}: has no summary.json: not a folder that `trm build-data arc` has written")
     try:
         summary = json.loads(file.read_bytes())
     except ValueError as error:  # JSONDecodeError, UnicodeDecodeError

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from datasets_builders.files import SPLITS, Paths, file_sha256, files_by_split, named_files, normalise, read_table
 from datasets_builders.validation import DataError
@@ -266,6 +266,27 @@ class DatasetSource(Source):
 
     def key(self) -> str:
         return " ".join(f"{split}:{part._fingerprint}" for split, part in self._load().items())
+
+
+def named_source(data: str | None) -> dict[str, Any]:
+    """What a user calls the data, as the keyword of `open_source` that it is meant for; {} (the sample) for None.
+
+    Args:
+        data: a file or a folder that is there, a Hub id (org/name[@revision]), or "hub" for the pinned benchmark.
+
+    Raises:
+        DataError: it is none of these.
+    """
+    if data is None:
+        return {}
+    if Path(data).is_dir():
+        return {"data_dir": data}
+    if Path(data).is_file():
+        return {"data_files": data}
+    name = data.partition("@")[0]
+    if data == "hub" or (name.count("/") == 1 and not Path(name).suffix):
+        return {"dataset": data}
+    raise DataError(f"--data {data!r}: no such file or folder (and not a Hub id of the form org/name)")
 
 
 def open_source(

@@ -1,62 +1,8 @@
-"""Export one supervision step of a checkpoint, for programs without transformers or without PyTorch.
+"""`trm export`, for those who work in a checkout."""
 
-examples:
-  python scripts/export_onnx.py --model DIR --output EXPORT
-  python scripts/solve_onnx.py --export EXPORT puzzles.txt
-  python scripts/export_onnx.py --model DIR --output EXPORT --format torch            step.pt2, for torch.export.load
-  python scripts/export_onnx.py --model DIR --output EXPORT --puzzle-tasks evaluation/00576224       arc: these rows
-
-Writes a folder: the step (state in, state and logits out, any batch size, float32), the initial state, the alphabet,
-export.json. The step is compared with PyTorch's before the folder appears. Exit code 0 when everything was written, 2
-when something given was wrong or the difference was too large; nothing is written then.
-"""
-
-import argparse
 import sys
-from collections.abc import Sequence
-from pathlib import Path
 
-
-def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    summary, _, epilog = __doc__.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", required=True, metavar="DIR", help="folder of a checkpoint, or its id on the Hub")
-    parser.add_argument("--output", required=True, metavar="DIR", type=Path, help="folder to write")
-    parser.add_argument("--overwrite", action="store_true", help="replace the folder if it is there")
-    parser.add_argument("--format", default="onnx", choices=("onnx", "torch"), help="(default: onnx)")
-    parser.add_argument(
-        "--puzzle-tasks",
-        nargs="*",
-        metavar="NAME",
-        help="rows of the puzzle table that go along, beside the blank one (default: all)",
-    )
-    return parser.parse_args(argv)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parse_arguments(argv)
-    from datasets_builders.folder import new_folder
-    from modeling_trm.exporting.folder import write_export
-    from modeling_trm.utils.cli import user_errors
-    from modeling_trm.utils.loading import check_model_fits, load_model, load_processor
-
-    with user_errors(OSError, ValueError, ImportError), new_folder(arguments.output, arguments.overwrite) as folder:
-        processor = load_processor(arguments.model)
-        model = load_model(arguments.model).float()
-        check_model_fits(model, processor)
-        if arguments.puzzle_tasks is not None:
-            model.trim_tasks(arguments.puzzle_tasks)
-        facts = write_export(model, processor, folder, arguments.format)
-        size = sum(file.stat().st_size for file in folder.glob("step.*"))
-    found = facts["difference_to_pytorch"]
-    print(
-        f"{arguments.output / facts['file']}: {size:,} bytes; largest difference to PyTorch {found['one_step']:.1e} "
-        f"(allowed {found['tolerance_of_one_step']:.0e}), {found['chained']:.1e} after {found['steps']} steps in a row"
-    )
-    return 0
-
+from modeling_trm.commands.export import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,65 +1,8 @@
-"""Report on the votes of an evaluation: pass@K with intervals, coverage, submission file; or compare two models.
+"""`trm vote report`, for those who work in a checkout."""
 
-examples:
-  python scripts/report_votes.py runs/arc/votes --output runs/arc/report
-  python scripts/report_votes.py runs/arc/votes-0 runs/arc/votes-1 --output runs/arc/report      parts of one evaluation
-  python scripts/report_votes.py runs/a/votes --compare runs/b/votes --names hybrid attention --output runs/a-and-b
-  python scripts/report_votes.py runs/step-1000/votes runs/step-2000/votes --accumulate --output runs/ensemble
-
-Writes report.json, report.md, plots/*.png and, for arc, submission.json; with --compare also comparison.json,
-comparison.md and a plot of both. Runs no model. Exit code 0 only when everything was written.
-"""
-
-import argparse
 import sys
-from collections.abc import Sequence
 
-
-def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    summary, _, epilog = __doc__.partition("\n\n")
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("records", nargs="+", metavar="RECORDS", help="folders of votes, merged")
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the report")
-    parser.add_argument("--compare", nargs="+", metavar="RECORDS", help="folders of another model's votes, same inputs")
-    parser.add_argument(
-        "--names", nargs=2, metavar=("NAME", "NAME"), help="of the two models compared (default: their first folders)"
-    )
-    parser.add_argument(
-        "--accumulate", action="store_true", help="let votes of several checkpoints add up: an ensemble, and named so"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap and the test (default: 0)")
-    arguments = parser.parse_args(argv)
-    if arguments.seed < 0:
-        parser.error(f"--seed must be at least 0, got {arguments.seed}")
-    if arguments.names is not None and arguments.compare is None:
-        parser.error("--names needs --compare: a single report is named after its model")
-    return arguments
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parse_arguments(argv)
-    from modeling_trm.utils.cli import user_errors
-    from modeling_trm.voting.comparison import compare_votes, markdown_comparison, write_comparison
-    from modeling_trm.voting.records import load_records
-    from modeling_trm.voting.report import markdown_report, write_report
-
-    with user_errors(OSError, ValueError):
-        records = load_records(*arguments.records, accumulate=arguments.accumulate)
-        comparison = None
-        if arguments.compare is not None:
-            other = load_records(*arguments.compare, accumulate=arguments.accumulate)
-            names = arguments.names or (arguments.records[0], arguments.compare[0])
-            comparison = compare_votes(records, other, tuple(names), seed=arguments.seed)
-        report, written = write_report(records, arguments.output, seed=arguments.seed)
-        print(markdown_report(report))
-        if comparison is not None:
-            print(markdown_comparison(comparison))
-            written += write_comparison(comparison, arguments.output)
-    print("\n".join(["written:", *(f"  {path}" for path in written)]))
-    return 0
-
+from modeling_trm.commands.vote_report import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -85,12 +85,13 @@ ROOMS = {
     "modeling_trm/benchmarking": {
         "flat", "modeling_trm/utils", "modeling_trm/evaluation", "modeling_trm/training", "modeling_trm/conversion",
     },
-    "scripts": {
+    "modeling_trm/commands": {
         "flat", "datasets_builders", "modeling_trm/utils", "modeling_trm/evaluation", "modeling_trm/voting",
         "modeling_trm/comparison", "modeling_trm/cards", "modeling_trm/diagnostics", "modeling_trm/training",
         "modeling_trm/experiments", "modeling_trm/conversion", "modeling_trm/exporting", "modeling_trm/publishing",
-        "modeling_trm/benchmarking",
+        "modeling_trm/benchmarking", "modeling_trm/doctor",
     },
+    "scripts": {"flat", "datasets_builders", "modeling_trm/commands"},
 }  # fmt: skip
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
 

@@ -1,1 +1,1 @@
-"""What scripts/benchmark.py measures: a file a part, each a sequence of groups of lines that take turns."""
+"""What `trm benchmark` measures: a file a part, each a sequence of groups of lines that take turns."""

@@ -22,7 +22,7 @@ SUDOKU_CELLS = 81
 
 @dataclass(frozen=True)
 class Settings:
-    """The options of scripts/benchmark.py; `puzzles` are those of the checkpoint's task.
+    """The options of `trm benchmark`; `puzzles` are those of the checkpoint's task.
 
     max_tflop: a call of more floating-point operations than so many 10^12 is listed as skipped; None: no bound.
     at_a_time: so many of the puzzles are a batch. halt: the halt probability at which `solve` stops a puzzle.

@@ -69,7 +69,7 @@ TASK_LIMITS = {
     "arc": "ARC figures depend on the protocol: transductive, the demonstrations of the evaluated tasks were trained "
     "on; inductive, they were not. pass@K is by voting over augmentations, not over independent samples. The core "
     "knows a task by its row of the puzzle table alone: a new task needs new rows and training on its demonstrations "
-    "(`scripts/adapt.py`).",
+    "(`trm adapt`).",
     "grid": "The figures hold for puzzles like those of the data set named above.",
 }
 

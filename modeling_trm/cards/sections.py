@@ -17,7 +17,7 @@ from ..processing_trm import GridProcessor
 NOTHING = "–"
 EXAMPLE_SUDOKU = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
 OFFICIAL = "pass@2"  # ARC's two attempts
-DATA_FIELDS = ("dataset", "data_dir", "data_files")  # of a recipe; none of them: the shipped sample
+DATA_FIELDS = ("data", "dataset", "data_dir", "data_files")  # of a recipe; none of them: the shipped sample
 PROTOCOLS = {
     "transductive": "demonstrations of the evaluated tasks were trained on, their test pairs were not",
     "inductive": "neither demonstrations nor test pairs of the evaluated tasks were trained on",
@@ -184,8 +184,8 @@ def training_section(metrics: dict[str, Any]) -> dict[str, Any]:
         return {"recipe": None, "command": None, "training_facts": []}
     recipe, seconds = metrics["recipe"], metrics["seconds"]
     facts: dict[str, Any] = {}
-    if set(DATA_FIELDS) <= recipe.keys():
-        facts["data"] = next((recipe[name] for name in DATA_FIELDS if recipe[name]), "the sample that is shipped")
+    if recipe.keys() & set(DATA_FIELDS):
+        facts["data"] = next(filter(None, map(recipe.get, DATA_FIELDS)), "the sample that is shipped")
     facts |= {
         "seed": metrics["seed"],
         "optimiser steps": f"{metrics['steps']:,}",

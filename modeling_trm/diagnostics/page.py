@@ -95,7 +95,7 @@ unsolved” the share of dead steps among the puzzles that were not right before
 
 
 def write_page(output: str | Path, report: dict[str, Any], pictures: dict[str, Path]) -> Path:
-    """Write the page of a report (`scripts/diagnose.py`) with its pictures, {name in FIGURES: PNG or GIF file}."""
+    """Write the page of a report (`trm diagnose`) with its pictures, {name in FIGURES: PNG or GIF file}."""
     versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
     facts = [
         f"{report['puzzles']:,} puzzles of {report['dataset']} ({report['split']})",

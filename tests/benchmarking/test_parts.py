@@ -14,11 +14,11 @@ from modeling_trm.benchmarking import engines, growth, mamba2_layer, peak, puzzl
 from modeling_trm.benchmarking.engines import Engine
 from modeling_trm.benchmarking.profiling import profile_line
 from modeling_trm.benchmarking.settings import Settings, random_ids, random_model
+from modeling_trm.commands import benchmark
 from modeling_trm.engines_trm import ENGINES as OWN_ENGINES
 from modeling_trm.puzzle_table_trm import PuzzleTable
 from modeling_trm.training.ema import ExponentialMovingAverage
 from modeling_trm.utils.flops import flops
-from scripts import benchmark
 from tests.benchmarking.conftest import measured
 
 pytestmark = pytest.mark.usefixtures("tiny_presets")

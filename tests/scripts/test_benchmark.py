@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from modeling_trm.benchmarking import peak
-from scripts import benchmark
+from modeling_trm.commands import benchmark
 
 IMAGE = Path(__file__).parents[2] / "model_cards" / "tr-mamba2mlpt-sudoku-quickstart"
 

@@ -33,7 +33,7 @@ def test_writes_tables_and_plots(tiny, tmp_path: Path, capsys: pytest.CaptureFix
     report = json.loads((output / "comparison.json").read_text())
     names = [IMAGE.name, "attention"]
     assert list(report["models"]) == names == report["pairs"][0]["names"] and report["count"] == 6
-    assert report["command"].startswith("python scripts/compare.py --models")
+    assert report["command"].startswith("trm compare --models")
     assert {"hardware", "versions", "dataset", "fingerprint", "precision", "checkpoints"} <= report.keys()
     assert all(figures["steps"] == 2 and figures["votes"]["views"] == 2 for figures in report["models"].values())
     assert {path.name for path in (output / "plots").iterdir()} == {
@@ -51,7 +51,7 @@ def test_writes_tables_and_plots(tiny, tmp_path: Path, capsys: pytest.CaptureFix
         (["elsewhere"], ["--names", "a"], "--names holds 1 names for 2 models"),
         (["elsewhere"], ["--names", "a", "a"], "two models are called 'a'"),
         (["elsewhere"], [], "checkpoint 'elsewhere': no such folder"),
-        (["elsewhere"], ["--votes", "0"], "--votes must be at least 1, got 0"),
+        (["elsewhere"], ["--votes", "0"], "--views must be at least 1, got 0"),
         (["elsewhere"], ["--data", "nowhere.csv"], "nowhere.csv"),
     ],
 )

@@ -44,7 +44,7 @@ def test_there_and_back(save: Callable[..., str], tmp_path: Path, capsys: pytest
     assert "rms_norm_eps: 1e-05 (assumed: the reference's own default)" in printed
     assert printed.endswith(f"written: {ours}\n")
     record = json.loads(Path(ours, "metrics.json").read_text(encoding="utf-8"))["conversion"]
-    assert record["facts"]["command"] == f"python scripts/convert_reference.py {source} --output {ours}"
+    assert record["facts"]["command"] == f"trm convert {source} --output {ours}"
     assert solve.main(["--model", ours, "--max-steps", "2", PUZZLE]) == 0
     assert convert_reference.main([ours, "--to-reference", "--output", str(back)]) == 0
     assert str(back) in capsys.readouterr().out

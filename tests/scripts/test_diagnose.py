@@ -19,7 +19,7 @@ def test_writes_report_page_pictures_and_gif(tmp_path: Path, capsys: pytest.Capt
     assert [row["step"] for row in report["steps"]] == [1, 2, 3]
     assert (len(report["cycles"]), len(report["updates"])) == (3, 9)
     assert report["puzzles"] == 5 and report["calibration"]["count"] == 15
-    assert report["command"].startswith("python scripts/diagnose.py --model")
+    assert report["command"].startswith("trm diagnose --model")
     assert {"hardware", "versions", "dataset", "fingerprint", "warnings"} <= report.keys()
     assert 0 < report["steps"][-1]["cell_accuracy"] <= 1
     page = (output / "index.html").read_text(encoding="utf-8")
@@ -38,7 +38,7 @@ def test_writes_report_page_pictures_and_gif(tmp_path: Path, capsys: pytest.Capt
         (["--max-puzzles", "0"], "--max-puzzles must be at least 1, got 0"),
         (["--max-steps", "0"], "--max-steps must be at least 1, got 0"),
         (["--data", "nowhere.csv"], "nowhere.csv"),
-        (["--task", "maze"], "the model does not fit the puzzles"),
+        (["--task", "maze"], "was made for task 'sudoku', not for --task 'maze'"),
         (["--model", "nowhere"], "no such folder"),
         (["--device", "nonsense"], "device 'nonsense' cannot be used here"),
     ],

@@ -1,21 +1,21 @@
-"""--engine and --halt of the scripts: the names are those of engines_trm; what is wrong is refused at once."""
+"""--engine and --halt of the commands: the names are those of engines_trm; what is wrong is refused at once."""
 
 from types import ModuleType
 
 import pytest
 
+from modeling_trm.commands import evaluate, options, solve, sweep
 from modeling_trm.engines_trm import ENGINES
-from scripts import eval_puzzles, search_options, solve, sweep_inference
 
 ARGUMENTS = {
-    eval_puzzles: ["--model", "none", "--task", "sudoku", "--output", "none"],
+    evaluate: ["--model", "none", "--task", "sudoku", "--output", "none"],
     solve: ["--model", "none", "puzzle"],
-    sweep_inference: ["--model", "none", "--task", "sudoku", "--output", "none"],
+    sweep: ["--model", "none", "--task", "sudoku", "--output", "none"],
 }
 
 
 def test_the_names_are_those_of_the_engines() -> None:
-    assert ("auto", *ENGINES) == search_options.ENGINES
+    assert ("auto", *ENGINES) == options.ENGINES
 
 
 @pytest.mark.parametrize("script", ARGUMENTS, ids=lambda script: script.__name__)
@@ -28,10 +28,10 @@ def test_an_unknown_engine_is_refused(script: ModuleType, capsys: pytest.Capture
 
 @pytest.mark.parametrize(("given", "halt"), [([], False), (["--halt"], True), (["--halt", "0.9"], 0.9)])
 def test_halting_is_a_switch_or_a_probability(given: list[str], halt: bool | float) -> None:
-    assert eval_puzzles.parse_arguments([*ARGUMENTS[eval_puzzles], *given]).halt == halt
+    assert evaluate.parse_arguments([*ARGUMENTS[evaluate], *given]).halt == halt
 
 
 def test_a_halt_probability_of_1_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        eval_puzzles.parse_arguments([*ARGUMENTS[eval_puzzles], "--halt", "1"])
+        evaluate.parse_arguments([*ARGUMENTS[evaluate], "--halt", "1"])
     assert "argument --halt: 1 is not between 0 and 1" in capsys.readouterr().err

@@ -82,7 +82,7 @@ def test_report_of_a_checkpoint_that_knows_the_tasks(checkpoint, data: Path, tmp
     assert "pass@2" in shown and "95 % interval" in shown
     manifest = load_records(tmp_path / "out" / "records").manifest
     assert manifest["num_views"] == 5
-    assert manifest["command"].startswith("python scripts/eval_puzzles.py --task arc")
+    assert manifest["command"].startswith("trm vote --task arc")
     assert "torch" in manifest["versions"]
 
 
@@ -186,10 +186,10 @@ def test_user_errors_are_one_line_each(checkpoint, data: Path, tmp_path: Path, c
     cases = [
         (["--model", sudoku, *arc], "was made for task 'sudoku', not for --task 'arc'"),
         (["--model", model, *arc, "--shard", "2/2"], "--shard '2/2' must be I/N with 0 <= I < N"),
-        (["--model", model, *arc, "--max-augmentations", "0"], "--max-augmentations must be at least 1, got 0"),
+        (["--model", model, *arc, "--max-augmentations", "0"], "--views must be at least 1, got 0"),
         (["--model", model, "--task", "arc", "--split", "train"], "arc's pairs without votes need --data"),
-        (["--model", model, *arc, "--split", "train", "--max-augmentations", "2"], "votes on arc's test inputs"),
-        (["--model", sudoku, "--task", "sudoku", "--shard", "0/2"], "--shard is for voting"),
+        (["--model", model, *arc, "--split", "train", "--max-augmentations", "2"], "arc votes on its test inputs"),
+        (["--model", sudoku, "--task", "sudoku", "--shard", "0/2"], "--views says how many views of a puzzle vote"),
         (["--model", model, "--task", "arc", "--data", "nowhere"], "--data 'nowhere': no such file or folder"),
         (["--model", model, *arc, "--subset", "training"], "has no subset 'training'"),
         (["--model", model, *arc, "--max-steps", "3", "--output", str(used)], "its max_steps is 1, this one's 3"),

@@ -11,6 +11,7 @@ import torch
 from datasets_builders.features import load_puzzles
 from modeling_trm import GridProcessor
 from modeling_trm.cards.card import render_card
+from modeling_trm.commands.options import hub_data
 from modeling_trm.engines_trm import ENGINES, int8_rest
 from modeling_trm.evaluation import choose_subset, evaluate_puzzles
 from modeling_trm.evaluation.engine import engine_name
@@ -53,7 +54,7 @@ def test_figures_equal_the_library(checkpoint, tmp_path: Path, capsys) -> None:
             assert metrics[name] == value, name
     assert metrics["split"] == "test"
     assert metrics["dataset"] == puzzles.origin
-    assert metrics["command"].startswith("python scripts/eval_puzzles.py --model ")
+    assert metrics["command"].startswith("trm evaluate --task sudoku --split test --model ")
     assert metrics["command"].endswith("out put'")
     assert report["hardware"]
     assert "torch" in report["versions"]
@@ -263,16 +264,15 @@ def test_the_card_waits_for_all_votes(checkpoint, tmp_path: Path, capsys) -> Non
     assert "by voting" in (folder / "README.md").read_text(encoding="utf-8")
 
 
-def test_data_of_the_hub_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    common = ["--model", "m", "--task", "sudoku", "--output", "o"]
+def test_data_of_the_hub_is_named() -> None:
     for data, expected in (
-        ([], {}),
-        (["--data", __file__], {}),
-        (["--data", "org/name"], {"dataset_id": "org/name"}),
-        (["--data", "org/name@v1"], {"dataset_id": "org/name", "dataset_revision": "v1"}),
+        (None, {}),
+        (__file__, {}),
+        ("org/name", {"dataset_id": "org/name"}),
+        ("org/name@v1", {"dataset_id": "org/name", "dataset_revision": "v1"}),
     ):
-        assert eval_puzzles.hub_data(eval_puzzles.parse_arguments([*common, *data])) == expected
-    pinned = eval_puzzles.hub_data(eval_puzzles.parse_arguments([*common, "--data", "hub"]))
+        assert hub_data(data, "sudoku") == expected
+    pinned = hub_data("hub", "sudoku")
     assert pinned["dataset_id"] == "sapientinc/sudoku-extreme" and len(pinned["dataset_revision"]) == 40
 
 
@@ -291,4 +291,4 @@ def test_help_waits_for_no_library_and_has_examples() -> None:
     shown = subprocess.run(command, capture_output=True, text=True, check=True)
     imported = {line.split("|")[-1].strip().split(".")[0] for line in shown.stderr.splitlines()}
     assert "argparse" in imported and not imported & {"torch", "transformers", "datasets", "numpy"}
-    assert "python scripts/eval_puzzles.py --model DIR" in shown.stdout
+    assert "trm evaluate --model MODEL" in shown.stdout

@@ -15,9 +15,9 @@ import pytest
 import torch
 
 from modeling_trm import GridProcessor, TRMForGridReasoning
-from modeling_trm.exporting import checking
+from modeling_trm.commands import export
+from modeling_trm.exporting import checking, solve_onnx
 from modeling_trm.puzzle_index_trm import PuzzleIndex
-from scripts import export_onnx, solve_onnx
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKPOINT = ROOT / "model_cards" / "tr-mamba2mlpt-sudoku-quickstart"
@@ -77,7 +77,7 @@ def test_the_same_answers_as_solve_without_pytorch(tiny_model, tmp_path: Path, c
     input_ids = processor(puzzles).input_ids
     halting_at_different_steps(model, input_ids)
     checkpoint, folder = save(model, processor, tmp_path / "model"), tmp_path / "export"
-    assert export_onnx.main(["--model", str(checkpoint), "--output", str(folder)]) == 0
+    assert export.main(["--model", str(checkpoint), "--output", str(folder)]) == 0
     shown = capsys.readouterr()
     assert f"{folder / 'step.onnx'}: " in shown.out
     assert shown.err == ""
@@ -192,7 +192,7 @@ def test_damaged_initial_states_are_one_line(content: Any, message: str, tmp_pat
 
 @pytest.mark.slow
 def test_a_trained_checkpoint_solves_held_out_sudoku_with_onnxruntime_alone(tmp_path: Path) -> None:
-    assert export_onnx.main(["--model", str(CHECKPOINT), "--output", str(tmp_path / "export")]) == 0
+    assert export.main(["--model", str(CHECKPOINT), "--output", str(tmp_path / "export")]) == 0
     puzzles = PUZZLES.read_text(encoding="utf-8").split()[:2]
     done = solve_alone(tmp_path / "export", *puzzles, "--max-steps", "32", "--json")
     assert (done.returncode, done.stderr) == (0, "")
@@ -221,7 +221,7 @@ def test_arc_takes_the_rows_asked_for_along(tiny_model, tmp_path: Path, capsys) 
     arguments = ["--model", str(checkpoint), "--output", str(folder)]
 
     with pytest.raises(SystemExit) as caught:
-        export_onnx.main([*arguments, "--puzzle-tasks", "evaluation/ba"])
+        export.main([*arguments, "--puzzle-tasks", "evaluation/ba"])
     assert caught.value.code == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
@@ -229,7 +229,7 @@ def test_arc_takes_the_rows_asked_for_along(tiny_model, tmp_path: Path, capsys) 
     assert error.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
-    assert export_onnx.main([*arguments, "--puzzle-tasks", "evaluation/bb"]) == 0
+    assert export.main([*arguments, "--puzzle-tasks", "evaluation/bb"]) == 0
     with np.load(folder / "puzzle_index.npz") as index:
         assert index["tasks"].tolist() == ["evaluation/bb"]
         assert index["task_of_row"].tolist() == [-1, 0, 0]
@@ -252,7 +252,7 @@ def test_a_torch_program_of_a_bfloat16_checkpoint(tiny_model, tmp_path: Path) ->
     model = tiny_model("trm-attn", block_operators=["mlp_t"], num_puzzles=1).bfloat16()
     checkpoint = save(model, GridProcessor("grid", grid_shape=(4, 4), alphabet="abcde"), tmp_path / "model")
     folder = tmp_path / "export"
-    assert export_onnx.main(["--model", str(checkpoint), "--output", str(folder), "--format", "torch"]) == 0
+    assert export.main(["--model", str(checkpoint), "--output", str(folder), "--format", "torch"]) == 0
     assert {path.name for path in folder.iterdir()} == {"step.pt2", *FILES} - {"step.onnx"}
     model = model.float()
     input_ids = torch.randint(6, (5, 16))
@@ -274,25 +274,25 @@ def test_nothing_is_written_over_tolerance_or_over_a_folder(tiny_model, tmp_path
     arguments = ["--model", str(checkpoint), "--output", str(tmp_path / "export")]
     monkeypatch.setattr(checking, "TOLERANCE", 1e-12)
     with pytest.raises(SystemExit) as caught:
-        export_onnx.main(arguments)
+        export.main(arguments)
     assert caught.value.code == 2
     assert "error: the exported step differs from PyTorch's by" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     monkeypatch.undo()
 
     with pytest.raises(SystemExit) as caught:
-        export_onnx.main([*arguments[:3], str(checkpoint)])
+        export.main([*arguments[:3], str(checkpoint)])
     assert caught.value.code == 2
     assert "exists and is not empty; give --overwrite" in capsys.readouterr().err
     with pytest.raises(SystemExit) as caught:
-        export_onnx.main(["--model", str(tmp_path / "nobody"), *arguments[2:]])
+        export.main(["--model", str(tmp_path / "nobody"), *arguments[2:]])
     assert caught.value.code == 2
     assert "no such folder" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
     (tmp_path / "export").mkdir()
     (tmp_path / "export" / "old").touch()
-    assert export_onnx.main([*arguments, "--overwrite"]) == 0
+    assert export.main([*arguments, "--overwrite"]) == 0
     assert {path.name for path in (tmp_path / "export").iterdir()} == FILES
 
 
@@ -325,7 +325,7 @@ def test_the_loop_stops_each_puzzle_for_itself() -> None:
 
 
 def test_help_and_wrong_arguments(capsys, monkeypatch) -> None:
-    for script in (export_onnx, solve_onnx):
+    for script in (export, solve_onnx):
         with pytest.raises(SystemExit) as caught:
             script.main(["--help"])
         assert caught.value.code == 0

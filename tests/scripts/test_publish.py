@@ -43,7 +43,7 @@ def run(command: list[str], environment: dict[str, str]) -> subprocess.Completed
 def test_help_shows_an_example_and_imports_nothing_heavy(environment: dict[str, str]) -> None:
     done = run([sys.executable, "-c", HELP, str(SCRIPT)], environment)
     assert done.returncode == 0, done.stderr
-    assert "python scripts/publish.py runs/quickstart/model org/" in done.stdout
+    assert "trm publish runs/quickstart/model org/" in done.stdout
 
 
 @pytest.mark.slow

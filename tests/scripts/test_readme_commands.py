@@ -20,18 +20,17 @@ def quickstart_commands(tmp_path: Path) -> list[list[str]]:
     make = ["make", "--dry-run", "--no-print-directory", "quickstart", f"VENV={environment}"]
     printed = subprocess.run(make, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     lines = printed.replace("\\\n", " ").splitlines()
-    return [shlex.split(line) for line in lines if "scripts/" in line]
+    return [shlex.split(line) for line in lines if "/trm " in line]
 
 
 @pytest.mark.slow
 def test_quickstart_trains_evaluates_publishes_and_solves(tmp_path, monkeypatch, capsys):
     training, solving = quickstart_commands(tmp_path)
-    assert training[1] == "launch" and solving[1] == "scripts/solve.py"
+    assert training[1] == "train" and solving[1] == "solve"
     monkeypatch.chdir(ROOT)
     output = tmp_path / "run"
     few = "--train_steps 4 --eval_every 4 --log_every 2 --validation_puzzles 8 --test_puzzles 9 --eval_max_steps 2"
-    arguments = training[training.index("scripts/train.py") + 1 :]
-    assert train.main([*arguments, *few.split(), "--compile", "no", "--output_dir", str(output)]) == 0
+    assert train.main([*training[2:], *few.split(), "--compile", "no", "--output_dir", str(output)]) == 0
     for name in ("README.md", "config.json", "model.safetensors", "preprocessor_config.json", "modeling_trm.py"):
         assert (output / "model" / name).stat().st_size > 0
     assert len(list((output / "model" / "plots").glob("*.png"))) == 3
@@ -62,6 +61,6 @@ def test_every_command_that_builds_arc_says_what_to_do_about_leaks():
     commands = []
     for path in texts:
         joined = re.sub(r"\\\n(#\s*)?", " ", path.read_text(encoding="utf-8"))
-        commands += re.findall(r"build_datasets\.py arc (--[^\n]*)", joined)
+        commands += re.findall(r"(?:build_datasets\.py|trm build-data) arc (--[^\n]*)", joined)
     assert len(commands) >= 8
     assert all("--on-leak" in command for command in commands), commands

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from modeling_trm.commands import vote_report
 from modeling_trm.voting.comparison import compare_votes
 from modeling_trm.voting.folder import Vote, begin_folder, fingerprint_inputs, num_chunks, write_chunk
 from modeling_trm.voting.records import VoteRecords, load_records
 from modeling_trm.voting.report import summarise_votes
-from scripts import report_votes
 from tests.voting.samples import random_inputs, records_of
 
 CHUNK_SIZE = 50
@@ -48,7 +48,7 @@ def read(path: Path) -> dict:
 
 
 def test_report(votes: Path, capsys) -> None:
-    assert report_votes.main([str(votes / "strong"), "--output", str(votes / "out"), "--seed", "5"]) == 0
+    assert vote_report.main([str(votes / "strong"), "--output", str(votes / "out"), "--seed", "5"]) == 0
     assert read(votes / "out" / "report.json") == summarise_votes(load_records(votes / "strong"), seed=5)
     files = {path.relative_to(votes / "out").as_posix() for path in (votes / "out").rglob("*") if path.is_file()}
     plots = {f"plots/{name}.png" for name in ("pass_at_k", "correct_rank", "vote_entropy")}
@@ -62,22 +62,22 @@ def test_parts_of_one_evaluation_give_the_same_report(votes: Path) -> None:
     records = records_of(random_inputs(0, skill=0.6), model="strong")
     parts = [votes / f"part{number}" for number in range(3)]
     store(records, parts)
-    assert report_votes.main([*map(str, parts), "--output", str(votes / "parts")]) == 0
-    assert report_votes.main([str(votes / "strong"), "--output", str(votes / "whole")]) == 0
+    assert vote_report.main([*map(str, parts), "--output", str(votes / "parts")]) == 0
+    assert vote_report.main([str(votes / "strong"), "--output", str(votes / "whole")]) == 0
     for name in ("report.json", "report.md", "submission.json", "plots/pass_at_k.png"):
         assert (votes / "parts" / name).read_bytes() == (votes / "whole" / name).read_bytes(), name
 
 
 def test_comparison(votes: Path, capsys) -> None:
     strong, weak = str(votes / "strong"), str(votes / "weak")
-    assert report_votes.main([strong, "--compare", weak, "--output", str(votes / "out")]) == 0
+    assert vote_report.main([strong, "--compare", weak, "--output", str(votes / "out")]) == 0
     comparison = compare_votes(load_records(strong), load_records(weak), (strong, weak))
     del comparison["reports"]
     assert read(votes / "out" / "comparison.json") == comparison
     assert (votes / "out" / "plots" / "comparison_pass_at_k.png").is_file()
     assert (votes / "out" / "comparison.md").read_text(encoding="utf-8") in capsys.readouterr().out
     arguments = [strong, "--compare", weak, "--names", "one", "two", "--output", str(votes / "named")]
-    assert report_votes.main(arguments) == 0
+    assert vote_report.main(arguments) == 0
     assert (
         (votes / "named" / "comparison.md").read_text(encoding="utf-8").startswith("# arc, transductive protocol: one")
     )
@@ -86,11 +86,11 @@ def test_comparison(votes: Path, capsys) -> None:
 def test_checkpoints_add_up_only_when_asked(votes: Path, capsys) -> None:
     arguments = [str(votes / "strong"), str(votes / "weak"), "--output", str(votes / "out")]
     with pytest.raises(SystemExit) as stopped:
-        report_votes.main(arguments)
+        vote_report.main(arguments)
     assert stopped.value.code == 2
     assert capsys.readouterr().err.startswith("error: ")
     assert not (votes / "out").exists()
-    assert report_votes.main([*arguments, "--accumulate"]) == 0
+    assert vote_report.main([*arguments, "--accumulate"]) == 0
     counts = [load_records(votes / name) for name in ("strong", "weak")]
     assert read(votes / "out" / "report.json")["counts"]["votes"] == sum(map(len, counts))
     assert "2 evaluations added up" in (votes / "out" / "report.md").read_text(encoding="utf-8")
@@ -108,7 +108,7 @@ def test_user_errors(votes: Path, monkeypatch, capsys, arguments: list[str], mes
     store(records_of(random_inputs(3)), [votes / "other"])
     monkeypatch.chdir(votes)
     with pytest.raises(SystemExit) as stopped:
-        report_votes.main([*arguments, "--output", "out"])
+        vote_report.main([*arguments, "--output", "out"])
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
     assert not (votes / "out").exists()
@@ -117,15 +117,16 @@ def test_user_errors(votes: Path, monkeypatch, capsys, arguments: list[str], mes
 @pytest.mark.parametrize("extra", [["--seed", "-1"], ["--names", "a", "b"]])
 def test_wrong_arguments(extra: list[str], capsys) -> None:
     with pytest.raises(SystemExit) as stopped:
-        report_votes.parse_arguments(["votes", "--output", "out", *extra])
+        vote_report.parse_arguments(["votes", "--output", "out", *extra])
     assert stopped.value.code == 2
     assert extra[0] in capsys.readouterr().err
 
 
 def test_help_shows_examples_without_loading_pytorch() -> None:
-    code = "import sys; from scripts import report_votes; report_votes.parse_arguments(['r', '--output', 'o'])\n"
+    code = "import sys; from modeling_trm.commands.vote_report import parse_arguments as parse\n"
+    code += "parse(['r', '--output', 'o'])\n"
     code += "assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
-    root = Path(report_votes.__file__).parents[1]
+    root = Path(vote_report.__file__).parents[2]
     subprocess.run([sys.executable, "-c", code], cwd=root, check=True)
     shown = subprocess.run(
         [sys.executable, "scripts/report_votes.py", "--help"], cwd=root, check=True, capture_output=True, text=True

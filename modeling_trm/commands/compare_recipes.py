@@ -1,0 +1,91 @@
+"""Train recipes with the same FLOPs and several seeds, and compare them on the same test puzzles.
+
+examples:
+  trm compare-recipes sudoku-cpu-act sudoku-cpu-dis \
+      --seeds 0 1 2 --output runs/act-and-dis
+  trm compare-recipes A.yaml B.yaml --flops 1e14 --seeds 0 1 --output runs/a-and-b --set test_puzzles=512
+
+The budget is --flops, or what the first recipe's own train_steps cost; every recipe gets as many steps as it buys. The
+score is exact accuracy after as many forward passes of the stack as all of them reach, and after each one's last step.
+A run that was stopped goes on, one that is complete is not repeated: so seeds can be added later, and several of these
+commands with different --seeds may share the work; the report is of the seeds of the last one, so end with all.
+
+Writes OUTPUT/NAME/seed-N/ (the runs), OUTPUT/comparison.json, comparison.md and plots/recipes.png.
+"""
+
+import argparse
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from .options import CommandParser, add_output, given, print_written
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = CommandParser("compare-recipes", __doc__)
+    parser.add_argument(
+        "recipes",
+        nargs="+",
+        metavar="RECIPE",
+        help="names or files; the others are compared to the first",
+    )
+    add_output(parser, "the runs and the report")
+    parser.add_argument("--flops", type=float, metavar="N", help="training FLOPs of each run (default: the first's)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N", help="(default: 0)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", help="override a field of every recipe"
+    )
+    arguments = parser.parse_args(argv)
+    names = [Path(recipe).stem for recipe in arguments.recipes]
+    for what, values in (("recipe name", names), ("seed", arguments.seeds)):
+        twice = sorted({value for value in values if values.count(value) > 1})
+        if twice:
+            parser.error(f"the {what} {twice[0]} is given twice")
+    if arguments.flops is not None and not 0 < arguments.flops < math.inf:
+        parser.error(f"--flops must be above 0 and finite, got {arguments.flops}")
+    for text in arguments.set:
+        field, equals, _ = text.partition("=")
+        if not equals or field in ("train_steps", "seed", "output_dir"):
+            parser.error(f"--set {text!r}: expected FIELD=VALUE, of another field than train_steps, seed, output_dir")
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parse_arguments(argv)
+    from huggingface_hub.errors import StrictDataclassError
+
+    from ..experiments.recipe_plots import plot_recipes
+    from ..experiments.recipes import MAX_SEEDS, compare, markdown_table, read_contender, train
+    from ..utils.cli import command_line, user_errors
+    from ..utils.files import write_json, write_text
+    from ..utils.machine import library_versions
+
+    output = Path(arguments.output)
+    overrides = [part for text in arguments.set for part in ("--" + text.partition("=")[0], text.partition("=")[2])]
+    with user_errors(ValueError, OSError, StrictDataclassError, RuntimeError):
+        if len(arguments.seeds) > MAX_SEEDS:
+            raise ValueError(f"{len(arguments.seeds)} seeds; allowed: at most {MAX_SEEDS}")
+        contenders = [read_contender(path, overrides) for path in arguments.recipes]
+        first = contenders[0]
+        budget = arguments.flops or first.recipe.optimisation.train_steps * first.flops_a_step
+        folders = {c.name: {seed: output / c.name / f"seed-{seed}" for seed in arguments.seeds} for c in contenders}
+        runs: dict[str, dict] = {contender.name: {} for contender in contenders}
+        for number, seed in enumerate(arguments.seeds):
+            for contender in contenders:
+                steps = contender.steps_for(budget)
+                print(f"seed {seed} ({number + 1} of {len(arguments.seeds)}), {contender.name}: {steps:,} steps")
+                runs[contender.name][seed] = train(contender, seed, steps, folders[contender.name][seed])
+        report = compare(contenders, runs) | {
+            "command": command_line("compare-recipes", given(argv)),
+            "versions": library_versions(),
+        }
+        table = markdown_table(report)
+        print(f"\n{table}\n")
+        logs = {name: [folder / "log.jsonl" for folder in seeds.values()] for name, seeds in folders.items()}
+        written = [
+            write_json(output / "comparison.json", report),
+            write_text(output / "comparison.md", f"{table}\n"),
+            plot_recipes(report, logs, output / "plots" / "recipes.png"),
+        ]
+    print_written(written)
+    return 0

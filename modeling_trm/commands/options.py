@@ -1,0 +1,192 @@
+"""Options that several commands have, each with one name, one meaning and one help: model, puzzles, compute.
+
+The options of the search at test time are in search_options.py. Nothing here imports PyTorch.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    import torch
+
+    from datasets_builders.features import PuzzleSet
+
+    from .. import GridProcessor
+
+TASKS = ("sudoku", "maze", "grid", "arc")
+SPLITS = ("train", "validation", "test")
+ENGINES = ("auto", "eager", "packed", "bfloat16", "int8")  # of engines_trm
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser whose description and examples are a module's docstring; what is wrong is told in two lines.
+
+    Args:
+        command: its name. text: its docstring; the first line is the description, the rest the epilog.
+    """
+
+    def __init__(self, command: str = "", text: str | None = None, **options: Any) -> None:
+        summary, _, epilog = str(text).partition("\n\n")
+        options.setdefault("prog", f"trm {command}")  # a parser of a parser is told its own
+        super().__init__(
+            description=summary,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            **options,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with code 2; the usage, which is long, is one question away."""
+        self.exit(2, f"{self.prog}: `{self.prog} --help` lists the options\n{self.prog}: error: {message}\n")
+
+
+def given(argv: Sequence[str] | None) -> list[str]:
+    """The arguments as typed; those of the process where a command was not handed its own."""
+    return list(sys.argv[1:] if argv is None else argv)
+
+
+def require_at_least(parser: argparse.ArgumentParser, arguments: argparse.Namespace, least: int, *names: str) -> None:
+    """Exit with a line naming the option that is below `least`; what is not given is not looked at."""
+    for name in names:
+        value = vars(arguments)[name]
+        smallest = min(value, default=least) if isinstance(value, list | tuple) else value
+        if smallest is not None and smallest < least:
+            parser.error(f"--{name.replace('_', '-')} must be at least {least}, got {smallest}")
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, metavar="MODEL", help="folder of a checkpoint, or its id on the Hub")
+
+
+def add_output(parser: argparse.ArgumentParser, contents: str) -> None:
+    parser.add_argument("--output", required=True, metavar="DIR", help=f"folder for {contents}")
+
+
+def add_data(parser: argparse._ActionsContainer, default: str = "the sample that comes with the package") -> None:
+    parser.add_argument(
+        "--data",
+        metavar="DATA",
+        help="a csv or parquet file, a folder of them, the id of a data set on the Hub, or hub for the published "
+        f"benchmark (default: {default})",
+    )
+
+
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of everything that is drawn (default: 0)")
+
+
+def add_puzzles(parser: argparse.ArgumentParser, max_puzzles: int | None, tasks: Sequence[str] = TASKS) -> None:
+    """Which puzzles are read.
+
+    Args:
+        max_puzzles: default of how many; None for all. tasks: what the command knows to do.
+    """
+    group = parser.add_argument_group("puzzles")
+    add_data(group)
+    group.add_argument("--task", choices=tasks, help="(default: the task that the checkpoint was made for)")
+    group.add_argument("--split", default="test", choices=SPLITS, help="(default: test)")
+    group.add_argument(
+        "--max-puzzles", type=int, default=max_puzzles, metavar="N", help=f"at most N (default: {max_puzzles or 'all'})"
+    )
+    group.add_argument(
+        "--on-bad-row", default="error", choices=("error", "skip"), help="refuse the data, or leave the row out"
+    )
+    add_seed(parser)
+
+
+def add_batch_size(parser: argparse._ActionsContainer, default: int = 64) -> None:
+    parser.add_argument(
+        "--batch-size", type=int, default=default, metavar="N", help="puzzles at a time (default: %(default)s)"
+    )
+
+
+def add_device(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument("--device", default="auto", help="cpu, cuda, ... (default: auto, the GPU where there is one)")
+
+
+def add_engine(parser: argparse._ActionsContainer) -> None:
+    """With what the supervision steps are computed; names are those of engines_trm."""
+    parser.add_argument(
+        "--engine", default="auto", choices=ENGINES, help="of the steps (default: auto, the fastest of the precision)"
+    )
+
+
+def add_precision(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--precision", default="float32", choices=("float32", "bfloat16"), help="bfloat16: autocast (default: float32)"
+    )
+
+
+def add_compute(parser: argparse.ArgumentParser, batch_size: int = 64, with_engine: bool = True) -> None:
+    """On what and how it is computed."""
+    group = parser.add_argument_group("compute")
+    add_batch_size(group, batch_size)
+    add_precision(group)
+    add_device(group)
+    if with_engine:
+        add_engine(group)
+
+
+def add_max_steps(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument("--max-steps", type=int, metavar="N", help="supervision steps (default: as in training)")
+
+
+def add_views(parser: argparse._ActionsContainer, default: str, *old_names: str) -> None:
+    """How many views of a puzzle vote. old_names: what the option was called; they still work."""
+    parser.add_argument(
+        "--views", type=int, metavar="N", help=f"views of a puzzle that vote, itself included (default: {default})"
+    )
+    for name in old_names:
+        parser.add_argument(name, dest="views", type=int, help=argparse.SUPPRESS)
+
+
+def check_task(task: str | None, processor: "GridProcessor", model: str) -> None:
+    """Raise ValueError where --task is not what the checkpoint was made for."""
+    if task not in (None, processor.task):
+        raise ValueError(f"checkpoint {model!r} was made for task {processor.task!r}, not for --task {task!r}")
+
+
+def load_chosen_puzzles(arguments: argparse.Namespace, processor: "GridProcessor") -> "PuzzleSet":
+    """The puzzles of --data, --split, --max-puzzles and --seed; a "grid" task has the checkpoint's shape and alphabet.
+
+    Raises:
+        ValueError: data that cannot be read, naming file and row.
+    """
+    from datasets_builders.features import load_puzzles
+    from datasets_builders.sources import named_source
+
+    from ..evaluation.runner import choose_subset
+
+    source = named_source(arguments.data)
+    if processor.task == "grid":
+        source |= {"grid_shape": tuple(processor.grid_shape), "alphabet": processor.alphabet}
+    puzzles = load_puzzles(processor.task, arguments.split, on_bad_row=arguments.on_bad_row, **source)
+    if arguments.max_puzzles is None:
+        return puzzles
+    return choose_subset(puzzles, arguments.max_puzzles, arguments.seed)
+
+
+def autocast(arguments: argparse.Namespace, device: "torch.device") -> "torch.autocast":
+    """What --precision means."""
+    import torch
+
+    return torch.autocast(device.type, torch.bfloat16, enabled=arguments.precision == "bfloat16")
+
+
+def hub_data(data: str | None, task: str) -> dict[str, str]:
+    """Id and revision of the data set where --data is one of the Hub; call it when it has been loaded."""
+    from datasets_builders.sources import PINS
+
+    if data == "hub":
+        return {"dataset_id": PINS[task].repo_id, "dataset_revision": PINS[task].revision}
+    if data is None or Path(data).exists():
+        return {}
+    name, _, revision = data.partition("@")
+    return {"dataset_id": name} | ({"dataset_revision": revision} if revision else {})
+
+
+def print_written(paths: Sequence[Path]) -> None:
+    print("\n".join(["written:", *(f"  {path}" for path in paths)]))

@@ -1,0 +1,134 @@
+"""Accuracy against compute at test time: steps, trajectories, and how one of them is chosen, as JSON, table and plot.
+
+examples:
+  trm sweep --model MODEL --noise-std 0.3 --output runs/sweep
+  trm sweep --model MODEL --steps 16 32 64 --trajectories 1 4 16 --random-start \
+      --max-puzzles 1000 --verifier --output runs/sweep-starts
+  trm sweep --model MODEL --noise-std 0.3 --noise-on z_L --output runs/sweep-maze
+  trm sweep --model MODEL --views 1 4 16 --output runs/sweep-views
+
+"plain" is one trajectory of the puzzle as it is, without noise. The other rows choose among the first K trajectories,
+which noise makes differ, or (--views) relabelling: trajectory k then solves the k-th relabelled view of the puzzle, the
+first the puzzle itself, and its answer is undone. They choose by the halt logit, by votes, by the fixed-point residual,
+or (--verifier) by the rules of the puzzle, which the model does not know; "any" counts a puzzle that some trajectory
+solved, which no rule of choice can exceed. One run of the largest setting serves all rows.
+
+Writes OUTPUT/sweep.json and OUTPUT/plots/sweep.png.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .options import (
+    CommandParser,
+    add_compute,
+    add_model,
+    add_output,
+    add_puzzles,
+    autocast,
+    check_task,
+    given,
+    load_chosen_puzzles,
+    print_written,
+    require_at_least,
+)
+from .search_options import add_noise_options, check_noise
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = CommandParser("sweep", __doc__)
+    add_model(parser)
+    add_output(parser, "sweep.json and plots/")
+    add_puzzles(parser, max_puzzles=200, tasks=("sudoku", "maze"))
+    parser.add_argument("--steps", type=int, nargs="+", default=(8, 16, 32), metavar="N", help="(default: 8 16 32)")
+    parser.add_argument(
+        "--trajectories", type=int, nargs="+", default=(1, 2, 4, 8), metavar="K", help="(default: 1 2 4 8)"
+    )
+    breadth = parser.add_argument_group("breadth", "what makes the trajectories differ: noise, or relabelling")
+    add_noise_options(breadth)
+    breadth.add_argument(
+        "--views",
+        type=int,
+        nargs="*",
+        metavar="N",
+        help="so many views instead: of a Sudoku any number, of a maze 8, not square 4 (no N: those of --trajectories)",
+    )
+    parser.add_argument("--verifier", action="store_true", help="also choose by the rules of the puzzle")
+    add_compute(parser)
+    arguments = parser.parse_args(argv)
+    require_at_least(parser, arguments, 1, "max_puzzles", "batch_size")
+    check_noise(parser, arguments)
+    is_random, by_views = arguments.random_start or arguments.noise_std > 0, arguments.views is not None
+    if by_views and is_random:
+        parser.error("--views is a breadth of its own: leave out --noise-std and --random-start")
+    if not by_views and not is_random:
+        parser.error("all trajectories would be the same one: give --noise-std above 0, --random-start or --views")
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parse_arguments(argv)
+    from ..evaluation.engine import engine_name, precision
+    from ..evaluation.sweep import Sweep, run_sweep
+    from ..evaluation.sweep_plots import plot_sweep
+    from ..utils.cli import command_line, user_errors
+    from ..utils.files import write_json
+    from ..utils.loading import choose_device, load_model, load_processor
+    from ..utils.machine import describe_machine, library_versions
+    from ..verifiers_trm import verifier_for
+
+    with user_errors(OSError, ValueError):
+        sweep = Sweep(
+            arguments.steps,
+            arguments.views or arguments.trajectories,
+            arguments.noise_std,
+            arguments.noise_on,
+            arguments.random_start,
+            arguments.views is not None,
+            arguments.seed,
+            ("halt", "vote", "residual", *(["valid"] if arguments.verifier else [])),
+        )
+        device = choose_device(arguments.device)
+        processor = load_processor(arguments.model)
+        check_task(arguments.task, processor, arguments.model)
+        model = load_model(arguments.model, device)
+        puzzles = load_chosen_puzzles(arguments, processor)
+        verifier = verifier_for(puzzles.task, puzzles.processor.grid_shape) if arguments.verifier else None
+        with autocast(arguments, device):
+            rows = run_sweep(
+                model, puzzles, sweep, verifier=verifier, batch_size=arguments.batch_size, engine=arguments.engine
+            )
+            engine, computed_in = engine_name(model, arguments.engine), precision(model, arguments.engine)
+        report = {
+            "command": command_line("sweep", given(argv)),
+            "model": arguments.model,
+            "dataset": puzzles.origin,
+            "split": arguments.split,
+            "fingerprint": puzzles.fingerprint,
+            "precision": computed_in,
+            "engine": engine,
+            "breadth": sweep.breadth,
+            "seed": sweep.seed,
+            "hardware": describe_machine(device),
+            "versions": library_versions(),
+            "rows": rows,
+        }
+        print(markdown_table(rows, sweep.breadth))
+        output = Path(arguments.output)
+        title = f"{puzzles.task.capitalize()}: {len(puzzles):,} puzzles, compute at test time"
+        picture = plot_sweep(rows, output / "plots" / "sweep.png", title, sweep.breadth)
+        written = [write_json(output / "sweep.json", report), picture]
+    print()
+    print_written(written)
+    return 0
+
+
+def markdown_table(rows: list[dict[str, Any]], breadth: str) -> str:
+    lines = [f"| chosen by | steps | trajectories ({breadth}) | solved | 95 % interval |", "|---|---:|---:|---:|---:|"]
+    for row in rows:
+        low, high = (100 * bound for bound in row["ci95"])
+        share = f"{100 * row['exact_accuracy']:.1f} % | {low:.1f} to {high:.1f}"
+        lines.append(f"| {row['selection']} | {row['steps']} | {row['trajectories']} | {share} |")
+    return "\n".join(lines)

@@ -1,0 +1,78 @@
+"""Train a tiny recursive model from a recipe, evaluate it, and leave a folder that the Hub can take as it is.
+
+examples:
+  trm train quickstart
+  trm train sudoku-fast-tr-mamba2mlpt --seed 1
+  trm train sudoku-trm-mlp-t --data my.csv --train_steps 2000
+  trm train arc-trm-attn --data data/arc1 --output_dir runs/arc
+  trm train my-recipe.yaml --source_weights null
+  accelerate launch --multi_gpu --num_processes 4 -m modeling_trm.commands train sudoku-trm-attn
+
+RECIPE is the name of one that is shipped (trm recipes lists them) or a YAML file, which may say `base: NAME` and state
+only what differs. Every field of a recipe is an option, --field value; null switches off what can be switched off.
+`trm recipes fields` lists them all, `trm recipes show NAME` what a recipe says. The most used:
+
+  --data DATA               a file, a folder, a Hub id, or hub: in place of the recipe's data, whatever it says of them
+  --output_dir DIR          folder of the run: log, checkpoints, model/
+  --seed N                  of weights, data order, augmentation and exploration
+  --train_steps N           optimiser steps; --batch_size N puzzles each
+  --stop_after_minutes N    write a checkpoint and stop
+
+A run that was stopped or killed goes on where it was when the same command is given again.
+"""
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from .options import CommandParser, given
+
+
+def parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
+    """Whether help is asked for, and all that is the recipe's to read."""
+    parser = CommandParser("train", __doc__, usage="trm train [RECIPE] [--field value ...]", allow_abbrev=False)
+    return parser.parse_known_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    typed = given(argv)
+    parse_arguments(typed)
+    from huggingface_hub.errors import StrictDataclassError
+
+    from ..training.arguments import parse_recipe
+    from ..utils.cli import user_errors
+
+    # What a user can put right: a recipe, data or checkpoint that does not fit, a full disk, a run that diverged.
+    with user_errors(ValueError, OSError, StrictDataclassError, FloatingPointError):
+        return run(parse_recipe(typed), typed)
+
+
+def run(recipe: Any, typed: list[str]) -> int:
+    """Load the data, train, and when the training is complete evaluate and publish."""
+    from transformers.utils import logging as transformers_logging
+
+    from ..training.data import open_data
+    from ..training.final import evaluate_and_publish
+    from ..training.start import initial_model
+    from ..training.threads import use_all_cores
+    from ..training.trainer import Trainer
+
+    transformers_logging.disable_progress_bar()  # those of files written and read, among ours
+    used = use_all_cores()
+    data = open_data(recipe)
+    model = initial_model(recipe, data.processor, data.index, data.held_out)
+    trainer = Trainer(recipe, model, data.processor, data.stream, data.validation, data.fingerprint)
+    say = trainer.accelerator.print
+    core, table = model.num_parameters_core(), model.num_parameters_table()
+    say(f"model: {core:,} parameters ({' '.join(model.config.block_operators)}) + puzzle table {table:,}")
+    say(f"data:  {data.description}")
+    for note in (*data.notes, *used):
+        say(f"note:  {note}")
+    step = trainer.train()
+    if step < recipe.optimisation.train_steps:
+        say(f"stopped at step {step} of {recipe.optimisation.train_steps}; the same command goes on from there")
+    else:
+        folder = evaluate_and_publish(trainer, data, typed)
+        say(f"model, card and plots: {folder}\nfigures: {trainer.output / 'metrics.json'}")
+    trainer.close()
+    return 0

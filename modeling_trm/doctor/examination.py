@@ -1,0 +1,40 @@
+"""All that the doctor looks at, in order, and its report."""
+
+import json
+from dataclasses import asdict
+
+from .devices import check_devices, check_paths, usable_devices
+from .findings import Finding, in_words
+from .hub import check_hub
+from .models import check_models
+from .packages import check_packages
+
+
+def examine() -> list[Finding]:
+    """All findings, by section."""
+    packages, devices = list(check_packages()), usable_devices()
+    return [
+        *(one for one in packages if one.section == "versions"),
+        *check_devices(),
+        *(one for device in devices for one in check_paths(device)),
+        *(one for device in devices for one in check_models(device)),
+        *(one for one in packages if one.section == "optional"),
+        *check_hub(),
+    ]
+
+
+def report(as_json: bool) -> int:
+    """Print the findings; 0 if a model can run here, else 1."""
+    findings = examine()
+    can_run = not any(finding.fatal for finding in findings)
+    if as_json:
+        print(json.dumps({"can_run": can_run, "findings": [asdict(finding) for finding in findings]}, indent=2))
+    else:
+        todo = sum(finding.todo is not None for finding in findings)
+        verdict = "A model can run here" if can_run else "No model can run here"
+        print(
+            "\n".join(
+                [*in_words(findings), "", f"{verdict}; {todo or 'no'} line{'s' * (todo != 1)} with something to do."]
+            )
+        )
+    return 0 if can_run else 1

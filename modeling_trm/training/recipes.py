@@ -1,0 +1,77 @@
+"""Recipe files: found by name or path, read with the recipes they are based on.
+
+A recipe is a YAML mapping of fields. `base: NAME_OR_PATH` takes every field of another recipe, which the file then
+overrides; a path is relative to the file that names it. Nothing here imports PyTorch.
+"""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+SHIPPED = Path(__file__).parents[1] / "recipes"
+BASE = "base"
+DATA_FIELDS = ("data", "data_dir", "data_files", "dataset")  # each names all of the data
+
+
+def shipped_names() -> list[str]:
+    return sorted(path.stem for path in SHIPPED.glob("*.yaml"))
+
+
+def find_recipe(name: str, near: Path = Path()) -> Path:
+    """The file of a recipe: a shipped name, or a path (below `near` where it is relative).
+
+    Raises:
+        ValueError: there is no such recipe; the nearest name is told, also for a file where shipped recipes once were.
+    """
+    if name in shipped_names():
+        return SHIPPED / f"{name}.yaml"
+    if (near / name).is_file():
+        return near / name
+    names = shipped_names()
+    close = difflib.get_close_matches(Path(name).stem, names, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"shipped are: {', '.join(names)}"
+    raise ValueError(f"no recipe {name!r}: neither a file nor the name of a shipped one; {hint}")
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """{field: value} of a recipe and of those it is based on, the nearer one winning.
+
+    Raises:
+        ValueError: a file that is no mapping, an unknown recipe, or bases in a circle, which is named.
+        OSError: a file that cannot be read.
+    """
+    return _read(find_recipe(name), ())
+
+
+def _read(path: Path, before: Sequence[Path]) -> dict[str, Any]:
+    chain = [*before, path.resolve()]
+    if path.resolve() in before:
+        raise ValueError(f"the recipes are based on each other: {' -> '.join(one.stem for one in chain)}")
+    try:
+        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no recipe: {' '.join(str(error).split())}") from error
+    if not isinstance(fields, dict):
+        raise ValueError(f"{path} is no recipe: expected a YAML mapping of fields, found {type(fields).__name__}")
+    base = fields.pop(BASE, None)
+    if base is None:
+        return fields
+    if not isinstance(base, str):
+        raise ValueError(f"{path}: base={base!r} must be the name of a recipe or a path")
+    return override(_read(find_recipe(base, path.parent), chain), fields)
+
+
+def override(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """The fields of both, those above winning; data named above take the place of any named below."""
+    if any(above.get(name) is not None for name in DATA_FIELDS):
+        below = {name: value for name, value in below.items() if name not in DATA_FIELDS}
+    return below | above
+
+
+def first_line(name: str) -> str:
+    """What a recipe's file says it is: its first comment, on one line."""
+    line = find_recipe(name).read_text(encoding="utf-8").partition("\n")[0]
+    return line.removeprefix("#").strip() if line.startswith("#") else ""
