@@ -34,7 +34,7 @@ lint: $(STAMP) ## ruff, formatting, types
 check: lint test ## everything CI and reviewers look at
 
 docs: $(STAMP) ## build the documentation into site/, strictly
-	$(BIN)/python -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 clean: ## remove the environment and every cache
 	rm -rf .venv .venv-ci .venv-oldest build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

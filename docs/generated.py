@@ -70,14 +70,14 @@ def config_fields() -> str:
 
     meanings = argument_meanings(TRMConfig)
     own = [field for field in dataclasses.fields(TRMConfig) if field.name in TRMConfig.__annotations__]
-    return field_table([(field, meanings[field.name]) for field in own])
+    return field_table([(field, meaning_of(field.name, meanings)) for field in own])
 
 
 def reasoning_fields() -> str:
     from modeling_trm.reasoning_config_trm import ReasoningConfig
 
     meanings = argument_meanings(ReasoningConfig)
-    return field_table([(field, meanings[field.name]) for field in dataclasses.fields(ReasoningConfig)])
+    return field_table([(field, meaning_of(field.name, meanings)) for field in dataclasses.fields(ReasoningConfig)])
 
 
 def recipe_fields() -> str:
@@ -89,7 +89,8 @@ def recipe_fields() -> str:
     for part in RECIPE_PARTS:
         own = [field for field in dataclasses.fields(part) if field.name not in TRMConfig.__annotations__]
         table = field_table([(field, field.metadata["help"]) for field in own])
-        text.append(f"### {str(part.__doc__).splitlines()[0]}\n\n{table}\n")
+        title = part.__name__.removesuffix("Arguments")
+        text.append(f"### {title}\n\n{str(part.__doc__).splitlines()[0]}\n\n{table}\n")
     return "\n".join(text)
 
 
@@ -118,6 +119,11 @@ def argument_meanings(cls: type) -> dict[str, str]:
     entries = re.split(r"\n(?= {8}\w+: )", "\n" + section[1])
     pairs = (entry.strip().partition(": ") for entry in entries if entry.strip())
     return {name: " ".join(meaning.split()) for name, _, meaning in pairs}
+
+
+def meaning_of(name: str, meanings: dict[str, str]) -> str:
+    """An argument that has no entry of its own is told of in another's."""
+    return meanings.get(name) or next(f"see `{other}`" for other, text in meanings.items() if f"`{name}`" in text)
 
 
 def recipes() -> str:
@@ -150,7 +156,9 @@ def room_summary(room: str) -> str:
         return "The flat files of `modeling_trm/`, which travel with every checkpoint."
     file = ROOT / room / "__init__.py"
     text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) if file.is_file() else None
-    return str(text).partition("\n")[0] if text else "Thin files over the commands, for `accelerate launch` and `python`."
+    return (
+        str(text).partition("\n")[0] if text else "Thin files over the commands, for `accelerate launch` and `python`."
+    )
 
 
 def short(room: str) -> str:
@@ -160,7 +168,9 @@ def short(room: str) -> str:
 def read_rooms() -> dict[str, set[str]]:
     """ROOMS of tests/test_architecture.py, without importing the tests."""
     tree = ast.parse((ROOT / "tests" / "test_architecture.py").read_text(encoding="utf-8"))
-    values = (node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "ROOMS")
+    values = (
+        node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "ROOMS"
+    )
     rooms: dict[str, set[str]] = eval(compile(ast.Expression(next(values)), "ROOMS", "eval"), {"set": set})
     return rooms
 
@@ -177,7 +187,10 @@ def house() -> str:
     columns = max(map(len, rows))
     full = columns * (width + gap) + gap
     at = {
-        room: (round((full - len(row) * (width + gap) + gap) / 2) + i * (width + gap), (len(rows) - 1 - number) * height + 10)
+        room: (
+            round((full - len(row) * (width + gap) + gap) / 2) + i * (width + gap),
+            (len(rows) - 1 - number) * height + 10,
+        )
         for number, row in enumerate(rows)
         for i, room in enumerate(row)
     }
@@ -196,8 +209,11 @@ def house() -> str:
 
 
 STYLE = (
-    "<style>.house line{stroke:currentColor;opacity:.35}.house rect{fill:none;stroke:currentColor}"
+    "<style>.house line{stroke:gray;marker-end:url(#tip)}"
+    ".house rect{fill:var(--md-default-bg-color);stroke:currentColor}"
     ".house text{fill:currentColor;font:14px sans-serif;text-anchor:middle}</style>"
+    '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+    '<path d="M0 0L8 4L0 8z" fill="gray"/></marker></defs>'
 )
 
 

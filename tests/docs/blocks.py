@@ -1,7 +1,7 @@
 """The code blocks of the pages, and how a test runs those of a page, one after the other as a reader would.
 
-A block of bash is run line by line, `trm` in this process, with the options of SIZES behind the reader's own; a block of
-Python shares its names with the others of its page. An HTML comment before a block says what is different:
+A block of bash is run line by line, `trm` in this process, with the options of SIZES behind the reader's own; a block
+of Python shares its names with the others of its page. An HTML comment before a block says what is different:
 
     <!-- not run: needs a GPU -->                     one of REASONS
     <!-- run with: train --train_steps 4 -->          these options instead of those of SIZES
@@ -30,9 +30,13 @@ REASONS = (
     "takes long, its parts have tests of their own",
 )
 _TRAINING = (
-    "--train_steps 2 --eval_every 2 --log_every 1 --batch_size 4 --hidden_size 32 --H_cycles 1 --L_cycles 2 "
+    "--train_steps 2 --eval_every 2 --log_every 1 --batch_size 4 --hidden_size 48 --H_cycles 1 --L_cycles 2 "
     "--halt_max_steps 2 --eval_max_steps 2 --compile no --mixed_precision no --report_to none --cpu"
 )
+_RECIPES = (
+    "batch_size=2 hidden_size=48 halt_max_steps=2 validation_puzzles=2 test_puzzles=3 eval_every=99 warmup_steps=1 "
+    "compile=no mixed_precision=no report_to=none cpu=true"
+).split()
 # What a test adds to each command, so that it takes a second: what is read, computed and written stays the same.
 SIZES = {
     "train": f"{_TRAINING} --validation_puzzles 2 --test_puzzles 3",
@@ -43,10 +47,10 @@ SIZES = {
     "compare": "--max-puzzles 3 --max-steps 2",
     "sweep": "--max-puzzles 3 --steps 1 2",
     "diagnose": "--max-puzzles 3 --max-steps 2",
-    "compare-recipes": "--set train_steps=2",
+    "compare-recipes": "--flops 2e9 " + " ".join(f"--set {one}" for one in _RECIPES),
     "loop-experiment": "--arms bare --seeds 0 --steps 2 --loops 2 --train-loops 1 --batch-size 2 --test-puzzles 4",
     "build-data arc": "--max-tasks 3 --num-augmentations 2 --max-grid-size 10 --validation-tasks 1",
-    "benchmark": "--part puzzle-table --rounds 1 --table-rows 10 --table-batch 4",
+    "benchmark": "--part puzzle-table --rounds 1 --rows 10 --table-batch 4",
 }
 _BLOCK = re.compile(r"((?:^<!--.*?-->\n+)*)^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _COMMENT = re.compile(r"<!-- (not run|run with|file): (.*?) -->", re.DOTALL)

@@ -1,11 +1,13 @@
 """Every command and every Python block of README.md and docs/ runs as it stands there; see blocks.py for the sizes."""
 
 import re
-import shutil
+import runpy
+import sys
 from pathlib import Path
 
 import pytest
 
+from modeling_trm import OPERATORS
 from tests.docs.blocks import PAGES, REASONS, ROOT, read_blocks, run_page, with_sizes
 
 WITH_CODE = [page for page in PAGES if any(block.language in ("bash", "python") for block in read_blocks(page))]
@@ -16,14 +18,33 @@ def name_of(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
-@pytest.mark.parametrize("page", WITH_CODE, ids=name_of)
-def test_the_page_runs(page, tmp_path, monkeypatch):
-    """In a folder that has what a clone has, and nothing that only an earlier page leaves behind."""
-    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+@pytest.fixture
+def reader(tmp_path, monkeypatch):
+    """In a folder with the checkpoints of a clone; modules and operators of the page's own are gone afterwards."""
+    (tmp_path / "model_cards").symlink_to(ROOT / "model_cards")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    operators = dict(OPERATORS)
+    yield
+    sys.modules.pop("my_ops", None)
+    OPERATORS.clear()
+    OPERATORS.update(operators)
+
+
+@pytest.mark.usefixtures("reader")
+@pytest.mark.parametrize("page", WITH_CODE, ids=name_of)
+def test_the_page_runs(page):
     runnable = [block for block in read_blocks(page) if block.language in ("bash", "python")]
     left_out = [block for block in runnable if block.noted("not run") or block.noted("file")]
     assert run_page(page) == len(runnable) - len(left_out)
+
+
+@pytest.mark.usefixtures("reader")
+@pytest.mark.parametrize("name", ["solve", "train_own_csv", "own_operator"])
+def test_the_example_runs(name, capsys):
+    runpy.run_path(str(ROOT / "examples" / f"{name}.py"), run_name="__main__")
+    last = {"solve": "3 4 5 | 2 8 6 | 1 7 9", "train_own_csv": "answer after", "own_operator": "20 "}[name]
+    assert last in capsys.readouterr().out
 
 
 def test_what_is_not_run_says_why_and_is_little():
