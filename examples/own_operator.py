@@ -28,7 +28,7 @@ OPERATORS["running_mean"] = RunningMean
 torch.manual_seed(0)
 config = TRMConfig(
     block_operators=["running_mean", "mlp"], vocab_size=6, seq_len=16, hidden_size=32, num_attention_heads=4,
-    puzzle_prefix_len=1, H_cycles=1, L_cycles=2,
+    puzzle_prefix_len=0, H_cycles=1, L_cycles=2,
 )  # fmt: skip
 model = TRMForGridReasoning(config)
 optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)

@@ -47,7 +47,7 @@ SIZES = {
     "compare": "--max-puzzles 3 --max-steps 2",
     "sweep": "--max-puzzles 3 --steps 1 2",
     "diagnose": "--max-puzzles 3 --max-steps 2",
-    "compare-recipes": "--flops 2e9 " + " ".join(f"--set {one}" for one in _RECIPES),
+    "compare-recipes": "--flops 2e8 " + " ".join(f"--set {one}" for one in _RECIPES),
     "loop-experiment": "--arms bare --seeds 0 --steps 2 --loops 2 --train-loops 1 --batch-size 2 --test-puzzles 4",
     "build-data arc": "--max-tasks 3 --num-augmentations 2 --max-grid-size 10 --validation-tasks 1",
     "benchmark": "--part puzzle-table --rounds 1 --rows 10 --table-batch 4",

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from modeling_trm import OPERATORS
 from tests.docs.blocks import PAGES, REASONS, ROOT, read_blocks, run_page, with_sizes
@@ -24,6 +25,8 @@ def reader(tmp_path, monkeypatch):
     (tmp_path / "model_cards").symlink_to(ROOT / "model_cards")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
+    savefig = Figure.savefig  # figures in a tenth of their size: drawing them takes most of the time
+    monkeypatch.setattr(Figure, "savefig", lambda self, *args, **kwargs: savefig(self, *args, **kwargs | {"dpi": 15}))
     operators = dict(OPERATORS)
     yield
     sys.modules.pop("my_ops", None)
