@@ -23,6 +23,12 @@ HUB_METADATA = frozenset(
     "experts_implementation output_attentions num_labels custom_pipelines".split()
 )
 
+AttentionBackend = Literal["auto", "cudnn", "flash", "efficient", "math"]
+MlpTBackend = Literal["auto", "torch"]
+SsdBackend = Literal["auto", "torch", "cuda", "triton"]
+# Fields that say how a model runs, not what it is, with the kernels that run anywhere.
+KERNELS = {"attention_backend": "auto", "mlp_t_backend": "torch", "ssd_backend": "torch"}
+
 IMPROVEMENT: dict[str, Any] = {
     "H_cycles": 1,
     "L_cycles": 2,
@@ -46,6 +52,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 @strict
 class TRMConfig(PreTrainedConfig):
     """Architecture of a tiny recursive model. Batch sizes, learning rates and data sets live in the training recipes.
+
+    The three fields named ..._backend (KERNELS) say how the model runs, not what it is: they are not saved, and
+    `model.set_kernels` changes them at any time.
 
     Args:
         vocab_size: number of token ids, pad (0) included.
@@ -115,7 +124,7 @@ class TRMConfig(PreTrainedConfig):
     num_step_embeddings: int = 0
     answer_feedback: bool = False
     num_attention_heads: int = 8
-    attention_backend: Literal["auto", "cudnn", "flash", "efficient", "math"] = "auto"
+    attention_backend: AttentionBackend = "auto"
     rope_theta: int | float = 10000.0
     position_embedding: Literal["rope", "learned", "none"] = "rope"
     position_std: int | float = 1.0
@@ -125,13 +134,13 @@ class TRMConfig(PreTrainedConfig):
     mlp_gate: Literal["silu", "normalized"] = "silu"
     mlp_gate_bias: int | float | None = None
     mlp_t_norm: Literal["positions", "channels"] = "positions"
-    mlp_t_backend: Literal["auto", "torch"] = "auto"
+    mlp_t_backend: MlpTBackend = "auto"
     mamba_d_state: int = 128
     mamba_d_conv: int = 4
     mamba_expand: int = 2
     mamba_head_dim: int = 64
     mamba_n_groups: int = 1
-    ssd_backend: Literal["auto", "torch", "cuda", "triton"] = "auto"
+    ssd_backend: SsdBackend = "auto"
     rms_norm_eps: float = 1e-5
     initial_state_std: int | float = 1.0
     halt_bias: int | float = -5.0
@@ -186,6 +195,10 @@ class TRMConfig(PreTrainedConfig):
             if key not in HUB_METADATA and not key.startswith("_"):
                 raise TypeError(f"TRMConfig has no field {key!r}{_near_miss(key, known)}")
         super().__post_init__(**kwargs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As transformers', and so config.json, without the choice of kernels; a config.json that holds it is read."""
+        return {name: value for name, value in super().to_dict().items() if name not in KERNELS}
 
     def validate_architecture(self) -> None:
         """Cross-field checks; run at construction and again by the model (overrides at load time skip construction)."""

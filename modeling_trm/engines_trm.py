@@ -3,24 +3,19 @@
 "packed", "bfloat16" and "int8" run a view of the model whose matrices are laid out once as oneDNN wants them (x86
 CPUs), whose operators make fewer passes over their activations, and whose batches are small enough for the cache. The
 view lives for one call of `solve`: packing costs less than a pass of the stack, and no answer is of former weights.
+The packed form of an operator is its method `packed`, in the operator's file.
 
-Shapes: B batch, L positions, D hidden, H heads, P head size, F inner width; G, N of Mamba-2 groups and state.
+Shapes: B batch, L positions, D hidden.
 """
 
-import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention_trm import Attention
-from .layers_trm import rms_norm, rotary_tables
-from .mamba2_trm import ONE_CHUNK_UP_TO, Mamba2, ssd
-from .mlp_trm import GatedMLP, Mlp, MlpT
-from .packed_linear_trm import ROWS, Int8Linear, PackedLinear, int8_missing
+from .packed_linear_trm import ROWS, Int8Linear, Layer, PackedLinear, int8_missing, with_children, with_packed_linears
 from .recursion_trm import RecursionState
 
 ELEMENTS = ROWS * 512  # of a micro-batch's latent: positions times channels
@@ -34,14 +29,20 @@ class Engine(NamedTuple):
     missing: Callable[[Any], str | None]
 
 
+def resolve_engine(model: Any, name: str) -> str:
+    """The name of the engine itself: "auto" is the fastest of the model's own precision, here and now."""
+    if name != "auto":
+        return name
+    return "packed" if packing_missing(model) is None else "eager"
+
+
 def choose_engine(model: Any, name: str) -> Callable[..., Any]:
-    """What is called like `model`; "auto" is the fastest of its own precision (its dtype, or autocast's).
+    """What is called like `model`, by a name of ENGINES or "auto".
 
     Raises:
         ValueError: an unknown name, or an engine that cannot run this model on this machine.
     """
-    if name == "auto":
-        name = "packed" if packing_missing(model) is None else "eager"
+    name = resolve_engine(model, name)
     if name not in ENGINES:
         raise ValueError(f"engine={name!r} is unknown; allowed: auto, {', '.join(ENGINES)}")
     reason = ENGINES[name].missing(model)
@@ -121,10 +122,8 @@ def int8(model: Any) -> Callable[..., Any]:
 
 def _with_stack(model: Any, stack: "PackedStack") -> Callable[..., Any]:
     size = max(1, ELEMENTS // (model.config.num_positions * model.config.hidden_size))
-    return _view(model, model=MicroBatches(_view(model.model, stack=stack), size))
+    return with_children(model, model=MicroBatches(with_children(model.model, stack=stack), size))
 
-
-Layer = Callable[[Tensor, Tensor | None], Any]  # weight [O, I], bias [O] -> a PackedLinear or an Int8Linear
 
 ENGINES = {
     "eager": Engine(eager, lambda model: None),
@@ -132,13 +131,6 @@ ENGINES = {
     "bfloat16": Engine(bfloat16, bfloat16_missing),
     "int8": Engine(int8, lambda model: _view_missing(model) or int8_missing()),
 }
-
-
-def _view(module: nn.Module, **children: nn.Module) -> Any:
-    """The module with other children; everything else is shared, and the module stays as it is."""
-    view = copy.copy(module)
-    view.__dict__["_modules"] = {**dict(module.named_children()), **children}
-    return view
 
 
 class MicroBatches(nn.Module):
@@ -159,141 +151,23 @@ class MicroBatches(nn.Module):
 
 
 class PackedStack(nn.Module):
-    """Stack: [B, L, D] -> [B, L, D], with a fast form of each operator, its products of activations in `dtype`."""
+    """Stack: [B, L, D] -> [B, L, D], with the packed form of each operator, its products of activations in `dtype`."""
 
     def __init__(self, stack: Any, dtype: torch.dtype, linear: Layer) -> None:
         super().__init__()
-        self.eps = stack.eps
-        self.operators = [(_fast(operator, dtype, linear), operator.norm_dim) for operator in stack]
+        self.prepare, self.eps = stack.prepare, stack.eps
+        self.operators = [(_packed(operator, dtype, linear), operator.norm_dim) for operator in stack]
 
-    def forward(self, h_BLD: Tensor) -> Tensor:
-        for operator, dim in self.operators:
-            wide = operator(h_BLD).float() + h_BLD.float()
+    def forward(self, h_BLD: Tensor, prepared: Sequence[tuple[Tensor, ...]]) -> Tensor:
+        for (operator, dim), own in zip(self.operators, prepared):
+            wide = operator(h_BLD, *own).float() + h_BLD.float()
             # Not mean(): its pass over positions is not vectorised.
             squares = (wide * wide).sum(dim, keepdim=True)
             h_BLD = wide.mul_(torch.rsqrt(squares / wide.shape[dim] + self.eps)).to(h_BLD.dtype)
         return h_BLD
 
 
-def _fast(operator: nn.Module, dtype: torch.dtype, linear: Layer) -> Callable[[Tensor], Tensor]:
-    """By the exact class: an operator of a user's own keeps its code and gets packed linear layers."""
-    forms: dict[type, Callable[[Any, torch.dtype, Layer], Callable[[Tensor], Tensor]]]
-    forms = {Attention: _attention, Mlp: _mlp, MlpT: _mlp_t, Mamba2: _mamba2}
-    return forms.get(type(operator), _with_packed_linears)(operator, dtype, linear)
-
-
-def _with_packed_linears(module: nn.Module, dtype: torch.dtype, linear: Layer) -> Any:
-    if type(module) is nn.Linear:
-        return linear(module.weight, module.bias)
-    children = {name: _with_packed_linears(child, dtype, linear) for name, child in module.named_children()}
-    return _view(module, **children)
-
-
-def _attention(operator: Attention, dtype: torch.dtype, linear: Layer) -> Callable[[Tensor], Tensor]:
-    """In float32 PyTorch's fused kernel; in bfloat16 that takes 2 times (97 positions) to 1.5 times (916) as long."""
-    qkv_proj, o_proj = (linear(layer.weight, None) for layer in (operator.qkv_proj, operator.o_proj))
-    H, P = operator.num_heads, operator.head_dim
-    tables: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def rotate(x: Tensor) -> Tensor:
-        """[2, B, H, L, P] queries and keys, as a new tensor."""
-        L = x.shape[-2]
-        if L not in tables:
-            cos, sin = rotary_tables(L, P, operator.rope_theta or 1.0, x)
-            tables[L] = cos.to(dtype), sin.to(dtype)
-        cos_LP, sin_LP = tables[L]
-        y = torch.mul(x, cos_LP, out=torch.empty(x.shape, dtype=dtype))
-        y[..., : P // 2].addcmul_(x[..., P // 2 :], sin_LP[:, : P // 2], value=-1)
-        y[..., P // 2 :].addcmul_(x[..., : P // 2], sin_LP[:, P // 2 :])
-        return y
-
-    def attention(x_BLD: Tensor) -> Tensor:
-        B, L, D = x_BLD.shape
-        qkv = qkv_proj.product(qkv_proj.prepare(x_BLD)).view(B, L, 3, H, P).permute(2, 0, 3, 1, 4)
-        qk = qkv[:2] if operator.rope_theta is None else rotate(qkv[:2])
-        if dtype == torch.float32:
-            y_BHLP = F.scaled_dot_product_attention(qk[0], qk[1], qkv[2])
-        else:
-            q, k = qk.reshape(2, B * H, L, P)
-            scores = torch.baddbmm(q.new_empty(1), q, k.transpose(1, 2), beta=0, alpha=P**-0.5)
-            y_BHLP = torch.bmm(scores.softmax(-1), qkv[2].reshape(B * H, L, P)).view(B, H, L, P)
-        return o_proj(y_BHLP.transpose(1, 2).reshape(B, L, D))
-
-    return attention
-
-
-def _gated(operator: GatedMLP, g: Tensor, v: Tensor, dim: int) -> Tensor:
-    if operator.gate == "silu":
-        return F.silu(g, inplace=True).mul_(v)
-    return rms_norm(g * v, operator.eps, dim).mul_(g.sigmoid_())
-
-
-def _mlp(operator: Mlp, dtype: torch.dtype, linear: Layer) -> Callable[[Tensor], Tensor]:
-    gate_weight, up_weight = operator.gate_up_proj.weight.chunk(2)
-    gate, up = linear(gate_weight, operator.gate_bias), linear(up_weight, None)
-    down = linear(operator.down_proj.weight, None)
-
-    def mlp(x_BLD: Tensor) -> Tensor:
-        x = gate.prepare(x_BLD)
-        return down(_gated(operator, gate.product(x), up.product(x), -1))
-
-    return mlp
-
-
-def _mlp_t(operator: MlpT, dtype: torch.dtype, linear: Layer) -> Callable[[Tensor], Tensor]:
-    """The weights from the left, W [F, L] @ x [L, D]: nothing is transposed, and nothing is in 8 bits."""
-    gate_FL, up_FL = operator.gate_up_proj.weight.detach().to(dtype).chunk(2)
-    down_LF = operator.down_proj.weight.detach().to(dtype)
-    bias = None if operator.gate_bias is None else operator.gate_bias.detach().to(dtype)[:, None]
-
-    def mlp_t(x_BLD: Tensor) -> Tensor:
-        x_BLD = x_BLD.to(dtype)
-        g_BFD = torch.matmul(gate_FL, x_BLD)
-        if bias is not None:
-            g_BFD.add_(bias)
-        return torch.matmul(down_LF, _gated(operator, g_BFD, torch.matmul(up_FL, x_BLD), -2))
-
-    return mlp_t
-
-
-def _mamba2(operator: Mamba2, dtype: torch.dtype, linear: Layer) -> Callable[[Tensor], Tensor]:
-    """As Mamba2._mix_torch, its three inputs as products of their own and what can be written over written over."""
-    if operator.backend not in ("auto", "torch"):
-        return _with_packed_linears(operator, dtype, linear)  # which says why that backend is not for a CPU
-    widths = [operator.d_inner, operator.conv1d.in_channels, operator.n_heads]
-    z_weight, xBC_weight, dt_weight = operator.in_proj.weight.split(widths)
-    z_proj, xBC_proj, out_proj = (linear(w, None) for w in (z_weight, xBC_weight, operator.out_proj.weight))
-    dt_proj = PackedLinear(dt_weight, None, dtype)  # never in 8 bits: step sizes are summed over all positions
-    kernel_KC = operator.conv1d.weight.detach().squeeze(1).to(dtype).t().contiguous()
-    bias_C, D_H1 = operator.conv1d.bias.to(dtype), operator.D.to(dtype)[:, None]  # type: ignore[union-attr]  # it has one
-    A_H, norm_weight = -torch.exp(operator.A_log.float()), operator.norm.weight.to(dtype)
-
-    def conv(x_BLC: Tensor) -> Tensor:
-        y_BLC = torch.addcmul(bias_C, x_BLC, kernel_KC[-1])
-        for back in range(1, len(kernel_KC)):
-            y_BLC[:, back:].addcmul_(x_BLC[:, :-back], kernel_KC[-1 - back])
-        return F.silu(y_BLC, inplace=True)
-
-    def mamba2(x_BLD: Tensor) -> Tensor:
-        x = xBC_proj.prepare(x_BLD)
-        x_BLHP, B_BLGN, C_BLGN = operator._heads(conv(xBC_proj.product(x)))
-        dt_BLH = F.softplus(dt_proj(x_BLD).float() + operator.dt_bias)
-        mix = _one_chunk if x_BLD.shape[1] <= ONE_CHUNK_UP_TO else ssd
-        y_BLHP = torch.addcmul(mix(x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN), x_BLHP, D_H1)
-        gated = y_BLHP.flatten(-2).mul_(F.silu(z_proj.product(x), inplace=True)).unflatten(-1, (operator.n_groups, -1))
-        return out_proj(rms_norm(gated, operator.eps).flatten(-2).mul_(norm_weight))
-
-    return mamba2
-
-
-def _one_chunk(x_BLHP: Tensor, dt_BLH: Tensor, A_H: Tensor, B_BLGN: Tensor, C_BLGN: Tensor) -> Tensor:
-    """As ssd_one_chunk, with one array of L * L numbers a head that is written over."""
-    B, L, H, P = x_BLHP.shape
-    # Contiguous over positions, or every array below would be transposed for its product.
-    cumulative_BHL = (dt_BLH * A_H).cumsum(1).transpose(1, 2).contiguous()
-    scores_BGLL = (C_BLGN.transpose(1, 2) @ B_BLGN.permute(0, 2, 3, 1)).tril_()
-    decay_BHLL = (cumulative_BHL[..., :, None] - cumulative_BHL[..., None, :]).clamp_(max=0).exp_()
-    weights_BGELL = decay_BHLL.to(scores_BGLL.dtype).unflatten(1, (scores_BGLL.shape[1], -1))
-    weights_BGELL.mul_(scores_BGLL[:, :, None])
-    scaled_BHLP = (x_BLHP * dt_BLH[..., None].to(x_BLHP.dtype)).transpose(1, 2).reshape(B * H, L, P)
-    return torch.bmm(weights_BGELL.reshape(B * H, L, L), scaled_BHLP).view(B, H, L, P).transpose(1, 2)
+def _packed(operator: Any, dtype: torch.dtype, linear: Layer) -> Callable[..., Tensor]:
+    """The form that the operator's own class has; one that it inherits would not compute what a subclass changed."""
+    form = vars(type(operator)).get("packed")
+    return with_packed_linears(operator, linear) if form is None else form(operator, dtype, linear)

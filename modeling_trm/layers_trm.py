@@ -14,6 +14,13 @@ TRUNCATED_STD = 0.87962566103423978
 class Operator(nn.Module):
     """A sublayer of the stack: `forward(x_BLD) -> x_BLD`, stateless, wrapped as h = rms_norm(h + operator(h)).
 
+    `forward` asks no flag of torch.compiler which path to take: torch 2.9 to 2.12 trace `is_exporting()` as True inside
+    torch.compile. What wants other kernels says so in the config (see kernels_trm).
+
+    A class may have `packed(self, dtype, linear)`: a function called like `forward` that computes the same on a CPU,
+    its matrices in layers that `linear(weight, bias)` packs, its products of activations in `dtype` (see
+    packed_linear_trm). Without one of its own the packed engines run its `forward` over packed linear layers.
+
     `norm_dim` is the axis of that post-norm: -1 (channels), or -2 (positions) for an operator that mixes positions
     on the transposed tensor, as the reference's MLP-t does.
     """
@@ -22,6 +29,13 @@ class Operator(nn.Module):
 
     def init_parameters(self) -> None:
         """Fill the parameters that are not in a Linear, through transformers.initialization (loaded ones are kept)."""
+
+    def prepare(self, x_BLD: Tensor) -> tuple[Tensor, ...]:
+        """What `forward` takes after x, computed once a supervision step and outside of a compiled stack.
+
+        It may depend on the shape, type and device of x, which stands for every input of that step, not on its values.
+        """
+        return ()
 
 
 def rms_norm(x: Tensor, eps: float, dim: int = -1) -> Tensor:
@@ -39,7 +53,8 @@ def truncated_normal_(tensor: Tensor, std: float) -> Tensor:
 def rotary_tables(length: int, head_dim: int, theta: float, like: Tensor) -> tuple[Tensor, Tensor]:
     """cos and sin [L, P] of RoPE (arXiv 2104.09864), halves repeated; on `like`'s device, in float32 at least.
 
-    Computed at each call: a non-persistent buffer would come back as garbage from transformers' meta-device loading.
+    No buffers: those that are not saved come back as garbage from transformers' meta-device loading, and a model's
+    change of precision would round them.
     """
     dtype, device = torch.promote_types(like.dtype, torch.float32), like.device
     frequencies = theta ** (-torch.arange(0, head_dim, 2, dtype=dtype, device=device) / head_dim)

@@ -1,6 +1,7 @@
 """Operator "mamba2": the Mamba-2 mixer (arXiv 2405.21060) with the state-space dual form (SSD) in plain PyTorch.
 
-Two other paths on CUDA, by `ssd_backend`: mamba_ssm's kernels, and the product of the dual form in ssd_triton_trm.py.
+Two other paths on CUDA, by `ssd_backend`: mamba_ssm's kernels (ssd_cuda_trm.py), and the product of the dual form in
+ssd_triton_trm.py.
 
 Parameter names and shapes are those of mamba_ssm.Mamba2 and of transformers' Mamba2Mixer, so weights move freely.
 
@@ -20,14 +21,8 @@ from transformers.utils import logging
 
 from .configuration_trm import TRMConfig
 from .layers_trm import Operator, rms_norm
-
-try:
-    from causal_conv1d import causal_conv1d_fn
-    from mamba_ssm.ops.triton.ssd_combined import mamba_chunk_scan_combined
-
-    CUDA_KERNELS_MISSING = None
-except ImportError as error:
-    CUDA_KERNELS_MISSING = str(error)
+from .packed_linear_trm import Layer, PackedLinear, with_packed_linears
+from .ssd_cuda_trm import CUDA_KERNELS_MISSING, conv_silu, ssd_scan
 
 logger = logging.get_logger(__name__)
 
@@ -44,13 +39,14 @@ class Mamba2(Operator):
         super().__init__()
         self.d_inner, self.d_state = config.mamba_d_inner, config.mamba_d_state
         self.n_heads, self.n_groups, self.head_dim = config.mamba_n_heads, config.mamba_n_groups, config.mamba_head_dim
-        self.backend, self.eps = config.ssd_backend, config.rms_norm_eps
+        self.config, self.eps = config, config.rms_norm_eps
         self.kernels_missing = CUDA_KERNELS_MISSING
         if not config.mamba_fits_cuda_kernels:
             self.kernels_missing = (
                 f"they cannot take mamba_d_conv={config.mamba_d_conv} or in_proj's {config.mamba_d_in_proj} outputs"
             )
         d_conv_channels = self.d_inner + 2 * self.n_groups * self.d_state
+        self.widths = [self.d_inner, d_conv_channels, self.n_heads]  # of z, xBC and dt
         self.in_proj = nn.Linear(config.hidden_size, config.mamba_d_in_proj, bias=False)
         self.conv1d = nn.Conv1d(d_conv_channels, d_conv_channels, config.mamba_d_conv, groups=d_conv_channels)
         self.dt_bias = nn.Parameter(torch.empty(self.n_heads))
@@ -68,32 +64,33 @@ class Mamba2(Operator):
         init.ones_(self.D)
         init.ones_(self.norm.weight)
 
+    def prepare(self, x_BLD: Tensor) -> tuple[Tensor, ...]:
+        """Nothing; one warning where a GPU takes the slow path. In `forward` it would break a compiled graph."""
+        if self.config.ssd_backend == "auto" and x_BLD.is_cuda and self.kernels_missing is not None:
+            logger.warning_once(
+                f"Mamba-2 runs its PyTorch path on {x_BLD.device.type}, not the CUDA kernels "
+                f"({self.kernels_missing}). Results are the same; for the kernels: pip install 'modeling-trm[cuda]'. "
+                f"To silence this: ssd_backend='torch'."
+            )
+        return ()
+
     def forward(self, x_BLD: Tensor) -> Tensor:
-        z_BLI, xBC_BLC, dt_BLH = self.in_proj(x_BLD).split(
-            [self.d_inner, self.conv1d.in_channels, self.n_heads], dim=-1
-        )
+        z_BLI, xBC_BLC, dt_BLH = self.in_proj(x_BLD).split(self.widths, dim=-1)
         mix = self._choose_mix(x_BLD)
         return self.out_proj(self.norm(mix(xBC_BLC, dt_BLH), z_BLI))
 
     def _choose_mix(self, x: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """Chosen per call by the tensor's device: a model may move between CPU and GPU."""
-        if self.backend == "torch" or torch.compiler.is_exporting():  # an exported graph must run anywhere
-            return self._mix_torch
-        if self.backend == "triton":
+        backend = self.config.ssd_backend
+        if backend == "triton":
             return self._mix_triton
-        if x.is_cuda and self.kernels_missing is None:
+        if backend != "torch" and x.is_cuda and self.kernels_missing is None:
             return self._mix_cuda
-        if self.backend == "cuda":
+        if backend == "cuda":
             reason = self.kernels_missing or f"the tensor is on {x.device}"
             raise RuntimeError(
                 f"ssd_backend='cuda' cannot be used: {reason}. Install with pip install 'modeling-trm[cuda]' and move "
                 f"the model to a CUDA device, or set ssd_backend='auto' or 'torch'."
-            )
-        if x.is_cuda:
-            logger.warning_once(
-                f"Mamba-2 runs its PyTorch path on {x.device.type}, not the CUDA kernels "
-                f"({self.kernels_missing}). Results are the same; for the kernels: pip install 'modeling-trm[cuda]'. "
-                f"To silence this: ssd_backend='torch'."
             )
         return self._mix_torch
 
@@ -121,14 +118,31 @@ class Mamba2(Operator):
     def _mix_cuda(self, xBC_BLC: Tensor, dt_BLH: Tensor) -> Tensor:
         weight_CK = self.conv1d.weight.squeeze(1).to(xBC_BLC.dtype)
         bias_C = self.conv1d.bias.to(xBC_BLC.dtype)  # type: ignore[union-attr]  # it has one
-        xBC_BLC = causal_conv1d_fn(xBC_BLC.transpose(1, 2), weight_CK, bias_C, activation="silu").transpose(1, 2)
-        x_BLHP, B_BLGN, C_BLGN = self._heads(xBC_BLC)
+        x_BLHP, B_BLGN, C_BLGN = self._heads(conv_silu(xBC_BLC, weight_CK, bias_C))
         A_H = -torch.exp(self.A_log.float())
-        # chunk_size 128 and not the default 256: at 97 positions 256 pads the work 2.6 times.
-        y_BLHP = mamba_chunk_scan_combined(
-            x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN, 128, D=self.D, dt_bias=self.dt_bias, dt_softplus=True
-        )
-        return y_BLHP.flatten(-2)
+        return ssd_scan(x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN, self.D, self.dt_bias).flatten(-2)
+
+    def packed(self, dtype: torch.dtype, linear: Layer) -> Callable[[Tensor], Tensor]:
+        """As _mix_torch, its three inputs as products of their own and what can be written over written over."""
+        if self.config.ssd_backend not in ("auto", "torch"):
+            return with_packed_linears(self, linear)  # which says why that backend is not for a CPU
+        z_weight, xBC_weight, dt_weight = self.in_proj.weight.split(self.widths)
+        z_proj, xBC_proj, out_proj = (linear(w, None) for w in (z_weight, xBC_weight, self.out_proj.weight))
+        dt_proj = PackedLinear(dt_weight, None, dtype)  # never in 8 bits: step sizes are summed over all positions
+        kernel_KC = self.conv1d.weight.detach().squeeze(1).to(dtype).t().contiguous()
+        bias_C, D_H1 = self.conv1d.bias.to(dtype), self.D.to(dtype)[:, None]  # type: ignore[union-attr]  # it has one
+        A_H, norm_weight = -torch.exp(self.A_log.float()), self.norm.weight.to(dtype)
+
+        def mamba2(x_BLD: Tensor) -> Tensor:
+            x = xBC_proj.prepare(x_BLD)
+            x_BLHP, B_BLGN, C_BLGN = self._heads(conv_silu_over(xBC_proj.product(x), kernel_KC, bias_C))
+            dt_BLH = F.softplus(dt_proj(x_BLD).float() + self.dt_bias)
+            mix = ssd_one_chunk_over if x_BLD.shape[1] <= ONE_CHUNK_UP_TO else ssd
+            y_BLHP = torch.addcmul(mix(x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN), x_BLHP, D_H1)
+            gated = y_BLHP.flatten(-2).mul_(F.silu(z_proj.product(x), inplace=True)).unflatten(-1, (self.n_groups, -1))
+            return out_proj(rms_norm(gated, self.eps).flatten(-2).mul_(norm_weight))
+
+        return mamba2
 
     def _heads(self, xBC_BLC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         states = self.n_groups * self.d_state
@@ -162,6 +176,14 @@ def causal_conv(x_BLC: Tensor, conv: nn.Conv1d) -> Tensor:
     return y_BLC
 
 
+def conv_silu_over(x_BLC: Tensor, kernel_KC: Tensor, bias_C: Tensor) -> Tensor:
+    """silu(causal_conv) in one array that is written over."""
+    y_BLC = torch.addcmul(bias_C, x_BLC, kernel_KC[-1])
+    for back in range(1, len(kernel_KC)):
+        y_BLC[:, back:].addcmul_(x_BLC[:, :-back], kernel_KC[-1 - back])
+    return F.silu(y_BLC, inplace=True)
+
+
 def torch_product(scores_BGLL: Tensor, cumulative_BHL: Tensor, u_BLHP: Tensor) -> Tensor:
     """y_i = sum_{j <= i} scores_ij exp(c_i - c_j) u_j: [B, L, H, P], with all weights in memory."""
     scores_BGLL = scores_BGLL.tril()
@@ -192,6 +214,19 @@ def ssd_one_chunk(
     scores_BGLL = C_BLGN.transpose(1, 2) @ B_BLGN.permute(0, 2, 3, 1)  # the heads of a group share them
     # dt multiplies x and not the weights: L * P numbers a head instead of L * L.
     return product(scores_BGLL, cumulative_BHL, _scale(x_BLHP, dt_BLH))
+
+
+def ssd_one_chunk_over(x_BLHP: Tensor, dt_BLH: Tensor, A_H: Tensor, B_BLGN: Tensor, C_BLGN: Tensor) -> Tensor:
+    """As ssd_one_chunk, with one array of L * L numbers a head that is written over."""
+    B, L, H, P = x_BLHP.shape
+    # Contiguous over positions, or every array below would be transposed for its product.
+    cumulative_BHL = (dt_BLH * A_H).cumsum(1).transpose(1, 2).contiguous()
+    scores_BGLL = (C_BLGN.transpose(1, 2) @ B_BLGN.permute(0, 2, 3, 1)).tril_()
+    decay_BHLL = (cumulative_BHL[..., :, None] - cumulative_BHL[..., None, :]).clamp_(max=0).exp_()
+    weights_BGELL = decay_BHLL.to(scores_BGLL.dtype).unflatten(1, (scores_BGLL.shape[1], -1))
+    weights_BGELL.mul_(scores_BGLL[:, :, None])
+    scaled_BHLP = (x_BLHP * dt_BLH[..., None].to(x_BLHP.dtype)).transpose(1, 2).reshape(B * H, L, P)
+    return torch.bmm(weights_BGELL.reshape(B * H, L, L), scaled_BHLP).view(B, H, L, P).transpose(1, 2)
 
 
 def ssd_chunked(

@@ -3,6 +3,7 @@
 Shapes: B batch, L positions, D hidden, F inner width; of a product from the left, M rows out and K rows in.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from transformers import initialization as init
 
 from .configuration_trm import TRMConfig
 from .layers_trm import Operator, rms_norm
+from .packed_linear_trm import Layer
 
 ROWS = 8  # 16-bit tensor cores want rows of a multiple of 16 bytes
 
@@ -48,12 +50,30 @@ class GatedMLP(Operator):
             return F.silu(g) * v
         return torch.sigmoid(g) * rms_norm(g * v, self.eps, dim)
 
+    def _gated_over(self, g: Tensor, v: Tensor, dim: int) -> Tensor:
+        """_gated, which writes over g or v."""
+        if self.gate == "silu":
+            return F.silu(g, inplace=True).mul_(v)
+        return rms_norm(g * v, self.eps, dim).mul_(g.sigmoid_())
+
 
 class Mlp(GatedMLP):
     """A gated MLP over the channels of each position."""
 
     def __init__(self, config: TRMConfig) -> None:
         super().__init__(config, config.hidden_size)
+
+    def packed(self, dtype: torch.dtype, linear: Layer) -> Callable[[Tensor], Tensor]:
+        """Gate and value as products of their own, the gate written over."""
+        gate_weight, up_weight = self.gate_up_proj.weight.chunk(2)
+        gate, up = linear(gate_weight, self.gate_bias), linear(up_weight, None)
+        down = linear(self.down_proj.weight, None)
+
+        def mlp(x_BLD: Tensor) -> Tensor:
+            x = gate.prepare(x_BLD)
+            return down(self._gated_over(gate.product(x), up.product(x), -1))
+
+        return mlp
 
 
 class MlpT(GatedMLP):
@@ -64,12 +84,10 @@ class MlpT(GatedMLP):
 
     def __init__(self, config: TRMConfig) -> None:
         super().__init__(config, config.num_positions)
-        self.norm_dim = -2 if config.mlp_t_norm == "positions" else -1
-        self.backend = config.mlp_t_backend
+        self.config, self.norm_dim = config, -2 if config.mlp_t_norm == "positions" else -1
 
     def forward(self, x_BLD: Tensor) -> Tensor:
-        # On a CPU the transposed linear layer is faster; an exported graph must run anywhere.
-        if self.backend == "auto" and x_BLD.is_cuda and not torch.compiler.is_exporting():
+        if self.config.mlp_t_backend == "auto" and x_BLD.is_cuda:  # on a CPU the transposed linear layer is faster
             return self.forward_from_the_left(x_BLD)
         return super().forward(x_BLD.transpose(-1, -2)).transpose(-1, -2)
 
@@ -79,6 +97,21 @@ class MlpT(GatedMLP):
         if self.gate_bias is not None:
             g_BFD = g_BFD + self.gate_bias.to(g_BFD.dtype)[:, None]
         return left_multiply(self.down_proj.weight, self._gated(g_BFD, v_BFD, -2))
+
+    def packed(self, dtype: torch.dtype, linear: Layer) -> Callable[[Tensor], Tensor]:
+        """The weights from the left, W [F, L] @ x [L, D]: nothing is transposed, and nothing is in 8 bits."""
+        gate_FL, up_FL = self.gate_up_proj.weight.detach().to(dtype).chunk(2)
+        down_LF = self.down_proj.weight.detach().to(dtype)
+        bias = None if self.gate_bias is None else self.gate_bias.detach().to(dtype)[:, None]
+
+        def mlp_t(x_BLD: Tensor) -> Tensor:
+            x_BLD = x_BLD.to(dtype)
+            g_BFD = torch.matmul(gate_FL, x_BLD)
+            if bias is not None:
+                g_BFD.add_(bias)
+            return torch.matmul(down_LF, self._gated_over(g_BFD, torch.matmul(up_FL, x_BLD), -2))
+
+        return mlp_t
 
 
 def left_multiply(weight_MK: Tensor, x_BKD: Tensor) -> Tensor:

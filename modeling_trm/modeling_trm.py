@@ -7,6 +7,7 @@ reasoning_trm.py, what loops in training is in training/.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -123,7 +124,8 @@ class TRMModel(TRMPreTrainedModel):
         state = self.initial_state(len(input_ids)) if state is None else state
         x = self.embed(input_ids, puzzle_ids, state)
         H_cycles, L_cycles = (self.config.H_cycles, self.config.L_cycles) if cycles is None else cycles
-        state = recurse(self.stack, state.map(lambda z: z.to(x.dtype)), x, H_cycles, L_cycles)
+        stack = partial(self.stack, prepared=self.stack.prepare(x))
+        state = recurse(stack, state.map(lambda z: z.to(x.dtype)), x, H_cycles, L_cycles)
         return state._replace(steps=None if state.steps is None else state.steps + 1)
 
     def _check(self, input_ids: Tensor, puzzle_ids: Tensor | None, state: RecursionState | None) -> None:

@@ -5,6 +5,7 @@ joins in one line, `OPERATORS["name"] = Class`, and is then named in `TRMConfig.
 """
 
 import difflib
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
@@ -32,10 +33,16 @@ class Stack(nn.ModuleList):
         super().__init__(_operator_class(i, name)(config) for i, name in enumerate(config.block_operators))
         self.eps = config.rms_norm_eps
 
-    def forward(self, h_BLD: Tensor) -> Tensor:
+    def prepare(self, x_BLD: Tensor) -> list[tuple[Tensor, ...]]:
+        """What each operator takes besides its input, once for all calls of a supervision step (Operator.prepare)."""
+        operators: list[Operator] = list(self)  # type: ignore[arg-type]  # a ModuleList does not know what it holds
+        return [operator.prepare(x_BLD) for operator in operators]
+
+    def forward(self, h_BLD: Tensor, prepared: Sequence[tuple[Tensor, ...]] | None = None) -> Tensor:
+        """`prepared` is what `prepare` gave; without it every operator prepares itself."""
         operator: Operator
-        for operator in self:  # type: ignore[assignment]  # a ModuleList does not know what it holds
-            h_BLD = rms_norm(h_BLD + operator(h_BLD), self.eps, operator.norm_dim)
+        for operator, own in zip(self, prepared or [()] * len(self)):  # type: ignore[assignment]
+            h_BLD = rms_norm(h_BLD + operator(h_BLD, *own), self.eps, operator.norm_dim)
         return h_BLD
 
 

@@ -1,10 +1,13 @@
 """Linear layers with the weight laid out once as oneDNN wants it (x86 CPUs): in float32, in bfloat16, in 8 bits.
 
-Both layers are used in two steps, so that layers which read the same activations prepare them once: `layer.product(
-layer.prepare(x))`, or `layer(x)`. Shapes: x [..., I], weight [O, I], bias [O] -> [..., O].
+The packed forms of the operators are made of them (Operator.packed; the engines are in engines_trm). Both layers are
+used in two steps, so that layers which read the same activations prepare them once: `layer.product(layer.prepare(x))`,
+or `layer(x)`. Shapes: x [..., I], weight [O, I], bias [O] -> [..., O].
 """
 
-from typing import NamedTuple
+import copy
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +15,8 @@ from torch import Tensor, nn
 ROWS = 1024  # that a product is laid out for
 HALF = 128  # activations are unsigned bytes around it: oneDNN has no fast product of two signed ones
 LARGEST = 127
+
+Layer = Callable[[Tensor, Tensor | None], Any]  # weight [O, I], bias [O] -> a PackedLinear or an Int8Linear
 
 
 class PackedLinear(nn.Module):
@@ -76,6 +81,22 @@ class Int8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """In x's own type, as an operator of a user's own expects it."""
         return self.product(self.prepare(x)).to(x.dtype)
+
+
+def with_packed_linears(module: nn.Module, linear: Layer) -> Any:
+    """A view of the module with every nn.Linear in it packed; its code stays as it is."""
+    if type(module) is nn.Linear:
+        return linear(module.weight, module.bias)
+    return with_children(
+        module, **{name: with_packed_linears(child, linear) for name, child in module.named_children()}
+    )
+
+
+def with_children(module: nn.Module, **children: nn.Module) -> Any:
+    """The module with other children; everything else is shared, and the module stays as it is."""
+    view = copy.copy(module)
+    view.__dict__["_modules"] = {**dict(module.named_children()), **children}
+    return view
 
 
 def int8_missing() -> str | None:

@@ -14,6 +14,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
 
 from .configuration_trm import TRMConfig
+from .kernels_trm import KernelsMixin
 from .layers_trm import Operator, truncated_normal_
 from .puzzle_table_trm import PuzzleTable, PuzzleTableMixin, table_file_name
 
@@ -22,7 +23,7 @@ DOWNLOAD = ("cache_dir", "force_download", "proxies", "local_files_only", "token
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 
-class TRMPreTrainedModel(PuzzleTableMixin, PreTrainedModel):
+class TRMPreTrainedModel(KernelsMixin, PuzzleTableMixin, PreTrainedModel):
     """Initialisation, loading and saving shared by the models of the family."""
 
     config_class = TRMConfig

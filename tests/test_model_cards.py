@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,7 +15,7 @@ from modeling_trm.evaluation import choose_subset
 
 ROOT = Path(__file__).parents[1] / "model_cards"
 IMAGES = sorted(path for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(("_", ".")))
-MAX_BYTES = 1_000_000  # of weights in the repository
+MAX_BYTES = 16_000_000  # of weights in the repository
 
 
 def test_there_is_one() -> None:
@@ -34,20 +35,18 @@ def test_the_card_is_what_the_template_gives(folder: Path) -> None:
 @pytest.mark.parametrize("folder", IMAGES, ids=lambda path: path.name)
 def test_the_image_is_complete_and_small(folder: Path) -> None:
     assert {"config.json", "model.safetensors", "preprocessor_config.json"} <= {path.name for path in folder.iterdir()}
-    assert not list(folder.glob("*.py")), "the code is added when it is published"
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    assert not [name for name in config if name.endswith("_backend")], "how a model runs is not what it is"
     assert sum(path.stat().st_size for path in folder.glob("*.safetensors")) < MAX_BYTES
 
 
 @pytest.mark.parametrize("folder", IMAGES, ids=lambda path: path.name)
 def test_it_solves_puzzles_of_the_shipped_sample(folder: Path) -> None:
-    """Held-out puzzles of the source that it does best, by its card."""
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    by_source = metrics["evaluations"]["test"]["by_source"]
-    best = max(by_source, key=lambda source: by_source[source]["exact_accuracy"])
-    assert by_source[best]["exact_accuracy"] > 0.95  # else 6 of 8 below would be too many to ask for
+    """Held-out puzzles of the source with the lowest rating."""
     model, processor = TRMForGridReasoning.from_pretrained(folder).eval(), GridProcessor.from_pretrained(folder)
     puzzles = load_puzzles(processor.task, "test")
-    chosen = choose_subset(puzzles.select((puzzles.sources == best).nonzero()[0]), 8)
-    answers = model.solve(torch.from_numpy(chosen.inputs).long(), max_steps=16).answers
+    easiest = min(np.unique(puzzles.sources), key=lambda source: puzzles.ratings[puzzles.sources == source].mean())
+    chosen = choose_subset(puzzles.select((puzzles.sources == easiest).nonzero()[0]), 8)
+    answers = model.solve(torch.from_numpy(chosen.inputs).long(), max_steps=16, halt=0.95).answers
     solved = (answers == torch.from_numpy(chosen.labels).long()).all(1)
     assert solved.sum() >= 6

@@ -88,7 +88,7 @@ def _layers(settings: Settings, config: TRMConfig, skipped: list[Skipped]) -> di
     layers: dict[str, nn.Module] = dict(own)
     if "compiled" in settings.engines and can_compile(settings.device):
         for name, layer in own.items():
-            layers[f"{name}, compiled"] = _ours(config, weights, layer.backend)
+            layers[f"{name}, compiled"] = _ours(config, weights, layer.config.ssd_backend)
             layers[f"{name}, compiled"].compile()
     layers["transformers Mamba2Mixer"] = _with(weights, Mamba2Mixer(mixer_config(config), layer_idx=0))
     if settings.device.type == "cuda":

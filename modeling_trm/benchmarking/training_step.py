@@ -57,7 +57,7 @@ def stacks(settings: Settings, skipped: list[Skipped]) -> Iterator[str]:
 
 def training_step(model: TRMForGridReasoning, ids_BL: Tensor, settings: Settings, dtype: str) -> Callable[[], None]:
     optimisers = build_optimisers(model, OptimisationArguments())
-    average = ExponentialMovingAverage(core_parameters(model).values(), EMA_DECAY)
+    average = ExponentialMovingAverage(core_parameters(model), EMA_DECAY)
 
     def run() -> None:
         with settings.precision(dtype):

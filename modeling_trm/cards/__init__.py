@@ -1,1 +1,1 @@
-"""Model cards: filled from a checkpoint and its metrics.json, brought up to date with new figures."""
+"""Model cards, filled from metrics.json; what they state measured; images of checkpoints; the table of results."""

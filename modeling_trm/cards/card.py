@@ -5,6 +5,7 @@ checkpoint's folder. Parameter counts come from the config (the model is built o
 grid from the processor, everything else from metrics.json:
 
     model_name   optional: the title of the card. repository: optional, what its examples load.
+    note         optional: a paragraph above all figures, what a reader must know first (an unfinished run, say).
     license      optional: the Hub's id of the weights' licence, such as mit; "other" where it has none. Without it a
                  checkpoint that was trained by us is apache-2.0; of any other the card says none.
     recipe       the training recipe, a mapping; absent for a checkpoint that was not trained by us (converted).
@@ -13,6 +14,7 @@ grid from the processor, everything else from metrics.json:
     seed           int
     steps          optimiser steps taken
     seconds        wall-clock time of the training
+    flops          optional: floating-point operations of the training, as the trainer counts them
     hardware       the machine in words (`utils.machine.describe_machine`)
     versions       {package: version} (`utils.machine.library_versions`)
     train          {name: number or text}: facts and last figures of the training, shown as they are
@@ -26,6 +28,8 @@ grid from the processor, everything else from metrics.json:
         hardware, date (ISO 8601)       optional
       and what `evaluate_puzzles` returns, with
         command        the command line that reproduces these figures
+      or, or besides
+        ways           rows of `cards.ways`: the same puzzles solved with more steps, halting, views, trajectories
       or, or besides
         votes          protocol, counts, pass_at_k, coverage and means of `voting.report.summarise_votes`, with their
                        command, and if they are not those of the evaluation around them, dataset and hardware}}
@@ -133,6 +137,7 @@ def render_card(model_folder: str | Path, metrics: dict[str, Any]) -> str:
         grid_shape=processor.grid_shape,
         task=processor.task,
         license=_license(metrics),
+        note=metrics.get("note"),
         task_name=TASK_NAMES[processor.task],
         task_limits=TASK_LIMITS[processor.task],
         example_puzzle=example_puzzle(processor),
@@ -169,7 +174,7 @@ def check_metrics(metrics: dict[str, Any]) -> None:
         check_name(name)
         where = f"metrics['evaluations'][{name!r}]"
         _require(evaluation, EVALUATION_KEYS, where)
-        if is_plain(evaluation) or "votes" not in evaluation:
+        if is_plain(evaluation) or not {"votes", "ways"} & evaluation.keys():
             _require(evaluation, ("command", "exact_accuracy"), where)
         if "votes" in evaluation:
             _require(evaluation["votes"], VOTE_KEYS, f"{where}['votes']")

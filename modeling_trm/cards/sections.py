@@ -68,7 +68,33 @@ def evaluation_section(evaluations: dict[str, Any]) -> dict[str, Any]:
         "evaluations": [part for name, one in evaluations.items() for part in _paragraphs(name, one)],
         "figures": [figure for name, one in evaluations.items() for figure in _figures(name, one)],
         "headline": "\n".join(headlines),
+        "ways": [
+            {
+                "name": name,
+                "text": f"{one['dataset']}, split `{one['split']}`{_machine(one['ways'][0])}. Reproduce with",
+                "command": one["ways"][0]["command"],
+                "rows": [_way(row) for row in one["ways"]],
+            }
+            for name, one in evaluations.items()
+            if "ways" in one
+        ],
         "has_votes": any("votes" in one for one in evaluations.values()),
+    }
+
+
+def _way(row: dict[str, Any]) -> dict[str, str]:
+    """A row of `cards.ways` as cells."""
+    right = row.get("exact_when_halted")
+    return {
+        "way": cell(row["way"]),
+        "value": _percent(row["exact_accuracy"]),
+        "interval": _interval(row["ci95"]),
+        "count": f"{row['count']:,}",
+        "mean_steps": f"{row['mean_steps']:.1f}",
+        "halted": _percent(row["halted"]) if "halted" in row else NOTHING,
+        "exact_when_halted": NOTHING if right is None else _percent(right),
+        "seconds": NOTHING if row["seconds"] is None else f"{row['seconds']:,.0f}",
+        "engine": f"{row['engine']}, {row['precision']}",
     }
 
 
@@ -190,6 +216,7 @@ def training_section(metrics: dict[str, Any]) -> dict[str, Any]:
         "seed": metrics["seed"],
         "optimiser steps": f"{metrics['steps']:,}",
         "time": f"{seconds:,.0f} s ({seconds / 60:,.1f} minutes)",
+        **({"floating-point operations": f"{metrics['flops']:.2g}"} if "flops" in metrics else {}),
         "hardware": metrics["hardware"],
         "versions": ", ".join(f"{package} {version}" for package, version in metrics["versions"].items()),
     }

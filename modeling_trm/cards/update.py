@@ -77,6 +77,8 @@ class CardUpdate:
         metrics = read_metrics(self.folder)
         old = metrics["evaluations"].get(self.entry, {})
         new = {**figures, "date": _today()}
+        if "ways" in old and old["dataset"] == new["dataset"]:
+            new.setdefault("ways", old["ways"])
         if "votes" in old:  # they keep their own data in words
             new["votes"] = {"dataset": old["dataset"]} | old["votes"]
         metrics["evaluations"][self.entry] = new

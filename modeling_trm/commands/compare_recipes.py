@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ValueError(f"{len(arguments.seeds)} seeds; allowed: at most {MAX_SEEDS}")
         contenders = [read_contender(path, overrides) for path in arguments.recipes]
         first = contenders[0]
-        budget = arguments.flops or first.recipe.optimisation.train_steps * first.flops_a_step
+        budget = arguments.flops or first.flops
         folders = {c.name: {seed: output / c.name / f"seed-{seed}" for seed in arguments.seeds} for c in contenders}
         runs: dict[str, dict] = {contender.name: {} for contender in contenders}
         for number, seed in enumerate(arguments.seeds):

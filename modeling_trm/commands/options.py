@@ -58,7 +58,12 @@ def require_at_least(parser: argparse.ArgumentParser, arguments: argparse.Namesp
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, metavar="MODEL", help="folder of a checkpoint, or its id on the Hub")
+    parser.add_argument(
+        "--model",
+        required=True,
+        metavar="MODEL",
+        help="the name of a shipped checkpoint, a folder, or an id on the Hub",
+    )
 
 
 def add_output(parser: argparse.ArgumentParser, contents: str) -> None:

@@ -70,7 +70,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
-    from ..evaluation.engine import engine_name, precision
+    from ..engines_trm import resolve_engine
+    from ..evaluation.engine import precision
     from ..evaluation.sweep import Sweep, run_sweep
     from ..evaluation.sweep_plots import plot_sweep
     from ..utils.cli import command_line, user_errors
@@ -100,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             rows = run_sweep(
                 model, puzzles, sweep, verifier=verifier, batch_size=arguments.batch_size, engine=arguments.engine
             )
-            engine, computed_in = engine_name(model, arguments.engine), precision(model, arguments.engine)
+            engine, computed_in = resolve_engine(model, arguments.engine), precision(model, arguments.engine)
         report = {
             "command": command_line("sweep", given(argv)),
             "model": arguments.model,

@@ -69,8 +69,8 @@ def run(recipe: Any, typed: list[str]) -> int:
     for note in (*data.notes, *used):
         say(f"note:  {note}")
     step = trainer.train()
-    if step < recipe.optimisation.train_steps:
-        say(f"stopped at step {step} of {recipe.optimisation.train_steps}; the same command goes on from there")
+    if step < trainer.train_steps:
+        say(f"stopped at step {step} of {trainer.train_steps}; the same command goes on from there")
     else:
         folder = evaluate_and_publish(trainer, data, typed)
         say(f"model, card and plots: {folder}\nfigures: {trainer.output / 'metrics.json'}")

@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..configuration_trm import TRMConfig
-from ..engines_trm import ENGINES
-from ..evaluation.engine import engine_name
+from ..engines_trm import ENGINES, resolve_engine
 from ..mamba2_trm import CHUNK, CUDA_KERNELS_MISSING, ONE_CHUNK_UP_TO
 from ..modeling_trm import TRMForGridReasoning
 from ..utils.machine import COMPILERS, computes_in_bf16, describe_machine, find_compiler, python_header
@@ -72,7 +71,7 @@ def _ssd(device: torch.device) -> tuple[str, str | None]:
     if device.type != "cuda":
         return f"{form}; the compiled kernels are for CUDA devices alone", None
     if CUDA_KERNELS_MISSING is None:
-        return f"compiled kernels; ssd_backend='torch' in the config chooses the {form}", None
+        return f"compiled kernels; set_kernels(ssd_backend='torch') chooses the {form}", None
     return f"{form}; the compiled kernels are not here: {CUDA_KERNELS_MISSING}", "pip install 'modeling-trm[cuda]'"
 
 
@@ -89,7 +88,7 @@ def _engines() -> str:
     reasons = {name: engine.missing(model) for name, engine in ENGINES.items()}
     able = ", ".join(name for name, reason in reasons.items() if reason is None)
     missing = "".join(f"; not {name}: {reason}" for name, reason in reasons.items() if reason is not None)
-    return f"{able} (by itself: {engine_name(model, 'auto')}){missing}"
+    return f"{able} (by itself: {resolve_engine(model, 'auto')}){missing}"
 
 
 def _attention(device: torch.device, length: int) -> str:

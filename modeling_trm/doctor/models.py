@@ -59,4 +59,4 @@ def _run(config: TRMConfig, device: torch.device) -> float:
 def _advice(device: torch.device) -> str:
     if device.type == "cpu":
         return "install the versions named above: pip install -c constraints.txt -e ."
-    return "use --device cpu, or ssd_backend='torch' in the config where Mamba-2 fails"
+    return "use --device cpu, or ssd_backend='torch' where Mamba-2 fails"

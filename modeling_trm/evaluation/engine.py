@@ -1,16 +1,9 @@
-"""What an evaluation computes with, by name: the engine (see engines_trm) and the precision, for its records."""
+"""The precision that an evaluation computes in, by name, for its records; its engine: engines_trm.resolve_engine."""
 
 import torch
 
-from ..engines_trm import int8_rest, packing_missing
+from ..engines_trm import int8_rest
 from ..modeling_trm import TRMForGridReasoning
-
-
-def engine_name(model: TRMForGridReasoning, engine: str) -> str:
-    """The engine itself, and what `choose_engine` takes for "auto" here and now."""
-    if engine != "auto":
-        return engine
-    return "packed" if packing_missing(model) is None else "eager"
 
 
 def precision(model: TRMForGridReasoning, engine: str = "auto") -> str:

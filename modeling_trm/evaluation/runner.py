@@ -38,13 +38,12 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from ..engines_trm import choose_engine
+from ..engines_trm import choose_engine, resolve_engine
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
 from ..reasoning_trm import answers_from_logits, check_halt
 from ..trajectories_trm import Verifier, select
 from ..utils.loading import check_model_fits
-from .engine import engine_name
 from .records import EvaluationRecords, summarise
 from .stepwise import trajectories_by_step
 
@@ -129,7 +128,7 @@ def evaluate_puzzles(
         "task": puzzles.task,
         "fingerprint": puzzles.fingerprint,
         "early_exit": halt,
-        "engine": engine_name(model, engine),
+        "engine": resolve_engine(model, engine),
         "seconds": seconds,
         "puzzles_per_second": len(records) / seconds,
     }

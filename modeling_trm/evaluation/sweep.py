@@ -8,7 +8,7 @@ answers are undone before anybody compares them.
 Shapes: B puzzles of a batch, K trajectories of each, N = B * K, L cells.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -152,12 +152,12 @@ def _sweep_batch(
     }
     starts_NL = input_ids.repeat_interleave(K, dim=0)
     if relabelling is not None:
-        starts_NL = _each_view(relabelling.apply, part, starts_NL.unflatten(0, (-1, K))).flatten(0, 1)
+        starts_NL = each_view(relabelling.apply, part, starts_NL.unflatten(0, (-1, K))).flatten(0, 1)
     stand = trajectories_by_step(model, starts_NL, repeated, K, deepest, **options, **noise)
     for steps in sweep.steps:
         ended = stand[steps - 1]
         if relabelling is not None:
-            ended = ended._replace(answers=_each_view(relabelling.undo, part, ended.answers))
+            ended = ended._replace(answers=each_view(relabelling.undo, part, ended.answers))
         right_BK = is_right(ended.answers, labels)
         for k in sweep.trajectories:
             first = Trajectories(*(values[:, :k] for values in ended))
@@ -167,11 +167,11 @@ def _sweep_batch(
                 yield (steps, k, selection), right_BK.gather(1, choice_B[:, None])[:, 0]
 
 
-def _each_view(change: Any, numbers: range, ids_BKL: Tensor) -> Tensor:
+def each_view(change: Any, numbers: Iterable[int], ids_BKL: Tensor) -> Tensor:
     """`change` is apply or undo of a relabelling: view k of puzzle numbers[b] for row (b, k)."""
     ids = ids_BKL.cpu().numpy()
     changed = [
-        [change(number, view, ids_L) for view, ids_L in enumerate(ids_KL)]
+        [change(int(number), view, ids_L) for view, ids_L in enumerate(ids_KL)]
         for number, ids_KL in zip(numbers, ids, strict=True)
     ]
     return torch.from_numpy(np.array(changed)).to(ids_BKL.device)

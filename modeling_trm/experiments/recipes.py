@@ -51,6 +51,13 @@ class Contender:
             start = end
         return self.recipe.optimisation.batch_size * (average + (1 - start) * training_flops(self.config))
 
+    @property
+    def flops(self) -> float:
+        """Of the run that the recipe describes. Raises ValueError when it says minutes instead of steps."""
+        if self.recipe.optimisation.train_steps is None:
+            raise ValueError(f"{self.path} gives train_minutes, not train_steps: say how many FLOPs are to be spent")
+        return self.recipe.optimisation.train_steps * self.flops_a_step
+
     def steps_for(self, flops: float) -> int:
         return max(1, round(flops / self.flops_a_step))
 

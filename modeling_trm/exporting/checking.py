@@ -6,16 +6,12 @@ be within TOLERANCE; `chained`, from its own latents, is a matter of the model a
 contract (one with random weights) multiplies every rounding error from step to step.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..attention_trm import Attention
-from ..mamba2_trm import Mamba2
-from ..mlp_trm import MlpT
 from ..modeling_trm import TRMForGridReasoning
 from .programs import Step, example_inputs
 
@@ -49,25 +45,11 @@ def program_runner(path: Path) -> Runner:
     return lambda inputs: list(step(*inputs))
 
 
-@contextmanager
-def pytorch_path(model: TRMForGridReasoning) -> Iterator[None]:
-    """Operators as exported, whatever the config's backends: kernels for CUDA round otherwise, or cannot run here."""
-    operators = [module for module in model.modules() if isinstance(module, (Attention, Mamba2, MlpT))]
-    before = [operator.backend for operator in operators]
-    try:
-        for operator in operators:
-            operator.backend = "auto" if isinstance(operator, Attention) else "torch"
-        yield
-    finally:
-        for operator, backend in zip(operators, before, strict=True):
-            operator.backend = backend
-
-
 @torch.no_grad()
 def differences(model: TRMForGridReasoning, run: Runner) -> dict[str, float]:
     """{"one_step": ..., "chained": ...} of the module's docstring."""
     step = Step(model)
-    with pytorch_path(model):
+    with model.portable_kernels():  # as it was exported: kernels for CUDA round otherwise, or cannot run here
         return _differences(model, step, run)
 
 

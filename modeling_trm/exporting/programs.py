@@ -58,16 +58,15 @@ class Parts(nn.Module):
 def export_step(model: TRMForGridReasoning) -> ExportedProgram:
     """The program of one supervision step, for any batch size; the model stays as it is.
 
-    The weights are the model's own tensors, not copies. Mamba-2 takes its PyTorch path, whatever the device. Save it
-    with torch.export.save.
+    The weights are the model's own tensors, not copies. Save it with torch.export.save.
     """
     return export(Step(model), example_inputs(model))
 
 
-def export(module: nn.Module, examples: tuple[Tensor, ...]) -> ExportedProgram:
-    """The module's program; the first axis of every input is the free batch."""
+def export(module: Step | Parts, examples: tuple[Tensor, ...]) -> ExportedProgram:
+    """The module's program, whatever kernels its model runs; the first axis of every input is the free batch."""
     batch = torch.export.Dim(BATCH, min=1)
-    with quiet(), torch.no_grad():
+    with quiet(), torch.no_grad(), module.model.portable_kernels():
         return torch.export.export(module, examples, dynamic_shapes=tuple({0: batch} for _ in examples))
 
 

@@ -7,18 +7,15 @@ the template makes of metrics.json is made anew, while one that somebody wrote o
 
 import json
 import re
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from transformers.dynamic_module_utils import get_relative_import_files, get_relative_imports
+from transformers.dynamic_module_utils import get_relative_imports
 
 from ..cards.card import render_card, write_model_card
+from ..cards.image import installed_code
 from ..cards.update import read_metrics
-from ..configuration_trm import TRMConfig
-from ..modeling_trm import TRMForGridReasoning
-from ..processing_trm import GridProcessor
 from ..utils.loading import check_model_fits, load_model, load_processor
 from .contents import Contents, ContentsError, collect, front_matter, read_text, select
 
@@ -101,15 +98,6 @@ def _auto_modules(file: Path) -> list[str]:
     if missing:
         raise ContentsError(f"{file}: auto_map has no {', '.join(missing)}; save the checkpoint with save_pretrained")
     return [f"{auto_map[name].split('--')[-1].split('.')[0]}.py" for name in needed]
-
-
-def installed_code() -> dict[str, Path]:
-    """{name: file} of the installed package's files that save_pretrained puts beside a checkpoint."""
-    files: set[str] = set()
-    for auto_class in (TRMConfig, TRMForGridReasoning, GridProcessor):
-        module = str(sys.modules[auto_class.__module__].__file__)
-        files |= {module, *get_relative_import_files(module)}
-    return {Path(file).name: Path(file) for file in sorted(files)}
 
 
 def _code(folder: Path, modules: set[str]) -> tuple[dict[str, Path | bytes], list[str]]:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import yaml
 
-from ..configuration_trm import IMPROVEMENT, TRMConfig
+from ..configuration_trm import IMPROVEMENT, KERNELS, AttentionBackend, MlpTBackend, SsdBackend, TRMConfig
 from ..losses_trm import TOKEN_LOSSES
 from ..processing_trm import GridProcessor
 from .fields import options_by_name, typed
@@ -21,15 +21,16 @@ from .optimisers import OPTIMISERS
 from .recipes import override, read_recipe
 from .schedule import SCHEDULES, STEP_WEIGHTS
 
+PRESET, TRAIN_STEPS = "trm-attn", 65_104
 FROM_DATA = ("vocab_size", "seq_len", "num_puzzles")
 _PLAIN: dict[Any, Any] = {int | float: float, int | float | None: float}
 
 
 def _model_fields() -> list[tuple[str, Any, Any]]:
-    """TRMConfig's own fields, each optional; a number that may be whole is a float here."""
+    """TRMConfig's fields of what a model is, each optional; a number that may be whole is a float here."""
     found: list[tuple[str, Any, Any]] = []
     for name, kind in TRMConfig.__annotations__.items():
-        if name not in FROM_DATA:
+        if name not in FROM_DATA and name not in KERNELS:
             plain: Any = _PLAIN.get(kind, kind)
             found.append((name, plain | None, field(default=None, metadata={"help": "see TRMConfig"})))
     return found
@@ -40,8 +41,8 @@ ModelArguments = dataclasses.make_dataclass(
     [
         (
             "preset",
-            str,
-            field(default="trm-attn", metadata={"help": "named architecture; the fields below override it"}),
+            str | None,
+            field(default=None, metadata={"help": f"named architecture, overridden below; default: {PRESET}"}),
         ),
         *_model_fields(),
     ],
@@ -88,8 +89,17 @@ class OptimisationArguments:
     """How the weights are trained. Defaults: the reference recipe (arXiv 2510.04871, public code config/)."""
 
     start_from: str | None = _help("checkpoint whose weights and architecture the run starts with; default: none")
+    start_step: int = _help(
+        "start_from has the weights of this step: the run goes on behind it in schedule, curricula and data, with new "
+        "optimisers and slots; the rate rises once more over warmup_steps",
+        0,
+    )
     train_only: Literal["all", "puzzle_table"] = _help("train everything, or the puzzle table alone", "all")
-    train_steps: int = _help("optimiser steps", 65_104)
+    train_steps: int | None = _help(f"optimiser steps; default, without train_minutes: {TRAIN_STEPS}")
+    train_minutes: float | None = _help(
+        "instead of train_steps: as many as these minutes hold, evaluations included, by the time that steps of each "
+        "depth are measured to take at the start; counted from when the data are read; needs test_puzzles; not for arc"
+    )
     batch_size: int = _help("puzzles a step, over all processes", 768)
     gradient_accumulation: int = _help("parts a batch is computed in; the result is the same, the memory smaller", 1)
     objective: Literal["act", "dis"] = _help(
@@ -145,12 +155,18 @@ class OptimisationArguments:
 
 @dataclass
 class RunArguments:
-    """Where and how the run goes. Nothing here changes what is learnt, but seed, mixed_precision and compile."""
+    """Where and how the run goes. Nothing here changes what is learnt, but seed, mixed_precision and compile.
+
+    The kernels, named ..._backend, are not saved with a model; they round differently.
+    """
 
     output_dir: str = _help("folder of the run", "runs/trm")
     seed: int = _help("seed of weights, data order, augmentation and exploration", 0)
     mixed_precision: Literal["auto", "no", "bf16"] = _help("auto: bf16 where the processor computes in it", "auto")
     compile: Literal["auto", "yes", "no"] = _help("torch.compile of the stack; auto: where a compiler is found", "auto")
+    attention_backend: AttentionBackend = _help("kernels of attention: see TRMConfig", "auto")
+    mlp_t_backend: MlpTBackend = _help("kernels of MLP-t: see TRMConfig", "auto")
+    ssd_backend: SsdBackend = _help("kernels of Mamba-2: see TRMConfig", "auto")
     deterministic: bool = _help("only deterministic algorithms: on CUDA too the same bits in every run; slower", False)
     cpu: bool = _help("stay on the CPU although there is a GPU", False)
     log_every: int = _help("steps between two lines of log.jsonl", 50)
@@ -159,10 +175,17 @@ class RunArguments:
     eval_max_steps: int | None = _help("supervision steps in evaluations; default: halt_max_steps of the config")
     checkpoint_every: int = _help("steps between two checkpoints to resume from; the newest two are kept", 500)
     stop_after_minutes: float | None = _help("write a checkpoint and stop after so long; run again to go on")
+    resume_from: str | None = _help(
+        "folder written by `trm pack-checkpoint`: go on from it, unless output_dir has a later checkpoint"
+    )
     report_to: list[str] = field(
         default_factory=lambda: ["tensorboard"],
         metadata={"help": "trackers of accelerate (tensorboard, trackio, wandb), or none"},
     )
+
+    def kernels(self) -> dict[str, str]:
+        """What `set_kernels` of a model takes."""
+        return {name: vars(self)[name] for name in KERNELS}
 
 
 PARTS: tuple[Any, ...] = (ModelArguments, DataArguments, OptimisationArguments, RunArguments)
@@ -199,7 +222,8 @@ class Recipe:
         ):
             if value not in allowed:
                 raise ValueError(f"{name}={value!r}; allowed: {', '.join(allowed)}")
-        for name in ("train_steps", "batch_size", "gradient_accumulation"):
+        self._check_length()
+        for name in ("batch_size", "gradient_accumulation"):
             _require(name, getattr(o, name), getattr(o, name) >= 1, "1 or more")
         for name in ("log_every", "eval_every", "checkpoint_every", "eval_batch_size"):
             _require(name, getattr(r, name), getattr(r, name) >= 1, "1 or more")
@@ -212,8 +236,31 @@ class Recipe:
                 f"step of a puzzle has a target of its own, and fewer steps would never reach the answer"
             )
         self._check_task()
-        if o.start_from is not None and (given := self._architecture()):
-            raise ValueError(f"start_from={o.start_from!r} brings its architecture; leave out {', '.join(given)}")
+        if o.start_from is None and self.model.preset is None:
+            self.model.preset = PRESET
+
+    def _check_length(self) -> None:
+        """How long the run is and where in it it begins."""
+        o, d = self.optimisation, self.data
+        if o.train_minutes is None:
+            if o.train_steps is None:
+                o.train_steps = TRAIN_STEPS
+            _require("train_steps", o.train_steps, o.train_steps >= 1, "1 or more")
+            allowed = f"0 to {o.train_steps - 1}, a step before the last of train_steps={o.train_steps}"
+            _require("start_step", o.start_step, 0 <= o.start_step < o.train_steps, allowed)
+            if o.start_step and o.start_from is None:
+                raise ValueError(f"start_step={o.start_step} needs start_from: the weights that the run had there")
+            return
+        _require("train_minutes", o.train_minutes, o.train_minutes > 0, "more than 0")
+        if o.train_steps is not None:
+            raise ValueError(f"train_steps={o.train_steps}, train_minutes={o.train_minutes}: give one of them")
+        if o.start_step:
+            raise ValueError(f"start_step={o.start_step} needs train_steps, the length of the run that it goes on with")
+        if d.task == "arc" or d.test_puzzles is None:
+            raise ValueError(
+                f"train_minutes={o.train_minutes} needs test_puzzles, how many the final evaluation shall have time "
+                f"for; task arc, whose tests are votes, needs train_steps"
+            )
 
     def _check_task(self) -> None:
         """What only some kinds of puzzles know."""
@@ -240,13 +287,13 @@ class Recipe:
         elif d.test_augmentations is not None:
             raise ValueError(f"test_augmentations={d.test_augmentations} is for task arc only; task is {d.task!r}")
 
-    def _architecture(self) -> dict[str, Any]:
+    def architecture(self) -> dict[str, Any]:
         """The fields of the architecture that the recipe sets, beside the preset."""
         return {name: value for name, value in vars(self.model).items() if value is not None and name != "preset"}
 
     def model_config(self, processor: GridProcessor, num_puzzles: int) -> TRMConfig:
         """The config of the model that this recipe trains on such grids, with so many rows in its puzzle table."""
-        overrides = self._architecture()
+        overrides = self.architecture()
         if self.optimisation.loss_on == "blanks":
             overrides.setdefault("blank_token_id", processor.blank_token_id)
         if self.optimisation.objective == "dis":
@@ -254,7 +301,7 @@ class Recipe:
             for name, value in (IMPROVEMENT | {"num_step_embeddings": steps}).items():
                 overrides.setdefault(name, value)
         sizes = {"vocab_size": processor.vocab_size, "seq_len": processor.seq_len, "num_puzzles": num_puzzles}
-        return TRMConfig.from_preset(self.model.preset, **sizes, **overrides)
+        return TRMConfig.from_preset(self.model.preset or PRESET, **sizes, **overrides)
 
     def to_dict(self) -> dict[str, Any]:
         """Flat, without the architecture fields that are left to the preset; what a YAML recipe would say."""

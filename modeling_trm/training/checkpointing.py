@@ -1,12 +1,13 @@
 """Checkpoints to resume from: whole or absent, whatever moment the process dies at.
 
-A checkpoint is written into a folder with a temporary name and renamed when everything is in it, its manifest (the size
-of every file) last. accelerate writes model, optimisers and generators; slots and averages go beside them.
+A checkpoint is written into a folder with a temporary name and renamed when everything is in it, its manifest last. It
+holds tensors by name (safetensors) and JSON, nothing that would have to be unpickled: weights, optimisers and average
+once, the slots of every process. Generators are not in it: whatever is random is a function of seed and step.
 """
 
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +15,20 @@ from accelerate import Accelerator
 from accelerate.logging import get_logger
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from .ema import ExponentialMovingAverage
-from .slots import Slots
+from .manifest import find_damage, write_manifest
 
 logger = get_logger(__name__)
 KEPT = 2
-MANIFEST = "manifest.json"
+LEARNT = ("model", "ema", "optimisers")  # the parts that are the same in every process
+PROGRESS = "progress.json"
+
+State = dict[str, dict[str, Tensor]]  # {part: {name: tensor}}, see TrainingStep.state_dict
 
 
 def save_checkpoint(
-    accelerator: Accelerator,
-    folder: Path,
-    step: int,
-    slots: Slots,
-    ema: ExponentialMovingAverage,
-    progress: dict[str, Any],
+    accelerator: Accelerator, folder: Path, step: int, state: State, progress: Mapping[str, Any]
 ) -> Path:
     """Write folder/step-N with everything the run depends on; `progress` is JSON-ready.
 
@@ -42,18 +41,14 @@ def save_checkpoint(
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
         accelerator.wait_for_everyone()
-        accelerator.save_state(str(temporary))
-        slots_file = temporary / f"slots-{accelerator.process_index}.safetensors"
-        save_file({name: value.contiguous().cpu() for name, value in slots.state_dict().items()}, slots_file)
+        _save(state["slots"], temporary / f"slots-{accelerator.process_index}.safetensors")
+        if accelerator.is_main_process:
+            for part in LEARNT:
+                _save(state[part], temporary / f"{part}.safetensors")
+            (temporary / PROGRESS).write_text(json.dumps({"step": step, **progress}, indent=2), encoding="utf-8")
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            save_file(
-                {name: value.contiguous().cpu() for name, value in ema.state_dict().items()},
-                temporary / "ema.safetensors",
-            )
-            (temporary / "progress.json").write_text(json.dumps({"step": step, **progress}, indent=2), encoding="utf-8")
-            sizes = {path.name: path.stat().st_size for path in temporary.iterdir()}
-            (temporary / MANIFEST).write_text(json.dumps(sizes, indent=2), encoding="utf-8")
+            write_manifest(temporary)
             shutil.rmtree(final, ignore_errors=True)
             temporary.rename(final)
             for old in sorted(folder.glob("step-*"))[:-KEPT]:
@@ -68,9 +63,18 @@ def save_checkpoint(
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint; one whose files are missing or of another size is passed over with a warning."""
+    """The newest whole checkpoint; one whose files are missing or damaged is passed over with a warning.
+
+    Raises:
+        ValueError: a checkpoint of an earlier version's form.
+    """
     for candidate in sorted(folder.glob("step-*"), reverse=True):
-        problem = _problem(candidate)
+        if (candidate / "optimizer.bin").exists():
+            raise ValueError(
+                f"{candidate} was written by an earlier version, which kept optimisers by position: finish the run "
+                f"with that version, or begin another from its weights with start_from and start_step"
+            )
+        problem = find_damage(candidate)
         if problem is None:
             return candidate
         logger.warning(f"checkpoint {candidate} is passed over: {problem}")
@@ -78,35 +82,24 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 
 def load_progress(checkpoint: Path) -> dict[str, Any]:
-    return json.loads((checkpoint / "progress.json").read_text(encoding="utf-8"))
+    return json.loads((checkpoint / PROGRESS).read_text(encoding="utf-8"))
 
 
-def load_checkpoint(accelerator: Accelerator, checkpoint: Path, slots: Slots, ema: ExponentialMovingAverage) -> None:
-    """Restore everything that `save_checkpoint` wrote. Raises ValueError if it was written by another process count."""
-    slots_file = checkpoint / f"slots-{accelerator.process_index}.safetensors"
+def load_checkpoint(accelerator: Accelerator, checkpoint: Path) -> State:
+    """What `save_checkpoint` was given. Raises ValueError if it was written by another number of processes."""
     written = len(list(checkpoint.glob("slots-*.safetensors")))
     if written != accelerator.num_processes:
         raise ValueError(
             f"{checkpoint} was written by {written} processes, this run has {accelerator.num_processes}: "
             f"start it with --num_processes {written}"
         )
-    accelerator.load_state(str(checkpoint))
-    slots.load_state_dict(load_file(slots_file))
-    ema.load_state_dict(load_file(checkpoint / "ema.safetensors"))
+    return load_learnt(checkpoint) | {"slots": load_file(checkpoint / f"slots-{accelerator.process_index}.safetensors")}
 
 
-def _problem(checkpoint: Path) -> str | None:
-    manifest = checkpoint / MANIFEST
-    if not manifest.exists():
-        return f"it has no {MANIFEST}"
-    sizes: dict[str, int] = json.loads(manifest.read_text(encoding="utf-8"))
-    return next(_wrong_files(checkpoint, sizes.items()), None)
+def load_learnt(checkpoint: Path) -> State:
+    """All but the slots."""
+    return {part: load_file(checkpoint / f"{part}.safetensors") for part in LEARNT}
 
 
-def _wrong_files(checkpoint: Path, sizes: Iterable[tuple[str, int]]) -> Iterator[str]:
-    for name, size in sizes:
-        path = checkpoint / name
-        if not path.exists():
-            yield f"{name} is missing"
-        elif path.stat().st_size != size:
-            yield f"{name} has {path.stat().st_size} bytes instead of {size}"
+def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
+    save_file({name: value.contiguous().cpu() for name, value in tensors.items()}, path)

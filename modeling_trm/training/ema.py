@@ -4,7 +4,7 @@ Source: reference TRM, models/ema.py (decay 0.999, started at the initial weight
 whatever the model's dtype: in bfloat16 a change of a thousandth of the difference rounds away and the average freezes.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -15,18 +15,18 @@ class ExponentialMovingAverage:
     """average <- decay * average + (1 - decay) * weight, after each optimiser step.
 
     Args:
-        parameters: what is averaged, already on its device and in the order a checkpoint is to be read back.
+        parameters: {name: what is averaged}, already on its device; a checkpoint goes by the names.
         decay: in [0, 1).
 
     Raises:
         ValueError: decay out of range.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], decay: float) -> None:
+    def __init__(self, parameters: Mapping[str, nn.Parameter], decay: float) -> None:
         if not 0 <= decay < 1:
             raise ValueError(f"decay={decay} is out of range; allowed: 0 <= decay < 1")
         self.decay = decay
-        self.parameters = list(parameters)
+        self.names, self.parameters = list(parameters), list(parameters.values())
         self.averages = [p.detach().to(torch.float32, copy=True) for p in self.parameters]
 
     @torch.no_grad()
@@ -46,22 +46,24 @@ class ExponentialMovingAverage:
             self._write(own)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The averages, flat and by position: a dictionary that safetensors can store as it is."""
-        return {str(i): average for i, average in enumerate(self.averages)}
+        """{name of the parameter: its average}: a dictionary that safetensors can store as it is."""
+        return dict(zip(self.names, self.averages))
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Take over saved averages. Raises ValueError, before anything is changed, if they are of another model."""
-        if state.keys() != self.state_dict().keys():
-            raise ValueError(f"the saved average has {len(state)} tensors, the model has {len(self.averages)}")
-        for name, average in self.state_dict().items():
+        averages = self.state_dict()
+        if strange := sorted(state.keys() ^ averages.keys()):
+            side = "saved average" if strange[0] in averages else "model"
+            raise ValueError(f"the {side} has no tensor {strange[0]}: {len(strange)} are on one side only")
+        for name, average in averages.items():
             saved = state[name]
             if saved.shape != average.shape or saved.dtype != average.dtype:
                 raise ValueError(
                     f"tensor {name} of the saved average is {saved.dtype} {list(saved.shape)}; "
                     f"the model needs {average.dtype} {list(average.shape)}"
                 )
-        for name, average in self.state_dict().items():
+        for name, average in averages.items():
             average.copy_(state[name])
 
     @torch.no_grad()

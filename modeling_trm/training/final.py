@@ -39,6 +39,7 @@ def evaluate_and_publish(trainer: Trainer, data: RunData, arguments: Sequence[st
     """
     output, accelerator = trainer.output, trainer.accelerator
     model = load_model(str(trainer.published_weights), accelerator.device)
+    model.set_kernels(**trainer.recipe.run.kernels())
     records = None
     if data.arc is not None:
         names = {"model": str(output / "model"), "command": _command(trainer, "voting")}
@@ -53,7 +54,7 @@ def evaluate_and_publish(trainer: Trainer, data: RunData, arguments: Sequence[st
         report, _ = write_report(records, output / "evaluation")
         if metrics:
             metrics["test"]["votes"] = {name: report[name] for name in VOTES_ON_CARD} | {"command": names["command"]}
-    facts = dict(data.facts)
+    facts = data.facts | trainer.facts
     best = trainer.progress["best"]
     if best is not None:
         facts["published step"] = best["step"]
@@ -65,8 +66,9 @@ def evaluate_and_publish(trainer: Trainer, data: RunData, arguments: Sequence[st
         recipe=trainer.recipe.to_dict(),
         run={
             "command": command_line("train", arguments),
-            "steps": trainer.recipe.optimisation.train_steps,
+            "steps": trainer.train_steps,
             "seconds": trainer.progress["seconds"],
+            "flops": trainer.progress["flops"],
             "device": accelerator.device,
             "train": facts,
         },

@@ -24,9 +24,13 @@ class ImprovementPath:
         self.seed, self.slots, self.batch_size, self.max_steps = seed, slots, batch_size, max_steps
         self.order: tuple[int, Tensor] | None = None  # when its puzzles came, and [B, L]: drawn and sent once for them
 
-    def targets(self, step: int, rows: slice, inputs_bL: Tensor, labels_bL: Tensor) -> Tensor:
-        """What this process's slots `rows` are asked for at the run's step `step`, counted from 1: [b, L]."""
-        born, taken = (step - 1) // self.max_steps, (step - 1) % self.max_steps
+    def targets(self, step: int, rows: slice, inputs_bL: Tensor, labels_bL: Tensor, begun: int = 0) -> Tensor:
+        """What this process's slots `rows` are asked for at the run's step `step`, counted from 1: [b, L].
+
+        begun: the step after which all slots took their first puzzles; they move in step from there.
+        """
+        past, taken = divmod(step - 1 - begun, self.max_steps)
+        born = -(-begun // self.max_steps) + past  # not the orders of the run's first puzzles again
         if self.order is None or self.order[0] != born:
             drawn = random_floats(self.seed, born * self.batch_size + self.slots, STREAM, inputs_bL.shape[1])
             self.order = born, send(drawn.astype(np.float32), inputs_bL.device)

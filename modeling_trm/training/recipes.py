@@ -13,7 +13,8 @@ import yaml
 
 SHIPPED = Path(__file__).parents[1] / "recipes"
 BASE = "base"
-DATA_FIELDS = ("data", "data_dir", "data_files", "dataset")  # each names all of the data
+# Of fields that exclude each other, one named above takes the place of those below: where the data are, the length.
+EXCLUSIVE = (("data", "data_dir", "data_files", "dataset"), ("train_steps", "train_minutes"))
 
 
 def shipped_names() -> list[str]:
@@ -65,9 +66,10 @@ def _read(path: Path, before: Sequence[Path]) -> dict[str, Any]:
 
 
 def override(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """The fields of both, those above winning; data named above take the place of any named below."""
-    if any(above.get(name) is not None for name in DATA_FIELDS):
-        below = {name: value for name, value in below.items() if name not in DATA_FIELDS}
+    """The fields of both, those above winning, also over those that they exclude."""
+    for group in EXCLUSIVE:
+        if any(above.get(name) is not None for name in group):
+            below = {name: value for name, value in below.items() if name not in group}
     return below | above
 
 

@@ -80,7 +80,7 @@ def publish_folder(
 
     Args:
         metrics: {name: what evaluate_puzzles returned, with its command and data}. run: command, seed, steps, seconds,
-            device and facts of the training. plots: a folder of pictures to show besides those made here.
+            flops, device and facts of the training. plots: a folder of pictures to show besides those made here.
     """
     facts = {
         "recipe": recipe,
@@ -88,6 +88,7 @@ def publish_folder(
         "seed": recipe["seed"],
         "steps": run["steps"],
         "seconds": run["seconds"],
+        "flops": run["flops"],
         "hardware": describe_machine(run["device"]),
         "versions": library_versions(),
         "train": run["train"],

@@ -22,7 +22,13 @@ STEP_WEIGHTS: dict[str, Callable[[int], float]] = {
 
 
 def lr_factor(
-    step: int, *, warmup_steps: int, total_steps: int, kind: str = "constant", min_ratio: float = 0.0
+    step: int,
+    *,
+    warmup_steps: int,
+    total_steps: int,
+    kind: str = "constant",
+    min_ratio: float = 0.0,
+    start_step: int = 0,
 ) -> float:
     """What the recipe's learning rates are multiplied with for update number `step`.
 
@@ -30,23 +36,25 @@ def lr_factor(
         step: 1 for the first update. warmup_steps: the factor rises linearly and reaches 1 at this step.
         total_steps: updates of the whole run; where the cosine reaches min_ratio and stays.
         kind: "constant" or "cosine", after the warm-up. min_ratio: the cosine's end.
+        start_step: the step after which the optimisers began anew, when it is not the run's first. The schedule is the
+            same, but the factor rises to it once more, linearly over warmup_steps: young moments are those of a few
+            batches, and Muon's and Adam's steps are as large as the rate whatever the gradient.
 
     Raises:
         ValueError: an unknown kind, or numbers out of range, naming them.
     """
     if kind not in SCHEDULES:
         raise ValueError(f"kind={kind!r} is no schedule; allowed: {', '.join(SCHEDULES)}")
-    if step < 1 or warmup_steps < 0 or total_steps < 1:
+    if step <= start_step or start_step < 0 or warmup_steps < 0 or total_steps < 1:
         raise ValueError(
-            f"step={step}, warmup_steps={warmup_steps}, total_steps={total_steps}: "
-            f"steps are counted from 1, and the warm-up takes 0 steps or more"
+            f"step={step}, start_step={start_step}, warmup_steps={warmup_steps}, total_steps={total_steps}: "
+            f"steps are counted from 1, start_step from 0, and the warm-up takes 0 steps or more"
         )
-    if step < warmup_steps:
-        return step / warmup_steps
-    if kind == "constant":
-        return 1.0
+    rise = min(1.0, (step - start_step) / warmup_steps) if warmup_steps else 1.0
+    if kind == "constant" or step <= warmup_steps:
+        return rise
     progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
-    return min_ratio + (1 - min_ratio) * 0.5 * (1 + math.cos(math.pi * progress))
+    return rise * (min_ratio + (1 - min_ratio) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
 def reveal_share(step: int, *, start: float, end: float, until: float) -> float:

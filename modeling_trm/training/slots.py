@@ -6,6 +6,7 @@ Everything random is a function of (seed, step, slot), so the order of the batch
 matter and a resumed run needs no generator state. Shapes: B slots of this process, L cells, S positions, D hidden.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,7 +57,7 @@ class Slots:
         state = {f"state.{name}": field for name, field in self.state._asdict().items() if field is not None}
         return {name: value for name, value in vars(self).items() if name != "state"} | state
 
-    def load_state_dict(self, saved: dict[str, Tensor]) -> None:
+    def load_state_dict(self, saved: Mapping[str, Tensor]) -> None:
         device = self.steps.device
         for name, present in self.state_dict().items():
             if saved[name].shape != present.shape:

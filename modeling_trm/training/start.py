@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from accelerate.utils import set_seed
 
+from ..configuration_trm import PRESETS, TRMConfig
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
 from ..puzzle_index_trm import PuzzleIndex
@@ -32,15 +33,34 @@ def initial_model(
         if index is not None:
             model.set_puzzle_index(index)
     else:
-        model = load_model(o.start_from).train()
+        model = load_model(o.start_from).float().train()  # what learns is float32, however it was shipped
         check_model_fits(model, processor)
+        _check_architecture(model, recipe)
         _check_start(model, recipe, held_out)
         if index is not None:
             model.adopt_tasks(index)
+    model.set_kernels(**recipe.run.kernels())
     if o.train_only == "puzzle_table":
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name == "model.puzzle_emb.weight")
     return model
+
+
+def _check_architecture(model: TRMForGridReasoning, recipe: Recipe) -> None:
+    """Raise ValueError, naming field and both values, where the recipe asks for another model than the checkpoint's."""
+    start, preset = recipe.optimisation.start_from, recipe.model.preset
+    fields = recipe.architecture()
+    if preset is not None:
+        TRMConfig.from_preset(preset)  # refuses a name that is none
+        fields = PRESETS[preset] | fields
+    for name, wanted in fields.items():
+        found = getattr(model.config, name)
+        if found != wanted:
+            origin = f"preset={preset!r} says" if name not in recipe.architecture() else "the recipe says"
+            raise ValueError(
+                f"{origin} {name}={wanted!r}, but the checkpoint start_from={start!r} has {name}={found!r}: leave it "
+                f"out or set it so; the checkpoint brings its architecture"
+            )
 
 
 def _check_objective(model: TRMForGridReasoning, recipe: Recipe) -> None:

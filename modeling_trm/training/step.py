@@ -4,6 +4,7 @@ Source: arXiv 2510.04871, section 2 and the public code's pretrain.py. Shapes: B
 of it (gradient accumulation), L cells.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ from ..recursion_trm import RecursionState
 from .arguments import OptimisationArguments
 from .ema import ExponentialMovingAverage
 from .improvement import ImprovementPath
+from .optimiser_state import load_optimiser_state, optimiser_state
 from .optimisers import core_parameters
 from .rows import RowFeed, send
 from .schedule import lr_factor, set_lr, stage_at, step_weights
@@ -70,6 +72,10 @@ class TrainingStep:
         arguments: its curricula end at or below the model's H_cycles, L_cycles and halt_max_steps.
         model: on its device; `wrapped` is the same model as accelerate prepared it (autocast, several processes).
         slots: this process's share of the batch, `feed` the rows for it.
+        train_steps: of the whole run; may be set later, but before a step is called for.
+
+    Attributes:
+        slots_begun: the step after which the slots began, all of them with new puzzles: 0 in a run without a break.
     """
 
     def __init__(
@@ -83,7 +89,9 @@ class TrainingStep:
         feed: RowFeed,
         slots: Slots,
         seed: int,
+        train_steps: int,
     ) -> None:
+        self.train_steps, self.slots_begun = train_steps, 0
         self.arguments, self.accelerator, self.model, self.wrapped = arguments, accelerator, model, wrapped
         self.optimisers, self.ema, self.feed, self.slots, self.seed = optimisers, ema, feed, slots, seed
         self.core = list(core_parameters(model).values())
@@ -117,14 +125,47 @@ class TrainingStep:
             "released_steps": (slots.released * slots.steps).sum(),
         }
 
+    def state_dict(self) -> dict[str, dict[str, Tensor]]:
+        """Everything that a step changes, {part: {name: tensor}}, on its device and not copied."""
+        return {
+            "model": self.model.state_dict(),
+            "ema": self.ema.state_dict(),
+            "optimisers": optimiser_state(self.model, self.optimisers),
+            "slots": self.slots.state_dict(),
+        }
+
+    def load_state_dict(self, saved: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Take over what `state_dict` gave; slots that were not saved begin anew.
+
+        Raises:
+            ValueError, RuntimeError: tensors of another model or batch, naming one.
+        """
+        self.model.load_state_dict(saved["model"])
+        self.ema.load_state_dict(saved["ema"])
+        load_optimiser_state(self.model, self.optimisers, saved["optimisers"])
+        if "slots" in saved:
+            self.slots.load_state_dict(saved["slots"])
+
+    def lr_factor(self, step: int) -> float:
+        """What the recipe's rates are multiplied with at the run's step `step`."""
+        arguments = self.arguments
+        return lr_factor(
+            step,
+            warmup_steps=arguments.warmup_steps,
+            total_steps=self.train_steps,
+            kind=arguments.lr_schedule,
+            min_ratio=arguments.lr_min_ratio,
+            start_step=arguments.start_step,
+        )
+
     def cycles(self, step: int) -> tuple[int, int] | None:
         """(H_cycles, L_cycles) of the run's step `step`; None for the config's."""
         depths: dict[float, tuple[int, int] | None] = {**self.depths}
-        return stage_at(step, self.arguments.train_steps, depths, None)
+        return stage_at(step, self.train_steps, depths, None)
 
     def max_steps(self, step: int) -> int:
         """The supervision steps after which a puzzle is released at the run's step `step`."""
-        return stage_at(step, self.arguments.train_steps, self.limits, self.model.config.halt_max_steps)
+        return stage_at(step, self.train_steps, self.limits, self.model.config.halt_max_steps)
 
     def _fresh_state(self, step: int) -> RecursionState:
         """What a new puzzle begins with; random latents are drawn anew for each step, on the device."""
@@ -159,7 +200,9 @@ class TrainingStep:
         labels = self._labels(rows)
         with torch.no_grad():
             exact, right = is_exact(out.logits, labels), (out.logits.argmax(-1) == labels).sum(-1)
-        targets = labels if self.path is None else self.path.targets(step, rows, slots.inputs[rows], labels)
+        targets = labels
+        if self.path is not None:
+            targets = self.path.targets(step, rows, slots.inputs[rows], labels, self.slots_begun)
         token_loss = self.token_loss(out.logits, targets, self.arguments.label_smoothing)
         halt_loss = halting_loss(out.halt_logits, exact)
         weighted = self.weights[slots.steps[rows]] * token_loss
@@ -182,14 +225,7 @@ class TrainingStep:
         self._average_table_gradient()
         if arguments.clip_grad_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.core, arguments.clip_grad_norm)
-        factor = lr_factor(
-            step,
-            warmup_steps=arguments.warmup_steps,
-            total_steps=arguments.train_steps,
-            kind=arguments.lr_schedule,
-            min_ratio=arguments.lr_min_ratio,
-        )
-        set_lr(self.optimisers, factor)
+        set_lr(self.optimisers, self.lr_factor(step))
         for optimiser in self.optimisers:
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)

@@ -14,7 +14,6 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -33,14 +32,17 @@ from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
 from ..utils.flops import OPERATOR_FLOPS, training_flops
 from ..utils.machine import can_compile, computes_in_bf16
-from .arguments import DataArguments, OptimisationArguments, Recipe, RunArguments
-from .checkpointing import load_checkpoint, load_progress, newest_checkpoint, save_checkpoint
+from .arguments import Recipe
+from .checkpointing import load_progress, save_checkpoint
 from .determinism import deterministic_algorithms
 from .ema import ExponentialMovingAverage
 from .optimisers import build_optimisers, core_parameters
+from .packing import check_packed
+from .planning import measure_costs
+from .resuming import check_same_run, load_newest
 from .rows import RowFeed, Stream
 from .run_folder import RunLog, save_model
-from .schedule import lr_factor, reveal_share
+from .schedule import reveal_share
 from .slots import Slots
 from .step import TrainingStep
 
@@ -48,15 +50,6 @@ logger = get_logger(__name__)
 TRAINING = "training"  # what the progress bar says when it is not compiling
 TABLE = "model.puzzle_emb.weight"
 LONGEST_WAIT = timedelta(hours=6)  # of the other processes, while one evaluates alone
-# Fields that a resumed run may change: they do not touch what is learnt.
-FREE_TO_CHANGE = frozenset(
-    "output_dir log_every eval_every eval_batch_size eval_max_steps checkpoint_every stop_after_minutes report_to "
-    "validation_puzzles test_puzzles test_augmentations".split()
-)
-# Of fields that a recipe of an earlier version did not have.
-DEFAULTS = {
-    field.name: field.default for part in (DataArguments, OptimisationArguments, RunArguments) for field in fields(part)
-}
 
 
 class Trainer:
@@ -83,6 +76,9 @@ class Trainer:
         self.started = time.perf_counter()
         self.recipe, self.processor, self.validation = recipe, processor, validation
         self.output = Path(recipe.run.output_dir)
+        self.packed = None if recipe.run.resume_from is None else Path(recipe.run.resume_from)
+        if self.packed is not None:
+            check_packed(self.packed)
         self.accelerator = self._accelerator()
         self.model = model.to(self.accelerator.device)
         self.step = self._training_step(stream)
@@ -93,12 +89,17 @@ class Trainer:
             "best": None,
             "recipe": recipe.to_dict(),
             "training_data": fingerprint,
+            "train_steps": recipe.optimisation.train_steps,
+            "plan": None,
+            "slots_begun": [recipe.optimisation.start_step],
         }
         self.stop_signal: int | None = None
 
     def train(self) -> int:
         """Train to the end, or to a stop that was asked for. Returns the last step taken."""
-        total, step = self.recipe.optimisation.train_steps, self._resume()
+        step = self._resume()
+        with self._algorithms():
+            total = self._set_length()
         before, resumed = self.progress["seconds"], time.perf_counter()
         tallies: list[dict[str, Tensor]] = []
         with self._progress_bar(step, total) as bar, self._signals(), self._algorithms():
@@ -127,7 +128,7 @@ class Trainer:
         return step
 
     def _due(self, step: int) -> dict[str, bool]:
-        run, last = self.recipe.run, step == self.recipe.optimisation.train_steps
+        run, last = self.recipe.run, step == self.train_steps
         every = {"log": run.log_every, "eval": run.eval_every, "checkpoint": run.checkpoint_every}
         return {name: last or step % steps == 0 for name, steps in every.items()}
 
@@ -135,6 +136,23 @@ class Trainer:
     def published_weights(self) -> Path:
         """The folder of the weights to publish: the best on validation puzzles; without any, the averaged ones."""
         return self.output / "weights" / ("ema" if self.validation is None else "best")
+
+    @property
+    def train_steps(self) -> int:
+        """Optimiser steps of the whole run, those that the recipe's minutes hold included; known once it trains."""
+        return self.step.train_steps
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """{name: text} for the card: the plan, and where the run was not one unbroken whole."""
+        begun, start = self.progress["slots_begun"], self.recipe.optimisation.start_from
+        facts = {} if self.progress["plan"] is None else {"plan": self.progress["plan"]}
+        if begun[0]:
+            facts["begun"] = f"after step {begun[0]:,} with the weights of {start}; optimisers and slots were new"
+        if len(begun) > 1:
+            steps = ", ".join(f"{step:,}" for step in begun[1:])
+            facts["resumed"] = f"after step {steps} from a travelling checkpoint, rounded; slots were new"
+        return facts
 
     def close(self) -> None:
         """End trackers and process group; the last thing a run does."""
@@ -174,7 +192,7 @@ class Trainer:
         if o.train_only == "puzzle_table" and accelerator.num_processes > 1:
             raise ValueError("train_only='puzzle_table' runs in one process: there is nothing to average between them")
         optimisers = build_optimisers(model, o)
-        ema = ExponentialMovingAverage(core_parameters(model).values(), o.ema_decay)
+        ema = ExponentialMovingAverage(core_parameters(model), o.ema_decay)
         if self._compiles():
             model.model.stack.compile()  # the stack alone: one small graph instead of the unrolled recursion
         # The table's sparse gradient is averaged in TrainingStep.
@@ -185,11 +203,11 @@ class Trainer:
         slots = np.arange(share) + accelerator.process_index * share
         feed = RowFeed(stream, slots, o.batch_size, self._reveal, accelerator.device)
         empty = Slots.empty(model, share)
-        return TrainingStep(o, accelerator, model, wrapped, optimisers, ema, feed, empty, run.seed)
+        return TrainingStep(o, accelerator, model, wrapped, optimisers, ema, feed, empty, run.seed, o.train_steps or 0)
 
     def _reveal(self, step: int) -> float:
         """The curriculum: up to which share of its blanks a row of this step is filled in."""
-        data, end = self.recipe.data, self.recipe.data.reveal_until * self.recipe.optimisation.train_steps
+        data, end = self.recipe.data, self.recipe.data.reveal_until * self.train_steps
         return reveal_share(step, start=data.reveal_start, end=data.reveal_end, until=end)
 
     def _flops(self, step: int) -> int:
@@ -199,31 +217,45 @@ class Trainer:
         return self.recipe.optimisation.batch_size * training_flops(self.model.config, self.step.cycles(step))
 
     def _resume(self) -> int:
-        """Restore the newest whole checkpoint; 0 if there is none."""
-        checkpoint = newest_checkpoint(self.output / "checkpoints")
-        if checkpoint is None:
-            self.log.truncate(0)
-            return 0
-        progress = load_progress(checkpoint)
-        ours = self.recipe.to_dict()
-        for name in sorted((ours.keys() | progress["recipe"].keys()) - FREE_TO_CHANGE):
-            before, now = progress["recipe"].get(name, DEFAULTS.get(name)), ours.get(name)
-            if before != now:
+        """Restore the newest checkpoint and return its step; without any, the step behind which the recipe begins."""
+        say = self.accelerator.print
+        found = load_newest(self.accelerator, self.output / "checkpoints", self.packed)
+        if found is None:
+            step = self.recipe.optimisation.start_step
+            if step:
+                say(f"begun after step {step:,}: the weights are given, optimisers and slots are new")
+        else:
+            checkpoint, state = found
+            progress = load_progress(checkpoint)
+            check_same_run(checkpoint, progress, self.recipe, self.progress["training_data"])
+            self.step.load_state_dict(state)
+            ours, step = self.progress["recipe"], progress["step"]
+            self.progress = {name: progress[name] for name in self.progress} | {"recipe": ours}
+            if "slots" not in state:
+                self.progress["slots_begun"] = [*progress["slots_begun"], step]
+            say(f"resumed from {checkpoint}, after step {step:,}" + ("" if "slots" in state else "; slots are new"))
+        self.step.slots_begun = self.progress["slots_begun"][-1]
+        self.log.truncate(step)
+        return step
+
+    def _set_length(self) -> int:
+        """The run's number of steps; planned once, at its beginning, where the recipe says minutes."""
+        o = self.recipe.optimisation
+        if self.progress["train_steps"] is None:
+            minutes = o.train_minutes
+            assert minutes is not None and self.validation is not None  # ARC alone has none; the recipe has checked it
+            costs = measure_costs(self.step, self.recipe, self.validation, self.started)
+            steps = costs.most_steps(minutes)
+            plan = costs.describe(steps, minutes)
+            if steps <= o.warmup_steps:
                 raise ValueError(
-                    f"{checkpoint} was trained with {name}={before!r}, the recipe now says {now!r}: "
-                    f"set it back to resume, or give another output_dir to start anew"
+                    f"train_minutes={minutes} holds {plan}, but warmup_steps={o.warmup_steps} and the descent behind "
+                    f"it need more: give more minutes, fewer test_puzzles or a larger eval_every"
                 )
-        before, now = progress["training_data"], self.progress["training_data"]
-        if before != now:
-            raise ValueError(
-                f"{checkpoint} was trained on data with fingerprint {before}, the data are now {now}: "
-                f"restore them to resume, or give another output_dir to start anew"
-            )
-        load_checkpoint(self.accelerator, checkpoint, self.step.slots, self.step.ema)
-        self.progress = {name: progress.get(name, value) for name, value in self.progress.items()} | {"recipe": ours}
-        self.log.truncate(progress["step"])
-        logger.info(f"resumed from {checkpoint}")
-        return progress["step"]
+            self.progress |= {"train_steps": steps, "plan": plan}
+            self.accelerator.print(f"planned {plan}")
+        self.step.train_steps = self.progress["train_steps"]
+        return self.train_steps
 
     # During the run
 
@@ -244,14 +276,7 @@ class Trainer:
             "cell_accuracy": t["cells_right"] / max(t["cells"], 1.0),
             "mean_steps": t["released_steps"] / released,
             "puzzles": t["released"],
-            "lr": o.learning_rate
-            * lr_factor(
-                step,
-                warmup_steps=o.warmup_steps,
-                total_steps=o.train_steps,
-                kind=o.lr_schedule,
-                min_ratio=o.lr_min_ratio,
-            ),
+            "lr": o.learning_rate * self.step.lr_factor(step),
             "seconds": seconds,
             "flops": self.progress["flops"],
         }
@@ -290,9 +315,7 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def _checkpoint(self, step: int) -> None:
-        save_checkpoint(
-            self.accelerator, self.output / "checkpoints", step, self.step.slots, self.step.ema, self.progress
-        )
+        save_checkpoint(self.accelerator, self.output / "checkpoints", step, self.step.state_dict(), self.progress)
 
     def _save_final_weights(self) -> None:
         if self.accelerator.is_main_process:

@@ -3,6 +3,7 @@
 The installed classes are used, so that no code from the checkpoint's folder runs and none is asked about.
 """
 
+import difflib
 import json
 import re
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
+from .shipped import find_checkpoint, shipped_checkpoints
 
 LOADING_ERRORS = (OSError, ValueError, TypeError, RuntimeError, SafetensorError, StrictDataclassError)
 
@@ -25,15 +27,18 @@ class CheckpointError(ValueError):
 
 
 def load_processor(name: str) -> GridProcessor:
-    """The processor of a local folder or Hub id. Raises CheckpointError."""
-    _check_name(name)
+    """The processor of a local folder, shipped checkpoint or Hub id. Raises CheckpointError."""
+    name = _checked(name)
     with _one_line_errors(name, "processor"):
         return GridProcessor.from_pretrained(name)
 
 
 def load_model(name: str, device: torch.device | str = "cpu") -> TRMForGridReasoning:
-    """The model of a local folder or Hub id, in evaluation mode on the device. Raises CheckpointError."""
-    _check_name(name)
+    """The model of a local folder, shipped checkpoint or Hub id, in evaluation mode on the device.
+
+    Raises CheckpointError.
+    """
+    name = _checked(name)
     with _one_line_errors(name, "model"):
         return TRMForGridReasoning.from_pretrained(name).eval().to(device)
 
@@ -64,16 +69,26 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def _check_name(name: str) -> None:
-    """A misspelt folder must not end in a question to the Hub: only org/name can be meant for it."""
-    folder = Path(name)
+def _checked(name: str) -> str:
+    """What to load. A misspelt folder must not end in a question to the Hub: only org/name can be meant for it."""
+    found = find_checkpoint(name)
+    folder = Path(found)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise CheckpointError(f"checkpoint {name!r}: the folder holds no config.json")
         if not _is_json_object(folder / "config.json"):
             raise CheckpointError(f"checkpoint {name!r}: the file config.json is not a valid JSON object")
-    elif not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        raise CheckpointError(f"checkpoint {name!r}: no such folder (and not a Hub id of the form org/name)")
+    elif not re.fullmatch(r"[\w.-]+/[\w.-]+", found):
+        raise CheckpointError(
+            f"checkpoint {name!r}: no such folder (and not a Hub id of the form org/name){_hint(name)}"
+        )
+    return found
+
+
+def _hint(name: str) -> str:
+    shipped = sorted(shipped_checkpoints())
+    near = difflib.get_close_matches(name, shipped, n=1)
+    return f"; shipped: {', '.join(shipped)}" + (f"; did you mean {near[0]}?" if near else "")
 
 
 def _is_json_object(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import shutil
 import sysconfig
 from importlib import metadata
@@ -10,6 +11,7 @@ from pathlib import Path
 import torch
 
 COMPILERS = {"cpu": ("g++", "clang++"), "gpu": ("gcc", "clang", "cc")}
+CPUINFO = Path("/proc/cpuinfo")  # of Linux, where platform.processor() is empty or "x86_64"
 PACKAGES = ("modeling-trm", "torch", "transformers", "numpy")
 
 
@@ -57,10 +59,13 @@ def can_compile(device: torch.device) -> bool:
     return python_header().exists() and find_compiler(device) is not None
 
 
-def _processor_name() -> str:
-    cpuinfo = Path("/proc/cpuinfo")  # Linux; platform.processor() is empty or "x86_64" there
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+def _processor_name(cpuinfo: Path = CPUINFO) -> str:
+    """With family and model where the name has no number, as in a virtual machine: they tell the generation."""
+    if not cpuinfo.exists():
+        return platform.processor() or platform.machine()
+    first = cpuinfo.read_text(encoding="utf-8").split("\n\n", 1)[0]
+    facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in first.splitlines())}
+    name = facts.get("model name", platform.machine())
+    if re.search(r"\d", name) or not {"cpu family", "model"} <= facts.keys():
+        return name
+    return f"{name} (family {facts['cpu family']}, model {facts['model']})"

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from ..configuration_trm import TRMConfig
-from ..engines_trm import choose_engine
-from ..evaluation.engine import engine_name, precision
+from ..configuration_trm import KERNELS, TRMConfig
+from ..engines_trm import choose_engine, resolve_engine
+from ..evaluation.engine import precision
 from ..modeling_trm import TRMForGridReasoning
 from ..reasoning_trm import check_halt
 from ..utils.loading import check_model_fits
@@ -37,9 +37,6 @@ from .views import Views
 
 CHUNK_SIZES = (64, 2048)  # what a kill can cost, and what processes can share, in items
 CHUNKS_WANTED = 64
-
-# Config fields that choose kernels, not what is computed.
-KERNELS = ("attention_backend", "mlp_t_backend")
 
 
 def collect_votes(
@@ -116,7 +113,7 @@ def evaluation_facts(
         "max_steps": max_steps,
         "halt": True if halt == 0.5 else halt,  # one rule, two names
         "precision": precision(model, engine),
-        "engine": engine_name(model, engine),
+        "engine": resolve_engine(model, engine),
         "num_views": int(views.views_of_input.max()),
         "num_items": int(views.views_of_input.sum()),
         "chunk_size": chunk_size,
@@ -125,7 +122,8 @@ def evaluation_facts(
 
 def weights_sha256(model: TRMForGridReasoning) -> str:
     """SHA-256 of the parameters, buffers and architecture, as loaded: the rows of the puzzle table that are there."""
-    fields = {name: vars(model.config)[name] for name in sorted(TRMConfig.__annotations__) if name not in KERNELS}
+    fields = {name: vars(model.config)[name] for name in TRMConfig.__annotations__ if name not in KERNELS}
+    fields["ssd_backend"] = "auto"  # it counted once; folders begun then can be gone on with
     digest = hashlib.sha256(json.dumps(fields, sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())

@@ -55,6 +55,28 @@ def metrics(tiny_model, small_sudoku) -> dict[str, Any]:
 
 
 SMALL = GridProcessor("sudoku", grid_shape=(4, 4))
+WAY = {
+    "way": "halting at 0.95, up to 64 steps", "pass": "halting", "count": 1200, "exact_accuracy": 0.75,
+    "ci95": [0.7, 0.8], "mean_steps": 12.34, "halted": 0.5, "exact_when_halted": None, "seconds": 1234.5,
+    "engine": "int8", "precision": "int8 with bfloat16", "hardware": "a box", "command": "measure it",
+}  # fmt: skip
+
+
+def test_accuracy_by_compute_a_note_and_flops(checkpoint, metrics: dict[str, Any]) -> None:
+    folder = checkpoint("tr-mamba2attn", SMALL)
+    alone = {"task": "sudoku", "dataset": "file b.csv", "split": "validation", "ways": [WAY]}
+    more = {"note": "**Unfinished.**", "flops": 46_000_000, "evaluations": metrics["evaluations"] | {"b": alone}}
+    text = write_model_card(folder, metrics | more).read_text(encoding="utf-8")
+    assert text.index("**Unfinished.**") < text.index("- Solves ")
+    assert "| floating-point operations | 4.6e+07 |" in text
+    assert "### By compute: b\n\nfile b.csv, split `validation` on a box. Reproduce with" in text
+    assert (
+        "| halting at 0.95, up to 64 steps | 75.0 % | 70.0 to 80.0 % | 1,200 | 12.3 | 50.0 % | – | 1,234 | "
+        "int8, int8 with bfloat16 |" in text
+    )
+    del alone["ways"]
+    with pytest.raises(ValueError, match=r"\['b'\]: missing command, exact_accuracy"):
+        write_model_card(folder, metrics | more)
 
 
 def test_front_matter_equals_the_metrics(checkpoint, metrics: dict[str, Any]) -> None:

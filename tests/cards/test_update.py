@@ -165,6 +165,17 @@ def test_protocol_in_words(tiny_model, votes, tmp_path: Path) -> None:
     assert "pass@2 of tasks, by voting (inductive)" in text
 
 
+def test_ways_stay_with_their_data(folder: Path, evaluate) -> None:
+    way = {"way": "3 steps", "pass": "steps", "count": 9, "exact_accuracy": 0.5, "ci95": [0.2, 0.8], "mean_steps": 3.0}
+    way |= {"seconds": 1.0, "engine": "eager", "precision": "float32", "hardware": "a box", "command": "measure it"}
+    update = CardUpdate.begin(folder, "test", may_replace=True)
+    update.write_plain(*evaluate("file a.csv", ways=[way]))
+    update.write_plain(*evaluate("file a.csv"))
+    assert read(folder)["evaluations"]["test"]["ways"] == [way] and "| 3 steps | 50.0 % |" in assert_fresh(folder)
+    update.write_plain(*evaluate("file b.csv"))
+    assert "ways" not in read(folder)["evaluations"]["test"] and "3 steps" not in assert_fresh(folder)
+
+
 def test_other_data_under_the_same_name_needs_to_be_asked_for(folder: Path, evaluate, votes) -> None:
     figures, plots = evaluate("file a.csv")
     CardUpdate.begin(folder, "test", may_replace=False).write_plain(figures, plots)

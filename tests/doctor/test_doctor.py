@@ -33,7 +33,7 @@ def test_every_line_in_words_and_what_to_do_below_it() -> None:
 def test_the_engines_are_those_that_run_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ENGINES, "int8", Engine(ENGINES["int8"].prepare, lambda model: "no bytes today"))
     monkeypatch.setitem(ENGINES, "packed", Engine(ENGINES["packed"].prepare, lambda model: None))
-    monkeypatch.setattr("modeling_trm.evaluation.engine.packing_missing", lambda model: None)
+    monkeypatch.setattr("modeling_trm.engines_trm.packing_missing", lambda model: None)
     said = by_name(devices.check_paths(CPU))["engines of solve() on cpu"].value
     assert said.startswith("eager, packed") and "(by itself: packed)" in said and "; not int8: no bytes today" in said
 

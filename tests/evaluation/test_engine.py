@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from modeling_trm import PRESETS
-from modeling_trm.engines_trm import choose_engine, packing_missing
+from modeling_trm.engines_trm import choose_engine, packing_missing, resolve_engine
 from modeling_trm.evaluation import evaluate_puzzles
-from modeling_trm.evaluation.engine import engine_name, precision
+from modeling_trm.evaluation.engine import precision
 from modeling_trm.voting.collect import collect_votes, weights_sha256
 from modeling_trm.voting.records import load_records
 from modeling_trm.voting.views import PuzzleViews
@@ -113,7 +113,7 @@ def test_the_choice_of_kernels_is_no_other_model(tiny_model) -> None:
     """Votes begun with other kernels, or before there was a choice, are of the same weights."""
     made = tiny_model("trm-mlp-t")
     before = weights_sha256(made)
-    made.config.mlp_t_backend, made.config.attention_backend = "torch", "math"
+    made.set_kernels(mlp_t_backend="torch", attention_backend="math", ssd_backend="torch")
     assert weights_sha256(made) == before
     made.config.rope_theta = 100.0
     assert weights_sha256(made) != before
@@ -121,8 +121,8 @@ def test_the_choice_of_kernels_is_no_other_model(tiny_model) -> None:
 
 def test_names_are_those_of_what_runs(tiny_model) -> None:
     made = tiny_model("trm-attn")
-    assert engine_name(made.double(), "auto") == "eager" and choose_engine(made, "auto") is made
-    assert engine_name(made, "bfloat16") == precision(made, "bfloat16") == "bfloat16"
+    assert resolve_engine(made.double(), "auto") == "eager" and choose_engine(made, "auto") is made
+    assert resolve_engine(made, "bfloat16") == precision(made, "bfloat16") == "bfloat16"
     assert precision(made, "int8").startswith("int8 with ") and precision(made, "eager") == "float64"
 
 

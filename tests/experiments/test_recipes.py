@@ -110,7 +110,7 @@ def test_the_command_trains_compares_and_does_not_repeat(write_recipe, tmp_path:
 
     def run(command: list[str], check: bool) -> SimpleNamespace:
         commands.append(command)
-        return SimpleNamespace(returncode=train.main(command[2:]))
+        return SimpleNamespace(returncode=train.main(command[4:]))
 
     monkeypatch.setattr(subprocess, "run", run)
     small = {"block_operators": ["mlp_t", "mlp"], "train_steps": 4}

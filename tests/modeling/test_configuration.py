@@ -11,6 +11,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
 
 from modeling_trm import OPERATORS, PRESETS, TRMConfig, TRMForGridReasoning
+from modeling_trm.configuration_trm import KERNELS
 from modeling_trm.operators_trm import Stack
 
 # A legal value other than the default for every field that TRMConfig declares.
@@ -214,14 +215,26 @@ def test_a_config_survives_being_written_down(config: dict[str, Any], way: str, 
     original = TRMConfig(**config)
     back = WRITTEN[way](original, tmp_path)
     assert type(back) is TRMConfig
+    if way != "deep copy":  # how it runs is not written down
+        original = TRMConfig(**{name: value for name, value in config.items() if name not in KERNELS})
     assert_same(back, original)
     back.validate_architecture()
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_config_json_that_holds_a_choice_of_kernels_is_still_read(name: str, tmp_path: Path) -> None:
+    TRMConfig().save_pretrained(tmp_path)
+    fields = json.loads((tmp_path / "config.json").read_text())
+    assert name not in fields
+    (tmp_path / "config.json").write_text(json.dumps(fields | {name: CHANGED[name]}))
+    assert vars(TRMConfig.from_pretrained(tmp_path))[name] == CHANGED[name]
 
 
 def test_config_json_holds_no_training_or_generation_settings(tmp_path: Path) -> None:
     TRMConfig(**CHANGED).save_pretrained(tmp_path)
     saved = set(json.loads((tmp_path / "config.json").read_text()))
-    assert own_fields() - {"model_type"} <= saved
+    assert own_fields() - {"model_type"} - KERNELS.keys() <= saved
+    assert not saved & KERNELS.keys()
     assert saved - own_fields() <= {"auto_map", "model_type", "transformers_version", "dtype", "architectures"}
 
 

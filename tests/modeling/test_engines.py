@@ -121,7 +121,6 @@ def _rounded_linear(weight: Tensor, exactly: slice, x: Tensor) -> Tensor:
 
 
 def test_packed_mamba2_beyond_one_chunk_equals_float64(make, problem, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("modeling_trm.engines_trm.ONE_CHUNK_UP_TO", 8)
     monkeypatch.setattr("modeling_trm.mamba2_trm.ONE_CHUNK_UP_TO", 8)
     monkeypatch.setattr("modeling_trm.mamba2_trm.CHUNK", 8)
     model = make("mamba2", mamba_n_groups=2)
@@ -237,6 +236,19 @@ def test_an_operator_of_a_users_own_keeps_its_code(engine: str, make, problem, m
     monkeypatch.setitem(OPERATORS, "mean", Mean)
     model = make("trm-attn", block_operators=["mean", "mlp"])
     torch.nn.init.normal_(model.model.stack[0].proj.bias)
+    exact = copy.deepcopy(model).double()
+    found = errors(one_step(choose_engine(model, engine), model, problem), one_step(exact, exact, problem))
+    assert max(found) < TOLERANCES[engine]
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_a_subclass_does_not_inherit_the_packed_form(engine: str, name: str, make, problem, monkeypatch) -> None:
+    class Minus(OPERATORS[name]):  # type: ignore[misc]
+        def forward(self, x_BLD: Tensor, *prepared: Tensor) -> Tensor:
+            return -2 * super().forward(x_BLD, *prepared)
+
+    monkeypatch.setitem(OPERATORS, name, Minus)
+    model = make("trm-attn", block_operators=[name])
     exact = copy.deepcopy(model).double()
     found = errors(one_step(choose_engine(model, engine), model, problem), one_step(exact, exact, problem))
     assert max(found) < TOLERANCES[engine]

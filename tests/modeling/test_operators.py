@@ -143,6 +143,12 @@ def check_repeatable_and_stateless(name: str, config: TRMConfig) -> None:
     assert torch.equal(operator(x), first)
 
 
+def check_prepared_and_alone_give_the_same_bits(name: str, config: TRMConfig) -> None:
+    operator, x = build(name, config), random_input(config)
+    prepared = operator.prepare(torch.zeros_like(x))  # it reads no values
+    assert torch.equal(operator(x, *prepared), operator(x))
+
+
 def check_rows_of_a_batch_are_independent(name: str, config: TRMConfig) -> None:
     operator, x = build(name, config), random_input(config, batch=3)
     alone = torch.cat([operator(row[None]) for row in x])
@@ -175,6 +181,7 @@ CONTRACT = [
     check_every_parameter_gets_a_gradient,
     check_inputs_are_not_mutated,
     check_repeatable_and_stateless,
+    check_prepared_and_alone_give_the_same_bits,
     check_rows_of_a_batch_are_independent,
     check_low_precision_stays_near_float64,
     check_stack_and_model_run,

@@ -1,5 +1,6 @@
 """Round trips through a folder, in this process: every tensor and every output bit for bit; and what does not fit."""
 
+import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoProcessor
 
 from modeling_trm import PRESETS, GridProcessor, TRMConfig, TRMForGridReasoning, TRMModel
@@ -160,6 +162,39 @@ def checkpoint(tiny_model, tmp_path: Path) -> Path:
 def test_overrides_at_load_time_are_taken(field: str, value: Any, checkpoint: Path) -> None:
     config = TRMForGridReasoning.from_pretrained(checkpoint, **{field: value}).config
     assert vars(config)[field] == value
+
+
+def test_the_choice_of_kernels_is_the_models_and_not_the_checkpoints(checkpoint: Path, tmp_path: Path) -> None:
+    model = TRMForGridReasoning.from_pretrained(checkpoint, ssd_backend="torch")
+    model.set_kernels(attention_backend="math")
+    assert (model.config.ssd_backend, model.config.attention_backend) == ("torch", "math")
+    model.save_pretrained(tmp_path / "again")
+    again = TRMForGridReasoning.from_pretrained(tmp_path / "again").config
+    assert (again.ssd_backend, again.attention_backend, again.mlp_t_backend) == ("auto", "auto", "auto")
+
+
+def test_set_kernels_names_what_is_wrong_and_changes_nothing(tiny_model) -> None:
+    model = tiny_model("tr-mamba2attn", mamba_d_state=13)
+    before = copy.deepcopy(model.config)
+    for wrong, named in (
+        ({"ssd_backend": "gpu"}, "ssd_backend"),
+        ({"ssd": "torch"}, "set_kernels knows no ssd; allowed: attention_backend, mlp_t_backend, ssd_backend"),
+        ({"attention_backend": "math", "ssd_backend": "cuda"}, "ssd_backend='cuda' needs"),
+    ):
+        with pytest.raises((TypeError, ValueError, StrictDataclassError), match=named):
+            model.set_kernels(**wrong)
+        assert model.config == before
+
+
+def test_portable_kernels_are_those_of_the_moment(tiny_model) -> None:
+    model = tiny_model("tr-mamba2attn", attention_backend="math", ssd_backend="triton")
+    ids = torch.zeros(1, 16, dtype=torch.long)
+    with model.portable_kernels():
+        assert (model.config.attention_backend, model.config.ssd_backend) == ("auto", "torch")
+        model(ids)
+    assert (model.config.attention_backend, model.config.ssd_backend) == ("math", "triton")
+    with pytest.raises((RuntimeError, ImportError), match="ssd_backend='triton' cannot be used"):
+        model(ids)
 
 
 @pytest.mark.parametrize(

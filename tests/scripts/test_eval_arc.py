@@ -136,7 +136,7 @@ def test_shards_say_what_is_missing_and_the_last_one_reports(checkpoint, data: P
     whole = run(tmp_path / "whole", *arguments)
     assert run(tmp_path / "out", *arguments, "--shard", "1/2") is None
     shown = capsys.readouterr().out
-    assert "chunks of votes are done" in shown and "report_votes.py" in shown
+    assert "chunks of votes are done" in shown and "trm vote report" in shown
     assert run(tmp_path / "out", *arguments, "--shard", "0/2")["pass_at_k"] == whole["pass_at_k"]
     one, other = load_records(tmp_path / "out" / "records"), load_records(tmp_path / "whole" / "records")
     assert np.array_equal(one.grid_of_vote, other.grid_of_vote)

@@ -12,9 +12,8 @@ from datasets_builders.features import load_puzzles
 from modeling_trm import GridProcessor
 from modeling_trm.cards.card import render_card
 from modeling_trm.commands.options import hub_data
-from modeling_trm.engines_trm import ENGINES, int8_rest
+from modeling_trm.engines_trm import ENGINES, int8_rest, resolve_engine
 from modeling_trm.evaluation import choose_subset, evaluate_puzzles
-from modeling_trm.evaluation.engine import engine_name
 from modeling_trm.utils.loading import load_model
 from modeling_trm.verifiers_trm import verifier_for
 from scripts import eval_puzzles
@@ -83,7 +82,7 @@ def test_the_precision_is_that_of_the_engine(checkpoint, tmp_path: Path, options
     arguments = ["--model", folder, "--task", "sudoku", "--max-puzzles", "3", "--max-steps", "1", "--device", "cpu"]
     assert eval_puzzles.main([*arguments, *options, "--output", str(tmp_path / "out")]) == 0
     metrics = read(tmp_path / "out")["evaluations"]["test"]
-    assert (metrics["engine"], metrics["precision"]) == (engine_name(model, named[0]), named[1])
+    assert (metrics["engine"], metrics["precision"]) == (resolve_engine(model, named[0]), named[1])
 
 
 def test_mazes_and_early_exit(checkpoint, tmp_path: Path) -> None:

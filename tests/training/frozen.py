@@ -23,9 +23,10 @@ B, SEED = 6, 3
 def frozen_step(
     config: Mapping[str, Any] | None = None,
     slots: np.ndarray | None = None,
+    rate: float = 0.0,
     **arguments: Any,
 ) -> TrainingStep:
-    """config: overrides of the model. slots: which of the B slots this process has; all of them when None."""
+    """config: overrides of the model. slots: of the B slots those of this process; all when None. rate: of learning."""
     slots = np.arange(B) if slots is None else slots
     torch.manual_seed(0)
     model = TRMForGridReasoning(
@@ -40,10 +41,11 @@ def frozen_step(
     torch.nn.init.normal_(model.q_head.weight)  # halts now and then
     torch.nn.init.constant_(model.q_head.bias, -0.5)
     rates = {"weight_decay": 0.0, "puzzle_lr": 0.0, "puzzle_weight_decay": 0.0}
-    still = OptimisationArguments(batch_size=B, learning_rate=0.0, ema_decay=0.0, **rates, **arguments)
+    still = OptimisationArguments(batch_size=B, learning_rate=rate, ema_decay=0.0, **rates, **arguments)
     optimisers = build_optimisers(model, still)
     stream = TrainingStream(load_puzzles("sudoku", "train").select(np.arange(50)), seed=SEED)
     feed = RowFeed(stream, slots, B, lambda step: 0.95, torch.device("cpu"))
-    ema = ExponentialMovingAverage(core_parameters(model).values(), 0.0)
+    ema = ExponentialMovingAverage(core_parameters(model), 0.0)
     empty = Slots.empty(model, len(slots))
-    return TrainingStep(still, Accelerator(cpu=True), model, model, optimisers, ema, feed, empty, SEED)
+    steps = still.train_steps or 100
+    return TrainingStep(still, Accelerator(cpu=True), model, model, optimisers, ema, feed, empty, SEED, steps)

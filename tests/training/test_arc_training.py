@@ -18,6 +18,7 @@ from datasets_builders.arc_folder import load_arc_folder, write_arc_folder
 from datasets_builders.arc_set import ArcOptions
 from datasets_builders.arc_tasks import ArcTask, load_tasks
 from modeling_trm import TRMForGridReasoning
+from modeling_trm.commands import trm
 from modeling_trm.voting.records import load_records
 from modeling_trm.voting.submission import read_submission, score_submission
 from scripts import adapt, eval_puzzles, train
@@ -84,9 +85,10 @@ def test_training_leaves_votes_of_every_test_and_a_card_that_names_the_protocol(
     card = (output / "model" / "README.md").read_text()
     again = metrics["evaluations"]["test"]["command"]
     assert "--precision bfloat16" in again
-    assert "--no-voting" in again and "--no-voting" not in metrics["evaluations"]["test"]["votes"]["command"]
+    assert again.startswith("trm evaluate --model ")
+    assert metrics["evaluations"]["test"]["votes"]["command"].startswith("trm vote --model ")
     # The command on the card gives the figures on the card, at the precision of the run.
-    assert eval_puzzles.main(shlex.split(again)[2:]) == 0
+    assert trm.main(shlex.split(again)[1:]) == 0
     repeated = json.loads((output / "again-plain" / "metrics.json").read_text())["evaluations"]["test"]
     for name in ("count", "exact_accuracy", "cell_accuracy", "by_step"):
         assert repeated[name] == metrics["evaluations"]["test"][name]

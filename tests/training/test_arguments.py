@@ -29,6 +29,15 @@ def test_command_line_wins_over_the_recipe_and_it_over_defaults(write_recipe):
     assert recipe.optimisation.beta2 == 0.95
 
 
+@pytest.mark.parametrize(
+    ("field", "option"), [("train_steps", "--train_minutes"), ("train_minutes", "--train_steps=9")]
+)
+def test_steps_and_minutes_take_each_others_place_on_the_command_line(write_recipe, field, option):
+    recipe = write_recipe("run", **{"train_steps": None, field: 7})
+    o = parse_recipe([str(recipe), *([option] if "=" in option else [option, "9"])]).optimisation
+    assert (o.train_steps, o.train_minutes) == ((None, 9.0) if field == "train_steps" else (9, None))
+
+
 def test_what_a_recipe_says_is_a_recipe_again(write_recipe):
     recipe = parse_recipe([str(write_recipe("run", source_weights={"gen_easy": 1.0}))])
     again = parse_recipe([str(write_recipe("again", **recipe.to_dict()))])
@@ -70,10 +79,17 @@ def test_what_a_recipe_says_is_a_recipe_again(write_recipe):
         ({"supervision_curriculum": {0.3: 4, 0.6: 2}}, "falls at 0.6, from [4] to [2]"),
         ({"supervision_curriculum": {0.3: 400}}, "ends with 400 steps; allowed: up to halt_max_steps="),
         ({"depth_curriculum": "deeper"}, "depth_curriculum='deeper' is no mapping"),
+        ({"start_step": 5}, "start_step=5 needs start_from: the weights that the run had there"),
+        ({"start_step": 16, "start_from": "x"}, "start_step=16; allowed: 0 to 15, a step before the last of train_"),
+        ({"start_step": -1, "start_from": "x"}, "start_step=-1; allowed: 0 to 15"),
+        ({"train_minutes": 8}, "train_steps=16, train_minutes=8.0: give one of them"),
+        ({"train_minutes": 0, "train_steps": None}, "train_minutes=0.0; allowed: more than 0"),
+        ({"train_minutes": 8, "train_steps": None, "test_puzzles": None}, "train_minutes=8.0 needs test_puzzles"),
         (
-            {"start_from": "some/checkpoint"},
-            "start_from='some/checkpoint' brings its architecture; leave out puzzle_prefix_len, hidden",
+            {"train_minutes": 8, "train_steps": None, "start_step": 5, "start_from": "x"},
+            "start_step=5 needs train_steps",
         ),
+        ({"resume_from": "no/such/folder"}, "resume_from='no/such/folder': there is no such folder"),
         ({"train_only": "puzzle_table", "puzzle_prefix_len": 0}, "no puzzle table"),
         ({"subset": 10**9}, "subset=1000000000"),
     ],

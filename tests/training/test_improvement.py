@@ -80,6 +80,17 @@ def test_the_order_is_one_for_a_puzzle_and_new_for_the_next():
     assert torch.equal(half.targets(2, slice(1, None), inputs[4:], labels[4:]), frames[1, 4:])
 
 
+def test_slots_that_begin_in_the_middle_of_a_run_begin_their_paths():
+    """After step S + 2, say, where slots that had come with the run would be in the middle of theirs."""
+    path, begun = ImprovementPath(SEED, np.arange(B), B, S), S + 2
+    inputs, labels = torch.ones(B, 40, dtype=torch.long), torch.full((B, 40), 7)
+    filled = [path.targets(begun + s, slice(None), inputs, labels, begun) == 7 for s in range(1, 2 * S + 1)]
+    assert [frame.sum(-1).tolist() for frame in filled] == [[10 * (s + 1)] * B for s in range(S)] * 2
+    of_the_run = ImprovementPath(SEED, np.arange(B), B, S)
+    first = [of_the_run.targets(1 + birth * S, slice(None), inputs, labels) == 7 for birth in range(2)]
+    assert not any(torch.equal(filled[0], frame) for frame in first)
+
+
 def test_slots_are_never_released_before_the_path_ends():
     step = frozen_step(DIS, objective="dis", halt_exploration=0.0)
     torch.nn.init.constant_(step.model.q_head.bias, 50.0)  # would halt at once under ACT

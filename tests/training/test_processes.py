@@ -25,6 +25,7 @@ def test_two_processes_train_as_one(write_recipe, tmp_path):
         timeout=600,
     )
     assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
     one, two = (
         [json.loads(line) for line in (tmp_path / run / "log.jsonl").read_text().splitlines()] for run in ("one", "two")
     )

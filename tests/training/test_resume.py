@@ -17,6 +17,8 @@ import torch
 from safetensors.torch import load_file
 
 from modeling_trm.training import trainer
+from modeling_trm.training.checkpointing import newest_checkpoint
+from modeling_trm.training.schedule import lr_factor
 from scripts import train
 
 ROOT = str(Path(train.__file__).parents[1])
@@ -36,7 +38,7 @@ from scripts import train
 def kill():
     os.kill(os.getpid(), signal.SIGKILL)
 save_file, saved = checkpointing.save_file, []
-def save(tensors, path):  # the slots, then the average: two files of ours to a checkpoint
+def save(tensors, path):  # slots, model, average, optimisers: four files to a checkpoint
     save_file(tensors, path)
     saved.append(path)
     if len(saved) == {file!r}:
@@ -71,7 +73,7 @@ def test_resume_after_sigkill_is_bit_exact(write_recipe, tmp_path):
 
     recipe, output = write_recipe("killed"), tmp_path / "killed"
     checkpoints = output / "checkpoints"
-    kill_at(recipe, file=3)  # in the middle of the second checkpoint
+    kill_at(recipe, file=6)  # in the middle of the second checkpoint
     assert [path.name for path in checkpoints.iterdir() if path.suffix == ".part"]
     kill_at(recipe, step=8)  # between two checkpoints
     assert steps_logged(output)[-1]["step"] == 8
@@ -101,6 +103,51 @@ def test_a_damaged_checkpoint_is_passed_over(write_recipe, tmp_path, caplog):
     assert [r["loss"] for r in steps_logged(output)] == [r["loss"] for r in before]
 
 
+def test_a_flipped_bit_is_seen(write_recipe, tmp_path, caplog):
+    recipe, output = write_recipe("run", train_steps=6), tmp_path / "run"
+    assert train.main([str(recipe)]) == 0
+    damaged = output / "checkpoints" / "step-00000006" / "optimisers.safetensors"
+    content = bytearray(damaged.read_bytes())
+    content[-1] ^= 1
+    damaged.write_bytes(content)
+    assert newest_checkpoint(output / "checkpoints").name == "step-00000003"
+    assert "optimisers.safetensors is damaged: its SHA-256" in caplog.text
+
+
+def test_a_checkpoint_of_an_earlier_version_is_not_taken_for_none(write_recipe, tmp_path, capsys):
+    (tmp_path / "run" / "checkpoints" / "step-00000003").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoints" / "step-00000003" / "optimizer.bin").touch()
+    with pytest.raises(SystemExit):
+        train.main([str(write_recipe("run"))])
+    assert "step-00000003 was written by an earlier version" in capsys.readouterr().err
+
+
+def test_a_run_goes_on_from_weights_at_a_step_and_resumes_bit_for_bit(write_recipe, tmp_path, capsys, monkeypatch):
+    """Rows, reveal, depth and rate are those of the step; the curricula's numbers are read at each step of the log."""
+    fields = {"log_every": 1, "depth_curriculum": {0.5: [1, 1]}, "reveal_start": 1.0, "reveal_until": 0.9}
+    assert train.main([str(write_recipe("first", **fields))]) == 0
+    weights = str(tmp_path / "first" / "weights" / "last")
+    recipe = str(write_recipe("on", **fields, start_from=weights, start_step=10))
+    assert train.main([recipe]) == 0
+    assert "begun after step 10: the weights are given, optimisers and slots are new" in capsys.readouterr().out
+    first, on = (steps_logged(tmp_path / run) for run in ("first", "on"))
+    assert [record["step"] for record in on] == list(range(11, 17))
+    factors = [lr_factor(step, warmup_steps=2, total_steps=16, kind="cosine", start_step=10) for step in range(11, 17)]
+    assert [record["lr"] for record in on] == [0.001 * factor for factor in factors]
+    assert [b["flops"] for b in on[1:]] == [a["flops"] - first[10]["flops"] + on[0]["flops"] for a in first[11:]]
+    metrics = json.loads((tmp_path / "on" / "metrics.json").read_text())
+    assert metrics["steps"] == 16 and metrics["train"]["begun"].startswith("after step 10 with the weights of ")
+
+    parts = str(write_recipe("parts", **fields, start_from=weights, start_step=10))
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.Trainer, "_must_stop", lambda self, step: step == 13)
+        assert train.main([parts]) == 0
+    assert train.main([parts]) == 0
+    assert [{**r, "seconds": 0} for r in steps_logged(tmp_path / "parts")] == [{**r, "seconds": 0} for r in on]
+    whole, killed = (load_file(tmp_path / run / "weights" / "ema" / "model.safetensors") for run in ("on", "parts"))
+    assert all(torch.equal(killed[name], value) for name, value in whole.items())
+
+
 def test_another_recipe_does_not_resume(write_recipe, capsys):
     recipe = str(write_recipe("run", train_steps=3))
     assert train.main([recipe]) == 0
@@ -109,7 +156,7 @@ def test_another_recipe_does_not_resume(write_recipe, capsys):
     assert stop.value.code == 2
     assert "learning_rate=0.001" in (error := capsys.readouterr().err) and "0.1" in error
     # What does not touch the learning may change.
-    assert train.main([recipe, "--log_every", "2"]) == 0
+    assert train.main([recipe, "--log_every", "2", "--mlp_t_backend", "torch"]) == 0
 
 
 def test_stop_after_minutes_leaves_a_checkpoint_and_goes_on(write_recipe, tmp_path, capsys, monkeypatch):

@@ -33,6 +33,15 @@ def test_cosine_stays_at_its_end():
     assert lr_factor(25, warmup_steps=2, total_steps=20, kind="cosine", min_ratio=0.125) == pytest.approx(0.125)
 
 
+def test_a_run_begun_at_a_step_rises_once_more_to_the_same_schedule():
+    whole, begun = (
+        [lr_factor(step, warmup_steps=4, total_steps=40, kind="cosine", start_step=start) for step in range(21, 41)]
+        for start in (0, 20)
+    )
+    assert begun[:4] == [whole[0] / 4, whole[1] / 2, whole[2] * 3 / 4, whole[3]]
+    assert begun[4:] == whole[4:]
+
+
 def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match=r"kind='linear'.*constant, cosine"):
         lr_factor(1, warmup_steps=0, total_steps=5, kind="linear")

@@ -1,5 +1,6 @@
 """The model that a run starts with: new, or a checkpoint whose puzzle table is made to fit the run's tasks."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import yaml
 
 from modeling_trm import GridProcessor, TRMConfig, TRMForGridReasoning
 from modeling_trm.puzzle_index_trm import PuzzleIndex
-from modeling_trm.training.arguments import parse_recipe
+from modeling_trm.training.arguments import RunArguments, parse_recipe
 from modeling_trm.training.optimisers import build_optimisers
 from modeling_trm.training.start import initial_model
 
+RUN = {field.name for field in dataclasses.fields(RunArguments)}
 PROCESSOR = GridProcessor("sudoku", grid_shape=(4, 4))
 
 
@@ -32,6 +34,18 @@ def checkpoint(tiny_model: Callable[..., TRMForGridReasoning], tmp_path: Path) -
     model.set_puzzle_index(index_of(a=[0, 3], b=[0]))
     model.save_pretrained(tmp_path / "checkpoint")
     return tmp_path / "checkpoint"
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_kernels_are_chosen_by_the_run(started: bool, checkpoint, write_recipe):
+    path = write_recipe("run", ssd_backend="torch", attention_backend="flash")
+    if started:  # a checkpoint brings its architecture, not its kernels
+        content = {name: value for name, value in yaml.safe_load(path.read_text()).items() if name in RUN}
+        path.write_text(yaml.safe_dump(content | {"start_from": str(checkpoint), "task": "grid"}))
+    recipe = parse_recipe([str(path), "--attention_backend", "math"])
+    config = initial_model(recipe, PROCESSOR).config
+    chosen = {"ssd_backend": "torch", "attention_backend": "math", "mlp_t_backend": "auto"}
+    assert {name: vars(config)[name] for name in chosen} == chosen == recipe.run.kernels()
 
 
 def test_a_new_model_is_a_function_of_the_seed(write_recipe):
@@ -76,6 +90,41 @@ def test_a_run_from_a_checkpoint_has_its_core_and_the_runs_tasks(checkpoint):
         if name != "model.puzzle_emb.weight":
             assert torch.equal(model.state_dict()[name], value), name
     assert model.puzzle_index.tasks == ("new",) and model.training
+
+
+def test_a_recipe_may_repeat_the_checkpoints_architecture(checkpoint):
+    config = TRMForGridReasoning.from_pretrained(checkpoint).config
+    same = ["--start_from", str(checkpoint), "--preset", "trm-attn", "--hidden_size", str(config.hidden_size)]
+    model = initial_model(parse_recipe(same), PROCESSOR)
+    assert model.config.block_operators == config.block_operators
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        (
+            "hidden_size",
+            "64",
+            r"the recipe says hidden_size=64, but the checkpoint start_from='.*' has hidden_size=\d+",
+        ),
+        (
+            "preset",
+            "trm-mlp-t",
+            r"preset='trm-mlp-t' says block_operators=\['mlp_t', .* has block_operators=\['attention",
+        ),
+        ("preset", "trm-atn", "did you mean 'trm-attn'"),
+    ],
+)
+def test_another_architecture_than_the_checkpoints_is_refused_with_both_values(checkpoint, field, value, message):
+    with pytest.raises(ValueError, match=message):
+        initial_model(parse_recipe(["--start_from", str(checkpoint), f"--{field}", value]), PROCESSOR)
+
+
+def test_a_checkpoint_in_bf16_is_trained_in_float32(checkpoint):
+    """Its updates would round away: a hundredth of a step at the end of a schedule is less than bf16 can show."""
+    TRMForGridReasoning.from_pretrained(checkpoint).bfloat16().save_pretrained(checkpoint)
+    model = initial_model(parse_recipe(["--start_from", str(checkpoint)]), PROCESSOR)
+    assert {value.dtype for value in model.state_dict().values()} == {torch.float32}
 
 
 def test_without_an_index_the_checkpoint_is_taken_as_it_is(checkpoint):

@@ -1,0 +1,144 @@
+"""A run that is told how many minutes it has: the number of steps that they hold, from the measured time of a step.
+
+A step costs what its depth costs, and a depth curriculum makes the last steps the dearest: so a few real steps are
+measured at every stage, on the run's own model and rows, and undone. The number of supervision steps that a puzzle may
+take does not matter: an optimiser step is one of them for every slot. Compiled shapes are compiled while measuring.
+
+The minutes are counted as those of stop_after_minutes, from when the data are read. The plan is made once, at the start
+and kept by a resumed run. A machine that becomes slower afterwards makes the run longer: MARGIN is what it may lose;
+beyond that, stop_after_minutes ends it in time, but not annealed.
+"""
+
+import time
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from math import floor
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..evaluation.runner import Puzzles, evaluate_puzzles
+from .arguments import Recipe
+from .step import TrainingStep
+
+WARM, MEASURED = 2, 10  # steps of a stage that are not timed (compilation, memory), and that are
+MARGIN = 0.1  # share of the minutes that is left free: for checkpoints, the log, and a machine that is disturbed
+CLOSING = 15.0  # seconds at the end beside the final evaluation: test puzzles read, plots and card written
+LONG_RUN = 1_000_000  # steps, so that every stage of a curriculum has the few that are measured
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Seconds. stages: (share of the run until which it holds, a step), in order, the last share 1.
+
+    started: spent before the first step. evaluation: a periodic one, after every eval_every steps and the last;
+    final: that on the test puzzles.
+    """
+
+    stages: tuple[tuple[float, float], ...]
+    started: float
+    evaluation: float
+    final: float
+    eval_every: int
+
+    def steps_of_stages(self, train_steps: int) -> list[int]:
+        """How many of the run's steps each stage has."""
+        ends = [0, *(floor(share * train_steps) for share, _ in self.stages)]
+        return [end - start for start, end in pairwise(ends)]
+
+    def seconds(self, train_steps: int) -> float:
+        """Of a whole run of so many steps."""
+        steps = sum(number * cost for number, (_, cost) in zip(self.steps_of_stages(train_steps), self.stages))
+        evaluations = -(-train_steps // self.eval_every)
+        return self.started + steps + evaluations * self.evaluation + self.final + CLOSING
+
+    def most_steps(self, minutes: float) -> int:
+        """The longest run that ends within the minutes, MARGIN of them to spare; 0 if none does."""
+        available = 60 * minutes * (1 - MARGIN)
+        upper = floor(available / min(cost for _, cost in self.stages)) + 1
+        return max(0, bisect_right(range(upper + 1), available, key=self.seconds) - 1)
+
+    def describe(self, train_steps: int, minutes: float) -> str:
+        """One line for people."""
+        stages = zip(self.steps_of_stages(train_steps), self.stages)
+        steps = ", ".join(f"{number:,} at {1000 * cost:.1f} ms" for number, (_, cost) in stages)
+        return (
+            f"{train_steps:,} steps in {minutes:g} minutes: {steps}; {-(-train_steps // self.eval_every)} evaluations "
+            f"of {self.evaluation:.1f} s, the final one {self.final:.1f} s; {MARGIN:.0%} to spare"
+        )
+
+
+def measure_costs(step: TrainingStep, recipe: Recipe, validation: Puzzles, started: float) -> Costs:
+    """The costs of the recipe's run on this machine; every process calls it, and all of them get the same.
+
+    Args:
+        started: time.perf_counter() at the beginning of the minutes.
+    """
+    stages, first = _measure_stages(step)
+    compiling = max(0.0, first - stages[0])  # of one shape; an evaluation has another
+    puzzle = _measure_evaluation(step, recipe, validation)
+    seconds = [*stages, puzzle, compiling + time.perf_counter() - started]
+    agreed = step.accelerator.reduce(torch.tensor(seconds, device=step.accelerator.device), "mean").tolist()
+    *stages, puzzle, before = agreed
+    assert recipe.data.test_puzzles is not None  # the recipe has checked it
+    return Costs(
+        stages=tuple(zip((*step.depths, 1.0), stages)),
+        started=before,
+        evaluation=puzzle * len(validation),
+        final=puzzle * recipe.data.test_puzzles,
+        eval_every=recipe.run.eval_every,
+    )
+
+
+def _measure_stages(step: TrainingStep) -> tuple[list[float], float]:
+    """Seconds of a step at each stage of the depth, and of the very first one, which compiles.
+
+    The steps are real, and afterwards the run is as before: weights, averages, optimisers and slots are put back.
+    """
+    before = {part: {name: value.clone() for name, value in named.items()} for part, named in step.state_dict().items()}
+    train_steps, step.train_steps = step.train_steps, LONG_RUN
+    numbers = [floor(share * LONG_RUN) + 1 for share in (0.0, *step.depths)]
+    first = _seconds(_take, step, numbers[0], 1)
+    stages = []
+    for number in numbers:
+        _take(step, number + 1, WARM)
+        stages.append(_seconds(_take, step, number + 1 + WARM, MEASURED) / MEASURED)
+    step.train_steps = train_steps
+    step.load_state_dict(before)
+    return stages, first
+
+
+def _measure_evaluation(step: TrainingStep, recipe: Recipe, validation: Puzzles) -> float:
+    """Seconds of a puzzle. Not compiled, as the final evaluation: a further shape would change the run's own graphs."""
+    run = recipe.run
+    batch = validation.select(np.arange(min(len(validation), run.eval_batch_size)))
+
+    def evaluate() -> None:
+        with torch.compiler.set_stance("force_eager"):
+            evaluate_puzzles(
+                step.model,
+                batch,
+                max_steps=run.eval_max_steps,
+                batch_size=run.eval_batch_size,
+                progress=False,
+                engine="eager",
+            )
+
+    evaluate()
+    return _seconds(evaluate) / len(batch)
+
+
+def _take(step: TrainingStep, number: int, count: int) -> None:
+    """So many steps from this one on; returns when the device has done them."""
+    for one in range(number, number + count):
+        tallies = step(one)
+    tallies["slots"].item()
+
+
+def _seconds(action: Callable[..., None], *arguments: Any) -> float:
+    start = time.perf_counter()
+    action(*arguments)
+    return time.perf_counter() - start

@@ -1,0 +1,50 @@
+"""Which checkpoint a run goes on from, and whether it is this run's."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from .arguments import DataArguments, OptimisationArguments, Recipe, RunArguments
+from .checkpointing import State, load_checkpoint, load_progress, newest_checkpoint
+from .packing import load_packed
+
+# Fields that a resumed run may change: they do not touch what is learnt.
+FREE_TO_CHANGE = frozenset(
+    "output_dir log_every eval_every eval_batch_size eval_max_steps checkpoint_every stop_after_minutes resume_from "
+    "report_to validation_puzzles test_puzzles test_augmentations attention_backend mlp_t_backend ssd_backend".split()
+)
+# Of fields that a recipe of an earlier version did not have.
+DEFAULTS = {
+    field.name: field.default for part in (DataArguments, OptimisationArguments, RunArguments) for field in fields(part)
+}
+
+
+def load_newest(accelerator: Accelerator, checkpoints: Path, packed: Path | None) -> tuple[Path, State] | None:
+    """The latest checkpoint among the run's own and the packed one it was given, with its tensors; None without any.
+
+    At the same step the run's own is taken, which goes on bit for bit.
+    """
+    own = newest_checkpoint(checkpoints)
+    if packed is not None and (own is None or load_progress(packed)["step"] > load_progress(own)["step"]):
+        return packed, load_packed(packed)
+    return None if own is None else (own, load_checkpoint(accelerator, own))
+
+
+def check_same_run(checkpoint: Path, progress: dict[str, Any], recipe: Recipe, fingerprint: str) -> None:
+    """Raise ValueError, naming the field and both values, if the checkpoint is of another recipe or other data."""
+    ours = recipe.to_dict()
+    for name in sorted((ours.keys() | progress["recipe"].keys()) - FREE_TO_CHANGE):
+        before, now = progress["recipe"].get(name, DEFAULTS.get(name)), ours.get(name)
+        if before != now:
+            raise ValueError(
+                f"{checkpoint} was trained with {name}={before!r}, the recipe now says {now!r}: "
+                f"set it back to resume, or give another output_dir to start anew"
+            )
+    before, now = progress["training_data"], fingerprint
+    if before != now:
+        raise ValueError(
+            f"{checkpoint} was trained on data with fingerprint {before}, the data are now {now}: "
+            f"restore them to resume, or give another output_dir to start anew"
+        )

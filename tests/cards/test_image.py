@@ -1,0 +1,111 @@
+"""Images of checkpoints: what makes them, and that they load and solve in a process without this package."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers.dynamic_module_utils import get_relative_imports
+
+from modeling_trm import GridProcessor
+from modeling_trm.cards.image import link_code, make_image
+from modeling_trm.publishing.prepare import prepare
+from modeling_trm.utils.shipped import shipped_checkpoints
+from modeling_trm.verifiers_trm import verifier_for
+
+SHIPPED = shipped_checkpoints()
+# Of the shipped sample's test split: four of gen_easy, one of gen_unbiased; both checkpoints solve them.
+SOLVED = """
+.1..86.4..89.5...3.269.35...4...87959.7...2....85.7....712.......2..43.1....7..2.
+..67815.3.12..487...7..219.....2..8.1.9..5.47...47.3...2.9...656.3.4.9...5.......
+...9...81912.4.57..8.....34.21...7..837..4.296591.73...74.........5.1......483...
+3.6..7..5......13..2....8.42...4.3..4.786....59..7.64287.1...2.15.79....649..8751
+.7.5.1.8.59...342.3......5..1......6.6...9..84..7.5.3.....12..51.........42......
+""".split()
+FRESH = """
+import json, sys
+import torch
+
+torch.set_num_threads(1)
+sys.modules["modeling_trm"] = sys.modules["datasets_builders"] = None  # importing them fails, as if not installed
+from transformers import AutoModel, AutoProcessor, pipeline
+
+name, *puzzles = sys.argv[1:]
+model = AutoModel.from_pretrained(name, trust_remote_code=True).eval()
+processor = AutoProcessor.from_pretrained(name, trust_remote_code=True)
+ids = torch.stack([processor(puzzle).input_ids[0] for puzzle in puzzles])
+answers = [processor.decode(answer) for answer in model.solve(ids, max_steps=8, halt=0.95).answers]
+solver = pipeline("grid-reasoning", model=name, trust_remote_code=True)
+print(json.dumps({"answers": answers, "piped": solver(puzzles[0], max_steps=8, halt=0.95)["answer"]}))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", SHIPPED.values(), ids=SHIPPED)
+def test_it_loads_and_solves_without_the_package(folder: Path, tmp_path: Path) -> None:
+    """By the README's snippet, from elsewhere; the same puzzles for every checkpoint."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {"HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", FRESH, str(folder), *SOLVED]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    processor = GridProcessor("sudoku")
+    questions, answers = (
+        torch.cat([processor(grid).input_ids for grid in grids]) for grids in (SOLVED, found["answers"])
+    )
+    assert verifier_for("sudoku", (9, 9))(questions, answers).all()
+    assert found["piped"] == found["answers"][0]
+
+
+@pytest.mark.parametrize("folder", SHIPPED.values(), ids=SHIPPED)
+def test_the_links_are_what_the_loader_needs(folder: Path) -> None:
+    links = {path.name: path for path in folder.glob("*.py")}
+    auto_maps = [
+        json.loads((folder / name).read_text())["auto_map"] for name in ("config.json", "preprocessor_config.json")
+    ]
+    needed, todo = set(), {f"{entry.split('.')[0]}.py" for auto_map in auto_maps for entry in auto_map.values()}
+    while todo:
+        name = todo.pop()
+        needed.add(name)
+        todo |= {f"{module}.py" for module in get_relative_imports(links[name])} - needed
+    assert links.keys() == needed, "link_code(folder) makes the links anew"
+    for link in links.values():
+        assert link.is_symlink() and os.readlink(link) == f"../../modeling_trm/{link.name}"
+        assert link.resolve().is_file()
+
+
+@pytest.mark.parametrize("folder", SHIPPED.values(), ids=SHIPPED)
+def test_what_is_published_are_copies(folder: Path) -> None:
+    contents = prepare(folder, "org/name")
+    code = [upload for upload in contents.uploads if upload.path.endswith("_trm.py")]
+    assert {upload.path for upload in code} == {path.name for path in folder.glob("*.py")}
+    for upload in code:
+        assert isinstance(upload.content, Path)
+        assert upload.content.read_bytes() == (folder / upload.path).resolve().read_bytes()
+        assert upload.size > 500  # the code's bytes and not a link's
+    assert not contents.left_out
+
+
+def test_making_one(tiny_model, tmp_path: Path) -> None:
+    model = tiny_model("tr-mamba2mlpt", vocab_size=6, seq_len=16)
+    source, cards = tmp_path / "model", tmp_path / "model_cards"
+    model.save_pretrained(source)
+    GridProcessor("sudoku", grid_shape=(4, 4)).save_pretrained(source)
+    files = {path.name for path in make_image(source, cards / "a-name")}
+    assert {"README.md", "metrics.json", "model.safetensors", "preprocessor_config.json", "modeling_trm.py"} <= files
+    assert "# a-name\n" in (cards / "a-name" / "README.md").read_text()
+    saved, made = (load_file(folder / "model.safetensors") for folder in (source, cards / "a-name"))
+    assert all(torch.equal(saved[name].to(torch.bfloat16), tensor) for name, tensor in made.items())
+    config = json.loads((cards / "a-name" / "config.json").read_text())
+    assert config["dtype"] == "bfloat16" and not [name for name in config if name.endswith("_backend")]
+    with pytest.raises(ValueError, match="a-name: is there already; remove it"):
+        make_image(source, cards / "a-name")
+    (cards / "a-name" / "gone_trm.py").symlink_to("nowhere")
+    assert {path.name for path in link_code(cards / "a-name")} == {
+        path.name for path in (cards / "a-name").glob("*.py")
+    }

@@ -1,0 +1,76 @@
+"""The README's table of results is what the command makes of the cards."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from modeling_trm.cards.results_table import BEGIN, END, results_table, update_text
+from modeling_trm.utils.shipped import shipped_checkpoints
+from scripts import results_table as command
+
+ROOT = Path(command.__file__).parents[1]
+
+
+def test_the_readme_is_up_to_date() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme.count(BEGIN) == 1
+    assert update_text(readme, results_table(ROOT / "model_cards")) == readme, BEGIN
+
+
+def test_every_checkpoint_has_its_rows_and_every_published_figure_its_source() -> None:
+    lines = results_table(ROOT / "model_cards").splitlines()
+    rows = [line.split(" | ") for line in lines if line.startswith("| ")][1:]
+    assert all(len(row) == 9 for row in rows)
+    for name, folder in shipped_checkpoints().items():
+        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        own = [row for row in rows if f"[{name}](model_cards/{name}/README.md)" in row[0]]
+        assert own and all(metrics["hardware"] in row[7] and f"{metrics['seconds']:,.0f} s" in row[7] for row in own)
+    published = [row for row in rows if not row[0].startswith("| **")]
+    assert len(published) > 10 and all("](https://" in row[8] for row in published)
+
+
+def image(cards: Path, ways: list[dict]) -> None:
+    folder = cards / "one"
+    folder.mkdir(parents=True)
+    shipped = shipped_checkpoints()["tr-mamba2mlpt-sudoku-quickstart"]
+    for name in ("config.json", "preprocessor_config.json", "metrics.json"):
+        (folder / name).write_bytes((shipped / name).read_bytes())
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["evaluations"]["test"]["ways"] = ways
+    metrics["evaluations"]["maze"] = metrics["evaluations"]["test"] | {"task": "maze"}
+    metrics["flops"] = 123456789
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+
+
+def test_of_each_pass_the_row_of_the_most_compute_that_a_user_can_choose(tmp_path: Path) -> None:
+    def way(name: str, of: str, solved: int, **more: str) -> dict:
+        figures = {"count": 50, "exact_accuracy": solved / 50, "ci95": [solved / 100, 0.9]}
+        return {"way": name, "pass": of, **figures, **more}
+
+    views = [way("v8", "views", 20, chosen_by="vote"), way("v32", "views", 21, chosen_by="vote")]
+    image(
+        tmp_path,
+        [way("s16", "steps", 10), way("s64", "steps", 11), *views, way("none", "views", 50, chosen_by="any")],
+    )
+    table = results_table(tmp_path)
+    own = [line for line in table.splitlines() if "**[one](" in line]
+    assert [line.split(" | ")[2:6] for line in own] == [
+        ["s64", "22.0 %", "11.0 to 90.0", "50"],
+        ["v32", "42.0 %", "21.0 to 90.0", "50"],
+    ]
+    assert all("1.2e+08 FLOP" in line for line in own)
+    assert table.count("- `test`: the shipped sample") == 1
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n", encoding="utf-8")
+    assert command.main(["--cards", str(ROOT / "model_cards"), "--update", str(page)]) == 0
+    printed = capsys.readouterr().out
+    assert page.read_text(encoding="utf-8") == f"before\n{BEGIN}\n{printed}{END}\nafter\n"
+    page.write_text("no markers\n", encoding="utf-8")
+    with pytest.raises(SystemExit, match="2"):
+        command.main(["--cards", str(ROOT / "model_cards"), "--update", str(page)])
+    assert "page.md: has no lines '<!-- results: begin" in capsys.readouterr().err
+    assert page.read_text(encoding="utf-8") == "no markers\n"

@@ -1,0 +1,104 @@
+"""Recipes as files: by name or path, on the base of others, complete when they are shown."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from modeling_trm.commands import recipes
+from modeling_trm.training.arguments import FIELDS, parse_recipe
+from modeling_trm.training.recipes import SHIPPED, find_recipe, read_recipe, shipped_names
+
+ROOT = SHIPPED.parents[1]
+
+
+def write(folder: Path, name: str, **fields) -> str:
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(fields), encoding="utf-8")
+    return str(path)
+
+
+def test_a_recipe_states_what_differs_from_its_base(tmp_path):
+    write(tmp_path, "a", train_steps=10, muon_lr=0.5, source_weights={"x": 1.0})
+    write(tmp_path, "b", base="a.yaml", muon_lr=0.25, seed=3)  # relative to the file, not to where one stands
+    last = write(tmp_path, "c", base="b.yaml", source_weights=None)
+    assert read_recipe(last) == {"train_steps": 10, "muon_lr": 0.25, "seed": 3, "source_weights": None}
+    recipe = parse_recipe([last, "--seed", "4"])
+    assert (recipe.optimisation.train_steps, recipe.run.seed, recipe.data.source_weights) == (10, 4, None)
+
+
+def test_a_shipped_recipe_is_a_base(tmp_path):
+    mine = write(tmp_path, "mine", base="quickstart", train_steps=7)
+    assert read_recipe(mine) == read_recipe("quickstart") | {"train_steps": 7}
+
+
+def test_bases_in_a_circle_are_named(tmp_path):
+    first = write(tmp_path, "first", base="second.yaml")
+    write(tmp_path, "second", base="first.yaml")
+    with pytest.raises(ValueError, match="based on each other: first -> second -> first"):
+        read_recipe(first)
+
+
+@pytest.mark.parametrize("base", [3, ["a"], "quickstrat"])
+def test_a_base_that_is_none_is_refused(tmp_path, base):
+    with pytest.raises(ValueError, match=r"must be the name of a recipe|did you mean quickstart"):
+        read_recipe(write(tmp_path, "mine", base=base))
+
+
+def test_an_unknown_recipe_is_told_the_nearest(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=r"no recipe 'recipes/maze-cpu\.yml'.*did you mean maze-cpu"):
+        find_recipe("recipes/maze-cpu.yml")
+    assert find_recipe("maze-cpu") == SHIPPED / "maze-cpu.yaml"
+
+
+def test_paths_that_cards_name_are_valid():
+    """Published cards say `scripts/recipes/NAME.yaml`."""
+    for name in shipped_names():
+        assert (ROOT / "scripts" / "recipes" / f"{name}.yaml").samefile(SHIPPED / f"{name}.yaml")
+
+
+def test_data_above_take_the_place_of_data_below(tmp_path):
+    assert read_recipe("sudoku-trm-mlp-t")["dataset"] == "hub"
+    mine = write(tmp_path, "mine", base="sudoku-trm-mlp-t", data_dir="here")
+    data = parse_recipe([mine]).data
+    assert (data.data, data.data_dir, data.dataset) == (None, "here", None)
+    data = parse_recipe([mine, "--data", "there"]).data
+    assert (data.data, data.data_dir, data.dataset) == ("there", None, None)
+
+
+@pytest.mark.parametrize("name", shipped_names())
+def test_a_recipe_that_is_shown_is_the_recipe(name, tmp_path, capsys):
+    """Complete: without a base, and read to the same values."""
+    assert recipes.main(["show", name]) == 0
+    shown = tmp_path / "shown.yaml"
+    shown.write_text(capsys.readouterr().out, encoding="utf-8")
+    assert read_recipe(str(shown)) == read_recipe(name)
+    more = ["--data", "data"] if name == "arc-adapt" else []
+    assert parse_recipe([str(shown), *more]) == parse_recipe([name, *more])
+
+
+def test_a_family_differs_in_what_it_is_named_for():
+    """What the bases are for: of one family, only these fields are another."""
+    for names, differ in (
+        (("sudoku-trm-mlp-t", "sudoku-trm-attn", "sudoku-tr-mamba2attn", "sudoku-tr-mamba2mlpt"), {"preset"}),
+        (("maze-trm-attn", "maze-tr-mamba2attn"), {"preset"}),
+        (("arc-trm-attn", "arc-tr-mamba2attn"), {"preset"}),
+        (("sudoku-trm-mlp-t", "sudoku-trm-mlp-t-curriculum"), {"depth_curriculum", "step_weights"}),
+        (("sudoku-cpu-dis", "sudoku-cpu-dis-released"), {"loss_on"}),
+        (("sudoku-cpu-cheap", "sudoku-cpu-cheap-curriculum"), {"depth_curriculum"}),
+    ):
+        first, *others = (parse_recipe([name]).to_dict() for name in names)
+        for other in others:
+            assert {name for name in first if first[name] != other[name]} == differ | {"output_dir"}
+
+
+def test_the_list_and_the_fields(capsys):
+    assert recipes.main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == shipped_names()
+    assert all(len(line.split()) > 4 for line in lines)
+    assert recipes.main(["fields"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"  {name}" in shown for name in FIELDS)
+    assert "learning_rate [0.0001]: learning rate of everything" in shown
