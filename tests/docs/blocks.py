@@ -6,19 +6,24 @@ of Python shares its names with the others of its page. An HTML comment before a
     <!-- not run: needs a GPU -->                     one of REASONS
     <!-- run with: train --train_steps 4 -->          these options instead of those of SIZES
     <!-- file: my.csv -->                             the block is the content of this file, whatever its language
+
+Notebooks of examples/ are read alike: a cell that begins with ! is bash, and its metadata are the comments.
 """
 
+import json
 import re
 import runpy
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from modeling_trm.commands import trm
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(
-    page for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")] if page.name not in ("CHANGELOG.md", "LICENSE")
+    [*(page for page in ROOT.glob("*.md") if page.name != "CHANGELOG.md"), *ROOT.glob("docs/**/*.md")]
+    + list(ROOT.glob("examples/*.ipynb"))
 )
 REASONS = (
     "needs a GPU",
@@ -81,12 +86,23 @@ class Block:
 
 def read_blocks(page: Path) -> list[Block]:
     text = page.read_text(encoding="utf-8")
+    if page.suffix == ".ipynb":
+        return [read_cell(page, *numbered) for numbered in enumerate(json.loads(text)["cells"], start=1)]
     blocks = []
     for match in _BLOCK.finditer(text):
         line = text.count("\n", 0, match.start(3)) + 1
         notes = tuple(_COMMENT.findall(match[1]))
         blocks.append(Block(page, line, match[2], match[3], notes))
     return blocks
+
+
+def read_cell(page: Path, number: int, cell: dict[str, Any]) -> Block:
+    """A cell of a notebook; its "line" is its number."""
+    text = "".join(cell["source"])
+    if cell["cell_type"] != "code":
+        return Block(page, number, cell["cell_type"], text, ())
+    language = "bash" if text.startswith("!") else "python"
+    return Block(page, number, language, text.removeprefix("!"), tuple(cell["metadata"].items()))
 
 
 def run_page(page: Path) -> int:
