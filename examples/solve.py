@@ -3,8 +3,9 @@
 python examples/solve.py
 """
 
-from modeling_trm.utils.shipped import find_checkpoint
 from transformers import pipeline
+
+from modeling_trm.utils.shipped import find_checkpoint
 
 PUZZLE = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
 

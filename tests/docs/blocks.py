@@ -22,8 +22,10 @@ from modeling_trm.commands import trm
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(
-    [*(page for page in ROOT.glob("*.md") if page.name != "CHANGELOG.md"), *ROOT.glob("docs/**/*.md")]
-    + list(ROOT.glob("examples/*.ipynb"))
+    page
+    for pattern in ("*.md", "docs/**/*.md", "examples/*.ipynb")
+    for page in ROOT.glob(pattern)
+    if page.name != "CHANGELOG.md"
 )
 REASONS = (
     "needs a GPU",
