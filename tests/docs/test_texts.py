@@ -91,10 +91,21 @@ def test_links_lead_somewhere(page):
         assert (ROOT / name).exists(), f"{page.name}: {name}"
 
 
+def test_targets_of_make_exist():
+    texts = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    targets = set(re.findall(r"(?:`|^)make ([a-z-]+)", texts, re.MULTILINE))
+    assert {"quickstart", "test", "check", "docs"} <= targets
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets), targets
+
+
 def test_every_command_that_builds_arc_says_what_to_do_about_leaks():
     """ARC-AGI-1 itself has two: without --on-leak the commands would end in an error."""
     texts = [path for top in ("scripts", "datasets_builders", "modeling_trm") for path in (ROOT / top).rglob("*.*")]
-    texts = [*PAGES, *(path for path in texts if path.suffix in {".py", ".md", ".yaml"})]
+    texts = [
+        *(page for page in PAGES if page.suffix == ".md"),
+        *(path for path in texts if path.suffix in {".py", ".md", ".yaml"}),
+    ]
     commands = []
     for path in texts:
         joined = re.sub(r"\\\n(#\s*)?", " ", path.read_text(encoding="utf-8"))
