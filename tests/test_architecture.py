@@ -82,6 +82,9 @@ ROOMS = {
     },
     "modeling_trm/conversion": {"flat", "datasets_builders", "modeling_trm/utils", "modeling_trm/cards"},
     "modeling_trm/exporting": {"flat", "modeling_trm/utils"},
+    "modeling_trm/demo": {
+        "flat", "datasets_builders", "modeling_trm/utils", "modeling_trm/cards", "modeling_trm/exporting",
+    },
     "modeling_trm/publishing": {"flat", "modeling_trm/utils", "modeling_trm/cards"},
     "modeling_trm/doctor": {"flat", "modeling_trm/utils"},
     "modeling_trm/benchmarking": {
@@ -91,7 +94,7 @@ ROOMS = {
         "flat", "datasets_builders", "modeling_trm/utils", "modeling_trm/evaluation", "modeling_trm/voting",
         "modeling_trm/comparison", "modeling_trm/cards", "modeling_trm/diagnostics", "modeling_trm/training",
         "modeling_trm/experiments", "modeling_trm/conversion", "modeling_trm/exporting", "modeling_trm/publishing",
-        "modeling_trm/benchmarking", "modeling_trm/doctor",
+        "modeling_trm/benchmarking", "modeling_trm/doctor", "modeling_trm/demo",
     },
     "scripts": {"flat", "datasets_builders", "modeling_trm/utils", "modeling_trm/cards", "modeling_trm/commands"},
 }  # fmt: skip

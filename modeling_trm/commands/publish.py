@@ -1,4 +1,4 @@
-"""Publish a checkpoint, a data set or the metric on the Hugging Face Hub, in one commit.
+"""Publish a checkpoint, a data set, a page or the metric on the Hugging Face Hub, in one commit.
 
 examples:
   trm publish runs/quickstart/model org/tr-mamba2mlpt-sudoku --dry-run        what would go, and change
@@ -6,6 +6,7 @@ examples:
   trm publish model_cards/NAME org/NAME --revision v2 --message "Twice the steps"
   trm publish data/sudoku org/sudoku --delete-others                      no shard of an older build stays
   trm publish modeling_trm/metrics/pass_at_k org/pass_at_k                a Space, for evaluate.load
+  trm publish site org/see-it-think               a Space: the page of `trm demo build --output site`
 
 What DIR is, its files tell. Only files of known names go, and only after a check that they load; whatever else lies in
 DIR is listed and left out. A checkpoint's card that is what the template makes of metrics.json is rendered for
@@ -29,7 +30,7 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import: --help and wrong arguments
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser("publish", __doc__)
-    parser.add_argument("folder", metavar="DIR", help="a checkpoint, a data set's folder or the metric's")
+    parser.add_argument("folder", metavar="DIR", help="a checkpoint, a data set's folder, a page's or the metric's")
     parser.add_argument("repository", metavar="ORG/NAME", help="created if it is not there")
     parser.add_argument("--private", action="store_true", help="create a private repository; refuses a public one")
     parser.add_argument("--revision", metavar="BRANCH", help="commit to this branch, made from main if need be")

@@ -11,7 +11,7 @@ from typing import Any
 # In the order in which one meets them; the file of a command has its name.
 COMMANDS = (
     "solve", "train", "recipes", "evaluate", "vote", "compare", "sweep", "diagnose", "adapt", "build-data", "convert",
-    "export", "solve-onnx", "publish", "measure-card", "pack-checkpoint", "benchmark",
+    "export", "solve-onnx", "demo", "publish", "measure-card", "pack-checkpoint", "benchmark",
     "compare-recipes", "loop-experiment", "doctor",
 )  # fmt: skip
 

@@ -3,9 +3,11 @@
 Two figures, each the largest difference over the largest magnitude (at least 1) of any output, over several batch
 sizes and successive supervision steps: `one_step`, from the same latents, says whether the graph is right and must
 be within TOLERANCE; `chained`, from its own latents, is a matter of the model as well, since a recursion that does not
-contract (one with random weights) multiplies every rounding error from step to step.
+contract (one with random weights) multiplies every rounding error from step to step. A trained model of many cycles
+does so within a step; then PyTorch's own rounding error is the measure of what is allowed.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,6 +18,9 @@ from ..modeling_trm import TRMForGridReasoning
 from .programs import Step, example_inputs
 
 TOLERANCE = 1e-4  # float32; rounding in another order gives 1e-7 to 1e-5
+# Times PyTorch's own error. Each is the largest of many that were multiplied by the same recursion, in another order of
+# summation: of a model with 21 passes of its stack a step, onnxruntime's was 8 times PyTorch's.
+ROUNDING_FACTOR = 20
 BATCH_SIZES, STEPS = (1, 3), 4  # none of them the batch that was traced
 
 Runner = Callable[[Sequence[Tensor]], list[Tensor]]
@@ -67,19 +72,33 @@ def _differences(model: TRMForGridReasoning, step: Step, run: Runner) -> dict[st
     return largest
 
 
+@torch.no_grad()
+def rounding(model: TRMForGridReasoning) -> float:
+    """How far PyTorch's first step in the model's precision is from the same one in float64; as `one_step`."""
+    step, exact, largest = Step(model), Step(copy.deepcopy(model).double()), 0.0
+    with model.portable_kernels(), exact.model.portable_kernels():
+        for batch_size in BATCH_SIZES:
+            inputs = example_inputs(model, batch_size)
+            wide = [value.double() if value.is_floating_point() else value for value in inputs]
+            largest = max(largest, *map(_relative, step(*inputs), exact(*wide)))
+    return largest
+
+
 def check(model: TRMForGridReasoning, run: Runner) -> dict[str, float]:
-    """The differences. Raises ExportError when that of one step is over TOLERANCE."""
-    found = differences(model, run)
-    if found["one_step"] > TOLERANCE:
+    """The differences, and as `tolerance_of_one_step` what was allowed. Raises ExportError when one step is over it."""
+    found, allowed = differences(model, run), TOLERANCE
+    if found["one_step"] > allowed:
+        allowed = max(allowed, ROUNDING_FACTOR * rounding(model))
+    if found["one_step"] > allowed:
         raise ExportError(
             f"the exported step differs from PyTorch's by {found['one_step']:.1e} of the largest value; "
-            f"allowed: {TOLERANCE:.0e}. Nothing was written"
+            f"allowed: {allowed:.0e}. Nothing was written"
         )
-    return found
+    return found | {"tolerance_of_one_step": allowed}
 
 
 def _relative(found: Tensor, expected: Tensor) -> float:
-    found, expected = found.cpu(), expected.cpu()
+    found, expected = found.cpu().double(), expected.cpu().double()
     if found.shape != expected.shape or not found.isfinite().all():
         return float("inf")
     return float((found - expected).abs().max() / expected.abs().max().clamp(min=1))

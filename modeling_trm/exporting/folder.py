@@ -19,7 +19,7 @@ from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
 from ..utils.files import write_json
 from ..utils.machine import library_versions
-from .checking import BATCH_SIZES, STEPS, TOLERANCE, ExportError, check, onnx_runner, program_runner
+from .checking import BATCH_SIZES, STEPS, ExportError, check, onnx_runner, program_runner
 from .programs import export_step, latents, save_program
 
 FILES = {"onnx": "step.onnx", "torch": "step.pt2"}
@@ -90,7 +90,6 @@ def _facts(model: TRMForGridReasoning, processor: GridProcessor, kind: str, foun
         "precision": "float32",
         "difference_to_pytorch": {
             **{name: float(f"{value:.2e}") for name, value in found.items()},
-            "tolerance_of_one_step": TOLERANCE,
             "batch_sizes": list(BATCH_SIZES),
             "steps": STEPS,
         },

@@ -53,7 +53,7 @@ class Upload:
 class Contents:
     """All that goes into one repository.
 
-    kind: checkpoint, dataset or metric, as users call it. repo_type: model, dataset or space, as the Hub does.
+    kind: checkpoint, dataset, metric or page, as users call it. repo_type: model, dataset or space, as the Hub does.
     left_out: files of the folder that do not go. notes: what the user should know about the choice.
     """
 

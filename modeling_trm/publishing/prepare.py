@@ -8,8 +8,12 @@ from .checkpoint import CONFIG, prepare_checkpoint
 from .contents import Contents, ContentsError, front_matter, read_text
 from .dataset import prepare_dataset
 from .metric import is_metric, prepare_metric
+from .page import is_page, prepare_page
 
-KINDS = "a checkpoint (config.json), a data set (README.md with configs:) or a metric (README.md with the tag metric)"
+KINDS = (
+    "a checkpoint (config.json), a page (demo.json), a data set (README.md with configs:) or a metric (README.md with "
+    "the tag metric)"
+)
 
 
 def prepare(folder: str | Path, repository: str, *, rerender_card: bool = False) -> Contents:
@@ -32,6 +36,8 @@ def prepare(folder: str | Path, repository: str, *, rerender_card: bool = False)
         raise ContentsError(f"{folder}: is no checkpoint; --rerender-card is for the card of one")
     if not (folder / "README.md").is_file():
         raise ContentsError(f"{folder}: has neither config.json nor README.md; allowed: {KINDS}")
+    if is_page(folder):
+        return prepare_page(folder)
     card = front_matter(folder / "README.md")
     if "configs" in card:
         return prepare_dataset(folder, repository)

@@ -154,7 +154,8 @@ def nudged(index: int, amount: float):
 
 def test_the_check_knows_a_right_step_from_a_wrong_one(tiny_model) -> None:
     model = tiny_model("trm-mlp-t")
-    assert checking.check(model, model_runner(model, lambda outputs: outputs)) == {"one_step": 0.0, "chained": 0.0}
+    found = checking.check(model, model_runner(model, lambda outputs: outputs))
+    assert found == {"one_step": 0.0, "chained": 0.0, "tolerance_of_one_step": checking.TOLERANCE}
     small = checking.check(model, model_runner(model, nudged(1, 1e-5)))
     assert 0 < small["one_step"] < checking.TOLERANCE
     for index in range(4):
@@ -170,6 +171,23 @@ def test_a_chained_error_grows_where_that_of_one_step_does_not(tiny_model) -> No
     model = tiny_model("trm-mlp-t")
     found = checking.differences(model, model_runner(model, nudged(2, 1e-5)))
     assert found["one_step"] < 2e-5 < found["chained"]
+
+
+def test_a_step_that_multiplies_rounding_is_measured_by_pytorchs_own(tiny_model) -> None:
+    model = tiny_model("trm-mlp-t", H_cycles=5, L_cycles=6)
+    step = Step(model)
+
+    def rounded_otherwise(inputs, error=2.0**-22):
+        input_ids, puzzle_ids, z_H, z_L = inputs
+        with torch.no_grad():
+            return list(step(input_ids, puzzle_ids, z_H * (1 + error), z_L))
+
+    found = checking.check(model, rounded_otherwise)
+    assert checking.TOLERANCE < found["one_step"] < found["tolerance_of_one_step"]
+    assert found["tolerance_of_one_step"] == checking.ROUNDING_FACTOR * checking.rounding(model)
+    assert checking.rounding(tiny_model("trm-mlp-t", H_cycles=1, L_cycles=1)) < 1e-5
+    with pytest.raises(checking.ExportError, match="differs from PyTorch's by"):
+        checking.check(model, lambda inputs: rounded_otherwise(inputs, 1e-3))
 
 
 def test_quiet_silences_and_restores(capsys, caplog) -> None:

@@ -1,0 +1,154 @@
+"""What a page knows: its models, with what their cards say of them, and real puzzles from easy to hardest."""
+
+import json
+import re
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datasets_builders.features import load_puzzles
+
+from ..cards.sections import is_plain
+from ..cards.update import read_metrics
+from ..exporting.folder import write_export
+from ..exporting.programs import latents
+from ..processing_trm import GridProcessor
+from ..utils.loading import check_model_fits, load_model, load_processor
+from ..utils.shipped import find_checkpoint
+
+TASKS = ("sudoku", "maze")  # whose rules the page knows
+EXAMPLES = 12
+# Of export.json, what the page computes with.
+FACTS = (
+    "task", "grid_shape", "characters", "blank_token_id", "halt_max_steps", "vocab_size", "num_positions",
+    "hidden_size", "block_operators",
+)  # fmt: skip
+
+
+class DemoError(ValueError):
+    """A page that cannot be built; the message is one line and says what to do."""
+
+
+@dataclass(frozen=True)
+class DemoModel:
+    """facts: what the page is told; step: the ONNX graph of a supervision step, as the bytes of its file."""
+
+    facts: dict[str, Any]
+    step: bytes
+
+    @property
+    def name(self) -> str:
+        return str(self.facts["name"])
+
+
+def read_model(source: str) -> DemoModel:
+    """The model of a local folder, shipped checkpoint or Hub id, exported and described.
+
+    Raises:
+        ValueError: it does not load, cannot be exported, or is for a task whose rules the page does not know.
+        ImportError: naming the missing package of the extra `onnx`.
+    """
+    processor = load_processor(source)
+    if processor.task not in TASKS:
+        raise DemoError(f"{source}: is for the task {processor.task!r}; the page has {' and '.join(TASKS)}")
+    model = load_model(source).float()
+    check_model_fits(model, processor)
+    with tempfile.TemporaryDirectory() as folder:
+        exported = write_export(model, processor, Path(folder), "onnx")
+        step = (Path(folder) / exported["file"]).read_bytes()
+    initial = dict(zip(("z_H", "z_L"), latents(model.initial_state(1))))
+    facts = {name: exported[name] for name in FACTS}
+    facts |= {
+        "parameters": model.num_parameters_core() + model.num_parameters_table(),
+        "cycles": [model.config.H_cycles, model.config.L_cycles],
+        "initial": {name: z_BSD[0, 0].tolist() for name, z_BSD in initial.items()},
+    }
+    return DemoModel(facts | describe(source), step)
+
+
+def describe(source: str) -> dict[str, Any]:
+    """What the card says: name, repository on the Hub (None: not known), note, training, accuracy of single answers."""
+    folder = Path(find_checkpoint(source))
+    metrics = read_metrics(folder) if folder.is_dir() else {"evaluations": {}}
+    trained = ("steps", "seconds", "hardware")
+    return {
+        "name": metrics.get("model_name") or folder.absolute().name,
+        "repository": metrics.get("repository") if folder.is_dir() else source,
+        "note": metrics["note"].replace("*", "") if "note" in metrics else None,
+        "training": {name: metrics[name] for name in trained} if "recipe" in metrics else None,
+        "accuracy": [row for one in metrics["evaluations"].values() for row in _accuracy(one)],
+    }
+
+
+def _accuracy(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
+    """{way, dataset, count, accuracy, interval, by_source} of what the page does: one answer, without a vote."""
+    data = evaluation["dataset"]
+    if is_plain(evaluation):
+        sources = evaluation.get("by_source", {}).items()
+        parts = [
+            {"source": name, "accuracy": part["exact_accuracy"], "interval": part["ci95"]} for name, part in sources
+        ]
+        way, interval = f"{evaluation['steps']} steps", evaluation["exact_accuracy_ci95"]
+        return [_row(evaluation, way, data, interval) | {"by_source": parts}]
+    single = [row for row in evaluation.get("ways", []) if row["pass"] in ("steps", "halting")]
+    return [_row(row, row["way"], data, row["ci95"]) | {"by_source": []} for row in single]
+
+
+def _row(figures: dict[str, Any], way: str, dataset: str, interval: list[float]) -> dict[str, Any]:
+    accuracy = {"count": figures["count"], "accuracy": figures["exact_accuracy"], "interval": interval}
+    return {"way": way, "dataset": dataset, **accuracy}
+
+
+def examples(processor: GridProcessor) -> list[dict[str, Any]]:
+    """A dozen puzzles of the shipped sample's test split, easiest first; none where it has none of this shape.
+
+    By source, whose order is that of difficulty, then by rating, at equal distances: whatever the number of sources,
+    the first is the easiest of all and the last the hardest.
+    """
+    puzzles = load_puzzles(processor.task, "test")
+    if puzzles.processor != processor:
+        return []
+    sources = sorted(set(puzzles.sources.tolist()))
+    order = np.lexsort((np.arange(len(puzzles)), puzzles.ratings, puzzles.sources))
+    chosen = order[np.linspace(0, len(order) - 1, EXAMPLES).round().astype(int)]
+    assert all(source.startswith("gen_") for source in sources)  # what was made for this project, and nothing else
+    return [
+        {
+            "puzzle": processor.decode(puzzles.inputs[row].astype(np.int64)),
+            "source": str(puzzles.sources[row]),
+            "rating": int(puzzles.ratings[row]),
+        }
+        for row in chosen
+    ]
+
+
+def slug(name: str) -> str:
+    """A name as a folder of a web address. Raises DemoError when nothing is left of it."""
+    found = re.sub(r"[^a-z0-9.-]+", "-", name.lower()).strip("-.")
+    if not found:
+        raise DemoError(f"the model's name {name!r} has no letter or digit that can stand in a web address")
+    return found
+
+
+def page_contents(models: Sequence[DemoModel]) -> dict[str, Any]:
+    """What demo.json holds: the models, and the puzzles of each kind of grid. Raises DemoError for a name twice."""
+    places: dict[str, DemoModel] = {}
+    for model in models:
+        if slug(model.name) in places:
+            raise DemoError(f"two models have the name {model.name!r}; a page tells models apart by their names")
+        places[slug(model.name)] = model
+    kinds: dict[str, dict[str, Any]] = {}
+    for model in models:
+        task, shape = model.facts["task"], model.facts["grid_shape"]
+        key = json.dumps([task, shape])
+        kinds.setdefault(key, {"task": task, "grid_shape": shape, "characters": model.facts["characters"]})
+    for kind in kinds.values():
+        kind["examples"] = examples(GridProcessor(kind["task"], grid_shape=kind["grid_shape"]))
+    return {
+        "kinds": list(kinds.values()),
+        "models": [{**model.facts, "folder": f"models/{place}"} for place, model in places.items()],
+    }

@@ -1,0 +1,277 @@
+// The page: one puzzle, one or two models, and the step that is shown.
+
+import { about } from "./about.js";
+import { Board } from "./board.js";
+import { curves, table } from "./curves.js";
+import { byId, counted, element, percent, setOptions } from "./dom.js";
+import { Models } from "./models.js";
+import { Run } from "./solver.js";
+import { cellsOfTokens, notAllowed, placeName, puzzlesOfFile, readGrid, TASKS, textOf, tokensOf } from "./tasks.js";
+
+const MILLISECONDS = 350; // a step is shown so long at least
+
+const contents = await (await fetch("demo.json")).json();
+const models = new Models(contents, byId("loading"));
+const state = {
+  kind: contents.kinds[0],
+  chosen: [], // one or two models
+  puzzle: [],
+  mistakes: [], // problems of what was typed or pasted, beside those of the rules
+  uploaded: [],
+  runs: [],
+  shown: 0, // 0: the puzzle
+  playing: false,
+  failure: "", // why the last step could not be computed
+  brush: null,
+};
+let boards = [];
+
+// ---- the puzzle
+
+function setPuzzle(grid, mistakes = []) {
+  Object.assign(state, { puzzle: grid, mistakes, runs: [], shown: 0, playing: false, failure: "" });
+  if (document.activeElement !== byId("text")) byId("text").value = textOf(grid, state.kind);
+  render();
+}
+
+function write(place, cell) {
+  setPuzzle(TASKS[state.kind.task].written(state.puzzle, place, cell));
+}
+
+function mistake(place, key) {
+  setPuzzle(state.puzzle, [{ places: [place], text: notAllowed(key, state.kind) }]);
+}
+
+function readText(text) {
+  const { grid, problems } = readGrid(text, state.kind);
+  byId("example").value = "";
+  setPuzzle(grid, problems);
+}
+
+const problems = () => [...state.mistakes, ...TASKS[state.kind.task].problems(state.puzzle, state.kind)];
+
+// ---- the runs
+
+function start() {
+  const tokens = tokensOf(state.puzzle, state.kind);
+  const options = { maxSteps: Number(byId("limit").value), halt: byId("halt").checked };
+  state.runs = state.chosen.map((model) => new Run(models.solver(model), tokens, options));
+}
+
+// Everything that step `number` needs is computed; false where no model goes that far, or the puzzle was changed.
+async function compute(number) {
+  if (problems().length) return false;
+  await Promise.all(state.chosen.map((model) => models.load(model)));
+  if (!state.runs.length) start();
+  const runs = state.runs;
+  await Promise.all(runs.map(async (run) => {
+    while (run.frames.length < number && !run.finished) await run.advance();
+  }));
+  return runs === state.runs && runs.some((run) => run.frames.length >= number);
+}
+
+async function go(number) {
+  const wanted = Math.max(0, number);
+  try {
+    if (wanted > 0 && !(await compute(wanted))) return false;
+  } catch (error) {
+    state.failure = error.message;
+    pause();
+    return false;
+  }
+  state.shown = wanted;
+  render();
+  return true;
+}
+
+async function play() {
+  const puzzle = state.puzzle;
+  if (state.runs.length && atEnd()) state.shown = 0;
+  state.playing = true;
+  render();
+  while (state.playing && puzzle === state.puzzle) {
+    const pauseOf = new Promise((resolve) => { setTimeout(resolve, MILLISECONDS); });
+    if (!(await go(state.shown + 1))) break;
+    await pauseOf;
+  }
+  if (puzzle === state.puzzle) pause();
+}
+
+function pause() {
+  state.playing = false;
+  render();
+}
+
+const longest = () => Math.max(0, ...state.runs.map((run) => run.frames.length));
+const atEnd = () => state.runs.every((run) => run.finished) && state.shown >= longest();
+
+// ---- what is shown
+
+function viewOf(run) {
+  const task = TASKS[state.kind.task];
+  const step = Math.min(state.shown, run?.frames.length ?? 0);
+  const frame = step ? run.frames[step - 1] : null;
+  const cells = frame ? cellsOfTokens(frame.answers, state.kind) : state.puzzle;
+  const verdict = frame ? task.verdict(state.puzzle, cells, state.kind) : null;
+  const given = state.puzzle.map((cell, place) => !task.isFree(cell) && cells[place] === cell);
+  const view = {
+    puzzle: state.puzzle, cells, given, confidence: frame?.confidence, changed: new Set(frame?.changed),
+    broken: verdict?.places ?? new Set(), problems: frame ? [] : problems(),
+  };
+  return { view, frame, step, verdict };
+}
+
+function captionOf(model, run, { frame, step }) {
+  if (!frame) return `${model.name}: the puzzle`;
+  const halts = run.haltStep && step >= run.haltStep;
+  const end = halts ? `; would halt at step ${run.haltStep}` : run.finished && step === run.frames.length ? "; did not halt" : "";
+  return `${model.name}: step ${step}, ${counted(frame.changed.length, "cell")} changed, halt probability ${percent(frame.haltProbability)}${end}`;
+}
+
+function render() {
+  const views = boards.map((board, number) => {
+    const run = state.runs[number], found = viewOf(run);
+    board.show(found.view);
+    board.caption.textContent = captionOf(state.chosen[number], run, found);
+    board.verdict.textContent = found.verdict?.text ?? "";
+    board.verdict.classList.toggle("solved", Boolean(found.verdict?.solved));
+    return found;
+  });
+  const named = state.chosen.map((model, i) => ({ name: model.name, frames: state.runs[i]?.frames ?? [], haltStep: state.runs[i]?.haltStep ?? 0 }));
+  byId("curves").replaceChildren(legend(), ...curves(named, state.shown));
+  byId("numbers").lastElementChild.replaceChildren(table(named));
+  const wrong = problems();
+  byId("play").textContent = state.playing ? "Pause" : state.shown ? "Go on" : "Solve";
+  if (!state.playing && state.shown && atEnd()) byId("play").textContent = "Again";
+  byId("play").disabled = byId("next").disabled = wrong.length > 0;
+  byId("first").disabled = byId("back").disabled = state.shown === 0;
+  byId("steps").max = longest();
+  byId("steps").value = state.shown;
+  byId("steps").disabled = longest() === 0;
+  byId("shown").textContent = state.shown;
+  put("problem", wrong.length ? wrong.slice(0, 3).map(problemText).join(". ") : state.failure);
+  if (!state.playing) put("status", spoken(views));
+}
+
+function problemText({ places, text }) {
+  return places.length ? `${placeName(places.at(-1), state.kind)}: ${text}` : text;
+}
+
+// While it plays nothing is said: a screen reader could not keep up.
+function spoken(views) {
+  if (!state.shown) return "";
+  return views.map(({ verdict }, i) => `${boards[i].caption.textContent}. ${verdict?.text ?? ""}`).join(" ");
+}
+
+// A text that is read out when it changes.
+function put(id, text) {
+  if (byId(id).textContent !== text) byId(id).textContent = text;
+}
+
+function legend() {
+  const names = state.chosen.map((model, i) => element("span", { class: `key key-${i}` }, model.name));
+  return element("p", { class: "keys" }, ...names, element("span", { class: "key halts" }, "where it halts"));
+}
+
+// ---- the choices
+
+function setKind(kind) {
+  state.kind = kind;
+  const own = models.of(kind);
+  setOptions(byId("model"), own.map((model) => [model.name, model.name]));
+  setOptions(byId("other"), [["", "no other"], ...own.map((model) => [model.name, model.name])]);
+  byId("other-label").hidden = own.length < 2;
+  byId("text-label").textContent = `Puzzle as text, ${kind.grid_shape.join(" × ")} of the characters ${kind.characters.replace(" ", "space ")}`;
+  byId("text").rows = kind.grid_shape[0];
+  state.uploaded = [];
+  buildPad();
+  listExamples();
+  setModels([own[0]]);
+  takeExample("0");
+}
+
+function setModels(chosen) {
+  state.chosen = chosen;
+  const limit = Math.max(...chosen.map((model) => model.halt_max_steps));
+  byId("limit").value = limit;
+  models.show(chosen);
+  byId("about").replaceChildren(...chosen.map(about));
+  const task = TASKS[state.kind.task];
+  boards = chosen.map((model, number) => new Board(state.kind, model.name, number ? {} : {
+    onWrite: write, onMistake: mistake, brush: task.draws ? () => state.brush : null,
+  }));
+  byId("boards").replaceChildren(...boards.map((board) => board.node));
+  byId("boards").dataset.count = boards.length;
+  if (state.puzzle.length === state.kind.grid_shape[0] * state.kind.grid_shape[1]) setPuzzle(state.puzzle, state.mistakes);
+}
+
+function buildPad() {
+  const task = TASKS[state.kind.task];
+  const entries = task.pad(state.kind);
+  state.brush = entries[0].write;
+  const buttons = entries.map(({ write: cell, name, show }) => {
+    const button = element("button", { type: "button", "aria-label": name, "aria-pressed": task.draws ? cell === state.brush : null }, show ?? cell);
+    button.addEventListener("click", () => {
+      if (!task.draws) {
+        write(boards[0].focusedPlace, cell);
+        return;
+      }
+      state.brush = cell;
+      buttons.forEach((other) => other.setAttribute("aria-pressed", other === button));
+    });
+    return button;
+  });
+  byId("pad").replaceChildren(...buttons);
+}
+
+function listExamples() {
+  const known = state.kind.examples.map((example, i) => [String(i), `${i + 1}: ${example.source}, rating ${example.rating}`]);
+  const given = state.uploaded.map((_, i) => [`file ${i}`, `puzzle ${i + 1}`]);
+  setOptions(byId("example"), [
+    ["", "your own"],
+    ...(known.length ? [{ group: "Real ones, easiest first", options: known }] : []),
+    ...(given.length ? [{ group: "From your file", options: given }] : []),
+  ]);
+}
+
+function takeExample(value) {
+  const example = state.kind.examples[Number(value)];
+  if (value.startsWith("file ")) readText(state.uploaded[Number(value.slice(5))]);
+  else if (value !== "" && example) setPuzzle([...example.puzzle]);
+  else setPuzzle(TASKS[state.kind.task].emptyGrid(state.kind));
+  byId("example").value = value === "" || example || value.startsWith("file ") ? value : "";
+}
+
+async function takeFile(file) {
+  state.uploaded = puzzlesOfFile(await file.text(), state.kind);
+  listExamples();
+  if (state.uploaded.length) takeExample("file 0");
+  else setPuzzle(state.puzzle, [{ places: [], text: `${file.name} holds no puzzle` }]);
+}
+
+const modelNamed = (name) => contents.models.find((model) => model.name === name);
+const chosenModels = () => [byId("model").value, byId("other").value].filter(Boolean).map(modelNamed);
+
+setOptions(byId("kind"), contents.kinds.map((kind, i) => [String(i), `${kind.task}, ${kind.grid_shape.join(" × ")}`]));
+byId("kind-label").hidden = contents.kinds.length < 2;
+byId("kind").addEventListener("change", (event) => setKind(contents.kinds[Number(event.target.value)]));
+byId("example").addEventListener("change", (event) => takeExample(event.target.value));
+byId("clear").addEventListener("click", () => takeExample(""));
+byId("text").addEventListener("input", (event) => readText(event.target.value));
+byId("file").addEventListener("change", (event) => event.target.files[0] && takeFile(event.target.files[0]));
+for (const id of ["model", "other"]) byId(id).addEventListener("change", () => setModels(chosenModels()));
+for (const id of ["limit", "halt"]) byId(id).addEventListener("change", () => setPuzzle(state.puzzle, state.mistakes));
+byId("play").addEventListener("click", () => (state.playing ? pause() : play()));
+byId("next").addEventListener("click", () => { state.playing = false; go(state.shown + 1); });
+byId("back").addEventListener("click", () => { state.playing = false; go(Math.min(state.shown, longest()) - 1); });
+byId("first").addEventListener("click", () => { state.playing = false; go(0); });
+byId("steps").addEventListener("input", (event) => { state.playing = false; go(Number(event.target.value)); });
+byId("boards").addEventListener("paste", pasted);
+document.body.addEventListener("paste", (event) => { if (event.target === document.body) pasted(event); });
+
+function pasted(event) {
+  event.preventDefault();
+  readText(event.clipboardData.getData("text"));
+}
+
+setKind(state.kind);

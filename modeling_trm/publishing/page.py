@@ -1,0 +1,46 @@
+"""A page's folder as a static Space: the files that `modeling_trm.demo` builds, which the Hub serves as they are."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from .contents import Contents, ContentsError, collect, front_matter, read_text, select
+
+CARD, CONTENTS = "README.md", "demo.json"
+PATTERNS = (CARD, CONTENTS, "*.html", "*.css", "*.js", "*.svg", "runtime/*", "models/*/*.packed")
+
+
+def is_page(folder: Path) -> bool:
+    return (folder / CONTENTS).is_file()
+
+
+def prepare_page(folder: Path) -> Contents:
+    """Check the folder and choose its files.
+
+    Raises:
+        ContentsError: the card says no `sdk: static`, or a model or the runtime is missing or truncated.
+    """
+    sdk = front_matter(folder / CARD).get("sdk")
+    if sdk != "static":
+        raise ContentsError(f"{folder / CARD}: sdk is {sdk!r}; the front matter of a page says 'static'")
+    if not (folder / "index.html").is_file():
+        raise ContentsError(f"{folder / 'index.html'}: is missing; build the page again")
+    for packed in _packed_files(folder / CONTENTS):
+        file = folder / packed["path"]
+        size = file.stat().st_size if file.is_file() else None
+        if size != packed["bytes"]:
+            raise ContentsError(
+                f"{file}: {'is missing' if size is None else f'has {size} bytes'}, but {CONTENTS} says "
+                f"{packed['bytes']}; build the page again"
+            )
+    return collect(folder, "page", "space", select(folder, PATTERNS))
+
+
+def _packed_files(file: Path) -> list[dict[str, Any]]:
+    """{path, bytes} of the runtime and of each model."""
+    try:
+        contents = json.loads(read_text(file))
+        packed = [contents["runtime"]["wasm"], *(model["step"] for model in contents["models"])]
+        return [{"path": str(one["path"]), "bytes": one["bytes"]} for one in packed]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ContentsError(f"{file}: is not the contents of a page: {error!r}; build the page again") from error
