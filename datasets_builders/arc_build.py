@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from datasets_builders.arc_augmentation import draw_augmentations
 from datasets_builders.arc_leaks import TrainedPair, find_leaks
-from datasets_builders.arc_set import ARC_SPLITS, ArcOptions, ArcSet, PairRef, task_name
-from datasets_builders.arc_tasks import ArcTask
+from datasets_builders.arc_set import ARC_SPLITS, ArcOptions, ArcSet, PairRef
 from datasets_builders.validation import DataError
+from modeling_trm.arc_augmentation_trm import draw_augmentations
+from modeling_trm.arc_task_trm import ArcTask, task_name
 from modeling_trm.puzzle_index_trm import IDENTITY, PuzzleIndex
 
 

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from datasets_builders.arc_set import ARC_SPLITS, ArcOptions, ArcSet, PairRef
-from datasets_builders.arc_tasks import ArcTask, Pair
 from datasets_builders.files import file_sha256
 from datasets_builders.folder import new_folder, size_category
 from datasets_builders.validation import DataError
+from modeling_trm.arc_task_trm import ArcTask, Pair
 from modeling_trm.puzzle_index_trm import AUGMENTATION_BYTES, PuzzleIndex
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from datasets_builders.arc_tasks import NUM_COLOURS, ArcTask, Pair
+from modeling_trm.arc_task_trm import NUM_COLOURS, ArcTask, Pair
 from modeling_trm.augmentation_trm import NUM_DIHEDRALS, Dihedral
 
 LEAK_KINDS = ("answer", "input", "demonstration")

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from datasets_builders.arc_augmentation import ArcAugmentation
 from datasets_builders.sampling import epoch_order
+from modeling_trm.arc_augmentation_trm import ArcAugmentation
 from modeling_trm.processing_trm import EOS_TOKEN_ID, FIRST_COLOUR_ID, NUM_COLOURS, PAD_TOKEN_ID
 from modeling_trm.randomness_trm import random_bits, random_floats
 

@@ -25,9 +25,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from datasets_builders.arc_tasks import MAX_SIDE, ArcTask, Pair
 from datasets_builders.features import PuzzleSet
 from datasets_builders.validation import DataError
+from modeling_trm.arc_task_trm import MAX_SIDE, ArcTask, Pair, task_name
 from modeling_trm.processing_trm import GridProcessor
 from modeling_trm.puzzle_index_trm import PuzzleIndex
 
@@ -212,8 +212,3 @@ class ArcSet:
             self.origin,
             puzzle_ids=np.array([self.identity_row(self.names[ref.task]) for ref, _, _ in known], dtype=np.int64),
         )
-
-
-def task_name(task: ArcTask) -> str:
-    """The task's name in a puzzle index. The subset is part of it, for ARC-2 has tasks of ARC-1 under their ids."""
-    return f"{task.subset}/{task.id}"

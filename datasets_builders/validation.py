@@ -1,4 +1,4 @@
-"""Checks of puzzles: size, alphabet, answer against question, Sudoku rules, mazes' shortest paths, clues in conflict.
+"""Checks of puzzles: size, alphabet, answer against question, Sudoku rules, mazes' shortest paths.
 
 All rows are checked at once in numpy; only the rows found bad get a message, written in plain Python.
 
@@ -221,19 +221,3 @@ def maze_path_is_valid_and_shortest(question: str, answer: str, grid_shape: Sequ
     except PuzzleError:
         return False
     return True
-
-
-def check_clues(question: str) -> None:
-    """Raises PuzzleError naming the cells if two clues of a Sudoku in one row, column or box are the same."""
-    side = sudoku_side(len(clean_text(question, "sudoku")))
-    processor = GridProcessor("sudoku", grid_shape=(side, side))
-    ids_1L, reasons = tokenise(processor, [question])
-    if reasons:
-        raise PuzzleError(f"the puzzle {reasons[0]}" if reasons[0].startswith("has") else reasons[0])
-    for name, positions in sudoku_units(side):
-        clues = ids_1L[0, positions]
-        for token in range(2, processor.vocab_size):  # after padding and blank
-            at = positions[clues == token]
-            if len(at) > 1:
-                digit, cells = processor.characters[token - 1], " and ".join(_where(processor, int(i)) for i in at)
-                raise PuzzleError(f"the clues contradict: {digit!r} is given twice in {name}, at {cells}")

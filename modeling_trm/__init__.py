@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .pipeline_trm import GridReasoningPipeline
     from .pretrained_trm import TRMPreTrainedModel
     from .processing_trm import GridProcessor
+    from .reasoning_config_trm import ReasoningConfig
     from .reasoning_trm import SolveOutput, TraceStep
     from .recursion_trm import RecursionState
 
@@ -29,6 +30,7 @@ __all__ = [
     "PRESETS",
     "GridProcessor",
     "GridReasoningPipeline",
+    "ReasoningConfig",
     "RecursionState",
     "SolveOutput",
     "TRMConfig",
@@ -50,6 +52,7 @@ _FILES = {
     "recursion_trm": ("RecursionState",),
 }
 _FILE_OF = {name: file for file, names in _FILES.items() for name in names}
+_FILE_OF["ReasoningConfig"] = "reasoning_config_trm"  # imports nothing heavy: no reason to register
 
 
 def __getattr__(name: str) -> Any:

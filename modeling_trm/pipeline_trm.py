@@ -6,13 +6,13 @@
 transformers' pipeline runs the items of a list one by one or pads them together; here all views of all puzzles of a
 list fill one batch after another.
 
-Shapes: B views of a forward pass, L = height * width positions.
+Shapes: B views of a forward pass, K trajectories of each, L = height * width positions.
 """
 
-import difflib
 import math
 from collections.abc import Iterable, Iterator
 from itertools import groupby, islice
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,19 +20,19 @@ import torch
 from torch.utils.data import Dataset
 from transformers import Pipeline
 
+from .arc_task_trm import ArcTask, Pair
 from .processing_trm import crop_colours, text_to_colours
-from .puzzle_index_trm import BLANK_ROW, PuzzleIndex
+from .puzzle_files_trm import NoPuzzle, read_file
+from .puzzle_index_trm import PuzzleIndex
 from .puzzle_input_trm import Puzzle, read_puzzle, split_puzzles
+from .reasoning_config_trm import ReasoningConfig
 from .verifiers_trm import verifier_for
-from .voting_trm import View, arc_views, draw_colour_augmentations, rank_votes, rows_of_task, text_views
+from .views_trm import View, answer_text, arc_augmentations, arc_view, check_views, draw_view, most_views
+from .voting_trm import Candidate, rank_votes
 
 BATCH_SIZE = 64
-AT_HAND = (str, dict, list, tuple, np.ndarray, torch.Tensor)  # not to be iterated one by one
-PREPROCESS_PARAMETERS = ("num_votes", "seed")
-SEARCH_PARAMETERS = tuple("num_trajectories noise_std noise_on random_start selection guidance damping".split())
-FORWARD_PARAMETERS = ("max_steps", "halt", "return_trace", *SEARCH_PARAMETERS)
-SMALLEST = {"num_votes": 1, "seed": 0, "max_steps": 1, "num_trajectories": 1, "batch_size": 1}  # whole numbers
-SWITCHES = ("return_trace", "random_start")
+AT_HAND = (str, dict, list, tuple, np.ndarray, torch.Tensor, Path, Puzzle)  # not to be iterated one by one
+OF_THE_CALL = ("reasoning_config", "return_trace", "seed", "unknown")  # parameters that are no fields of its own
 
 
 class Vote(NamedTuple):
@@ -42,34 +42,38 @@ class Vote(NamedTuple):
     answer: str
     halt_probability: float
     steps: int
-    trace: list[dict[str, Any]]  # of the puzzle itself, on request; else empty
+    shown: str  # of the puzzle itself, also where it is no grid; else empty, as the next two
+    trace: list[dict[str, Any]]
+    trajectories: list[Candidate] | None  # None where there was a single one
 
 
 class GridReasoningPipeline(Pipeline):
     """Solves Sudokus, mazes, ARC grids and text grids with a tiny recursive model.
 
-    Call it with one puzzle or a list (see puzzle_input_trm); for one puzzle it returns a dict, for a list a list of
-    them, for an iterator or a torch Dataset an iterator:
+    Call it with one puzzle or a list (see puzzle_input_trm), or the Path of a file (see puzzle_files_trm); for one
+    puzzle it returns a dict, for a list or file a list of them, for an iterator or a torch Dataset an iterator:
         answer: the grid, a string or, for ARC, a list of rows; None when what the model answers is no grid.
         halt_probability: how probable the model holds it that this is right; None where the model has diverged.
-            With votes the mean over the votes for this answer.
-        steps: supervision steps taken; with votes those of the puzzle as given.
+            With views the mean over the votes for this answer.
+        steps: supervision steps taken; with views those of the puzzle as given.
         trace: on request, [{"step", "answer", "halt_probability"}, ...] of the puzzle as given.
-        votes: with num_votes > 1, [{"answer", "votes", "halt_probability"}, ...], best first: `answer` is the first.
+        views, votes: with several views, how many there were, and [{"answer", "votes", "halt_probability"}, ...], best
+            first: `answer` is the first. With one view and several trajectories the votes are theirs, whatever
+            `selection` makes of them.
 
     Parameters, of a call or of the construction:
-        max_steps: supervision steps; None takes config.halt_max_steps. halt: stop at the first step that the model
-            believes to be right, with a probability above 0.5 (True) or this number. return_trace: keep the answers of
-            every step.
-        num_votes: how many views of a puzzle vote, itself included: of a Sudoku relabellings, of a maze up to 8
-            rotations and reflections, of ARC the rows of its `puzzle_task`, else drawn augmentations. Fewer where there
-            are not so many. seed: of what is drawn.
-        num_trajectories, noise_std, noise_on, random_start, selection, guidance, damping: as `solve` takes them;
-            selection="valid" asks the rules of Sudoku or mazes, which the model does not know.
-        batch_size: trajectories that run together, 64 by default; bounds the memory.
+        reasoning_config, or single fields of it (max_steps, halt, views, num_trajectories, ...): see ReasoningConfig.
+            What is not given is the checkpoint's own. views: of a Sudoku relabellings, of a maze up to 8 rotations and
+            reflections, of ARC the rows of its task in the puzzle table, else drawn augmentations; fewer where there
+            are not so many. selection="valid" asks the rules of Sudoku or mazes, which the model does not know.
+        return_trace: keep the answers of every step.
+        seed: of the noise, and of the views: view v of puzzle n of a list is that of puzzle n of an evaluation.
+        unknown: a character to show for a cell that the model leaves empty; None: such an answer is None.
+        batch_size: views that run together, 64 by default.
 
     Raises:
         ValueError: a puzzle that cannot be read, by its number, the place and what is allowed; or a parameter.
+        TypeError: an unknown parameter.
     """
 
     model: Any
@@ -97,130 +101,174 @@ class GridReasoningPipeline(Pipeline):
 
     def __call__(self, inputs: Any, *, batch_size: int | None = None, **parameters: Any) -> Any:  # type: ignore[override]
         """See the class."""
-        preprocess, forward, _ = self._sanitize_parameters(**parameters)
-        preprocess, forward = {**self._preprocess_params, **preprocess}, {**self._forward_params, **forward}
+        self._sanitize_parameters(**parameters)
+        call = {**self._preprocess_params, **parameters}
         sizes = (batch_size, self._batch_size, BATCH_SIZE)
         batch_size = next(size for size in sizes if size is not None)
-        _check_parameter("batch_size", batch_size)
+        _check_whole("batch_size", batch_size, 1)
         if isinstance(inputs, Iterable | Dataset) and not isinstance(inputs, AT_HAND):
             one_by_one: Any = inputs
-            return self._answers(map(self._read, enumerate(one_by_one, start=1)), batch_size, preprocess, forward)
-        several = split_puzzles(inputs, self.feature_extractor)
+            return self._answers(map(self._read, enumerate(one_by_one, start=1)), batch_size, call)
+        several = self._file(inputs) if isinstance(inputs, Path) else split_puzzles(inputs, self.feature_extractor)
         if several is None:
-            puzzles = [read_puzzle(inputs, self.feature_extractor)]
+            puzzles = [self._known(read_puzzle(inputs, self.feature_extractor))]
         else:
             puzzles = [self._read(numbered) for numbered in enumerate(several, start=1)]
-        results = list(self._answers(puzzles, batch_size, preprocess, forward))  # all puzzles were read before
+        results = list(self._answers(puzzles, batch_size, call))  # all puzzles were read before
         return results[0] if several is None else results
 
     def _sanitize_parameters(self, **parameters: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        for name, value in parameters.items():
-            if name not in PREPROCESS_PARAMETERS + FORWARD_PARAMETERS:
-                known = (*PREPROCESS_PARAMETERS, *FORWARD_PARAMETERS, "batch_size")
-                close = difflib.get_close_matches(name, known, n=1)
-                hint = f"did you mean {close[0]!r}?" if close else f"allowed: {', '.join(known)}"
-                raise TypeError(f"the pipeline has no parameter {name!r}; {hint}")
-            _check_parameter(name, value)
-        preprocess = {name: value for name, value in parameters.items() if name in PREPROCESS_PARAMETERS}
-        return preprocess, {name: value for name, value in parameters.items() if name not in preprocess}, {}
+        """Checked alone: what the construction said holds where a call says nothing, all of it as one."""
+        ReasoningConfig.check_names(parameters, (*OF_THE_CALL, "batch_size"))
+        self._reasoning(parameters)
+        _check_whole("seed", parameters.get("seed", 0), 0)
+        if not isinstance(parameters.get("return_trace", False), bool):
+            raise ValueError(f"return_trace={parameters['return_trace']!r} is not allowed; allowed: True, False")
+        unknown = parameters.get("unknown")
+        if unknown is not None and not (isinstance(unknown, str) and len(unknown) == 1):
+            raise ValueError(f"unknown={unknown!r} is not allowed; allowed: None, or one character")
+        return parameters, {}, {}
 
-    def preprocess(self, puzzle: Puzzle, num_votes: int = 1, seed: int = 0) -> Iterator[View]:  # type: ignore[override]
-        """The views of one puzzle, itself first."""
+    def _reasoning(self, parameters: dict[str, Any]) -> ReasoningConfig:
+        config = parameters.get("reasoning_config") or self.model.reasoning_config
+        return config.updated(**{name: value for name, value in parameters.items() if name not in OF_THE_CALL})
+
+    def preprocess(  # type: ignore[override]
+        self, puzzle: Puzzle, number: int = 0, views: int = 1, seed: int = 0
+    ) -> Iterator[View]:
+        """The views of puzzle `number`, itself first."""
         processor = self.feature_extractor
+        shape = processor.grid_shape
         if processor.task != "arc":
-            return text_views(processor, puzzle.input_ids, num_votes, seed)
-        colours_hw = crop_colours(puzzle.input_ids.reshape(processor.grid_shape))
-        if puzzle.puzzle_task is None:
-            square = processor.grid_shape[0] == processor.grid_shape[1]
-            augmentations_VA = draw_colour_augmentations(colours_hw, num_votes, seed, square)
-            rows_V = np.full(len(augmentations_VA), BLANK_ROW)
-        else:
-            rows_V, augmentations_VA = rows_of_task(self._index(puzzle.puzzle_task), puzzle.puzzle_task, num_votes)
-        return arc_views(processor, colours_hw, rows_V, augmentations_VA)
+            count = most_views(processor.task, shape, views)
+            return (draw_view(processor.task, shape, seed, number, view) for view in range(count))
+        alone = ArcTask("", "", (), (Pair(crop_colours(puzzle.input_ids.reshape(shape)), None),))
+        task, name = puzzle.arc_task or alone, self._name_in_table(puzzle)
+        rows_V, augmentations_VA = arc_augmentations(task, name, self.model.puzzle_index, shape, views, seed)
+        return (arc_view(shape, *view) for view in zip(rows_V.tolist(), augmentations_VA, strict=True))
 
     def _forward(  # type: ignore[override]
-        self,
-        model_inputs: dict[str, torch.Tensor],
-        max_steps: int | None = None,
-        halt: bool | float = True,
-        return_trace: bool = False,
-        **search: Any,
+        self, model_inputs: dict[str, torch.Tensor], **how: Any
     ) -> dict[str, Any]:
-        solved = self.model.solve(**model_inputs, max_steps=max_steps, halt=halt, return_trace=return_trace, **search)
+        solved = self.model.solve(**model_inputs, **how)
+        ended = solved.trajectories
         return {
             "answers": solved.answers,
             "halt_probability": solved.halt_probability,
             "steps": solved.steps,
             "trace": [tuple(step) for step in solved.trace or ()],
+            "trajectories": None if ended is None else (ended.answers, ended.halt_logits.float().sigmoid()),
         }
 
-    def postprocess(self, votes: list[Vote], num_votes: int = 1) -> dict[str, Any]:  # type: ignore[override]
+    def postprocess(self, votes: list[Vote], views: int = 1) -> dict[str, Any]:  # type: ignore[override]
         """The result of one puzzle from the votes of its views, the first of them its own."""
         own = votes[0]
-        result = {"answer": own.answer, "halt_probability": own.halt_probability, "steps": own.steps}
-        if num_votes > 1:
+        result = {"answer": own.shown, "halt_probability": own.halt_probability, "steps": own.steps}
+        ranked = own.trajectories
+        if views > 1:
             ranked = rank_votes([vote.answer for vote in votes], [vote.halt_probability for vote in votes])
             if ranked:
                 result |= {"answer": ranked[0].answer, "halt_probability": ranked[0].halt_probability}
+        if ranked is not None:
+            result["views"] = len(votes)
             result["votes"] = [self._shown(candidate._asdict()) for candidate in ranked]
         if own.trace:
             result["trace"] = [self._shown(step) for step in own.trace]
         return self._shown(result)
 
+    def _file(self, path: Path) -> list[Puzzle]:
+        puzzles: list[Puzzle] = []
+        for found in read_file(path, self.feature_extractor):
+            if isinstance(found, NoPuzzle):
+                raise ValueError(f"{found.name}: {found.error}")
+            puzzles.append(found)
+        return puzzles
+
     def _read(self, numbered: tuple[int, Any]) -> Puzzle:
         number, puzzle = numbered
         try:
-            parsed = read_puzzle(puzzle, self.feature_extractor)
-            if parsed.puzzle_task is not None:
-                self._index(parsed.puzzle_task).rows_of(parsed.puzzle_task)
+            return self._known(read_puzzle(puzzle, self.feature_extractor))
         except ValueError as error:
             raise ValueError(f"puzzle {number}: {error}") from error
-        return parsed
 
-    def _index(self, task: str) -> PuzzleIndex:
-        index = self.model.puzzle_index
-        if index is None:
-            raise ValueError(f"puzzle_task={task!r}: the model has no puzzle table (puzzle_prefix_len=0)")
-        return index
+    def _known(self, puzzle: Puzzle) -> Puzzle:
+        """Itself, if its task is in the puzzle table or it names none."""
+        if puzzle.puzzle_task is not None:
+            index: PuzzleIndex | None = self.model.puzzle_index
+            if index is None:
+                raise ValueError(
+                    f"puzzle_task={puzzle.puzzle_task!r}: the model has no puzzle table (puzzle_prefix_len=0)"
+                )
+            index.rows_of(puzzle.puzzle_task)
+        return puzzle
 
-    def _answers(
-        self, puzzles: Iterable[Puzzle], batch_size: int, preprocess: dict[str, Any], forward: dict[str, Any]
-    ) -> Iterator[dict[str, Any]]:
+    def _name_in_table(self, puzzle: Puzzle) -> str | None:
+        """The puzzle table's name, "subset/id", of the task; a task from a file has an id alone, the first counts."""
+        index: PuzzleIndex | None = self.model.puzzle_index
+        if puzzle.puzzle_task is not None or puzzle.arc_task is None or index is None:
+            return puzzle.puzzle_task
+        return next((name for name in index.tasks if name.rpartition("/")[2] == puzzle.arc_task.id), None)
+
+    def _answers(self, puzzles: Iterable[Puzzle], batch_size: int, call: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The results in order. Views of one puzzle follow each other; a batch takes what comes, of any puzzle."""
+        config, seed = self._reasoning(call), call.get("seed", 0)
+        check_views(self.feature_extractor.task, config.views)
+        each = config.updated(views=1, max_batch=config.max_batch or batch_size)
+        how: dict[str, Any] = {"reasoning_config": each, "return_trace": call.get("return_trace", False)}
+        if config.is_random:
+            how["generator"] = torch.Generator().manual_seed(seed)
+        if config.selection == "valid":
+            how["verifier"] = verifier_for(self.feature_extractor.task, self.feature_extractor.grid_shape)
         views = (
-            (number, position == 0, view)
+            (number, position == 0, view, view.apply(puzzle.input_ids))
             for number, puzzle in enumerate(puzzles)
-            for position, view in enumerate(self.preprocess(puzzle, **preprocess))
+            for position, view in enumerate(self.preprocess(puzzle, number, config.views, seed))
         )
-        if forward.keys() & set(SEARCH_PARAMETERS):
-            forward = {**forward, "max_batch": batch_size}
-            forward["generator"] = torch.Generator().manual_seed(preprocess.get("seed", 0))
-            if forward.get("selection") == "valid":
-                forward["verifier"] = verifier_for(self.feature_extractor.task, self.feature_extractor.grid_shape)
         batches = iter(lambda: list(islice(views, batch_size)), [])
-        votes = (vote for batch in batches for vote in self._votes(batch, forward))
+        votes = (vote for batch in batches for vote in self._votes(batch, how, call.get("unknown")))
         for _, of_puzzle in groupby(votes, key=lambda vote: vote.number):
-            yield self.postprocess(list(of_puzzle), preprocess.get("num_votes", 1))
+            yield self.postprocess(list(of_puzzle), config.views)
 
-    def _votes(self, batch: list[tuple[int, bool, View]], forward: dict[str, Any]) -> list[Vote]:
-        """The votes of a batch of (number of the puzzle, whether this is the puzzle itself, view)."""
+    def _votes(
+        self, batch: list[tuple[int, bool, View, np.ndarray]], how: dict[str, Any], unknown: str | None
+    ) -> list[Vote]:
+        """The votes of a batch of (number of the puzzle, whether this is the puzzle itself, view, its ids)."""
         inputs = {
-            "input_ids": torch.from_numpy(np.stack([view.input_ids for _, _, view in batch])),
-            "puzzle_ids": torch.tensor([view.puzzle_row for _, _, view in batch]),
+            "input_ids": torch.from_numpy(np.stack([ids for *_, ids in batch])),
+            "puzzle_ids": torch.tensor([view.puzzle_row for _, _, view, _ in batch]),
         }
-        solved = self.forward(inputs, **forward)
+        solved = self.forward(inputs, **how)
         traces: list[list[dict[str, Any]]] = [[] for _ in batch]
         for step, (rows, answers_bL, probability_b, *_) in enumerate(solved["trace"], start=1):
             for row, answer_L, probability in zip(rows.tolist(), answers_bL.numpy(), probability_b.tolist()):
-                _, is_own, view = batch[row]
+                _, is_own, view, _ = batch[row]
                 if is_own:
-                    frame = {"step": step, "answer": view.undo(answer_L), "halt_probability": probability}
-                    traces[row].append(frame)
+                    answer = self._text(view, answer_L, unknown)
+                    traces[row].append({"step": step, "answer": answer, "halt_probability": probability})
         outcomes = zip(solved["answers"].numpy(), solved["halt_probability"].tolist(), solved["steps"].tolist(), traces)
-        return [
-            Vote(number, view.undo(answer_L), probability, steps, trace)
-            for (number, _, view), (answer_L, probability, steps, trace) in zip(batch, outcomes)
-        ]
+        votes = []
+        for row, ((number, is_own, view, _), (answer_L, probability, steps, trace)) in enumerate(zip(batch, outcomes)):
+            answer, shown, ranked = self._text(view, answer_L), "", None
+            if is_own:
+                shown, ranked = self._text(view, answer_L, unknown), self._ranked(view, row, solved["trajectories"])
+            votes.append(Vote(number, answer, probability, steps, shown, trace, ranked))
+        return votes
+
+    def _ranked(self, view: View, row: int, trajectories: Any) -> list[Candidate] | None:
+        """The distinct answers of the trajectories of a view; None of a single one."""
+        if trajectories is None:
+            return None
+        answers_BKL, probability_BK = trajectories
+        texts = [self._text(view, answer_L) for answer_L in answers_BKL[row].numpy()]
+        return rank_votes(texts, probability_BK[row].tolist())
+
+    def _text(self, view: View, answer_L: np.ndarray, unknown: str | None = None) -> str:
+        """The answer to a view in the puzzle's own frame; "" for no grid, unless `unknown` stands for empty cells."""
+        processor, ids_L = self.feature_extractor, view.undo(answer_L)
+        if unknown is None or processor.task == "arc":
+            return answer_text(processor, ids_L)
+        characters = unknown + processor.characters
+        return "".join(characters[token] for token in ids_L)
 
     def _shown(self, result: dict[str, Any]) -> dict[str, Any]:
         """With the answer as the grid that users have, None for no grid; a probability that is no number as None."""
@@ -230,12 +278,6 @@ class GridReasoningPipeline(Pipeline):
         return result | {"answer": answer, "halt_probability": probability if math.isfinite(probability) else None}
 
 
-def _check_parameter(name: str, value: Any) -> None:
-    if name in SMALLEST:
-        is_number = isinstance(value, int) and not isinstance(value, bool)
-        if not (is_number and value >= SMALLEST[name]) and not (name == "max_steps" and value is None):
-            raise ValueError(f"{name}={value!r} is not allowed; allowed: whole numbers from {SMALLEST[name]}")
-    elif name == "halt" and not (isinstance(value, bool) or (isinstance(value, float) and 0 < value < 1)):
-        raise ValueError(f"halt={value!r} is not allowed; allowed: True, False, or a probability between 0 and 1")
-    elif name in SWITCHES and not isinstance(value, bool):
-        raise ValueError(f"{name}={value!r} is not allowed; allowed: True, False")
+def _check_whole(name: str, value: Any, least: int) -> None:
+    if not (type(value) is int and value >= least):
+        raise ValueError(f"{name}={value!r} is not allowed; allowed: whole numbers from {least}")

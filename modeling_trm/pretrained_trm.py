@@ -12,14 +12,17 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
+from transformers.utils import cached_file
 
 from .configuration_trm import TRMConfig
 from .kernels_trm import KernelsMixin
 from .layers_trm import Operator, truncated_normal_
 from .puzzle_table_trm import PuzzleTable, PuzzleTableMixin, table_file_name
+from .reasoning_config_trm import REASONING_FILE, ReasoningConfig
 
 # Where a checkpoint is, as from_pretrained takes it for configuration, core and table alike.
 DOWNLOAD = ("cache_dir", "force_download", "proxies", "local_files_only", "token", "revision", "subfolder")
+WRITTEN_BEFORE = ("puzzle_table.", "reasoning_config.")  # before transformers looks what is new in a folder
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 
@@ -30,6 +33,7 @@ class TRMPreTrainedModel(KernelsMixin, PuzzleTableMixin, PreTrainedModel):
     base_model_prefix = "model"
     main_input_name = "input_ids"
     _no_split_modules = ["Stack"]
+    reasoning_config = ReasoningConfig()  # what `solve` begins with; a checkpoint's own takes the place of the class's
     # The table has a file of its own; model.safetensors is the core alone.
     _keys_to_ignore_on_save = ["model.puzzle_emb.weight", "puzzle_emb.weight"]
     _keys_to_ignore_on_load_missing = [r"^(model\.)?puzzle_emb\.weight$"]
@@ -67,6 +71,7 @@ class TRMPreTrainedModel(KernelsMixin, PuzzleTableMixin, PreTrainedModel):
             model, info = cls._load_strictly(pretrained_model_name_or_path, *args, config=config, **kwargs)
             download = {name: kwargs[name] for name in DOWNLOAD if name in kwargs}
             model.load_table(pretrained_model_name_or_path, rows, puzzle_tasks, kwargs.get("variant"), download)
+            model.reasoning_config = find_reasoning_config(pretrained_model_name_or_path, **download)
         return (model, info) if output_loading_info else model
 
     @classmethod
@@ -116,15 +121,17 @@ class TRMPreTrainedModel(KernelsMixin, PuzzleTableMixin, PreTrainedModel):
         return model, info
 
     def save_pretrained(self, save_directory: Any, is_main_process: bool = True, **kwargs: Any) -> None:  # type: ignore[override]
-        """As transformers', with the puzzle table in a file of its own, puzzle_table.safetensors."""
+        """As transformers', with the puzzle table and the defaults of `solve` in files of their own."""
         if is_main_process:
+            Path(save_directory).mkdir(parents=True, exist_ok=True)
             self.save_table(save_directory, **kwargs)  # first, so that no core is ever without its table
+            self.reasoning_config.save_pretrained(save_directory)
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
 
     def _get_files_timestamps(self, working_dir: Any) -> dict[str, float]:
-        """transformers uploads what is newer than this; the table was written just before and always goes along."""
+        """transformers uploads what is newer than this; what was written just before always goes along."""
         stamps = super()._get_files_timestamps(working_dir)
-        return {name: stamp for name, stamp in stamps.items() if not name.startswith("puzzle_table.")}
+        return {name: stamp for name, stamp in stamps.items() if not name.startswith(WRITTEN_BEFORE)}
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -147,6 +154,12 @@ class TRMPreTrainedModel(KernelsMixin, PuzzleTableMixin, PreTrainedModel):
 
     def init_parameters(self) -> None:
         """What a model holds itself, outside of its layers; most hold nothing."""
+
+
+def find_reasoning_config(folder_or_hub_id: str, **download: Any) -> ReasoningConfig:
+    """The checkpoint's own, the class's defaults where it has none. Raises ValueError naming what is wrong with it."""
+    path = cached_file(folder_or_hub_id, REASONING_FILE, _raise_exceptions_for_missing_entries=False, **download)
+    return ReasoningConfig() if path is None else ReasoningConfig.from_file(path)
 
 
 def _first(keys: list[str]) -> str:

@@ -123,8 +123,11 @@ class GridProcessor(FeatureExtractionMixin):
             raise ValueError(f"offset={offset} is for task='arc' only; a {self.task} grid fills its canvas")
         if not isinstance(grid, str):
             raise ValueError(f"a {self.task} grid is given as a string, got {type(grid).__name__}")
+        return self.encode_cells(clean_text(grid, self.task))
+
+    def encode_cells(self, cells: str) -> np.ndarray:
+        """Token ids int64 [L] of the characters of the cells alone, as `clean_text` leaves them; errors as `encode`."""
         height, width = self.grid_shape
-        cells = clean_text(grid, self.task)
         if len(cells) != self.seq_len:
             raise ValueError(f"the grid has {len(cells)} cells, expected {self.seq_len} ({height} x {width})")
         table = self.token_table()
@@ -152,17 +155,7 @@ class GridProcessor(FeatureExtractionMixin):
             for c, colour in enumerate(row):
                 if colour not in range(NUM_COLOURS):
                     raise ValueError(f"row {r + 1}, column {c + 1}: colour {colour!r} is not allowed; allowed: 0..9")
-        top, left = offset
-        bottom, right = top + height, left + width
-        if top < 0 or left < 0 or bottom > self.grid_shape[0] or right > self.grid_shape[1]:
-            raise ValueError(
-                f"offset={offset}: a {height} x {width} grid does not fit there on {tuple(self.grid_shape)}"
-            )
-        canvas = np.full(self.grid_shape, PAD_TOKEN_ID, dtype=np.int64)
-        canvas[top:bottom, left:right] = np.array(rows) + FIRST_COLOUR_ID
-        canvas[bottom : bottom + 1, left:right] = EOS_TOKEN_ID
-        canvas[top:bottom, right : right + 1] = EOS_TOKEN_ID
-        return canvas.reshape(-1)
+        return place_colours(np.array(rows, dtype=np.int64), self.grid_shape, offset)
 
     def decode(
         self, ids: Sequence[int] | np.ndarray | torch.Tensor, offset: tuple[int, int] = (0, 0)
@@ -263,6 +256,21 @@ def _checked_alphabet(alphabet: str | None) -> str:
     if forbidden:
         raise ValueError(f"alphabet={alphabet!r} has {forbidden}; allowed are ASCII characters other than line ends")
     return alphabet
+
+
+def place_colours(colours_hw: np.ndarray, grid_shape: Sequence[int], offset: tuple[int, int] = (0, 0)) -> np.ndarray:
+    """int64 [L]: the colours on a canvas, with EOS below and to the right; of an empty grid, padding alone."""
+    height, width = colours_hw.shape
+    top, left = offset
+    bottom, right = top + height, left + width
+    if top < 0 or left < 0 or bottom > grid_shape[0] or right > grid_shape[1]:
+        raise ValueError(f"offset={offset}: a {height} x {width} grid does not fit there on {tuple(grid_shape)}")
+    canvas = np.full(grid_shape, PAD_TOKEN_ID, dtype=np.int64)
+    canvas[top:bottom, left:right] = colours_hw.astype(np.int64) + FIRST_COLOUR_ID
+    if colours_hw.size:
+        canvas[bottom : bottom + 1, left:right] = EOS_TOKEN_ID
+        canvas[top:bottom, right : right + 1] = EOS_TOKEN_ID
+    return canvas.reshape(-1)
 
 
 def crop_colours(tokens_HW: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .arc_task_trm import ArcTask
 from .processing_trm import SUDOKU_DIGITS, GridProcessor, clean_text, text_to_colours
 
 PUZZLE_KEYS = ("grid", "puzzle_task")
@@ -24,10 +25,19 @@ PUZZLE_KEYS = ("grid", "puzzle_task")
 
 @dataclass(frozen=True, eq=False)
 class Puzzle:
-    """input_ids int64 [L]; puzzle_task: the task whose rows of the puzzle table are used, None for the blank row."""
+    """A puzzle that was read and found to be one.
+
+    Args:
+        input_ids: int64 [L].
+        puzzle_task: the ARC task whose rows of the puzzle table are used; None for the blank row.
+        arc_task: the task that an ARC grid is a test of, where it came with it.
+        name: where it was given, for people.
+    """
 
     input_ids: np.ndarray
     puzzle_task: str | None = None
+    arc_task: ArcTask | None = None
+    name: str = ""
 
 
 def split_puzzles(inputs: Any, processor: GridProcessor) -> list[Any] | None:
@@ -40,14 +50,20 @@ def split_puzzles(inputs: Any, processor: GridProcessor) -> list[Any] | None:
     if not isinstance(inputs, list):
         return None
     if processor.task == "arc":
-        is_one = bool(inputs) and not any(_depth(part) > 1 or isinstance(part, str | dict) for part in inputs)
+        is_one = bool(inputs) and not any(_depth(part) > 1 or isinstance(part, str | dict | Puzzle) for part in inputs)
         return None if is_one else inputs
     is_flat = bool(inputs) and all(_is_cell(part) for part in inputs) and not _are_texts(inputs, processor)
     return None if is_flat or _are_rows(inputs, processor) else inputs
 
 
 def read_puzzle(puzzle: Any, processor: GridProcessor) -> Puzzle:
-    """One puzzle. Raises ValueError, naming the place and what is allowed, or the clues that contradict each other."""
+    """One puzzle; one that was read before is itself.
+
+    Raises:
+        ValueError: naming the place and what is allowed, or the clues that contradict each other.
+    """
+    if isinstance(puzzle, Puzzle):
+        return puzzle
     task = None
     if isinstance(puzzle, dict):
         unknown = [key for key in puzzle if key not in PUZZLE_KEYS]
@@ -62,10 +78,7 @@ def read_puzzle(puzzle: Any, processor: GridProcessor) -> Puzzle:
             raise ValueError(f"puzzle_task={task!r} is not allowed; allowed: the name of an ARC task, as a string")
     grid = _as_lists(puzzle)
     if processor.task != "arc":
-        text = _text(grid, processor)
-        input_ids = processor.encode(text).numpy()
-        _check_clues(clean_text(text, processor.task), processor)
-        return Puzzle(input_ids)
+        return puzzle_of_cells(_cells(grid, processor), processor)
     colours = text_to_colours(grid).tolist() if isinstance(grid, str) else grid
     if not isinstance(colours, list) or not all(isinstance(row, list) for row in colours):
         raise ValueError(f"an arc grid is a list of rows of colours 0..9 or text like '012/340'; got {_shown(puzzle)}")
@@ -76,17 +89,24 @@ def read_puzzle(puzzle: Any, processor: GridProcessor) -> Puzzle:
     return Puzzle(processor.encode(colours).numpy(), task)
 
 
-def _check_clues(grid: str, processor: GridProcessor) -> None:
+def puzzle_of_cells(cells: str, processor: GridProcessor, name: str = "") -> Puzzle:
+    """The puzzle of cells that `clean_text` has left. Raises ValueError as `read_puzzle`."""
+    input_ids = processor.encode_cells(cells)
+    _check_clues(cells, processor)
+    return Puzzle(input_ids, name=name)
+
+
+def _check_clues(cells: str, processor: GridProcessor) -> None:
     """Raise a ValueError for a puzzle that has no solution at first sight, which a model would answer all the same."""
     height, width = processor.grid_shape
     if processor.task == "maze":
         for character, expected in (("S", 1), ("G", 1), ("o", 0)):
-            if grid.count(character) != expected:
-                raise ValueError(f"the maze has {grid.count(character)} cells {character!r}, expected {expected}")
+            if cells.count(character) != expected:
+                raise ValueError(f"the maze has {cells.count(character)} cells {character!r}, expected {expected}")
     if processor.task == "sudoku":
         side = math.isqrt(height)
         first: dict[tuple[str, int, str], str] = {}  # (kind of unit, its number, digit): place
-        for position, digit in enumerate(grid):
+        for position, digit in enumerate(cells):
             row, column = divmod(position, width)
             place = f"row {row + 1}, column {column + 1}"
             units = {"row": row, "column": column, "box": row // side * side + column // side}
@@ -108,7 +128,7 @@ def _as_lists(value: Any) -> Any:
 
 
 def _is_cell(value: Any) -> bool:
-    return not isinstance(value, list | dict) and not (isinstance(value, str) and len(value) != 1)
+    return not isinstance(value, list | dict | Puzzle) and not (isinstance(value, str) and len(value) != 1)
 
 
 def _depth(value: Any) -> int:
@@ -133,10 +153,10 @@ def _is_flat(line: Any) -> bool:
     return isinstance(line, list) and bool(line) and all(_is_cell(cell) for cell in line)
 
 
-def _text(grid: Any, processor: GridProcessor) -> str:
-    """The grid of a task with characters as one string."""
+def _cells(grid: Any, processor: GridProcessor) -> str:
+    """The cells of a grid of characters as one string, without what people write between them."""
     if isinstance(grid, str):
-        return grid
+        return clean_text(grid, processor.task)
     height, width = processor.grid_shape
     if _is_flat(grid):
         if len(grid) != processor.seq_len:

@@ -5,7 +5,6 @@ Source: arXiv 2510.04871, section 4; several trajectories: see trajectories_trm;
 Shapes: B puzzles, K trajectories of each, n of them still running in a batch, L cells, S positions, V vocabulary.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,8 +13,9 @@ import torch
 from torch import Tensor
 
 from .engines_trm import choose_engine
+from .reasoning_config_trm import ReasoningConfig
 from .recursion_trm import RecursionState
-from .trajectories_trm import LATENTS, SELECTIONS, Noise, Trajectories, Verifier, select
+from .trajectories_trm import Noise, Trajectories, Verifier, select
 
 
 class TraceStep(NamedTuple):
@@ -42,50 +42,6 @@ class SolveOutput:
     trajectories: Trajectories | None = None
 
 
-@dataclass(frozen=True)
-class Walk:
-    """How a trajectory goes; the arguments of `solve` of these names."""
-
-    max_steps: int
-    halt: bool | float
-    noise_std: float
-    noise_on: str
-    random_start: bool
-    guidance: float
-    damping: float
-
-    @property
-    def halt_logit(self) -> float | None:
-        """The halt logit above which a trajectory stops; None for never."""
-        if isinstance(self.halt, bool):
-            return 0.0 if self.halt else None
-        return math.log(self.halt / (1 - self.halt))
-
-    @property
-    def is_random(self) -> bool:
-        return self.random_start or self.noise_std > 0
-
-    def check(self, num_latents: int) -> None:
-        """Raises ValueError naming the argument, its value and what is allowed."""
-        if self.max_steps < 1:
-            raise ValueError(f"max_steps={self.max_steps} must be at least 1")
-        check_halt(self.halt)
-        if not self.noise_std >= 0:
-            raise ValueError(f"noise_std={self.noise_std} is not allowed; allowed: 0 or more")
-        if not 0 <= self.damping < 1:
-            raise ValueError(f"damping={self.damping} is not allowed; allowed: 0 up to, not including, 1")
-        if self.noise_on not in LATENTS:
-            raise ValueError(f"noise_on={self.noise_on!r} is unknown; allowed: {', '.join(LATENTS)}")
-        if self.noise_on == "z_L" and num_latents == 1:
-            raise ValueError("noise_on='z_L': the model has a single latent; allowed: 'z_H'")
-
-
-def check_halt(halt: bool | float) -> None:
-    """Raises ValueError for anything but True, False and a probability between 0 and 1."""
-    if not isinstance(halt, bool) and not (isinstance(halt, float) and 0 < halt < 1):
-        raise ValueError(f"halt={halt!r} is not allowed; allowed: True, False, or a probability between 0 and 1")
-
-
 def answers_from_logits(logits_BLV: Tensor, input_ids: Tensor, blank_token_id: int | None) -> Tensor:
     """The arg max of each cell; with a `blank_token_id`, only where the input is blank, else the given token."""
     answers = logits_BLV.argmax(-1)
@@ -96,6 +52,7 @@ class ReasoningMixin:
     """Gives a grid-reasoning model `solve`, as GenerationMixin gives a language model `generate`."""
 
     config: Any
+    reasoning_config: ReasoningConfig
     initial_state: Callable[..., RecursionState]
     __call__: Callable[..., Any]
 
@@ -104,69 +61,64 @@ class ReasoningMixin:
         self,
         input_ids: Tensor,
         puzzle_ids: Tensor | None = None,
-        max_steps: int | None = None,
-        halt: bool | float = False,
-        return_trace: bool = False,
+        reasoning_config: ReasoningConfig | None = None,
         *,
-        num_trajectories: int = 1,
-        noise_std: float = 0.0,
-        noise_on: str = "z_H",
-        random_start: bool = False,
-        selection: str = "halt",
         verifier: Verifier | None = None,
-        guidance: float = 1.0,
-        damping: float = 0.0,
-        max_batch: int | None = None,
         generator: torch.Generator | None = None,
-        engine: str = "auto",
+        return_trace: bool = False,
+        **options: Any,
     ) -> SolveOutput:
         """Run supervision steps on a batch of puzzles.
 
+            model.solve(input_ids, max_steps=32, halt=0.95)
+
         Args:
             input_ids: [B, L] token ids. puzzle_ids: [B] rows of the puzzle table, None for the blank id.
-            max_steps: supervision steps; None takes config.halt_max_steps; more than in training is allowed.
-            halt: stop each trajectory after the first step whose halt probability is above 0.5 (True) or this number;
-                the batch is compacted, what has stopped costs nothing more. False: max_steps, as the reference does.
-            return_trace: keep the answers of every step (of a single trajectory).
-            num_trajectories: K, of each puzzle; they differ by noise or random starts alone.
-            noise_std: of the normal noise added to the latent `noise_on`, "z_H" or "z_L", before each step.
-            random_start: begin with normal noise instead of the model's fixed initial latents.
-            selection: which trajectory is taken, "halt", "vote", "residual" or "valid"; see trajectories_trm.select.
-            verifier: for "valid", the rules of the puzzle, which the model does not know; see verifiers_trm.
-            guidance: w of l_before + w (l_after - l_before), the logits before and after a step, which give the
-                answer, also the one that is fed back; 1 is plain, more extrapolates.
-            damping: share of the former latents that is kept in each step; 0 is plain.
-            max_batch: trajectories that run together, all when None; bounds the memory, changes nothing but rounding.
+            reasoning_config: how; None takes model.reasoning_config, the checkpoint's own.
+            verifier: for selection="valid", the rules of the puzzle, which the model does not know; see verifiers_trm.
             generator: of the noise; PyTorch's global one when None.
-            engine: of engines_trm.ENGINES; "auto" is the fastest of the precision, the model's own or autocast's.
+            return_trace: keep the answers of every step (of a single trajectory).
+            options: fields of ReasoningConfig, in the place of reasoning_config's.
 
         Raises:
-            ValueError: an argument that is not allowed, or input_ids that do not fit the model.
+            TypeError: an unknown option. ValueError: one that is not allowed, or input_ids that do not fit the model.
         """
-        K, steps = num_trajectories, self.config.halt_max_steps if max_steps is None else max_steps
-        walk = Walk(steps, halt, noise_std, noise_on, random_start, guidance, damping)
-        walk.check(self.config.num_latents)
-        _check_search(K, walk.is_random, selection, verifier, max_batch, return_trace)
+        config = self._reasoning(reasoning_config, options)
+        _check_together(config, verifier, return_trace, self.config.num_latents)
+        K, steps = config.num_trajectories, config.max_steps or self.config.halt_max_steps
         items = torch.arange(len(input_ids) * K)  # trajectory k of puzzle b is item b * K + k
-        seeds = _draw_seeds(len(items), generator) if walk.is_random else None
-        step_by, ends = choose_engine(self, engine), []
+        seeds = _draw_seeds(len(items), generator) if config.is_random else None
+        step_by, ends = choose_engine(self, config.engine), []
         trace: list[list[TraceStep]] | None = [[] for _ in range(steps)] if return_trace else None
-        for part in items.split(max_batch or max(len(items), 1)):
+        for part in items.split(config.max_batch or max(len(items), 1)):
             rows = (part // K).to(input_ids.device)
             puzzles = None if puzzle_ids is None else puzzle_ids[rows]
             noise = None if seeds is None else Noise(seeds[part], input_ids.device)
-            ends.append(self._walk(step_by, input_ids[rows], puzzles, walk, noise, rows, trace))
+            ends.append(self._walk(step_by, input_ids[rows], puzzles, config, steps, noise, rows, trace))
         ended = Trajectories(*(torch.cat(fields).unflatten(0, (-1, K)) for fields in zip(*ends)))
-        taken = ended.taken(select(ended, selection, input_ids, verifier))
+        taken = ended.taken(select(ended, config.selection, input_ids, verifier))
         joined = None if trace is None else [_join(parts) for parts in trace if parts]
         return SolveOutput(taken.answers, taken.halt_logits.sigmoid(), taken.steps, joined, ended if K > 1 else None)
+
+    def _reasoning(self, given: ReasoningConfig | None, options: dict[str, Any]) -> ReasoningConfig:
+        """What a call asks for, on top of the checkpoint's own defaults."""
+        if given is not None and type(given).__name__ != ReasoningConfig.__name__:  # by name: it may be remote code
+            raise TypeError(f"reasoning_config={given!r} is no ReasoningConfig; options have names, as max_steps=16")
+        config = (self.reasoning_config.updated(views=1) if given is None else given).updated(**options)
+        if config.views > 1:
+            raise ValueError(
+                f"views={config.views}: solve takes token ids, which are one view of each puzzle; the pipeline makes "
+                f"views of a puzzle and counts their votes"
+            )
+        return config
 
     def _walk(
         self,
         step_by: Callable[..., Any],
         input_ids: Tensor,
         puzzle_ids: Tensor | None,
-        walk: Walk,
+        config: ReasoningConfig,
+        steps: int,
         noise: Noise | None,
         names: Tensor,
         trace: list[list[TraceStep]] | None,
@@ -185,13 +137,13 @@ class ReasoningMixin:
             torch.zeros(n, dtype=torch.long, device=device),
         )
         rows, state, logits = torch.arange(n, device=device), self.initial_state(n), None
-        if noise is not None and walk.random_start:
+        if noise is not None and config.random_start:
             state = noise.start(state, self.config.initial_state_std)
-        for step in range(1, walk.max_steps + 1):
-            if noise is not None and walk.noise_std:
-                state = noise.add(state, rows, walk.noise_on, walk.noise_std)
+        for step in range(1, steps + 1):
+            if noise is not None and config.noise_std:
+                state = noise.add(state, rows, config.noise_on, config.noise_std)
             out = step_by(input_ids, puzzle_ids=puzzle_ids, state=state)
-            logits = out.logits if logits is None or walk.guidance == 1 else logits.lerp(out.logits, walk.guidance)
+            logits = out.logits if logits is None or config.guidance == 1 else logits.lerp(out.logits, config.guidance)
             ended.answers[rows] = answers_from_logits(logits, input_ids, self.config.blank_token_id)
             ended.halt_logits[rows] = out.halt_logits.to(ended.halt_logits.dtype)
             ended.residual[rows] = _residual(state.z_H, out.state.z_H)
@@ -200,11 +152,11 @@ class ReasoningMixin:
                 halt_logits = out.halt_logits.float()
                 taken = names[rows], ended.answers[rows], halt_logits.sigmoid(), ended.residual[rows], halt_logits
                 trace[step - 1].append(TraceStep(*taken))
-            state, logits = out.state.damped(state, walk.damping), out.logits
+            state, logits = out.state.damped(state, config.damping), out.logits
             if state.answers is not None:
                 state = state._replace(answers=ended.answers[rows])  # guided ones, where the logits are
-            if walk.halt_logit is not None:
-                running = out.halt_logits.float() <= walk.halt_logit  # bfloat16 would round the bound
+            if config.halt_logit is not None:
+                running = out.halt_logits.float() <= config.halt_logit  # bfloat16 would round the bound
                 if not running.any():
                     break
                 rows, input_ids, state, logits = (
@@ -232,18 +184,11 @@ def _draw_seeds(count: int, generator: torch.Generator | None) -> Tensor:
     return torch.randint(2**32, (count,), generator=generator, device=device).cpu()
 
 
-def _check_search(
-    K: int, is_random: bool, selection: str, verifier: Verifier | None, max_batch: int | None, return_trace: bool
-) -> None:
-    if K < 1:
-        raise ValueError(f"num_trajectories={K} must be at least 1")
-    if K > 1 and not is_random:
-        raise ValueError(f"num_trajectories={K} would all be the same one; give noise_std > 0 or random_start=True")
-    if selection not in SELECTIONS:
-        raise ValueError(f"selection={selection!r} is unknown; allowed: {', '.join(SELECTIONS)}")
-    if (selection == "valid") != (verifier is not None):
-        raise ValueError(f"selection={selection!r} {'needs' if verifier is None else 'takes no'} verifier")
-    if max_batch is not None and max_batch < 1:
-        raise ValueError(f"max_batch={max_batch} must be at least 1")
-    if return_trace and K > 1:
-        raise ValueError(f"return_trace is for a single trajectory, not for num_trajectories={K}")
+def _check_together(config: ReasoningConfig, verifier: Verifier | None, return_trace: bool, num_latents: int) -> None:
+    """What depends on the model and on what is no field."""
+    if config.noise_on == "z_L" and num_latents == 1:
+        raise ValueError("noise_on='z_L': the model has a single latent; allowed: 'z_H'")
+    if (config.selection == "valid") != (verifier is not None):
+        raise ValueError(f"selection={config.selection!r} {'needs' if verifier is None else 'takes no'} verifier")
+    if return_trace and config.num_trajectories > 1:
+        raise ValueError(f"return_trace is for a single trajectory, not for num_trajectories={config.num_trajectories}")

@@ -14,8 +14,6 @@ from torch import Tensor
 
 from .recursion_trm import RecursionState
 
-SELECTIONS = ("halt", "vote", "residual", "valid")
-LATENTS = ("z_H", "z_L")
 # (input_ids [N, L], answers [N, L]) -> bool [N]: does the answer obey the rules of the puzzle?
 Verifier = Callable[[Tensor, Tensor], Tensor]
 

@@ -201,7 +201,9 @@ def _solving_groups(settings: Settings, trm: Any) -> Iterator[Group]:
     for engine, run in _theirs(theirs, settings):
         solvers.append((f"{engine}, {steps} steps", partial(_answers_of_theirs, run, steps)))
     for _, engine, solve in prepared(model, settings, skipped):
-        solvers.append((f"{engine}, halting at {settings.halt:g}", partial(_answers_of_ours, solve, settings.halt)))
+        solvers.append(
+            (f"{engine}, halting at {settings.halt:g}", partial(_answers_of_ours, solve, steps, settings.halt))
+        )
     lines = []
     for engine, solver in solvers:
         solved = Solved(solver, chunks)
@@ -216,6 +218,6 @@ def _answers_of_theirs(
     return run(ids_BL, steps)["logits"].argmax(-1), torch.full((len(ids_BL),), steps)
 
 
-def _answers_of_ours(solve: Callable[..., Any], halt: float, ids_BL: Tensor) -> tuple[Tensor, Tensor]:
-    out = solve(ids_BL, halt=halt)
+def _answers_of_ours(solve: Callable[..., Any], steps: int, halt: float, ids_BL: Tensor) -> tuple[Tensor, Tensor]:
+    out = solve(ids_BL, max_steps=steps, halt=halt)
     return out.answers, out.steps

@@ -14,6 +14,7 @@ Shapes: N puzzles, K views or trajectories of each, S supervision steps, L cells
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,13 @@ from torch import Tensor
 from ..engines_trm import resolve_engine
 from ..evaluation.chunks import Outcome, run_in_chunks
 from ..evaluation.engine import precision
-from ..evaluation.relabelling import Relabelling
 from ..evaluation.runner import Puzzles, check_puzzles_fit, choose_subset
-from ..evaluation.sweep import ANY, each_view, is_right
+from ..evaluation.sweep import ANY, check_numbers_of_views, each_view, is_right
 from ..modeling_trm import TRMForGridReasoning
+from ..reasoning_config_trm import ReasoningConfig
 from ..trajectories_trm import Trajectories, select
 from ..utils.machine import describe_machine
+from ..views_trm import View
 from ..voting.collect import weights_sha256
 
 PASSES = ("steps", "halting", "views", "trajectories")
@@ -122,7 +124,7 @@ def measure(
     check_puzzles_fit(model, puzzles)
     wanted = [name for name in PASSES if protocol.puzzles.get(name)]
     if "views" in wanted:
-        _relabelling(puzzles, protocol)
+        check_numbers_of_views(puzzles, protocol.views)
     facts = {
         "engine": resolve_engine(model, engine),
         "precision": precision(model, engine),
@@ -168,21 +170,10 @@ def _way_to_run(
             # A seed of its own for each chunk: the outcome does not depend on where a run was resumed.
             ways["generator"] = torch.Generator().manual_seed((protocol.seed << 32) + int(numbers[0]))
             return _several(model, input_ids, puzzle_ids, labels, protocol.trajectories, ("halt", "vote"), **ways)
-        relabelling = _relabelling(puzzles, protocol)
-        return _several(model, input_ids, puzzle_ids, labels, protocol.views, ("vote",), (relabelling, numbers), **ways)
+        views = partial(each_view, puzzles=puzzles, numbers=numbers, seed=protocol.seed)
+        return _several(model, input_ids, puzzle_ids, labels, protocol.views, ("vote",), views, **ways)
 
     return run
-
-
-def _relabelling(puzzles: Puzzles, protocol: Protocol) -> Relabelling:
-    height, width = puzzles.processor.grid_shape
-    relabelling = Relabelling(puzzles.task, (height, width), protocol.seed)
-    if relabelling.most is not None and max(protocol.views) > relabelling.most:
-        raise ValueError(
-            f"views={list(protocol.views)} is not allowed; a {puzzles.task} of {height} x {width} has "
-            f"{relabelling.most} views"
-        )
-    return relabelling
 
 
 def _single(
@@ -192,7 +183,7 @@ def _single(
 
     answers uint8 [N, L], the last ones; cells_right, cells [N]: of these, among the blank cells; steps [N] taken.
     """
-    solved = model.solve(input_ids, puzzle_ids, return_trace=True, **ways)
+    solved = model.solve(input_ids, puzzle_ids, ReasoningConfig(), return_trace=True, **ways)
     assert solved.trace is not None
     shape = (len(input_ids), ways["max_steps"])
     exact = torch.zeros(shape, dtype=torch.bool)
@@ -220,20 +211,20 @@ def _several(
     labels: Tensor,
     numbers_K: tuple[int, ...],
     selections: tuple[str, ...],
-    views: tuple[Relabelling, np.ndarray] | None = None,
+    each_of_views: Callable[..., Tensor] | None = None,
     **ways: Any,
 ) -> Outcome:
     """For each K, "vote K" bool [N]: the answer chosen among the first K is right; "steps K" [N]: of all K together.
 
     Args:
-        views: the relabelling and the puzzles' numbers in it; without, the walks differ by noise alone.
+        each_of_views: applies or undoes the views of the walks; without, they differ by noise alone.
     """
     K = max(numbers_K)
     starts_NKL = input_ids[:, None].expand(-1, K, -1)
-    if views is not None:
-        starts_NKL = each_view(views[0].apply, views[1], starts_NKL)
+    if each_of_views is not None:
+        starts_NKL = each_of_views(View.apply, ids_BKL=starts_NKL)
     repeated = None if puzzle_ids is None else puzzle_ids.repeat_interleave(K)
-    solved = model.solve(starts_NKL.flatten(0, 1), repeated, return_trace=True, **ways)
+    solved = model.solve(starts_NKL.flatten(0, 1), repeated, ReasoningConfig(), return_trace=True, **ways)
     assert solved.trace is not None
     residual = torch.zeros(len(solved.steps), device=solved.steps.device)
     halt_logits = torch.zeros_like(residual)
@@ -241,8 +232,8 @@ def _several(
         residual[taken.rows], halt_logits[taken.rows] = taken.residual, taken.halt_logits
     fields = (solved.answers, halt_logits, residual, solved.steps)
     ended = Trajectories(*(values.unflatten(0, (-1, K)) for values in fields))
-    if views is not None:
-        ended = ended._replace(answers=each_view(views[0].undo, views[1], ended.answers))
+    if each_of_views is not None:
+        ended = ended._replace(answers=each_of_views(View.undo, ids_BKL=ended.answers))
     right_NK = is_right(ended.answers, labels)
     tallies: dict[str, Tensor] = {}
     for k in numbers_K:

@@ -49,6 +49,7 @@ def plain_figures(measured: Measured) -> dict[str, Any]:
         sources=puzzles.sources,
         ratings=puzzles.ratings,
         exact=outcome["exact"][:, -1:] if halt else outcome["exact"],
+        halt_probability=1 / (1 + np.exp(-(outcome["halt_logits"][:, -1:] if halt else outcome["halt_logits"]))),
         first_halt=np.where(halts.any(1), halts.argmax(1) + 1, 0),
         answers=outcome["answers"],
         cells_right=outcome["cells_right"],

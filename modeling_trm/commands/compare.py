@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 models,
                 puzzles,
                 max_steps=arguments.max_steps,
-                num_votes=arguments.views or 1,
+                views=arguments.views or 1,
                 seed=arguments.seed,
                 batch_size=arguments.batch_size,
             )

@@ -37,7 +37,7 @@ from .options import (
     print_written,
     require_at_least,
 )
-from .search_options import add_halt_option, add_search_options, check_search, describe_search, search_options
+from .search_options import add_halt_option, add_search_options, check_reasoning, run_time
 
 if TYPE_CHECKING:
     from datasets_builders.features import PuzzleSet
@@ -57,9 +57,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add_card(parser)
     add_search_options(parser)
     arguments = parser.parse_args(argv)
-    require_at_least(parser, arguments, 1, "max_puzzles", "max_steps", "batch_size")
-    check_search(parser, arguments)
-    if describe_search(arguments) and arguments.update_card:
+    require_at_least(parser, arguments, 1, "max_puzzles", "batch_size")
+    arguments.reasoning = check_reasoning(parser, arguments)
+    if arguments.reasoning.search and arguments.update_card:
         parser.error("a card has figures of plain solving and of votes: --update-card without a search")
     check_card(parser, arguments)
     return arguments
@@ -91,17 +91,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_puzzles_fit(model, puzzles)
         if update is not None:
             update.check_data(puzzles.origin, voting=False)
-        search = search_options(arguments, processor.task, grid_shape)
+        beside = run_time(arguments.reasoning, arguments.seed, processor.task, grid_shape)
         with autocast(arguments, device):
             metrics = evaluate_puzzles(
                 model,
                 puzzles,
-                max_steps=arguments.max_steps,
-                halt=arguments.halt,
+                arguments.reasoning,
                 batch_size=arguments.batch_size,
                 score_valid=partial(maze_path_is_valid_and_shortest, grid_shape=grid_shape) if is_maze else None,
-                search=search,
-                engine=arguments.engine,
+                **beside,
             )
             metrics["precision"] = precision(model, arguments.engine)
     metrics |= {
@@ -112,8 +110,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         **hub_data(arguments.data, processor.task),
     }
     print_metrics(Console(highlight=False), metrics)
-    if search:
-        metrics["search"] = describe_search(arguments)  # with the seed
+    if "search" in metrics:
+        metrics["search"]["seed"] = arguments.seed
         print("search:", ", ".join(f"{name}={value}" for name, value in metrics["search"].items()))
     with user_errors(OSError, ValueError):
         written = write_results(arguments, metrics, describe_machine(device), update)

@@ -136,7 +136,8 @@ def add_compute(parser: argparse.ArgumentParser, batch_size: int = 64, with_engi
 
 
 def add_max_steps(parser: argparse._ActionsContainer) -> None:
-    parser.add_argument("--max-steps", type=int, metavar="N", help="supervision steps (default: as in training)")
+    told = "as in training; to solve puzzles the checkpoint's own"
+    parser.add_argument("--max-steps", type=int, metavar="N", help=f"supervision steps (default: {told})")
 
 
 def add_views(parser: argparse._ActionsContainer, default: str, *old_names: str) -> None:

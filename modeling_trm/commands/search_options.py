@@ -1,42 +1,40 @@
-"""The options of the search at test time, in one place for all commands; names and meanings are those of `solve`.
+"""The options of how puzzles are solved, in one place for all commands: the fields of ReasoningConfig by their names.
 
 Nothing at module level imports PyTorch: --help and wrong arguments must not wait for that.
 """
 
 import argparse
-import math
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
-SELECTIONS = ("halt", "vote", "residual", "valid")
-LATENTS = ("z_H", "z_L")
-PLAIN: dict[str, Any] = {
-    "num_trajectories": 1,
-    "noise_std": 0.0,
-    "noise_on": "z_H",
-    "random_start": False,
-    "selection": "halt",
-    "guidance": 1.0,
-    "damping": 0.0,
-    "max_batch": None,
-}
+from ..reasoning_config_trm import LATENTS, SELECTIONS, ReasoningConfig
+
+NOISE = ("noise_std", "noise_on", "random_start")
+FIELDS = {field.name: field.default for field in fields(ReasoningConfig)}
 
 
-def add_halt_option(parser: argparse.ArgumentParser) -> None:
-    """False, True or a probability."""
-    parser.add_argument(
+def add_halt_option(parser: argparse.ArgumentParser, default: bool | None = False) -> None:
+    """False, True or a probability; None, which asks for nothing, where the default is the checkpoint's own."""
+    told = "the checkpoint's own" if default is None else "every step is taken"
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
         "--halt",
         nargs="?",
         type=probability,
         const=True,
-        default=False,
+        default=default,
         metavar="P",
-        help="stop each puzzle when its halt probability is above P (default: 0.5): fast, fewer curves",
+        help=f"stop each puzzle when its halt probability is above P (without P: 0.5; default: {told})",
     )
+    group.add_argument("--no-halt", dest="halt", action="store_false", help="take every step")
 
 
 def probability(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number between 0 and 1") from None
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
     return value
@@ -44,77 +42,62 @@ def probability(text: str) -> float:
 
 def add_noise_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """What makes the trajectories of a puzzle differ."""
-    parser.add_argument(
-        "--noise-std", type=float, default=PLAIN["noise_std"], metavar="X", help="added before each step (default: 0)"
-    )
-    parser.add_argument(
-        "--noise-on", default=PLAIN["noise_on"], choices=LATENTS, help="which latent (default: %(default)s)"
-    )
-    parser.add_argument("--random-start", action="store_true", help="begin with random latents")
+    parser.add_argument("--noise-std", type=float, metavar="X", help="added before each step (default: 0)")
+    parser.add_argument("--noise-on", choices=LATENTS, help="which latent (default: z_H)")
+    parser.add_argument("--random-start", action="store_true", default=None, help="begin with random latents")
 
 
 def add_search_options(parser: argparse.ArgumentParser) -> None:
-    """All of them, as a group of their own. The seed of the noise is the script's --seed."""
+    """All of them, as a group of their own. The seed of the noise is the command's --seed."""
     group = parser.add_argument_group("search at test time", "several noisy trajectories a puzzle, one of them taken")
-    group.add_argument(
-        "--num-trajectories", type=int, default=PLAIN["num_trajectories"], metavar="K", help="(default: %(default)s)"
-    )
+    group.add_argument("--num-trajectories", type=int, metavar="K", help="(default: 1)")
     add_noise_options(group)
     group.add_argument(
         "--selection",
-        default=PLAIN["selection"],
         choices=SELECTIONS,
         help="which trajectory is taken: by the halt logit, by votes, by the fixed-point residual, or (valid) by the "
-        "rules of the puzzle, a verifier that knows what the model does not (default: %(default)s)",
+        "rules of the puzzle, a verifier that knows what the model does not (default: halt)",
     )
-    group.add_argument(
-        "--guidance", type=float, default=PLAIN["guidance"], metavar="W", help="extrapolates each step's logits (1: no)"
-    )
-    group.add_argument(
-        "--damping",
-        type=float,
-        default=PLAIN["damping"],
-        metavar="D",
-        help="share of the latents kept in a step (0: none)",
-    )
+    group.add_argument("--guidance", type=float, metavar="W", help="extrapolates each step's logits (1: no)")
+    group.add_argument("--damping", type=float, metavar="D", help="share of the latents kept in a step (0: none)")
     group.add_argument("--max-batch", type=int, metavar="N", help="trajectories at a time (default: all of a batch)")
 
 
-def check_noise(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
-    """Exit with a line about what cannot be meant."""
-    if not 0 <= arguments.noise_std < math.inf:
-        parser.error(f"--noise-std must be 0 or more, got {arguments.noise_std}")
-    if arguments.noise_on != PLAIN["noise_on"] and not arguments.noise_std:
-        parser.error(f"--noise-on {arguments.noise_on} is for --noise-std above 0")
+def reasoning_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The fields of ReasoningConfig that were given."""
+    return {name: value for name, value in vars(arguments).items() if name in FIELDS and value is not None}
 
 
-def check_search(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
-    """Exit with a line about what cannot be meant."""
+def check_reasoning(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> ReasoningConfig:
+    """What was given, in the place of the class's defaults. Exit with a line about what cannot be meant."""
+    options = reasoning_options(arguments)
+    config = _made(parser, options)
     check_noise(parser, arguments)
-    K = arguments.num_trajectories
-    if K < 1:
-        parser.error(f"--num-trajectories must be at least 1, got {K}")
-    if K > 1 and not arguments.random_start and not arguments.noise_std:
-        parser.error("all trajectories would be the same one: give --noise-std above 0, --random-start or both")
     for name in ("selection", "max_batch"):
-        if K == 1 and vars(arguments)[name] != PLAIN[name]:
+        if name in options and config.num_trajectories == 1:
             parser.error(f"--{name.replace('_', '-')} is for several trajectories: --num-trajectories above 1")
-    if arguments.max_batch is not None and arguments.max_batch < 1:
-        parser.error(f"--max-batch must be at least 1, got {arguments.max_batch}")
-    if not math.isfinite(arguments.guidance):
-        parser.error(f"--guidance must be a finite number, got {arguments.guidance}")
-    if not 0 <= arguments.damping < 1:
-        parser.error(f"--damping must be from 0 up to, not including, 1, got {arguments.damping}")
+    return config
 
 
-def describe_search(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What was asked for, JSON-ready; empty where nothing was, that is, for plain solving."""
-    chosen = {name: vars(arguments)[name] for name in PLAIN}
-    return {} if chosen == PLAIN else {**chosen, "seed": arguments.seed}
+def check_noise(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options of noise that were given. Exit with a line about what cannot be meant."""
+    noise = {name: value for name, value in reasoning_options(arguments).items() if name in NOISE}
+    config = _made(parser, noise)
+    if "noise_on" in noise and not config.noise_std:
+        parser.error(f"--noise-on {noise['noise_on']} is for --noise-std above 0")
+    return noise
 
 
-def search_options(arguments: argparse.Namespace, task: str, grid_shape: Sequence[int]) -> dict[str, Any]:
-    """The same as arguments of `solve`, with verifier and generator; empty for plain solving.
+def _made(parser: argparse.ArgumentParser, options: dict[str, Any]) -> ReasoningConfig:
+    try:
+        return ReasoningConfig(**options)
+    except ValueError as error:  # it begins with the field and its value
+        name, _, rest = str(error).partition("=")
+        parser.error(f"--{name.replace('_', '-')} {rest}")
+
+
+def run_time(config: ReasoningConfig, seed: int, task: str, grid_shape: Sequence[int]) -> dict[str, Any]:
+    """What `solve` takes beside the configuration: generator and verifier.
 
     Raises:
         ValueError: the rules shall choose, and the task has no known ones.
@@ -123,10 +106,7 @@ def search_options(arguments: argparse.Namespace, task: str, grid_shape: Sequenc
 
     from ..verifiers_trm import verifier_for
 
-    options = describe_search(arguments)
-    if not options:
-        return {}
-    options["generator"] = torch.Generator().manual_seed(options.pop("seed"))
-    if options["selection"] == "valid":
-        options["verifier"] = verifier_for(task, grid_shape)
-    return options
+    return {
+        "generator": torch.Generator().manual_seed(seed),
+        "verifier": verifier_for(task, grid_shape) if config.selection == "valid" else None,
+    }

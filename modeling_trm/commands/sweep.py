@@ -36,6 +36,8 @@ from .options import (
 )
 from .search_options import add_noise_options, check_noise
 
+WIDTHS = (1, 2, 4, 8)  # of --trajectories or --views where none are given
+
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser("sweep", __doc__)
@@ -43,9 +45,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add_output(parser, "sweep.json and plots/")
     add_puzzles(parser, max_puzzles=200, tasks=("sudoku", "maze"))
     parser.add_argument("--steps", type=int, nargs="+", default=(8, 16, 32), metavar="N", help="(default: 8 16 32)")
-    parser.add_argument(
-        "--trajectories", type=int, nargs="+", default=(1, 2, 4, 8), metavar="K", help="(default: 1 2 4 8)"
-    )
+    parser.add_argument("--trajectories", type=int, nargs="+", metavar="K", help="(default: 1 2 4 8)")
     breadth = parser.add_argument_group("breadth", "what makes the trajectories differ: noise, or relabelling")
     add_noise_options(breadth)
     breadth.add_argument(
@@ -59,10 +59,13 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add_compute(parser)
     arguments = parser.parse_args(argv)
     require_at_least(parser, arguments, 1, "max_puzzles", "batch_size")
-    check_noise(parser, arguments)
-    is_random, by_views = arguments.random_start or arguments.noise_std > 0, arguments.views is not None
-    if by_views and is_random:
-        parser.error("--views is a breadth of its own: leave out --noise-std and --random-start")
+    by_views = arguments.views is not None
+    if arguments.views == []:
+        arguments.views, arguments.trajectories = arguments.trajectories or WIDTHS, None
+    arguments.noise = check_noise(parser, arguments)
+    is_random = bool(arguments.noise.get("noise_std") or arguments.noise.get("random_start"))
+    if by_views and (is_random or arguments.trajectories):
+        parser.error("--views is a breadth of its own: leave out --trajectories, --noise-std and --random-start")
     if not by_views and not is_random:
         parser.error("all trajectories would be the same one: give --noise-std above 0, --random-start or --views")
     return arguments
@@ -83,13 +86,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     with user_errors(OSError, ValueError):
         sweep = Sweep(
             arguments.steps,
-            arguments.views or arguments.trajectories,
-            arguments.noise_std,
-            arguments.noise_on,
-            arguments.random_start,
-            arguments.views is not None,
-            arguments.seed,
-            ("halt", "vote", "residual", *(["valid"] if arguments.verifier else [])),
+            trajectories=() if arguments.views else arguments.trajectories or WIDTHS,
+            views=arguments.views or (),
+            seed=arguments.seed,
+            selections=("halt", "vote", "residual", *(["valid"] if arguments.verifier else [])),
+            **arguments.noise,
         )
         device = choose_device(arguments.device)
         processor = load_processor(arguments.model)

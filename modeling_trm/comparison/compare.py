@@ -59,7 +59,7 @@ def compare_models(
     puzzles: Any,
     *,
     max_steps: int | None = None,
-    num_votes: int = 1,
+    views: int = 1,
     seed: int = 0,
     batch_size: int = BATCH,
     progress: bool = True,
@@ -70,7 +70,7 @@ def compare_models(
         models: {name: model}, two or more, all on one device.
         puzzles: a PuzzleSet.
         max_steps: supervision steps of a puzzle; each model's own `halt_max_steps` when None.
-        num_votes: views of a puzzle that vote, itself included; 1 leaves votes out.
+        views: how many views of a puzzle that vote, itself included; 1 leaves votes out.
         seed: of the views and of the bootstrap.
 
     Returns:
@@ -103,8 +103,8 @@ def compare_models(
         "solved_by_all": int(solved_MN.all(axis=0).sum()),
         "solved_by_none": int((~solved_MN.any(axis=0)).sum()),
     }
-    if num_votes > 1:
-        _add_votes(comparison, models, PuzzleViews(puzzles, num_votes, seed), max_steps, seed, batch_size, progress)
+    if views > 1:
+        _add_votes(comparison, models, PuzzleViews(puzzles, views, seed), max_steps, seed, batch_size, progress)
     return comparison
 
 

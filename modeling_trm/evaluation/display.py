@@ -1,6 +1,6 @@
 """Grids, answers and metrics for people: coloured by rich on a terminal, plain text in a file or a pipe."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich import box
@@ -8,21 +8,25 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..processing_trm import GridProcessor
-from .solving import Frame, Solution
+from ..processing_trm import Grid, GridProcessor
+from .solutions import describe_choice
 
 CHANGED = "bold black on green"
 GIVEN = "bold"
 MAZE_STYLES = {"#": "dim", "S": "bold yellow", "G": "bold yellow", "o": "bold cyan"}
 
 
-def grid_text(processor: GridProcessor, grid: str, given: str = "", changed: Iterable[int] = ()) -> Text:
+def grid_text(processor: GridProcessor, grid: Grid | None, given: Any = "", changed: Iterable[int] = ()) -> Text:
     """The rendered grid; on a terminal clues (`given`) are bold, `changed` cells green, parts of a maze distinct."""
+    if grid is None:
+        return Text("no grid", style="italic")
     text = Text(processor.render(grid), no_wrap=True, overflow="ignore")
     marked = set(changed)
     for cell, offset in enumerate(_cell_offsets(processor, text.plain)):
         if cell in marked:
             style = CHANGED
+        elif not isinstance(grid, str):
+            style = ""
         elif processor.task == "maze":
             style = MAZE_STYLES.get(grid[cell], "")
         else:
@@ -32,27 +36,25 @@ def grid_text(processor: GridProcessor, grid: str, given: str = "", changed: Ite
     return text
 
 
-def print_solution(
-    console: Console, processor: GridProcessor, name: str, solution: Solution, verdict: str | None
-) -> None:
-    """The puzzle, the trace where there is one, the answer and the verdict.
-
-    Args:
-        verdict: None for an answer that obeys the rules, else what is wrong with it; "" where no rules are known.
-    """
-    console.print(Text(name, style="bold underline"))
-    console.print(grid_text(processor, solution.puzzle, given=solution.puzzle))
-    for frame in solution.trace:
-        _print_frame(console, processor, solution.puzzle, frame)
+def print_solution(console: Console, processor: GridProcessor, solution: Mapping[str, Any]) -> None:
+    """The puzzle, the trace where there is one, the answer, the verdict, the choice; see `solutions`."""
+    puzzle = solution["puzzle"]
+    console.print(Text(solution["name"], style="bold underline"))
+    console.print(grid_text(processor, puzzle, given=puzzle))
+    for frame in solution["trace"]:
+        _print_frame(console, processor, puzzle, frame)
     console.print()
-    steps = f"{solution.steps} supervision step{'' if solution.steps == 1 else 's'}"
-    console.print(Text(f"answer after {steps}, halt probability {_probability(solution.halt_probability)}:"))
-    console.print(grid_text(processor, solution.answer, given=solution.puzzle))
-    if verdict is None:
+    steps = f"{solution['steps']} supervision step{'' if solution['steps'] == 1 else 's'}"
+    console.print(Text(f"answer after {steps}, halt probability {_probability(solution['halt_probability'])}:"))
+    console.print(grid_text(processor, solution["answer"], given=puzzle))
+    if solution["valid"]:
         console.print(Text("a valid solution", style="bold green"))
-    elif verdict:
-        console.print(Text(f"NOT a valid solution: {verdict}", style="bold red"), soft_wrap=True)
+    elif solution["fault"]:
+        console.print(Text(f"NOT a valid solution: {solution['fault']}", style="bold red"), soft_wrap=True)
     console.print()
+    if solution["choice"] is not None:
+        console.print(describe_choice(solution), soft_wrap=True)
+        console.print()
 
 
 def print_metrics(console: Console, metrics: dict[str, Any]) -> None:
@@ -106,15 +108,15 @@ def _metric_lines(metrics: dict[str, Any]) -> Iterable[str]:
         yield f"WARNING: NaN or infinite halt logits on {metrics['non_finite']} puzzles: the model has diverged"
 
 
-def _print_frame(console: Console, processor: GridProcessor, puzzle: str, frame: Frame) -> None:
-    count = len(frame.changed)
+def _print_frame(console: Console, processor: GridProcessor, puzzle: Grid, frame: Mapping[str, Any]) -> None:
+    count = len(frame["changed"])
     cells = "no cell changed" if count == 0 else f"{count} cell{'' if count == 1 else 's'} changed"
     console.print()
     console.print(
-        Text(f"step {frame.step}: {cells}, halt probability {_probability(frame.halt_probability)}", style="cyan")
+        Text(f"step {frame['step']}: {cells}, halt probability {_probability(frame['halt_probability'])}", style="cyan")
     )
     if count:
-        console.print(grid_text(processor, frame.answer, given=puzzle, changed=frame.changed))
+        console.print(grid_text(processor, frame["answer"], given=puzzle, changed=frame["changed"]))
 
 
 def _probability(value: float | None) -> str:
@@ -123,5 +125,5 @@ def _probability(value: float | None) -> str:
 
 def _cell_offsets(processor: GridProcessor, rendered: str) -> list[int]:
     """Where each cell stands in the rendered text; a rendered Sudoku has spaces and box lines between its cells."""
-    between = " |-+\n" if processor.task == "sudoku" else "\n"
+    between = {"sudoku": " |-+\n", "arc": " \n"}.get(processor.task, "\n")
     return [offset for offset, character in enumerate(rendered) if character not in between]

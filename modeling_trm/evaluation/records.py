@@ -30,6 +30,7 @@ class EvaluationRecords:
     sources: np.ndarray  # str [N]
     ratings: np.ndarray  # int [N]
     exact: np.ndarray  # bool [N, S]
+    halt_probability: np.ndarray  # float32 [N, S], of the answers that `exact` is about
     first_halt: np.ndarray  # int [N]
     answers: np.ndarray  # uint8 [N, L], token ids of the last answer
     cells_right: np.ndarray  # int [N], of the last answer
@@ -55,7 +56,7 @@ class EvaluationRecords:
         if len(runs) > 1:
             raise ValueError(f"shards differ in (max_steps, early_exit, without validity): {sorted(runs)}")
 
-        names = ["sources", "ratings", "exact", "first_halt", "answers", "cells_right", "cells", "non_finite"]
+        names = "sources ratings exact halt_probability first_halt answers cells_right cells non_finite".split()
         if parts[0].valid is not None:
             names.append("valid")
         merged: dict[str, Any] = {name: np.concatenate([vars(part)[name] for part in parts]) for name in names}

@@ -30,7 +30,7 @@ Shapes: N puzzles, B batch, K trajectories of each, L positions, S supervision s
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Protocol, Self, TypeVar
 
@@ -41,13 +41,16 @@ from tqdm.auto import tqdm
 from ..engines_trm import choose_engine, resolve_engine
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
-from ..reasoning_trm import answers_from_logits, check_halt
+from ..reasoning_config_trm import ReasoningConfig
+from ..reasoning_trm import answers_from_logits
 from ..trajectories_trm import Verifier, select
 from ..utils.loading import check_model_fits
 from .records import EvaluationRecords, summarise
 from .stepwise import trajectories_by_step
 
 PAD_TOKEN_ID = 0  # of every task's alphabet: a label of padding is not scored
+
+EVERY_STEP = ReasoningConfig()  # all steps of the architecture, one trajectory, whatever the checkpoint's own defaults
 
 ScoreValid = Callable[[Any, Any], bool]
 RunBatch = Callable[..., dict[str, torch.Tensor]]
@@ -83,81 +86,78 @@ P = TypeVar("P", bound=Puzzles)
 def evaluate_puzzles(
     model: TRMForGridReasoning,
     puzzles: Puzzles,
+    reasoning_config: ReasoningConfig = EVERY_STEP,
     *,
-    max_steps: int | None = None,
-    halt: bool | float = False,
+    verifier: Verifier | None = None,
+    generator: torch.Generator | None = None,
     batch_size: int = 64,
     device: torch.device | str | None = None,
     progress: bool = True,
     score_valid: ScoreValid | None = None,
-    search: Mapping[str, Any] | None = None,
-    engine: str = "auto",
+    **options: Any,
 ) -> dict[str, Any]:
     """Score the model on the puzzles. See the module's docstring for the metrics.
 
     Args:
-        max_steps: supervision steps of a puzzle; the config's `halt_max_steps` when None.
-        halt: really stop a puzzle when its halt probability passes 0.5 (True) or this number (`model.solve`). Cheaper,
-            but without `by_step`, and `exact_accuracy` is then that of the answers given at the stop.
+        reasoning_config: how each puzzle is solved. Not the checkpoint's own: the figures of two models are of the
+            same steps, and of every one of them, unless it is said otherwise. With halting (which is cheaper) there
+            is no `by_step`, and `exact_accuracy` is that of the answers given at the stop.
+        verifier, generator: as `model.solve` takes them.
         batch_size: does not change the metrics beyond float error.
         device: where to run; the model is moved there. Its own device when None. Run under autocast to use bf16.
         score_valid: `(question, answer) -> bool` on decoded grids, for tasks with many right answers (mazes).
-        search: arguments of `model.solve` from num_trajectories on; plain solving without.
-        engine: of engines_trm.ENGINES; "auto" is the fastest of the precision. The answers may differ by rounding.
+        options: fields of ReasoningConfig, in the place of reasoning_config's.
 
     Raises:
-        ValueError: for an empty set, sizes below 1, a model of another size or vocabulary than the puzzles, a search
-            that `model.solve` does not take, or an engine that is unknown or cannot run here.
+        TypeError: an unknown option.
+        ValueError: for an empty set, sizes below 1, a model of another size or vocabulary than the puzzles, or a
+            configuration that `model.solve` does not take.
     """
+    config = reasoning_config.updated(**options)
     started = time.perf_counter()
     records = record_puzzles(
         model,
         puzzles,
-        max_steps=max_steps,
-        halt=halt,
+        config,
+        verifier=verifier,
+        generator=generator,
         batch_size=batch_size,
         device=device,
         progress=progress,
         score_valid=score_valid,
-        search=search,
-        engine=engine,
     )
     seconds = time.perf_counter() - started
     metrics = summarise(records)
     metrics |= {
         "task": puzzles.task,
         "fingerprint": puzzles.fingerprint,
-        "early_exit": halt,
-        "engine": resolve_engine(model, engine),
+        "early_exit": config.halt,
+        "engine": resolve_engine(model, config.engine),
         "seconds": seconds,
         "puzzles_per_second": len(records) / seconds,
     }
-    if search:
-        metrics["search"] = {name: value for name, value in search.items() if name not in ("generator", "verifier")}
-    return metrics
+    return metrics | ({"search": config.search} if config.search else {})
 
 
 def record_puzzles(
     model: TRMForGridReasoning,
     puzzles: Puzzles,
+    reasoning_config: ReasoningConfig = EVERY_STEP,
     *,
-    max_steps: int | None = None,
-    halt: bool | float = False,
+    verifier: Verifier | None = None,
+    generator: torch.Generator | None = None,
     batch_size: int = 64,
     device: torch.device | str | None = None,
     progress: bool = True,
     score_valid: ScoreValid | None = None,
-    search: Mapping[str, Any] | None = None,
-    engine: str = "auto",
+    **options: Any,
 ) -> EvaluationRecords:
     """As `evaluate_puzzles`, but return the records: merge the shards of several processes, then `summarise`."""
+    config = reasoning_config.updated(**options)
     check_puzzles_fit(model, puzzles)
-    steps = model.config.halt_max_steps if max_steps is None else max_steps
-    if steps < 1:
-        raise ValueError(f"max_steps must be at least 1, got {steps}")
+    steps = config.max_steps or model.config.halt_max_steps
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    check_halt(halt)
     if device is not None:
         torch.nn.Module.to(model, device)
     was_training = model.training
@@ -165,10 +165,10 @@ def record_puzzles(
     parts: list[EvaluationRecords] = []
     right = 0
     try:
-        run_batch = _way_to_run(model, halt, search, engine)
+        run_batch = _way_to_run(model, config, verifier=verifier, generator=generator)
         with tqdm(total=len(puzzles), desc="evaluating", unit="puzzle", disable=not progress) as bar:
             for rows in _batches(len(puzzles), batch_size):
-                parts.append(_record_batch(model, puzzles.select(rows), steps, halt, run_batch, score_valid))
+                parts.append(_record_batch(model, puzzles.select(rows), steps, config.halt, run_batch, score_valid))
                 right += int(parts[-1].exact[:, -1].sum())
                 bar.set_postfix(exact=f"{right / (bar.n + len(rows)):.1%}", refresh=False)
                 bar.update(len(rows))
@@ -177,15 +177,14 @@ def record_puzzles(
     return EvaluationRecords.concatenate(parts)
 
 
-def _way_to_run(
-    model: TRMForGridReasoning, halt: bool | float, search: Mapping[str, Any] | None, engine: str
-) -> RunBatch:
+def _way_to_run(model: TRMForGridReasoning, config: ReasoningConfig, **run_time: Any) -> RunBatch:
     """Of a model in evaluation mode. Raises ValueError for an engine that is unknown or cannot run here."""
-    step_by = choose_engine(model, engine)
-    ways = {"engine": engine, **(search or {})}
-    if halt:
-        return partial(_run_with_early_exit, halt=halt, **ways)
-    return partial(_run_search, **ways) if search else partial(_run_every_step, step_by)
+    step_by = choose_engine(model, config.engine)
+    if config.halt:
+        return partial(_run_with_early_exit, config=config, **run_time)
+    if config.search or run_time["verifier"] is not None:
+        return partial(_run_search, config=config, **run_time)
+    return partial(_run_every_step, step_by)
 
 
 def check_puzzles_fit(model: TRMForGridReasoning, puzzles: Puzzles) -> None:
@@ -283,6 +282,7 @@ def _run_every_step(
     return {
         "answers": answers_BL,
         "exact": torch.stack(exact, dim=1),
+        "halt_probability": halt_logits_BS.float().sigmoid(),
         "first_halt": _first_true(halt_logits_BS > 0),
         "non_finite": ~halt_logits_BS.isfinite().all(dim=1),
     }
@@ -295,19 +295,21 @@ def _run_search(
     labels_BL: torch.Tensor,
     steps: int,
     *,
-    num_trajectories: int = 1,
-    selection: str = "halt",
-    verifier: Verifier | None = None,
-    **walk: Any,
+    config: ReasoningConfig,
+    verifier: Verifier | None,
+    generator: torch.Generator | None,
 ) -> dict[str, torch.Tensor]:
     """All supervision steps for every trajectory; after each, the answer taken is compared with the label."""
-    inputs_NL = input_ids_BL.repeat_interleave(num_trajectories, dim=0)
-    puzzle_ids_N = None if puzzle_ids_B is None else puzzle_ids_B.repeat_interleave(num_trajectories)
-    stand = trajectories_by_step(model, inputs_NL, puzzle_ids_N, num_trajectories, steps, **walk)
-    takens = [ended.taken(select(ended, selection, input_ids_BL, verifier)) for ended in stand]
+    K = config.num_trajectories
+    inputs_NL = input_ids_BL.repeat_interleave(K, dim=0)
+    puzzle_ids_N = None if puzzle_ids_B is None else puzzle_ids_B.repeat_interleave(K)
+    each = config.updated(max_steps=steps, num_trajectories=1, selection="halt")
+    stand = trajectories_by_step(model, inputs_NL, puzzle_ids_N, K, each, generator=generator)
+    takens = [ended.taken(select(ended, config.selection, input_ids_BL, verifier)) for ended in stand]
     return {
         "answers": takens[-1].answers,
         "exact": torch.stack([_all_scored_right(taken.answers, labels_BL) for taken in takens], dim=1),
+        "halt_probability": torch.stack([taken.halt_logits.float().sigmoid() for taken in takens], dim=1),
         "first_halt": _first_true(torch.stack([taken.halt_logits > 0 for taken in takens], dim=1)),
         "non_finite": torch.stack([~ended.halt_logits.isfinite().all(dim=1) for ended in stand], dim=1).any(dim=1),
     }
@@ -320,15 +322,16 @@ def _run_with_early_exit(
     labels_BL: torch.Tensor,
     steps: int,
     *,
-    halt: bool | float,
-    **search: Any,
+    config: ReasoningConfig,
+    **run_time: Any,
 ) -> dict[str, torch.Tensor]:
     """Each trajectory (without a search: each puzzle) leaves the batch when it halts."""
-    solved = model.solve(input_ids_BL, puzzle_ids=puzzle_ids_B, max_steps=steps, halt=halt, **search)
-    halted_B = (solved.steps < steps) | (solved.halt_probability > (0.5 if halt is True else halt))
+    solved = model.solve(input_ids_BL, puzzle_ids_B, config, max_steps=steps, **run_time)
+    halted_B = (solved.steps < steps) | (solved.halt_probability > (0.5 if config.halt is True else config.halt))
     return {
         "answers": solved.answers,
         "exact": _all_scored_right(solved.answers, labels_BL)[:, None],
+        "halt_probability": solved.halt_probability.float()[:, None],
         "first_halt": torch.where(halted_B, solved.steps, 0),
         "non_finite": ~solved.halt_probability.isfinite(),
     }

@@ -5,12 +5,11 @@ One run of the deepest setting serves all shallower ones: without halting, the f
 Shapes: B puzzles, K trajectories of each, N = B * K of them, trajectory k of puzzle b at b * K + k; L cells.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from ..modeling_trm import TRMForGridReasoning
+from ..reasoning_config_trm import ReasoningConfig
 from ..trajectories_trm import Trajectories
 
 
@@ -19,19 +18,16 @@ def trajectories_by_step(
     input_ids_NL: Tensor,
     puzzle_ids_N: Tensor | None,
     K: int,
-    max_steps: int,
-    *,
-    engine: str = "auto",
-    **walk: Any,
+    reasoning_config: ReasoningConfig,
+    generator: torch.Generator | None = None,
 ) -> list[Trajectories]:
     """How the trajectories of each puzzle stand after 1, 2, ... max_steps steps: fields [B, K, L] and [B, K].
 
     Args:
         input_ids_NL: what each trajectory starts from: its puzzle, or a view of it.
-        engine: of engines_trm.
-        walk: noise_std, noise_on, random_start, guidance, damping, max_batch and generator of `solve`.
+        reasoning_config: of a single trajectory without halting. generator: of the noise.
     """
-    trace = model.solve(input_ids_NL, puzzle_ids_N, max_steps=max_steps, return_trace=True, engine=engine, **walk).trace
+    trace = model.solve(input_ids_NL, puzzle_ids_N, reasoning_config, generator=generator, return_trace=True).trace
     assert trace is not None
     stand: list[Trajectories] = []
     for step, taken in enumerate(trace, start=1):

@@ -2,13 +2,13 @@
 
 One run serves every combination: trajectories do not depend on what runs beside them, so the first k of K are those of
 a run with k, and the answers after each step are in the trace. What makes trajectories differ, the breadth, is noise
-(see `solve`) or relabelling: trajectory k then solves view k of the puzzle, the first the puzzle as it is, and the
-answers are undone before anybody compares them.
+(see ReasoningConfig) or relabelling: trajectory k then solves view k of the puzzle, the first the puzzle as it is, and
+the answers are undone before anybody compares them.
 
 Shapes: B puzzles of a batch, K trajectories of each, N = B * K, L cells.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,9 +18,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..modeling_trm import TRMForGridReasoning
-from ..trajectories_trm import SELECTIONS, Trajectories, Verifier, select
+from ..reasoning_config_trm import SELECTIONS, ReasoningConfig
+from ..trajectories_trm import Trajectories, Verifier, select
 from ..utils.intervals import wilson_interval
-from .relabelling import Relabelling
+from ..views_trm import View, check_views, draw_view, most_views
 from .runner import Puzzles, check_puzzles_fit
 from .stepwise import trajectories_by_step
 
@@ -30,31 +31,39 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Sweep:
-    """What is varied, and how trajectories differ: by noise and random starts (see `solve`), or as views.
+    """What is varied, and how trajectories differ: by noise and random starts (see ReasoningConfig), or as views.
+
+    Args:
+        trajectories: numbers of noisy trajectories of a puzzle. views: numbers of views, in the place of trajectories.
 
     Raises:
         ValueError: naming the field, its value and what is allowed.
     """
 
     steps: Sequence[int]
-    trajectories: Sequence[int]
+    trajectories: Sequence[int] = ()
+    views: Sequence[int] = ()
     noise_std: float = 0.0
     noise_on: str = "z_H"
     random_start: bool = False
-    views: bool = False
     seed: int = 0
     selections: Sequence[str] = field(default=("halt", "vote", "residual"))
 
     def __post_init__(self) -> None:
-        for name in ("steps", "trajectories"):
+        if self.views and (self.trajectories or self.noise_std or self.random_start):
+            raise ValueError("views excludes trajectories, noise_std and random_start: one kind of breadth a sweep")
+        for name in ("steps", "views" if self.views else "trajectories"):
             values = self.__dict__[name]
             if not values or min(values) < 1 or len(set(values)) < len(values):
                 raise ValueError(f"{name}={list(values)} is not allowed; allowed: distinct numbers from 1")
         unknown = [name for name in self.selections if name not in SELECTIONS]
         if unknown:
             raise ValueError(f"selections holds {unknown[0]!r}; allowed: {', '.join(SELECTIONS)}")
-        if self.views and (self.noise_std or self.random_start):
-            raise ValueError("views=True excludes noise_std and random_start: one kind of breadth a sweep")
+
+    @property
+    def widths(self) -> Sequence[int]:
+        """Numbers of trajectories, whatever makes them differ."""
+        return self.views or self.trajectories
 
     @property
     def breadth(self) -> str:
@@ -87,14 +96,15 @@ def run_sweep(
     check_puzzles_fit(model, puzzles)
     if ("valid" in sweep.selections) != (verifier is not None):
         raise ValueError("the selection 'valid' and a verifier belong together")
-    relabelling = _relabelling(puzzles, sweep) if sweep.views else None
+    if sweep.views:
+        check_numbers_of_views(puzzles, sweep.views)
     solved: dict[tuple[int, int, str], int] = {}
+    plain = ReasoningConfig(max_steps=max(sweep.steps), max_batch=batch_size, engine=engine)
     generator = torch.Generator().manual_seed(sweep.seed)  # of all batches: their size changes no draw
     with tqdm(total=len(puzzles), desc="sweeping", unit="puzzle", disable=not progress) as bar:
         for start in range(0, len(puzzles), batch_size):
             part = range(start, min(start + batch_size, len(puzzles)))
-            options: dict[str, Any] = {"max_batch": batch_size, "engine": engine}
-            for key, exact_B in _sweep_batch(model, puzzles, part, sweep, relabelling, verifier, options, generator):
+            for key, exact_B in _sweep_batch(model, puzzles, part, sweep, plain, verifier, generator):
                 solved[key] = solved.get(key, 0) + int(exact_B.sum())
             bar.update(len(part))
     return [
@@ -112,15 +122,13 @@ def run_sweep(
     ]
 
 
-def _relabelling(puzzles: Puzzles, sweep: Sweep) -> Relabelling:
+def check_numbers_of_views(puzzles: Puzzles, views: Sequence[int]) -> None:
+    """Raise a ValueError where the puzzles have no views, or not so many."""
     height, width = puzzles.processor.grid_shape
-    relabelling = Relabelling(puzzles.task, (height, width), sweep.seed)
-    if relabelling.most is not None and max(sweep.trajectories) > relabelling.most:
-        raise ValueError(
-            f"trajectories={list(sweep.trajectories)} is not allowed; a {puzzles.task} of {height} x {width} has "
-            f"{relabelling.most} views"
-        )
-    return relabelling
+    check_views(puzzles.task, max(views))
+    most = most_views(puzzles.task, (height, width), max(views))
+    if most < max(views):
+        raise ValueError(f"views={list(views)} is not allowed; a {puzzles.task} of {height} x {width} has {most} views")
 
 
 def _sweep_batch(
@@ -128,9 +136,8 @@ def _sweep_batch(
     puzzles: Puzzles,
     part: range,
     sweep: Sweep,
-    relabelling: Relabelling | None,
+    plain: ReasoningConfig,
     verifier: Verifier | None,
-    options: dict[str, Any],
     generator: torch.Generator,
 ) -> Iterator[tuple[tuple[int, int, str], Tensor]]:
     """((steps, trajectories, selection), bool [B]: solved exactly), for plain solving too."""
@@ -139,27 +146,22 @@ def _sweep_batch(
         torch.tensor(ids[rows], device=model.device).long() for ids in (puzzles.inputs, puzzles.labels)
     )
     puzzle_ids = None if puzzles.puzzle_ids is None else torch.tensor(puzzles.puzzle_ids[rows], device=model.device)
-    deepest, K = max(sweep.steps), max(sweep.trajectories)
-    plain = trajectories_by_step(model, input_ids, puzzle_ids, 1, deepest, **options)
+    alone = trajectories_by_step(model, input_ids, puzzle_ids, 1, plain)
     for steps in sweep.steps:
-        yield (steps, 1, PLAIN), is_right(plain[steps - 1].answers, labels)[:, 0]
+        yield (steps, 1, PLAIN), is_right(alone[steps - 1].answers, labels)[:, 0]
+    K = max(sweep.widths)
+    noisy = plain.updated(noise_std=sweep.noise_std, noise_on=sweep.noise_on, random_start=sweep.random_start)
     repeated = None if puzzle_ids is None else puzzle_ids.repeat_interleave(K)
-    noise: dict[str, Any] = {
-        "noise_std": sweep.noise_std,
-        "noise_on": sweep.noise_on,
-        "random_start": sweep.random_start,
-        "generator": generator,
-    }
     starts_NL = input_ids.repeat_interleave(K, dim=0)
-    if relabelling is not None:
-        starts_NL = each_view(relabelling.apply, part, starts_NL.unflatten(0, (-1, K))).flatten(0, 1)
-    stand = trajectories_by_step(model, starts_NL, repeated, K, deepest, **options, **noise)
+    if sweep.views:
+        starts_NL = each_view(View.apply, puzzles, part, sweep.seed, starts_NL.unflatten(0, (-1, K))).flatten(0, 1)
+    stand = trajectories_by_step(model, starts_NL, repeated, K, noisy, generator=generator)
     for steps in sweep.steps:
         ended = stand[steps - 1]
-        if relabelling is not None:
-            ended = ended._replace(answers=each_view(relabelling.undo, part, ended.answers))
+        if sweep.views:
+            ended = ended._replace(answers=each_view(View.undo, puzzles, part, sweep.seed, ended.answers))
         right_BK = is_right(ended.answers, labels)
-        for k in sweep.trajectories:
+        for k in sweep.widths:
             first = Trajectories(*(values[:, :k] for values in ended))
             yield (steps, k, ANY), right_BK[:, :k].any(1)
             for selection in sweep.selections:
@@ -167,12 +169,18 @@ def _sweep_batch(
                 yield (steps, k, selection), right_BK.gather(1, choice_B[:, None])[:, 0]
 
 
-def each_view(change: Any, numbers: Iterable[int], ids_BKL: Tensor) -> Tensor:
-    """`change` is apply or undo of a relabelling: view k of puzzle numbers[b] for row (b, k)."""
-    ids = ids_BKL.cpu().numpy()
+def each_view(
+    change: Callable[[View, np.ndarray], np.ndarray],
+    puzzles: Puzzles,
+    numbers: Iterable[int],
+    seed: int,
+    ids_BKL: Tensor,
+) -> Tensor:
+    """`change` is apply or undo: of view k of puzzle numbers[b] for row (b, k)."""
+    shape = puzzles.processor.grid_shape
     changed = [
-        [change(int(number), view, ids_L) for view, ids_L in enumerate(ids_KL)]
-        for number, ids_KL in zip(numbers, ids, strict=True)
+        [change(draw_view(puzzles.task, shape, seed, int(number), view), ids_L) for view, ids_L in enumerate(ids_KL)]
+        for number, ids_KL in zip(numbers, ids_BKL.cpu().numpy(), strict=True)
     ]
     return torch.from_numpy(np.array(changed)).to(ids_BKL.device)
 

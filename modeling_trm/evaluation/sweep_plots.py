@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..trajectories_trm import SELECTIONS
+from ..reasoning_config_trm import SELECTIONS
 from ..utils.figures import COLOURS, GREY, TOTAL_COLOUR, new_figure, percent_axis, save_figure
 from .sweep import ANY, PLAIN
 

@@ -25,9 +25,10 @@ CONFIG, PROCESSOR, WEIGHTS, TABLE = (
     "model.safetensors",
     "puzzle_table.safetensors",
 )
-CARD, METRICS = "README.md", "metrics.json"
+CARD, METRICS, REASONING = "README.md", "metrics.json", "reasoning_config.json"
 PATTERNS = (
-    CARD, METRICS, CONFIG, PROCESSOR, TABLE, "*_trm.py", ".eval_results/*.yaml", "plots/*.png", "LICENSE*", "NOTICE*",
+    CARD, METRICS, CONFIG, REASONING, PROCESSOR, TABLE, "*_trm.py", ".eval_results/*.yaml", "plots/*.png", "LICENSE*",
+    "NOTICE*",
 )  # fmt: skip
 # Which class each file must name for AutoModel and AutoProcessor to find the code.
 AUTO_CLASSES = {CONFIG: ("AutoConfig", "AutoModel"), PROCESSOR: ("AutoFeatureExtractor",)}

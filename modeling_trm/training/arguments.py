@@ -54,6 +54,9 @@ def _help(text: str, default: Any = None) -> Any:
     return field(default=default, metadata={"help": text})
 
 
+RENAMED = {"test_augmentations": "views"}  # fields of earlier versions
+
+
 @dataclass
 class DataArguments:
     """Which puzzles are trained and evaluated on. Without data, data_dir, data_files and dataset: the shipped sample.
@@ -81,7 +84,7 @@ class DataArguments:
     reveal_until: float = _help("curriculum: share of the run after which it has ended", 0.0)
     validation_puzzles: int | None = _help("puzzles of the validation split for periodic evaluations; null: none", 512)
     test_puzzles: int | None = _help("puzzles of the test split for the final evaluation; default: all")
-    test_augmentations: int | None = _help("task arc: views of a test input that vote at the end; default: all")
+    views: int | None = _help("task arc: views of a test input that vote at the end; default: all")
 
 
 @dataclass
@@ -284,8 +287,8 @@ class Recipe:
                 raise ValueError(
                     "task arc needs data, a folder written by: trm build-data arc --on-leak drop --output DIR"
                 )
-        elif d.test_augmentations is not None:
-            raise ValueError(f"test_augmentations={d.test_augmentations} is for task arc only; task is {d.task!r}")
+        elif d.views is not None:
+            raise ValueError(f"views={d.views} is for task arc only; task is {d.task!r}")
 
     def architecture(self) -> dict[str, Any]:
         """The fields of the architecture that the recipe sets, beside the preset."""
@@ -351,8 +354,8 @@ def parse_recipe(arguments: Sequence[str]) -> Recipe:
     stated = override(stated, options_by_name(rest, switches))
     for name in stated:
         if name not in FIELDS:
-            close = difflib.get_close_matches(str(name), FIELDS, n=1)
-            raise ValueError(f"the recipe has no field --{name}{f'; did you mean --{close[0]}?' if close else ''}")
+            close = RENAMED.get(name) or next(iter(difflib.get_close_matches(str(name), FIELDS, n=1)), None)
+            raise ValueError(f"the recipe has no field --{name}{f'; did you mean --{close}?' if close else ''}")
     values = {name: typed(name, value, FIELDS[name].type, _default(FIELDS[name])) for name, value in stated.items()}
     return Recipe(
         *(part(**{one.name: values[one.name] for one in fields(part) if one.name in values}) for part in PARTS)

@@ -8,12 +8,13 @@ import numpy as np
 
 from datasets_builders.arc_folder import load_arc_folder
 from datasets_builders.arc_sampling import ArcStream
-from datasets_builders.arc_set import ArcSet, task_name
+from datasets_builders.arc_set import ArcSet
 from datasets_builders.features import PuzzleSet, load_puzzles
 from datasets_builders.run_splits import load_run_splits
 from datasets_builders.sampling import TrainingStream
 from datasets_builders.sources import named_source
 
+from ..arc_task_trm import task_name
 from ..evaluation.runner import Puzzles, choose_subset
 from ..processing_trm import GridProcessor
 from ..puzzle_index_trm import PuzzleIndex

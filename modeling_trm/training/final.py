@@ -12,7 +12,8 @@ from datasets_builders.features import PuzzleSet
 from datasets_builders.validation import maze_path_is_valid_and_shortest
 
 from ..cards.update import VOTES_ON_CARD
-from ..evaluation.runner import evaluate_puzzles
+from ..evaluation.halting import calibrate_halting
+from ..evaluation.runner import Puzzles, evaluate_puzzles
 from ..modeling_trm import TRMForGridReasoning
 from ..utils.cli import command_line
 from ..utils.loading import load_model
@@ -55,6 +56,8 @@ def evaluate_and_publish(trainer: Trainer, data: RunData, arguments: Sequence[st
         if metrics:
             metrics["test"]["votes"] = {name: report[name] for name in VOTES_ON_CARD} | {"command": names["command"]}
     facts = data.facts | trainer.facts
+    if trainer.validation is not None:
+        facts["inference defaults"] = _calibrate(trainer, trainer.validation, model)
     best = trainer.progress["best"]
     if best is not None:
         facts["published step"] = best["step"]
@@ -62,6 +65,7 @@ def evaluate_and_publish(trainer: Trainer, data: RunData, arguments: Sequence[st
     return publish_folder(
         trainer.published_weights,
         output,
+        reasoning=model.reasoning_config,
         metrics=metrics,
         recipe=trainer.recipe.to_dict(),
         run={
@@ -74,6 +78,19 @@ def evaluate_and_publish(trainer: Trainer, data: RunData, arguments: Sequence[st
         },
         plots=None if records is None else output / "evaluation" / "plots",
     )
+
+
+def _calibrate(trainer: Trainer, validation: Puzzles, model: TRMForGridReasoning) -> str:
+    """Give the model the defaults of its own with which it loses nothing on the validation puzzles; these in words."""
+    run = trainer.recipe.run
+    with trainer.accelerator.autocast():
+        model.reasoning_config = calibrate_halting(
+            model, validation, run.eval_max_steps, batch_size=run.eval_batch_size, progress=False
+        )
+    chosen = model.reasoning_config
+    halting = f"stopping above a halt probability of {chosen.halt}" if chosen.halt else "without halting"
+    steps = chosen.max_steps or model.config.halt_max_steps
+    return f"at most {steps} steps, {halting} (chosen on {len(validation)} validation puzzles)"
 
 
 def _evaluate(trainer: Trainer, test: PuzzleSet, model: TRMForGridReasoning) -> dict[str, Any]:
@@ -111,7 +128,7 @@ def collect(
         data.arc.test_tasks,
         model.puzzle_index,
         data.processor,
-        max_augmentations=trainer.recipe.data.test_augmentations,
+        views=trainer.recipe.data.views,
         protocol=data.arc.protocol,
     )
     where = {"dataset": data.arc.origin, "hardware": describe_machine(accelerator.device)}
@@ -145,7 +162,7 @@ def _command(trainer: Trainer, kind: str = "plain") -> str:
     for name, value in (
         ("--max-puzzles", data.test_puzzles),
         ("--seed", None if data.test_puzzles is None else data.data_seed),
-        ("--views", data.test_augmentations if kind == "voting" else None),
+        ("--views", data.views if kind == "voting" else None),
         ("--max-steps", run.eval_max_steps),
         ("--data", made if made.is_file() else data.data or data.data_dir or data.dataset),
         ("--precision", "bfloat16" if is_bf16 else None),

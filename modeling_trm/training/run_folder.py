@@ -12,6 +12,7 @@ from ..cards.card import write_model_card
 from ..evaluation.plots import write_plots
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
+from ..reasoning_config_trm import ReasoningConfig
 from ..utils.files import write_json
 from ..utils.machine import describe_machine, library_versions
 
@@ -71,6 +72,7 @@ def publish_folder(
     source: Path,
     output: Path,
     *,
+    reasoning: ReasoningConfig,
     metrics: dict[str, Any],
     recipe: dict[str, Any],
     run: dict[str, Any],
@@ -79,6 +81,7 @@ def publish_folder(
     """output/model: the weights of `source` with plots and a card whose figures all come from metrics.json.
 
     Args:
+        reasoning: the checkpoint's own defaults of `solve`.
         metrics: {name: what evaluate_puzzles returned, with its command and data}. run: command, seed, steps, seconds,
             flops, device and facts of the training. plots: a folder of pictures to show besides those made here.
     """
@@ -98,6 +101,7 @@ def publish_folder(
     folder, temporary = output / "model", output / ".model.part"
     shutil.rmtree(temporary, ignore_errors=True)
     shutil.copytree(source, temporary)
+    reasoning.save_pretrained(temporary)
     write_plots(temporary / "plots", metrics, output / "log.jsonl")
     if plots is not None:
         shutil.copytree(plots, temporary / "plots", dirs_exist_ok=True)

@@ -20,8 +20,9 @@ from tqdm.auto import tqdm
 from ..configuration_trm import KERNELS, TRMConfig
 from ..engines_trm import choose_engine, resolve_engine
 from ..evaluation.engine import precision
+from ..evaluation.runner import EVERY_STEP
 from ..modeling_trm import TRMForGridReasoning
-from ..reasoning_trm import check_halt
+from ..reasoning_config_trm import ReasoningConfig
 from ..utils.loading import check_model_fits
 from .folder import (
     FORMAT,
@@ -43,37 +44,41 @@ def collect_votes(
     model: TRMForGridReasoning,
     views: Views,
     folder: str | Path,
+    reasoning_config: ReasoningConfig = EVERY_STEP,
     *,
-    max_steps: int | None = None,
-    halt: bool | float = False,
     batch_size: int = 64,
     chunk_size: int | None = None,
     shard: tuple[int, int] = (0, 1),
     manifest: Mapping[str, Any] | None = None,
     device: torch.device | str | None = None,
     progress: bool = True,
-    engine: str = "auto",
+    **options: Any,
 ) -> bool:
     """Write the votes of this process's chunks that the folder does not hold yet; True when all chunks are there.
 
     Args:
         folder: where to write; see `folder`. Several processes may share it.
-        max_steps: supervision steps of a view; the config's `halt_max_steps` when None.
-        halt: stop a view when it halts, as `model.solve` does.
+        reasoning_config: how each view is solved, plainly; not the checkpoint's own, as in `evaluate_puzzles`.
         chunk_size: items of a chunk: what a kill can cost. Default: a 64th of all, between 64 and 2048.
         shard: (i, n): take the chunks whose number modulo n is i.
         manifest: what else to note in the folder: the model's name, hardware, versions.
         device: where to run; the model is moved there. Its own device when None.
-        engine: of engines_trm.ENGINES, noted in the folder; "auto" is the fastest of the precision.
+        options: fields of ReasoningConfig, in the place of reasoning_config's.
 
     Raises:
-        ValueError: for sizes out of range, an engine that is unknown or cannot run here, a model of another size or
-            vocabulary than the grids, or a folder begun by another evaluation (naming the field that differs).
+        TypeError: an unknown option.
+        ValueError: for a search at test time, sizes out of range, an engine that is unknown or cannot run here, a
+            model of another size or vocabulary than the grids, or a folder begun by another evaluation (naming the
+            field that differs).
     """
-    steps = model.config.halt_max_steps if max_steps is None else max_steps
+    config = reasoning_config.updated(**options)
+    if config.search:
+        raise ValueError(f"votes over views are of plain solving, without a search: {config.search}")
+    if config.max_steps is None:
+        config = config.updated(max_steps=model.config.halt_max_steps)
     if chunk_size is None:
         chunk_size = int(np.clip(views.views_of_input.sum() // CHUNKS_WANTED, *CHUNK_SIZES))
-    for name, value in (("max_steps", steps), ("batch_size", batch_size), ("chunk_size", chunk_size)):
+    for name, value in (("batch_size", batch_size), ("chunk_size", chunk_size)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
     if not 0 <= shard[0] < shard[1]:
@@ -82,21 +87,20 @@ def collect_votes(
     if device is not None:
         torch.nn.Module.to(model, device)
     folder = Path(folder)
-    choose_engine(model, engine)  # this and the next before anything is written
-    check_halt(halt)
-    facts = dict(manifest or {}) | evaluation_facts(model, views, steps, halt, chunk_size, engine)
+    choose_engine(model, config.engine)  # before anything is written
+    facts = dict(manifest or {}) | evaluation_facts(model, views, config, chunk_size)
     begin_folder(folder, facts, views.inputs)
     was_training = model.training
     model.eval()
     try:
-        _run_chunks(model, views, folder, facts, batch_size, shard, progress, engine)
+        _run_chunks(model, views, folder, facts, batch_size, shard, progress, config)
     finally:
         model.train(was_training)
     return len(chunks_done(folder)) == num_chunks(facts)
 
 
 def evaluation_facts(
-    model: TRMForGridReasoning, views: Views, max_steps: int, halt: bool | float, chunk_size: int, engine: str = "auto"
+    model: TRMForGridReasoning, views: Views, config: ReasoningConfig, chunk_size: int
 ) -> dict[str, Any]:
     """The manifest's fields by which two folders are known to belong to one evaluation, and the engine.
 
@@ -110,10 +114,10 @@ def evaluation_facts(
         "data_fingerprint": fingerprint_inputs(views.inputs),
         "views_fingerprint": views.fingerprint,
         "weights_sha256": weights_sha256(model),
-        "max_steps": max_steps,
-        "halt": True if halt == 0.5 else halt,  # one rule, two names
-        "precision": precision(model, engine),
-        "engine": resolve_engine(model, engine),
+        "max_steps": config.max_steps,
+        "halt": True if config.halt == 0.5 else config.halt,  # one rule, two names
+        "precision": precision(model, config.engine),
+        "engine": resolve_engine(model, config.engine),
         "num_views": int(views.views_of_input.max()),
         "num_items": int(views.views_of_input.sum()),
         "chunk_size": chunk_size,
@@ -155,7 +159,7 @@ def _run_chunks(
     batch_size: int,
     shard: tuple[int, int],
     progress: bool,
-    engine: str,
+    config: ReasoningConfig,
 ) -> None:
     index, count = shard
     mine = range(index, num_chunks(facts), count)
@@ -170,7 +174,7 @@ def _run_chunks(
     ) as bar:
         for number in mine:
             if number not in done:
-                write_chunk(folder, number, _run_chunk(model, views, facts, number, batch_size, engine, bar))
+                write_chunk(folder, number, _run_chunk(model, views, facts, number, batch_size, config, bar))
 
 
 def _run_chunk(
@@ -179,7 +183,7 @@ def _run_chunk(
     facts: Mapping[str, Any],
     number: int,
     batch_size: int,
-    engine: str,
+    config: ReasoningConfig,
     bar: Any,
 ) -> list[Vote]:
     items = locate_items(views.views_of_input, chunk_items(facts, number))
@@ -187,7 +191,7 @@ def _run_chunk(
     # Batches of nearly equal size: a short last one would make a compiled stack compile once more.
     for rows in np.array_split(np.arange(len(items)), -(-len(items) // batch_size)):
         batch = [items[row] for row in rows]
-        votes += _run_batch(model, views, batch, facts["max_steps"], facts["halt"], engine)
+        votes += _run_batch(model, views, batch, config)
         bar.update(len(batch))
     return votes
 
@@ -196,18 +200,12 @@ def _run_batch(
     model: TRMForGridReasoning,
     views: Views,
     items: list[tuple[int, int]],
-    max_steps: int,
-    halt: bool | float,
-    engine: str,
+    config: ReasoningConfig,
 ) -> list[Vote]:
     input_ids_BL, puzzle_ids_B = views.batch(items)
-    solved = model.solve(
-        torch.from_numpy(input_ids_BL).to(model.device).long(),
-        puzzle_ids=torch.from_numpy(puzzle_ids_B).to(model.device) if model.config.puzzle_prefix_len else None,
-        max_steps=max_steps,
-        halt=halt,
-        engine=engine,
-    )
+    input_ids = torch.from_numpy(input_ids_BL).to(model.device).long()
+    puzzle_ids = torch.from_numpy(puzzle_ids_B).to(model.device) if model.config.puzzle_prefix_len else None
+    solved = model.solve(input_ids, puzzle_ids, config)
     # One transfer for the batch: answers, probability and steps side by side as bytes.
     parts = (
         solved.answers.to(torch.uint8),

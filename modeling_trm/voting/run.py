@@ -16,9 +16,9 @@ import torch
 from accelerate import PartialState
 
 from datasets_builders.arc_folder import load_arc_folder
-from datasets_builders.arc_set import task_name
 from datasets_builders.arc_tasks import CHALLENGES, SOLUTIONS, ArcTask, load_tasks, read_challenges
 
+from ..arc_task_trm import task_name
 from ..evaluation.runner import stratified_indices
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
@@ -58,14 +58,14 @@ def load_arc_source(data: str | None, subset: str | None, max_tasks: int | None 
 
 
 def arc_views(
-    source: ArcSource, model: TRMForGridReasoning, processor: GridProcessor, max_augmentations: int | None, seed: int
+    source: ArcSource, model: TRMForGridReasoning, processor: GridProcessor, views: int | None, seed: int
 ) -> ArcViews:
     """The views of the tasks' test inputs by the model's own table."""
     index = model.puzzle_index
     protocol = protocol_of([task_name(task) for task in source.tasks], index)
     if protocol == UNSTATED and source.protocol is not None:  # no table to tell: the folder may know
         protocol = source.protocol
-    return ArcViews(source.tasks, index, processor, max_augmentations, seed, protocol)
+    return ArcViews(source.tasks, index, processor, views, seed, protocol)
 
 
 @dataclass(frozen=True)
@@ -111,30 +111,26 @@ def vote_and_report(
     output: Path,
     processes: Processes,
     *,
-    max_steps: int | None,
-    halt: bool | float,
     batch_size: int,
     manifest: Mapping[str, Any],
     seed: int = 0,
-    engine: str = "auto",
+    **options: Any,
 ) -> list[str]:
     """Run this process's chunks; when all chunks are there, write the report. The lines to print, by the main process.
 
     Args:
-        seed: of the report's bootstrap. engine: see `collect_votes`.
+        seed: of the report's bootstrap. options: fields of ReasoningConfig.
     """
     folder = output / RECORDS
     collect_votes(
         model,
         views,
         folder,
-        max_steps=max_steps,
-        halt=halt,
         batch_size=batch_size,
         shard=processes.shard,
         manifest=manifest,
         progress=processes.is_main,
-        engine=engine,
+        **options,
     )
     processes.state.wait_for_everyone()
     if not processes.is_main:

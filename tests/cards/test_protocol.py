@@ -16,9 +16,9 @@ from modeling_trm.cards.measure import measure_card
 from modeling_trm.cards.protocol import PASSES, Measured, Protocol, measure
 from modeling_trm.cards.ways import plain_figures, rows_of
 from modeling_trm.evaluation import choose_subset, evaluate_puzzles
-from modeling_trm.evaluation.relabelling import Relabelling
 from modeling_trm.utils.intervals import wilson_interval
 from modeling_trm.utils.loading import load_model
+from modeling_trm.views_trm import draw_view
 
 SMALL = Protocol({"steps": 9, "halting": 9, "views": 6, "trajectories": 6}, 5, 0.6, 7, (2, 3), (2,), 0.5)
 EXACTLY: dict[str, Any] = {"engine": "eager", "progress": False}
@@ -97,7 +97,7 @@ def test_halting_stops_each_puzzle_at_its_first_sure_step(model, measured: dict[
 
 
 def test_views_vote(model, measured: dict[str, Measured]) -> None:
-    one, relabelling = measured["views"], Relabelling("sudoku", (9, 9), 0)
+    one = measured["views"]
     rows = {row["way"].split(";")[0]: row for row in rows_of(one, trained_steps=3, command="c")}
     for K in (2, 3):
         solved, found, steps = 0, 0, 0
@@ -105,9 +105,10 @@ def test_views_vote(model, measured: dict[str, Measured]) -> None:
             votes: Counter[bytes] = Counter()
             sure: dict[bytes, list[float]] = {}
             for view in range(K):
-                walk = one_by_one(model, relabelling.apply(number, view, ids_L), 5)
+                drawn = draw_view("sudoku", (9, 9), 0, number, view)
+                walk = one_by_one(model, drawn.apply(ids_L), 5)
                 end = stop(walk, 0.6)
-                answer = relabelling.undo(number, view, walk[end - 1][0]).astype(np.uint8).tobytes()
+                answer = drawn.undo(walk[end - 1][0]).astype(np.uint8).tobytes()
                 votes[answer] += 1
                 sure.setdefault(answer, []).append(walk[end - 1][1])
                 steps += end

@@ -55,6 +55,7 @@ def outcome(exact: list[list[int]], answers: list[list[int]], first_halt: list[i
     N = len(exact)
     records = EvaluationRecords(
         sources=np.array(["a"] * N), ratings=np.zeros(N, dtype=int), exact=np.array(exact, dtype=bool),
+        halt_probability=np.zeros((N, len(exact[0])), dtype=np.float32),
         first_halt=np.array(first_halt), answers=np.array(answers, dtype=np.uint8), cells_right=np.ones(N, dtype=int),
         cells=np.full(N, 2), non_finite=np.zeros(N, dtype=bool), valid=None, max_steps=len(exact[0]), early_exit=False,
     )  # fmt: skip
@@ -175,7 +176,7 @@ def test_comparison_is_consistent_and_written(models: Models, puzzles: PuzzleSet
 
 def test_votes_are_those_of_an_evaluation_by_voting(models: Models, puzzles: PuzzleSet, tmp_path: Path) -> None:
     two = {name: models[name] for name in ("trm-attn", "mamba2")}
-    comparison = compare_models(two, puzzles, max_steps=2, num_votes=5, seed=3, batch_size=4, progress=False)
+    comparison = compare_models(two, puzzles, max_steps=2, views=5, seed=3, batch_size=4, progress=False)
     for name, model in two.items():
         collect_votes(model, PuzzleViews(puzzles, 5, 3), tmp_path / name, max_steps=2, progress=False)
     expected = compare_votes(*(load_records(tmp_path / name) for name in two), tuple(two), (1, 2, 5), 3)
@@ -225,7 +226,7 @@ def test_refusals(models: Models, puzzles: PuzzleSet, tiny_model: Callable[..., 
         compare_models(other, puzzles)
     with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
         compare_models(models, puzzles, batch_size=0)
-    with pytest.raises(ValueError, match="max_steps must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="max_steps=0 is not allowed; allowed: whole numbers from 1"):
         compare_models(models, puzzles, max_steps=0)
 
 

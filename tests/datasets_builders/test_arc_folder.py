@@ -11,12 +11,12 @@ import pytest
 
 from datasets_builders import arc_folder
 from datasets_builders.arc import Arc
-from datasets_builders.arc_augmentation import ArcAugmentation
 from datasets_builders.arc_folder import describe_source, load_arc_folder, write_arc_folder
 from datasets_builders.arc_sampling import ArcStream
 from datasets_builders.arc_set import ARC_SPLITS, ArcOptions, task_name
 from datasets_builders.arc_tasks import ArcTask, Pair
 from datasets_builders.validation import DataError
+from modeling_trm.arc_augmentation_trm import ArcAugmentation
 
 ROOT = Path(__file__).parents[2]
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datasets_builders.arc_augmentation import ArcAugmentation
 from datasets_builders.arc_leaks import Leak, TrainedPair, canonical_key, find_leaks
 from datasets_builders.arc_tasks import ArcTask, Pair, load_tasks
+from modeling_trm.arc_augmentation_trm import ArcAugmentation
 
 AUGMENTATIONS = st.builds(
     lambda dihedral, colours: ArcAugmentation(dihedral, (0, *colours)),

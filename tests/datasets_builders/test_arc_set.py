@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from datasets_builders.arc_augmentation import ArcAugmentation, draw_augmentations
 from datasets_builders.arc_build import build_arc
 from datasets_builders.arc_set import ARC_SPLITS, ArcOptions, task_name
 from datasets_builders.arc_tasks import ArcTask, Pair, load_tasks
 from datasets_builders.validation import DataError
+from modeling_trm.arc_augmentation_trm import ArcAugmentation, draw_augmentations
 from modeling_trm.puzzle_index_trm import IDENTITY
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from datasets_builders.validation import BadRow, PuzzleError, check_clues, check_sudoku, list_bad_rows
+from datasets_builders.validation import BadRow, PuzzleError, check_sudoku, list_bad_rows
 
 QUESTION = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
 ANSWER = "534678912672195348198342567859761423426853791713924856961537284287419635345286179"
@@ -33,27 +33,6 @@ def test_right_puzzles_pass():
 def test_wrong_sudokus_are_told_why(question, answer, reason):
     with pytest.raises(PuzzleError, match=reason):
         check_sudoku(question, answer)
-
-
-@pytest.mark.parametrize(
-    ("question", "reason"),
-    [
-        ("55" + "." * 79, "'5' is given twice in row 1, at row 1, column 1 and row 1, column 2"),
-        ("5" + "." * 8 + "5" + "." * 71, "'5' is given twice in column 1, at row 1, column 1 and row 2, column 1"),
-        ("5" + "." * 9 + "5" + "." * 70, "'5' is given twice in box 1, at row 1, column 1 and row 2, column 2"),
-        ("4..." + "." * 7 + "....4", None),
-        ("4..4" + "." * 12, "'4' is given twice in row 1, at row 1, column 1 and row 1, column 4"),
-        ("5..", r"the puzzle has 3 cells, expected 81 \(9 x 9\)"),
-        ("?" + "." * 80, r"row 1, column 1: '\?' is not allowed"),
-        (QUESTION, None),
-    ],
-)
-def test_contradicting_clues_are_named(question, reason):
-    if reason is None:
-        check_clues(question)
-    else:
-        with pytest.raises(PuzzleError, match=reason):
-            check_clues(question)
 
 
 def test_many_bad_rows_are_listed_in_short():

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from datasets_builders.features import PuzzleSet, load_puzzles
-from modeling_trm import PRESETS, GridProcessor, TRMForGridReasoning
+from modeling_trm import PRESETS, GridProcessor, ReasoningConfig, TRMForGridReasoning
 from modeling_trm.evaluation import (
     EvaluationRecords,
     choose_subset,
@@ -161,14 +161,14 @@ def test_shards_merge_to_the_whole(tiny_model, small_sudoku) -> None:
     assert summarise(EvaluationRecords.concatenate(shards)) == whole
 
 
-@pytest.mark.parametrize("way", [{}, {"halt": True}, {"search": {"damping": 0.5}}], ids=str)
+@pytest.mark.parametrize("way", [{}, {"halt": True}, {"damping": 0.5}], ids=str)
 def test_the_answers_are_kept(tiny_model, small_sudoku, way: dict[str, Any]) -> None:
     """Puzzle by puzzle those of `solve`, over batches of unequal size."""
     model = reasoner(tiny_model, blank_token_id=BLANK)
     puzzles = small_sudoku(7)
     balance_halting(model, puzzles)
     records = record_puzzles(model, puzzles, max_steps=3, batch_size=3, progress=False, **way)
-    options = {"halt": way.get("halt", False), **way.get("search", {})}
+    options = {"halt": False, **way}
     solved = model.solve(torch.from_numpy(puzzles.inputs).long(), max_steps=3, **options)
     assert records.answers.dtype == np.uint8 and records.answers.tolist() == solved.answers.tolist()
 
@@ -237,7 +237,10 @@ def test_progress_bar_shows_the_accuracy(tiny_model, small_sudoku, capsys) -> No
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"max_steps": 0}, "max_steps must be at least 1, got 0"), ({"batch_size": 0}, "batch_size must be at least 1")],
+    [
+        ({"max_steps": 0}, "max_steps=0 is not allowed; allowed: whole numbers from 1"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+    ],
 )
 def test_impossible_options(tiny_model, small_sudoku, options: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -320,10 +323,8 @@ def test_a_search_without_noise_is_plain_solving(tiny_model, small_sudoku, prese
     answers = naive_answers(naive_logits(model, puzzles)[0], puzzles.inputs, BLANK)
     puzzles = with_reachable_labels(puzzles, answers)
     options = {"max_steps": STEPS, "batch_size": 5, "progress": False}
-    plain, searched = (
-        evaluate_puzzles(model, puzzles, **options, search=search) for search in (None, {"damping": 0.0})
-    )
-    assert searched.pop("search") == {"damping": 0.0}
+    plain, searched = (evaluate_puzzles(model, puzzles, **options, **search) for search in ({}, {"max_batch": 3}))
+    assert searched.pop("search") == ReasoningConfig(max_batch=3).search
     assert plain["exact_accuracy"] > 0 and {**plain, **dict.fromkeys(TIMES)} == {**searched, **dict.fromkeys(TIMES)}
 
 
@@ -349,9 +350,10 @@ def test_a_search_scores_what_solve_takes(tiny_model, small_sudoku, halt: bool, 
     assert right[-1].mean() > 0.5
     for size in (5, 12):
         options: dict[str, Any] = {"max_steps": depth, "halt": halt, "batch_size": size, "progress": False}
-        metrics = evaluate_puzzles(model, known, **options, search={**how, **walk_of()})
+        metrics = evaluate_puzzles(model, known, **options, **how, **walk_of())
         assert metrics["exact_accuracy"] == right[-1].mean()
-        assert metrics["search"] == {"num_trajectories": 3, "selection": selection, "max_batch": 4, "noise_std": 0.7}
+        asked_for = {"num_trajectories": 3, "selection": selection, "max_batch": 4, "noise_std": 0.7}
+        assert metrics["search"] == ReasoningConfig(**asked_for).search
         if halt:
             assert "by_step" not in metrics
             asked = (after[-1].steps < depth) | (after[-1].halt_probability > 0.5)
@@ -359,11 +361,11 @@ def test_a_search_scores_what_solve_takes(tiny_model, small_sudoku, halt: bool, 
             assert metrics["by_step"] == right.mean(1).tolist() and right[0].mean() < right[-1].mean()
             asked = torch.stack([one.halt_probability > 0.5 for one in after]).any(0)
         assert metrics["halt"]["halted"] == asked.numpy().mean()
-    other = evaluate_puzzles(model, known, **options, search={**how, **walk_of(3)})
+    other = evaluate_puzzles(model, known, **options, **how, **walk_of(3))
     assert other["exact_accuracy"] < right[-1].mean()  # so the noise is that of the generator
 
 
 def test_a_search_that_solve_does_not_take_is_refused(tiny_model, small_sudoku) -> None:
     for halt in (False, True):
         with pytest.raises(ValueError, match="damping=1"):
-            evaluate_puzzles(reasoner(tiny_model), small_sudoku(2), halt=halt, progress=False, search={"damping": 1.0})
+            evaluate_puzzles(reasoner(tiny_model), small_sudoku(2), halt=halt, progress=False, damping=1.0)

@@ -9,13 +9,13 @@ import torch
 
 from datasets_builders.features import PuzzleSet, load_puzzles
 from modeling_trm import TRMForGridReasoning
-from modeling_trm.evaluation.relabelling import Relabelling
 from modeling_trm.evaluation.sweep import ANY, PLAIN, Sweep, run_sweep
 from modeling_trm.evaluation.sweep_plots import plot_sweep
 from modeling_trm.trajectories_trm import Trajectories, select
 from modeling_trm.utils.intervals import wilson_interval
 from modeling_trm.utils.loading import load_model
 from modeling_trm.verifiers_trm import verifier_for
+from modeling_trm.views_trm import draw_view
 
 IMAGE = Path(__file__).parents[2] / "model_cards" / "tr-mamba2mlpt-sudoku-quickstart"
 COUNT, SEED = 20, 2
@@ -35,7 +35,9 @@ def puzzles() -> PuzzleSet:
 
 @pytest.fixture(scope="module")
 def sweep() -> Sweep:
-    return Sweep((6, 2), (1, 3), noise_std=0.9, seed=SEED, selections=("halt", "vote", "residual", "valid"))
+    return Sweep(
+        (6, 2), trajectories=(1, 3), noise_std=0.9, seed=SEED, selections=("halt", "vote", "residual", "valid")
+    )
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,7 @@ def rows(model: TRMForGridReasoning, puzzles: PuzzleSet, sweep: Sweep) -> list[d
 
 
 def solved(model: TRMForGridReasoning, puzzles: PuzzleSet, **options: object) -> int:
-    answers = model.solve(torch.tensor(puzzles.inputs).long(), **options).answers
+    answers = model.solve(torch.tensor(puzzles.inputs).long(), halt=False, **options).answers
     return int((answers == torch.tensor(puzzles.labels)).all(1).sum())
 
 
@@ -105,7 +107,7 @@ def test_plot(rows: list[dict], tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def view_rows(model: TRMForGridReasoning, puzzles: PuzzleSet) -> dict[tuple[int, int, str], int]:
-    sweep = Sweep((6, 2), (1, 3), views=True, seed=4, selections=("halt", "vote", "residual", "valid"))
+    sweep = Sweep((6, 2), views=(1, 3), seed=4, selections=("halt", "vote", "residual", "valid"))
     rows = run_sweep(model, puzzles, sweep, verifier=verifier_for("sudoku", (9, 9)), batch_size=7, progress=False)
     return {(row["steps"], row["trajectories"], row["selection"]): row["solved"] for row in rows}
 
@@ -119,12 +121,12 @@ def test_one_view_is_the_puzzle_as_it_is(view_rows) -> None:
 def test_views_are_relabelled_solved_and_undone(model, puzzles, view_rows) -> None:
     """Against each view of each puzzle solved by hand."""
     steps, K = 6, 3
-    relabelling = Relabelling("sudoku", (9, 9), seed=4)
     right = dict.fromkeys(("halt", "vote", "residual", "valid", ANY), 0)
     for number, (ids, label) in enumerate(zip(puzzles.inputs, puzzles.labels)):
-        views = np.stack([relabelling.apply(number, view, ids) for view in range(K)])
-        solved = model.solve(torch.tensor(views).long(), max_steps=steps, return_trace=True)
-        back = [relabelling.undo(number, view, answer) for view, answer in enumerate(solved.answers.numpy())]
+        views = [draw_view("sudoku", (9, 9), 4, number, view) for view in range(K)]
+        moved = torch.tensor(np.stack([view.apply(ids) for view in views])).long()
+        solved = model.solve(moved, max_steps=steps, halt=False, return_trace=True)
+        back = [view.undo(answer) for view, answer in zip(views, solved.answers.numpy())]
         answers = torch.tensor(np.stack(back))
         last = solved.trace[-1]
         ended = Trajectories(answers[None], solved.halt_probability.logit()[None], last.residual[None], None)
@@ -140,10 +142,10 @@ def test_views_are_relabelled_solved_and_undone(model, puzzles, view_rows) -> No
 def test_views_of_mazes_end(tiny_model) -> None:
     mazes = load_puzzles("maze", "test").select(np.arange(2))
     model = tiny_model("trm-attn", vocab_size=6, seq_len=900, H_cycles=1, L_cycles=1, num_puzzles=1)
-    rows = run_sweep(model, mazes, Sweep((1,), (8,), views=True), progress=False)
+    rows = run_sweep(model, mazes, Sweep((1,), views=(8, 1)), progress=False)
     assert {row["trajectories"] for row in rows} == {1, 8}
-    with pytest.raises(ValueError, match=r"trajectories=\[2, 9\] is not allowed; a maze of 30 x 30 has 8 views"):
-        run_sweep(model, mazes, Sweep((1,), (2, 9), views=True))
+    with pytest.raises(ValueError, match=r"views=\[2, 9\] is not allowed; a maze of 30 x 30 has 8 views"):
+        run_sweep(model, mazes, Sweep((1,), views=(2, 9)))
 
 
 def test_the_kind_of_breadth_in_words() -> None:
@@ -151,7 +153,7 @@ def test_the_kind_of_breadth_in_words() -> None:
     assert Sweep((1,), (1,), **noisy).breadth == "noise 0.3 on z_L"
     assert Sweep((1,), (1,), random_start=True).breadth == "random starts"
     assert Sweep((1,), (1,), **noisy, random_start=True).breadth == "noise 0.3 on z_L and random starts"
-    assert Sweep((1,), (1,), views=True).breadth == "relabelled views"
+    assert Sweep((1,), views=(1,)).breadth == "relabelled views"
 
 
 @pytest.mark.parametrize(
@@ -160,7 +162,8 @@ def test_the_kind_of_breadth_in_words() -> None:
         (lambda: Sweep((), (1,)), r"steps=\[\] is not allowed; allowed: distinct numbers from 1"),
         (lambda: Sweep((1,), (2, 2)), r"trajectories=\[2, 2\] is not allowed"),
         (lambda: Sweep((0,), (1,)), r"steps=\[0\] is not allowed"),
-        (lambda: Sweep((1,), (1,), noise_std=1.0, views=True), "views=True excludes noise_std and random_start"),
+        (lambda: Sweep((1,), noise_std=1.0, views=(2,)), "views excludes trajectories, noise_std and random_start"),
+        (lambda: Sweep((1,), (1,), (2,)), "views excludes trajectories"),
         (lambda: Sweep((1,), (1,), selections=("best",)), "selections holds 'best'; allowed: halt, vote"),
     ],
 )

@@ -16,7 +16,7 @@ import torch
 from transformers import AutoConfig, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
-from modeling_trm import PRESETS, GridProcessor, GridReasoningPipeline, TRMConfig
+from modeling_trm import PRESETS, GridProcessor, GridReasoningPipeline, ReasoningConfig, TRMConfig
 from modeling_trm.verifiers_trm import verifier_for
 
 SUDOKU = GridProcessor("sudoku", grid_shape=(4, 4))
@@ -64,7 +64,7 @@ def test_several_trajectories_are_those_of_solve(make_pipeline: Make, selection:
     for batch_size in (2, 64):
         results = pipe(PUZZLES, max_steps=3, halt=False, seed=7, batch_size=batch_size, **search)
         assert [result["answer"] for result in results] == [SUDOKU.decode(answer) for answer in solved.answers]
-    with_votes = pipe(PUZZLES, max_steps=3, halt=False, seed=7, num_votes=2, **search)
+    with_votes = pipe(PUZZLES, max_steps=3, halt=False, seed=7, views=2, **search)
     assert all(sum(vote["votes"] for vote in result["votes"]) <= 2 for result in with_votes)
     with pytest.raises(ValueError, match="num_trajectories=0 is not allowed"):
         pipe(PUZZLES, num_trajectories=0)
@@ -200,6 +200,7 @@ def test_what_is_no_puzzle_is_named_before_anything_runs(
         (SUDOKU, ".2..00...2......", "row 3, column 2: '2' is given twice in column 2, also at row 1, column 2"),
         (SUDOKU, "..3....3........", "row 2, column 4: '3' is given twice in box 2, also at row 1, column 3"),
         (SUDOKU, [[0] * 4] * 3 + [[4, 0, 0, 4]], "row 4, column 4: '4' is given twice in row 4"),
+        (SUDOKU, "4..4" + "." * 12, "row 1, column 4: '4' is given twice in row 1, also at row 1, column 1"),
         (MAZE, MAZE_TEXT.replace("S", " "), "the maze has 0 cells 'S', expected 1"),
         (MAZE, MAZE_TEXT.replace("S", "G"), "the maze has 0 cells 'S', expected 1"),
         (MAZE, MAZE_TEXT.replace(" ", "G"), "cells 'G', expected 1"),
@@ -230,14 +231,16 @@ def test_all_digits_of_a_full_sudoku_and_any_text_grid_are_fine(echo_pipeline: M
 @pytest.mark.parametrize(
     ("parameters", "kind", "message"),
     [
-        ({"max_step": 3}, TypeError, "no parameter 'max_step'; did you mean 'max_steps'?"),
+        ({"max_step": 3}, TypeError, "there is no option 'max_step'; did you mean 'max_steps'?"),
         (
             {"temperature": 1},
             TypeError,
-            "allowed: num_votes, seed, max_steps, halt, return_trace, num_trajectories, noise_std",
+            "allowed: max_steps, halt, views, num_trajectories, noise_std",
         ),
         ({"max_steps": 0}, ValueError, "max_steps=0 is not allowed; allowed: whole numbers from 1"),
-        ({"num_votes": True}, ValueError, "num_votes=True is not allowed; allowed: whole numbers from 1"),
+        ({"num_votes": 3}, TypeError, "there is no option 'num_votes': it is called 'views'"),
+        ({"unknown": "??"}, ValueError, "unknown='??' is not allowed; allowed: None, or one character"),
+        ({"views": True}, ValueError, "views=True is not allowed; allowed: whole numbers from 1"),
         ({"batch_size": 0}, ValueError, "batch_size=0 is not allowed; allowed: whole numbers from 1"),
         ({"seed": -1}, ValueError, "seed=-1 is not allowed; allowed: whole numbers from 0"),
         ({"halt": 1}, ValueError, "halt=1 is not allowed; allowed: True, False"),
@@ -256,12 +259,14 @@ def test_parameters_are_checked(make_pipeline: Make, parameters: dict[str, Any],
 def test_parameters_of_the_construction_hold_until_a_call_says_otherwise(make_pipeline: Make) -> None:
     model = make_pipeline(SUDOKU).model
     pipe: Any = pipeline(
-        "grid-reasoning", model=model, feature_extractor=SUDOKU, device="cpu", max_steps=2, halt=False, num_votes=3
+        "grid-reasoning", model=model, feature_extractor=SUDOKU, device="cpu", max_steps=2, halt=False, views=3
     )
     assert pipe(PUZZLES[0])["steps"] == 2
     assert len(pipe(PUZZLES[0])["votes"]) >= 1
     assert pipe(PUZZLES[0], max_steps=None)["steps"] == 4
-    assert "votes" not in pipe(PUZZLES[0], num_votes=1)
+    assert "votes" not in pipe(PUZZLES[0], views=1)
+    own = ReasoningConfig(max_steps=1, views=2)
+    assert "votes" in pipe(PUZZLES[0], reasoning_config=own) and pipe(PUZZLES[0], max_steps=1)["steps"] == 1
 
 
 def test_a_model_for_other_puzzles_is_refused(make_pipeline: Make) -> None:
@@ -275,7 +280,7 @@ def test_a_model_for_other_puzzles_is_refused(make_pipeline: Make) -> None:
 
 def test_views_of_all_puzzles_fill_the_batches(echo_pipeline: Make) -> None:
     pipe, echo = echo_pipeline(SUDOKU)
-    pipe(PUZZLES, num_votes=3, batch_size=4)
+    pipe(PUZZLES, views=3, batch_size=4)
     assert [len(batch) for batch in echo.input_ids] == [4, 4, 4, 3]
     echo.input_ids = []
     pipe(PUZZLES * 30)

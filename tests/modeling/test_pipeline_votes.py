@@ -15,15 +15,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from transformers import pipeline
 
-from datasets_builders.arc_augmentation import ArcAugmentation, draw_augmentations
 from datasets_builders.arc_tasks import ArcTask, Pair
 from modeling_trm import GridProcessor
+from modeling_trm.arc_augmentation_trm import ArcAugmentation, draw_augmentations
 from modeling_trm.metrics.pass_at_k.ranking import rank_candidates
 from modeling_trm.processing_trm import colours_to_text
 from modeling_trm.puzzle_index_trm import PuzzleIndex
 from modeling_trm.reasoning_trm import SolveOutput
+from modeling_trm.views_trm import draw_view
 from modeling_trm.voting.views import ArcViews
-from modeling_trm.voting_trm import draw_colour_augmentations, rank_votes, text_views
+from modeling_trm.voting_trm import rank_votes
 
 SUDOKU = GridProcessor("sudoku", grid_shape=(4, 4))
 MAZE = GridProcessor("maze", grid_shape=(4, 4))
@@ -62,23 +63,25 @@ def test_every_view_undone_is_the_puzzle(
     echo_pipeline: Make, processor: GridProcessor, puzzle: Any, views: int
 ) -> None:
     pipe, echo = echo_pipeline(processor)
-    result = pipe(puzzle, num_votes=12, seed=3)
+    result = pipe(puzzle, views=12, seed=3)
     assert result["votes"] == [{"answer": puzzle, "votes": views, "halt_probability": 0.25}]
     assert result["answer"] == puzzle
     inputs = torch.cat(echo.input_ids)
     assert len(inputs) == views == len({tuple(row) for row in inputs.tolist()})
     assert torch.equal(inputs[0], processor.encode(puzzle))
-    # The views of a puzzle depend on the seed alone, and not on the puzzles beside it.
-    _, echo.input_ids = pipe(puzzle, num_votes=12, seed=4), []
-    pipe([puzzle, puzzle], num_votes=12, seed=3, batch_size=5)
-    assert torch.equal(torch.cat(echo.input_ids), torch.cat([inputs, inputs]))
+    # The views of a puzzle depend on the seed and its number alone, and not on the puzzles beside it.
+    _, echo.input_ids = pipe(puzzle, views=12, seed=4), []
+    pipe([puzzle, puzzle], views=12, seed=3, batch_size=5)
+    both = torch.cat(echo.input_ids)
+    assert torch.equal(both[:views], inputs)
+    assert torch.equal(both[views], inputs[0]) and torch.equal(both[views:], inputs) == (processor is not SUDOKU)
 
 
 def test_other_seeds_draw_other_views(echo_pipeline: Make) -> None:
     for processor, puzzle in ((SUDOKU, SUDOKU_TEXT), (ARC, COLOURS)):
         pipe, echo = echo_pipeline(processor)
-        pipe(puzzle, num_votes=4, seed=1)
-        pipe(puzzle, num_votes=4, seed=2)
+        pipe(puzzle, views=4, seed=1)
+        pipe(puzzle, views=4, seed=2)
         first, second = echo.input_ids
         assert torch.equal(first[0], second[0])
         assert not torch.equal(first, second)
@@ -88,12 +91,12 @@ def test_votes_are_those_of_single_views(make_pipeline: Make) -> None:
     pipe = make_pipeline(SUDOKU)
     ids = SUDOKU.encode(SUDOKU_TEXT).numpy()
     answers, probabilities = [], []
-    for view in text_views(SUDOKU, ids, 6, seed=5):
-        solved = pipe.model.solve(torch.from_numpy(view.input_ids)[None], halt=True)
-        answers.append(view.undo(solved.answers[0].numpy()))
+    for view in (draw_view("sudoku", (4, 4), 5, 0, number) for number in range(6)):
+        solved = pipe.model.solve(torch.from_numpy(view.apply(ids))[None], halt=True)
+        answers.append(SUDOKU.decode(view.undo(solved.answers[0].numpy())))
         probabilities.append(float(solved.halt_probability))
     expected = rank_candidates(answers, probabilities)
-    result = pipe(SUDOKU_TEXT, num_votes=6, seed=5, return_trace=True)
+    result = pipe(SUDOKU_TEXT, views=6, seed=5, halt=True, return_trace=True)
     assert [vote["answer"] for vote in result["votes"]] == [candidate.grid for candidate in expected]
     assert [vote["votes"] for vote in result["votes"]] == [candidate.votes for candidate in expected]
     torch.testing.assert_close(
@@ -101,15 +104,15 @@ def test_votes_are_those_of_single_views(make_pipeline: Make) -> None:
     )
     assert result["answer"] == expected[0].grid
     assert result["halt_probability"] == result["votes"][0]["halt_probability"]
-    alone = pipe(SUDOKU_TEXT, return_trace=True)  # steps and trace are those of the puzzle as given
+    alone = pipe(SUDOKU_TEXT, halt=True, return_trace=True)  # steps and trace are those of the puzzle as given
     assert result["steps"] == alone["steps"]
     assert [frame["answer"] for frame in result["trace"]] == [frame["answer"] for frame in alone["trace"]]
 
 
 def test_a_task_without_known_augmentations_does_not_vote(echo_pipeline: Make) -> None:
     pipe, echo = echo_pipeline(GRID)
-    with pytest.raises(ValueError, match="num_votes=2: task='grid' has no known augmentations; allowed: 1"):
-        pipe("ab01" * 4, num_votes=2, batch_size=1)
+    with pytest.raises(ValueError, match="views=2: task='grid' has no known augmentations; allowed: sudoku, maze, arc"):
+        pipe("ab01" * 4, views=2, batch_size=1)
     assert not echo.input_ids
 
 
@@ -123,7 +126,7 @@ def test_no_grid_and_no_number(make_pipeline: Make, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(pipe.model, "solve", solve)
     nothing = {"answer": None, "halt_probability": None, "steps": 1}
     assert pipe(COLOURS) == nothing
-    assert pipe(COLOURS, num_votes=3) == {**nothing, "votes": []}
+    assert pipe(COLOURS, views=3) == {**nothing, "views": 3, "votes": []}
 
 
 # --- ARC and the puzzle table ---------------------------------------------------------------------------------------
@@ -143,11 +146,11 @@ def arc_index(first: int = 0) -> PuzzleIndex:
 
 
 @pytest.mark.parametrize("first", [0, 2])
-@pytest.mark.parametrize("num_votes", [1, 3, 6, 50])
-def test_rows_of_the_task_vote_as_in_the_evaluation(make_pipeline: Make, num_votes: int, first: int) -> None:
+@pytest.mark.parametrize("num_views", [1, 3, 6, 50])
+def test_rows_of_the_task_vote_as_in_the_evaluation(make_pipeline: Make, num_views: int, first: int) -> None:
     pipe = make_pipeline(ARC, "trm-attn", num_puzzles=8)
     pipe.model.set_puzzle_index(arc_index(first))
-    views = ArcViews([TASK], pipe.model.puzzle_index, ARC, max_augmentations=num_votes)
+    views = ArcViews([TASK], pipe.model.puzzle_index, ARC, views=num_views)
     items = [(0, view) for view in range(views.views_of_input[0])]
     input_ids, puzzle_ids = views.batch(items)
     solved = pipe.model.solve(
@@ -155,22 +158,22 @@ def test_rows_of_the_task_vote_as_in_the_evaluation(make_pipeline: Make, num_vot
     )
     answers = [views.undo(0, view, solved.answers[view].numpy()) for _, view in items]
     expected = rank_candidates(answers, solved.halt_probability.tolist())
-    result = pipe({"grid": COLOURS, "puzzle_task": "evaluation/a1"}, num_votes=num_votes)
+    result = pipe({"grid": COLOURS, "puzzle_task": "evaluation/a1"}, views=num_views, halt=True)
     assert colours_to_text(result["answer"]) == expected[0].grid
-    if num_votes > 1:
+    if num_views > 1:
         assert [(colours_to_text(vote["answer"]), vote["votes"]) for vote in result["votes"]] == [
             (candidate.grid, candidate.votes) for candidate in expected
         ]
-        assert sum(vote["votes"] for vote in result["votes"]) == min(num_votes, 6)
+        assert sum(vote["votes"] for vote in result["votes"]) == min(num_views, 6)
 
 
 def test_which_row_of_the_table_is_used(echo_pipeline: Make) -> None:
     pipe, echo = echo_pipeline(ARC)
     pipe.model._replace_table(torch.zeros(8, 32), arc_index(first=2))
-    pipe([COLOURS, {"grid": COLOURS, "puzzle_task": "evaluation/other"}, {"grid": COLOURS}], num_votes=1)
+    pipe([COLOURS, {"grid": COLOURS, "puzzle_task": "evaluation/other"}, {"grid": COLOURS}], views=1)
     assert echo.puzzle_ids == [0, 7, 0]
     echo.puzzle_ids = []
-    pipe([{"grid": COLOURS, "puzzle_task": "evaluation/a1"}, COLOURS], num_votes=3)
+    pipe([{"grid": COLOURS, "puzzle_task": "evaluation/a1"}, COLOURS], views=3)
     assert echo.puzzle_ids == [5, 1, 2, 0, 0, 0]  # the row without augmentation first
     with pytest.raises(ValueError, match=r"^task 'evaluation/a2' has no row .*; did you mean 'evaluation/a1'\?$"):
         pipe({"grid": COLOURS, "puzzle_task": "evaluation/a2"})
@@ -197,15 +200,25 @@ def test_a_model_without_a_table_has_no_tasks(make_pipeline: Make) -> None:
         pipe([{"grid": COLOURS, "puzzle_task": "a"}])
 
 
-def test_drawn_augmentations_give_distinct_grids() -> None:
-    colours = np.array(COLOURS, dtype=np.uint8)
-    drawn = draw_colour_augmentations(colours, 40, seed=0)
-    images = {colours_to_text(ArcAugmentation.from_bytes(row).apply(colours)) for row in drawn}
-    assert len(drawn) == len(images) == 40
-    np.testing.assert_array_equal(drawn[:10], draw_colour_augmentations(colours, 10, seed=0))
-    assert {int(row[0]) for row in draw_colour_augmentations(colours, 40, seed=0, square=False)} <= set(range(4))
-    empty = np.zeros((1, 1), dtype=np.uint8)  # no augmentation changes it
-    assert len(draw_colour_augmentations(empty, 9, seed=0)) == 1
+def test_drawn_augmentations_give_distinct_grids(echo_pipeline: Make) -> None:
+    pipe, echo = echo_pipeline(ARC)
+    pipe(COLOURS, views=40)
+    inputs = torch.cat(echo.input_ids)
+    assert len(inputs) == len({tuple(row) for row in inputs.tolist()}) == 40
+    echo.input_ids = []
+    pipe(COLOURS, views=10)
+    assert torch.equal(torch.cat(echo.input_ids), inputs[:10])
+    echo.input_ids = []
+    pipe([[0]], views=9)  # no augmentation changes it
+    assert len(torch.cat(echo.input_ids)) == 1
+
+
+def test_an_oblong_canvas_has_no_transposed_views(echo_pipeline: Make) -> None:
+    pipe, echo = echo_pipeline(GridProcessor("arc", grid_shape=(2, 8)))
+    grid = [[1, 2, 3, 4, 5], [5, 4, 3, 2, 0]]
+    result = pipe(grid, views=30)
+    assert 1 < len(torch.cat(echo.input_ids)) < 30
+    assert [vote["answer"] for vote in result["votes"]] == [grid]
 
 
 def test_part_of_the_table_can_be_asked_for(make_pipeline: Make, tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def results(folder):
     for task in ({"task": "grid-reasoning"}, {}):  # twice, and it is the task of the checkpoint
         pipe = pipeline(model=str(folder), trust_remote_code=True, device="cpu", **task)
         assert type(pipe).__module__.startswith("transformers_modules."), type(pipe)
-    return pipe, pipe(["SUDOKU", ["1.3.", "....", "2...", "4..."]], num_votes=3, return_trace=True)
+    return pipe, pipe(["SUDOKU", ["1.3.", "....", "2...", "4..."]], views=3, return_trace=True)
 
 for folder in map(Path, sys.argv[1:]):
     autos = (AutoProcessor, AutoFeatureExtractor)
@@ -138,7 +138,7 @@ def test_remote_code_gives_the_same_function_and_travels_on(
             assert torch.equal(observed[name], value), f"{preset}: {name}"
         # As does the pipeline of this process, where the package's own code runs.
         pipe = pipeline("grid-reasoning", model=str(folder), device="cpu")
-        solved = pipe([SUDOKU, SUDOKU], num_votes=3, return_trace=True)
+        solved = pipe([SUDOKU, SUDOKU], views=3, return_trace=True)
         assert json.loads((folder / "results.json").read_text()) == solved
         assert all(result["answer"] and result["votes"] and result["trace"] for result in solved)
         # The copy saved over there carries the code on, unchanged.

@@ -83,6 +83,7 @@ def test_folder_holds_everything_that_the_hub_needs(tiny_model, tmp_path: Path) 
         "model.safetensors",
         "puzzle_table.safetensors",
         "preprocessor_config.json",
+        "reasoning_config.json",
         *(path.name for path in package.glob("*_trm.py")),
     }
     for path in package.glob("*_trm.py"):

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from modeling_trm import PRESETS, RecursionState, TRMForGridReasoning
-from modeling_trm.trajectories_trm import SELECTIONS, Noise, Trajectories, select
+from modeling_trm.reasoning_config_trm import SELECTIONS
+from modeling_trm.trajectories_trm import Noise, Trajectories, select
 
 PUZZLES, STEPS = 5, 4
 
@@ -280,16 +281,16 @@ def test_the_answer_is_that_of_the_selected_trajectory(selection: str, make, pro
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_trajectories": 0}, "num_trajectories=0 must be at least 1"),
-        ({"num_trajectories": 2}, "num_trajectories=2 would all be the same one; give noise_std > 0"),
+        ({"num_trajectories": 0}, "num_trajectories=0 is not allowed; allowed: whole numbers from 1"),
+        ({"num_trajectories": 2}, "num_trajectories=2: all trajectories would be the same one; give noise_std"),
         ({"noise_std": -1.0}, "noise_std=-1.0 is not allowed"),
         ({"noise_std": float("nan")}, "noise_std=nan is not allowed"),
-        ({"noise_on": "z"}, "noise_on='z' is unknown; allowed: z_H, z_L"),
-        ({"selection": "best"}, "selection='best' is unknown; allowed: halt, vote, residual, valid"),
+        ({"noise_on": "z"}, "noise_on='z' is not allowed; allowed: z_H, z_L"),
+        ({"selection": "best"}, "selection='best' is not allowed; allowed: halt, vote, residual, valid"),
         ({"selection": "valid"}, "selection='valid' needs verifier"),
         ({"verifier": torch.eq}, "selection='halt' takes no verifier"),
         ({"damping": 1.0}, "damping=1.0 is not allowed"),
-        ({"max_batch": 0}, "max_batch=0 must be at least 1"),
+        ({"max_batch": 0}, "max_batch=0 is not allowed; allowed: whole numbers from 1"),
         ({"num_trajectories": 2, "noise_std": 1.0, "return_trace": True}, "return_trace is for a single trajectory"),
     ],
 )

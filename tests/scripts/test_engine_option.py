@@ -28,7 +28,10 @@ def test_an_unknown_engine_is_refused(script: ModuleType, capsys: pytest.Capture
 
 @pytest.mark.parametrize(("given", "halt"), [([], False), (["--halt"], True), (["--halt", "0.9"], 0.9)])
 def test_halting_is_a_switch_or_a_probability(given: list[str], halt: bool | float) -> None:
+    """Evaluations take every step where nothing is said, solving what the checkpoint says."""
     assert evaluate.parse_arguments([*ARGUMENTS[evaluate], *given]).halt == halt
+    assert solve.parse_arguments([*ARGUMENTS[solve], *given]).halt == (halt if given else None)
+    assert solve.parse_arguments([*ARGUMENTS[solve], "--no-halt"]).halt is False
 
 
 def test_a_halt_probability_of_1_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

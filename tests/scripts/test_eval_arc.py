@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from datasets_builders.arc_augmentation import draw_augmentations
 from datasets_builders.arc_build import build_arc
 from datasets_builders.arc_folder import write_arc_folder
 from datasets_builders.arc_set import ArcOptions
 from datasets_builders.arc_tasks import ArcTask, load_tasks, parse_task
 from modeling_trm import GridProcessor
+from modeling_trm.arc_augmentation_trm import draw_augmentations
 from modeling_trm.puzzle_index_trm import PuzzleIndex
 from modeling_trm.voting.records import load_records
 from scripts import eval_puzzles

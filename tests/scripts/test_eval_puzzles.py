@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from datasets_builders.features import load_puzzles
-from modeling_trm import GridProcessor
+from modeling_trm import GridProcessor, ReasoningConfig
 from modeling_trm.cards.card import render_card
 from modeling_trm.commands.options import hub_data
 from modeling_trm.engines_trm import ENGINES, int8_rest, resolve_engine
@@ -105,8 +105,9 @@ def test_a_search_equals_the_library_and_is_recorded(checkpoint, tmp_path: Path,
         assert eval_puzzles.main([*common, *["--halt"] * halt, "--output", str(output)]) == 0
         metrics = read(output)["evaluations"]["test"]
         search = {"num_trajectories": 3, "noise_std": 0.5, "selection": "valid", "max_batch": 4}
-        search |= {"generator": torch.Generator().manual_seed(3), "verifier": verifier_for("sudoku", (9, 9))}
-        expected = evaluate_puzzles(load_model(folder), puzzles, max_steps=2, halt=halt, progress=False, search=search)
+        beside = {"generator": torch.Generator().manual_seed(3), "verifier": verifier_for("sudoku", (9, 9))}
+        config = ReasoningConfig(max_steps=2, halt=halt, **search)
+        expected = evaluate_puzzles(load_model(folder), puzzles, config, progress=False, **beside)
         for name, value in expected.items():
             if "second" not in name and name != "search":
                 assert metrics[name] == value, name

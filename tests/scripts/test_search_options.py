@@ -1,70 +1,68 @@
 """The options of the search: the same as `solve`'s, passed on as they are, and refused where they cannot be meant."""
 
 import argparse
-import inspect
+from dataclasses import fields
 from types import ModuleType
 
 import pytest
 import torch
 
-from modeling_trm import TRMForGridReasoning
+from modeling_trm import ReasoningConfig
 from modeling_trm.commands import evaluate, solve, sweep
 from modeling_trm.commands import search_options as options
-from modeling_trm.commands.search_options import check_search, describe_search
-from modeling_trm.trajectories_trm import LATENTS, SELECTIONS
 
 
-def parse(*arguments: str) -> argparse.Namespace:
+def parse(*arguments: str) -> tuple[argparse.Namespace, ReasoningConfig]:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seed", type=int, default=0)
+    options.add_halt_option(parser, default=None)
     options.add_search_options(parser)
     parsed = parser.parse_args(arguments)
-    check_search(parser, parsed)
-    return parsed
+    return parsed, options.check_reasoning(parser, parsed)
 
 
-def test_names_defaults_and_choices_are_those_of_solve() -> None:
-    parameters = inspect.signature(TRMForGridReasoning.solve).parameters
-    assert {name: parameters[name].default for name in options.PLAIN} == options.PLAIN
-    assert parameters.keys() >= options.PLAIN.keys() | {"verifier", "generator"}
-    assert (options.SELECTIONS, options.LATENTS) == (SELECTIONS, LATENTS)
-
-
-def test_plain_solving_has_no_options() -> None:
-    assert describe_search(parse("--seed", "3")) == {}
-    assert options.search_options(parse(), "grid", (2, 3)) == {}
+def test_every_option_is_a_field_and_none_is_given_by_default() -> None:
+    arguments, config = parse()
+    names = set(vars(arguments)) - {"seed"}
+    assert names == {field.name for field in fields(ReasoningConfig)} - {"max_steps", "views", "engine"}
+    assert options.reasoning_options(arguments) == {} and config == ReasoningConfig()
 
 
 def test_options_are_passed_on() -> None:
-    arguments = parse(*"--num-trajectories 3 --noise-std 0.5 --noise-on z_L --random-start --selection valid".split(),
-                      *"--guidance 1.5 --damping 0.25 --max-batch 7 --seed 9".split())  # fmt: skip
-    chosen = options.search_options(arguments, "sudoku", (9, 9))
-    generator, verifier = chosen.pop("generator"), chosen.pop("verifier")
+    given = "--num-trajectories 3 --noise-std 0.5 --noise-on z_L --random-start --selection valid --halt 0.95"
+    _, config = parse(*given.split(), *"--guidance 1.5 --damping 0.25 --max-batch 7 --seed 9".split())
     expected = {"num_trajectories": 3, "noise_std": 0.5, "noise_on": "z_L", "random_start": True, "selection": "valid"}
     expected |= {"guidance": 1.5, "damping": 0.25, "max_batch": 7}
-    assert chosen == expected
-    assert describe_search(arguments) == expected | {"seed": 9}
+    assert config == ReasoningConfig(halt=0.95, **expected) and config.search == expected
+    beside = options.run_time(config, 9, "sudoku", (9, 9))
+    generator, verifier = beside["generator"], beside["verifier"]
     assert torch.equal(torch.rand(3, generator=generator), torch.rand(3, generator=torch.Generator().manual_seed(9)))
     assert verifier(torch.ones(1, 81).long(), torch.ones(1, 81).long()).tolist() == [False]
     with pytest.raises(ValueError, match="task='grid' has no known rules"):
-        options.search_options(arguments, "grid", (2, 3))
-    assert "verifier" not in options.search_options(parse("--noise-std", "1"), "grid", (2, 3))  # off by default
+        options.run_time(config, 9, "grid", (2, 3))
+    assert options.run_time(ReasoningConfig(noise_std=1.0), 9, "grid", (2, 3))["verifier"] is None  # off by default
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--num-trajectories 2", "all trajectories would be the same one: give --noise-std above 0, --random-start"),
-        ("--num-trajectories 0", "--num-trajectories must be at least 1, got 0"),
-        ("--noise-std -1", "--noise-std must be 0 or more, got -1.0"),
-        ("--noise-std nan", "--noise-std must be 0 or more, got nan"),
-        ("--noise-std inf", "--noise-std must be 0 or more, got inf"),
+        ("--num-trajectories 2", "--num-trajectories 2: all trajectories would be the same one; give noise_std"),
+        ("--num-trajectories 0", "--num-trajectories 0 is not allowed; allowed: whole numbers from 1"),
+        ("--noise-std -1", "--noise-std -1.0 is not allowed; allowed: finite numbers from 0"),
+        ("--noise-std nan", "--noise-std nan is not allowed"),
+        ("--noise-std inf", "--noise-std inf is not allowed"),
         ("--noise-on z_L", "--noise-on z_L is for --noise-std above 0"),
         ("--selection vote", "--selection is for several trajectories"),
         ("--max-batch 4", "--max-batch is for several trajectories"),
-        ("--num-trajectories 2 --random-start --max-batch 0", "--max-batch must be at least 1, got 0"),
-        ("--guidance inf", "--guidance must be a finite number, got inf"),
-        ("--damping 1", "--damping must be from 0 up to, not including, 1, got 1.0"),
+        (
+            "--num-trajectories 2 --random-start --max-batch 0",
+            "--max-batch 0 is not allowed; allowed: whole numbers from 1",
+        ),
+        ("--guidance inf", "--guidance inf is not allowed; allowed: finite numbers"),
+        ("--damping 1", "--damping 1.0 is not allowed; allowed: numbers from 0 up to, not including, 1"),
+        ("--halt 1", "argument --halt: 1 is not between 0 and 1"),
+        ("--halt yes", "argument --halt: 'yes' is no number between 0 and 1"),
+        ("--halt 0.5 --no-halt", "not allowed with argument --halt"),
         ("--selection best", "invalid choice: 'best'"),
     ],
 )

@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from modeling_trm import GridProcessor, TRMForGridReasoning
+from modeling_trm import GridProcessor, GridReasoningPipeline, ReasoningConfig, TRMForGridReasoning
 from modeling_trm.commands import solve
-from modeling_trm.evaluation.solving import Solution
 
-SCRIPT = Path(solve.__file__)
+SCRIPT = Path(__file__).parents[2] / "scripts" / "solve.py"
 SOLVED = "534678912672195348198342567859761423426853791713924856961537284287419635345286179"
 PUZZLE = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
 CONTRADICTORY = "55..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
@@ -112,8 +111,8 @@ def test_bad_puzzles_are_named_and_the_good_one_is_answered(sudoku: str, capsys)
     shown = capsys.readouterr()
     errors = shown.err.splitlines()
     assert len(errors) == 4
-    assert errors[0].startswith("error: puzzle 1: the clues contradict: '5' is given twice in row 1")
-    assert "row 1, column 1 and row 1, column 2" in errors[0]
+    assert errors[0].startswith("error: puzzle 1: row 1, column 2: '5' is given twice in row 1")
+    assert "also at row 1, column 1" in errors[0]
     assert errors[1].startswith("error: puzzle 2: row 1, column 5: 'x' is not allowed")
     assert "has 80 cells, expected 81 (9 x 9)" in errors[2]
     assert errors[3].startswith("error: puzzle 5: 'no.txt' has 6 cells")
@@ -148,14 +147,39 @@ def test_maze_file(maze: str, tmp_path: Path, capsys) -> None:
     assert "the maze has 0 cells 'S', expected 1" in capsys.readouterr().err
 
 
-def test_maze_answers_are_judged_by_the_rules(maze: str) -> None:
-    processor = GridProcessor("maze", grid_shape=(4, 5))
-    puzzle = "######S  ##  G######"
-    right = ["######Soo##  G######", "######S  ##ooG######", "######So ## oG######"]  # three ways, all shortest
-    wrong = ["######S  ##  G######", "######So ##  G######", "######Soo##ooG######", "######S  #o  G######"]
-    for answer in right + wrong:
-        fault = solve.find_fault(processor, Solution(puzzle, answer, 0.5, 1, []))
-        assert (fault is None) == (answer in right), (answer, fault)
+def test_what_is_not_said_is_the_checkpoints_own(sudoku: str, capsys) -> None:
+    """In its reasoning_config.json; `solve` of the model, the pipeline and the command agree."""
+    ReasoningConfig(max_steps=3, halt=False, views=2).save_pretrained(sudoku)
+    model, processor = TRMForGridReasoning.from_pretrained(sudoku).eval(), GridProcessor("sudoku")
+    (by_pipeline,) = GridReasoningPipeline(model=model, feature_extractor=processor)([PUZZLE])
+    assert solve.main(["--model", sudoku, PUZZLE, "--json"]) == 0
+    (result,) = json.loads(capsys.readouterr().out)
+    assert result["steps"] == 3 == by_pipeline["steps"] == int(model.solve(processor(PUZZLE)["input_ids"]).steps)
+    assert result["choice"]["views"] == 2 and result["choice"]["votes"] == by_pipeline["votes"]
+    assert solve.main(["--model", sudoku, PUZZLE, "--json", "--max-steps", "2", "--views", "1"]) == 0
+    (result,) = json.loads(capsys.readouterr().out)
+    assert result["steps"] == 2 and result["choice"] is None
+    (sure,) = [float(model.solve(processor(PUZZLE)["input_ids"], max_steps=1).halt_probability)]
+    for halt, steps in ((sure * 0.9, 1), (1 - (1 - sure) * 0.01, 3)):
+        assert solve.main(["--model", sudoku, PUZZLE, "--json", "--views", "1", "--halt", str(halt)]) == 0
+        assert json.loads(capsys.readouterr().out)[0]["steps"] == steps
+
+
+def test_arc_tasks(tiny_model, tmp_path: Path, capsys) -> None:
+    model = tiny_model("trm-attn", vocab_size=12, seq_len=16, num_puzzles=1)
+    with torch.no_grad():
+        model.lm_head.weight[:2] = model.lm_head.weight[2:4].mean(0)  # no padding, no end of grid
+    model.save_pretrained(tmp_path / "arc")
+    GridProcessor("arc", grid_shape=(4, 4)).save_pretrained(tmp_path / "arc")
+    pair = {"input": [[1, 2]], "output": [[2, 1]]}
+    (tmp_path / "a1.json").write_text(json.dumps({"train": [pair], "test": [{"input": [[3, 4], [5, 6]]}, pair]}))
+    common = ["--model", str(tmp_path / "arc"), str(tmp_path / "a1.json"), "12/34"]
+    assert solve.main([*common, "--views", "4", "--json"]) == 0
+    results = json.loads(capsys.readouterr().out)
+    assert [result["puzzle"] for result in results] == [[[3, 4], [5, 6]], [[1, 2]], [[1, 2], [3, 4]]]
+    assert all(result["choice"]["views"] == 4 and result["valid"] is None for result in results)
+    assert solve.main([*common, "--trace"]) == 0
+    assert "task a1, test 2\n1 2\n" in capsys.readouterr().out
 
 
 def test_puzzles_of_ones_own_have_no_rules(tiny_model, tmp_path: Path, capsys) -> None:
@@ -167,7 +191,7 @@ def test_puzzles_of_ones_own_have_no_rules(tiny_model, tmp_path: Path, capsys) -
     assert solve.main(["--model", folder, "abcabd"]) == 2
     assert "row 2, column 3: 'd' is not allowed" in capsys.readouterr().err
     for arguments, message in (
-        (["--views", "2"], "--views 2: puzzles of task 'grid' have no other views"),
+        (["--views", "2"], "views=2: task='grid' has no known augmentations"),
         ("--num-trajectories 2 --random-start --selection valid".split(), "task='grid' has no known rules"),
     ):
         with pytest.raises(SystemExit) as caught:
@@ -180,8 +204,8 @@ def test_puzzles_of_ones_own_have_no_rules(tiny_model, tmp_path: Path, capsys) -
     ("arguments", "message"),
     [
         (["--model", "runs/of/nobody", PUZZLE], "error: checkpoint 'runs/of/nobody': no such folder"),
-        (["--model", "DIR", "--max-steps", "0", PUZZLE], "--max-steps must be at least 1, got 0"),
-        (["--model", "DIR", "--views", "0", PUZZLE], "--views must be at least 1, got 0"),
+        (["--model", "DIR", "--max-steps", "0", PUZZLE], "--max-steps 0 is not allowed; allowed: whole numbers from 1"),
+        (["--model", "DIR", "--views", "0", PUZZLE], "--views 0 is not allowed; allowed: whole numbers from 1"),
         (["--model", "DIR", "--num-trajectories", "2", PUZZLE], "all trajectories would be the same one"),
         (["--model", "DIR", *"--trace --num-trajectories 2 --random-start".split(), PUZZLE], "--trace is for a single"),
         (["--model", "DIR"], "the following arguments are required: PUZZLE"),
@@ -207,5 +231,5 @@ def test_as_a_process(sudoku: str) -> None:
     command = [sys.executable, "-W", "error", SCRIPT, "--model", sudoku, CONTRADICTORY]
     shown = subprocess.run(command, capture_output=True, text=True, check=False)
     assert shown.returncode == 2
-    assert shown.stderr.startswith("error: puzzle 1: the clues contradict")
+    assert shown.stderr.startswith("error: puzzle 1: row 1, column 2: '5' is given twice")
     assert "Traceback" not in shown.stderr

@@ -25,8 +25,8 @@ def test_writes_rows_table_and_plot(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_views(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["--model", str(IMAGE), "--task", "sudoku", "--max-puzzles", "6", "--steps", "2", "--views"]
-    assert sweep_inference.main([*arguments, "--trajectories", "1", "3", "--output", str(tmp_path / "out")]) == 0
+    arguments = ["--model", str(IMAGE), "--task", "sudoku", "--max-puzzles", "6", "--steps", "2", "--views", "1", "3"]
+    assert sweep_inference.main([*arguments, "--output", str(tmp_path / "out")]) == 0
     report = json.loads((tmp_path / "out" / "sweep.json").read_text())
     assert len(report["rows"]) == 1 + 2 * 4
     assert report["breadth"] == "relabelled views" and report["seed"] == 0
@@ -37,9 +37,10 @@ def test_views(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "message"),
     [
         ([], "all trajectories would be the same one"),
-        (["--noise-std", "1", "--views"], "--views is a breadth of its own"),
+        (["--views", "2", "--trajectories", "2"], "--views is a breadth of its own"),
+        (["--noise-std", "1", "--views", "2"], "--views is a breadth of its own"),
         (["--noise-std", "1", "--steps", "0"], "steps=[0] is not allowed"),
-        (["--noise-std", "-1"], "--noise-std must be 0 or more, got -1.0"),
+        (["--noise-std", "-1"], "--noise-std -1.0 is not allowed"),
         (["--noise-std", "1", "--noise-on", "z_L", "--max-puzzles", "2"], "noise_on='z_L': the model has a single"),
         (["--noise-std", "1", "--max-puzzles", "0"], "--max-puzzles must be at least 1, got 0"),
         (["--noise-std", "1", "--data", "nowhere.csv"], "nowhere.csv"),

@@ -156,7 +156,7 @@ def test_old_names_of_options_still_work() -> None:
     vote = command_module("vote").parse_arguments([*common, "--max-augmentations", "3"])
     compare = command_module("compare").parse_arguments(["--models", "a", "b", "--output", "o", "--votes", "3"])
     sweep = command_module("sweep").parse_arguments([*common, "--trajectories", "1", "4", "--views"])
-    assert (vote.views, compare.views, sweep.views) == (3, 3, [])
+    assert (vote.views, compare.views, sweep.views) == (3, 3, [1, 4])
     assert command_module("sweep").parse_arguments([*common, "--views", "1", "4"]).views == [1, 4]
     adapt, _ = command_module("adapt").parse_arguments([*common, "--challenges", "c.json"])
     assert adapt.data == "c.json"

@@ -70,7 +70,7 @@ def arc_recipe(write_recipe, arc_data):
 
 @pytest.mark.slow
 def test_training_leaves_votes_of_every_test_and_a_card_that_names_the_protocol(arc_recipe, arc_data, tmp_path):
-    assert train.main([arc_recipe("run", test_augmentations=3, mixed_precision="bf16")]) == 0
+    assert train.main([arc_recipe("run", views=3, mixed_precision="bf16")]) == 0
     arc_set, output = load_arc_folder(arc_data), tmp_path / "run"
     model = TRMForGridReasoning.from_pretrained(output / "model")
     assert model.puzzle_index.fingerprint == arc_set.index.fingerprint
@@ -152,7 +152,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(arc_recipe, tmp_path):
 
 @pytest.fixture
 def checkpoint(arc_recipe, tmp_path) -> Path:
-    assert train.main([arc_recipe("base", train_steps=2, eval_every=2, test_augmentations=1)]) == 0
+    assert train.main([arc_recipe("base", train_steps=2, eval_every=2, views=1)]) == 0
     return tmp_path / "base" / "model"
 
 

@@ -69,7 +69,7 @@ def echo(tiny_config) -> Callable[..., EchoModel]:
 
 @pytest.fixture
 def views() -> ArcViews:
-    return ArcViews(small_tasks(), None, CANVAS, max_augmentations=9)
+    return ArcViews(small_tasks(), None, CANVAS, views=9)
 
 
 def assert_same(one: VoteRecords, other: VoteRecords) -> None:
@@ -104,7 +104,7 @@ def test_real_tasks(echo, tmp_path: Path) -> None:
         ArcTask(task.id, task.subset, task.train, tuple(Pair(pair.input, pair.input) for pair in task.test))
         for task in load_tasks("evaluation")[:3]
     ]
-    views = ArcViews(tasks, None, GridProcessor("arc"), max_augmentations=4)
+    views = ArcViews(tasks, None, GridProcessor("arc"), views=4)
     collect_votes(echo(views.processor), views, tmp_path, max_steps=1, **QUIET)
     records = load_records(tmp_path)
     assert all(set(records.of_input(n)[0]) == {item.reference} for n, item in enumerate(records.inputs))
@@ -200,13 +200,13 @@ def test_a_complete_evaluation_runs_nothing(echo, views, tmp_path: Path) -> None
 def test_a_folder_of_another_checkpoint_or_run_is_refused(echo, views, tmp_path: Path) -> None:
     model = echo()
     collect_votes(model, views, tmp_path, max_steps=1, **QUIET)
-    fewer = ArcViews(small_tasks(), None, CANVAS, max_augmentations=3)
+    fewer = ArcViews(small_tasks(), None, CANVAS, views=3)
     cases = [
         ("max_steps", {"max_steps": 2}, views),
         ("halt", {"max_steps": 1, "halt": True}, views),
         ("chunk_size", {"max_steps": 1, "chunk_size": 3}, views),
         ("num_views", {"max_steps": 1}, fewer),
-        ("data_fingerprint", {"max_steps": 1}, ArcViews(small_tasks(4), None, CANVAS, max_augmentations=9)),
+        ("data_fingerprint", {"max_steps": 1}, ArcViews(small_tasks(4), None, CANVAS, views=9)),
     ]
     for field, options, other in cases:
         with pytest.raises(ValueError, match=f"begun by another evaluation: its {field} is"):
@@ -244,7 +244,8 @@ def test_nan_halt_logits_are_counted(echo, views, tmp_path: Path) -> None:
 def test_sizes_that_do_not_fit_are_named(echo, views, tmp_path: Path) -> None:
     for options, message in (
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
-        ({"max_steps": 0}, "max_steps must be at least 1, got 0"),
+        ({"damping": 0.5}, "votes over views are of plain solving, without a search"),
+        ({"max_steps": 0}, "max_steps=0 is not allowed; allowed: whole numbers from 1"),
         ({"chunk_size": 0}, "chunk_size must be at least 1, got 0"),
         ({"shard": (2, 2)}, r"shard=\(2, 2\) must be"),
     ):
@@ -282,9 +283,9 @@ def test_each_view_runs_with_its_own_row(echo, views, tmp_path: Path, monkeypatc
     """What solve is given: the canvas and the puzzle ids of `views.batch`, every item once."""
     seen = []
 
-    def solve(self: EchoModel, input_ids: torch.Tensor, puzzle_ids: torch.Tensor, **options: Any) -> Any:
+    def solve(self: EchoModel, input_ids: torch.Tensor, puzzle_ids: torch.Tensor, *how: Any) -> Any:
         seen.append((input_ids, puzzle_ids))
-        return TRMForGridReasoning.solve(self, input_ids, puzzle_ids, **options)
+        return TRMForGridReasoning.solve(self, input_ids, puzzle_ids, *how)
 
     monkeypatch.setattr(EchoModel, "solve", solve)
     collect_votes(echo(), views, tmp_path, max_steps=1, batch_size=4, chunk_size=11, **QUIET)

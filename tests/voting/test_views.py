@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datasets_builders.arc_augmentation import ArcAugmentation, draw_augmentations
 from datasets_builders.arc_tasks import ArcTask, Pair, load_tasks
 from datasets_builders.features import PuzzleSet, load_puzzles
 from modeling_trm import GridProcessor
+from modeling_trm.arc_augmentation_trm import ArcAugmentation, draw_augmentations
 from modeling_trm.processing_trm import colours_to_text, crop_colours
 from modeling_trm.puzzle_index_trm import PuzzleIndex
 from modeling_trm.voting.collect import locate_items
@@ -86,7 +86,7 @@ def test_undo_of_an_augmented_answer_is_the_answer(number: int, dihedral: int, c
 
 
 def test_answers_that_are_no_grid() -> None:
-    views = ArcViews(arc_tasks()[:1], None, ARC, max_augmentations=3)
+    views = ArcViews(arc_tasks()[:1], None, ARC, views=3)
     for token in (0, 1):
         assert views.undo(0, 2, np.full(900, token, dtype=np.uint8)) == ""
 
@@ -102,7 +102,7 @@ def test_views_are_the_rows_of_the_models_own_table() -> None:
         used = [int(views.batch([(number, view)])[1][0]) for view in range(views.views_of_input[number])]
         assert sorted(used) == rows.tolist()
         assert index.augmentation_of_row[used[0]].tolist() == ArcAugmentation.identity().to_bytes().tolist()
-    few = ArcViews(tasks[:3], index, ARC, max_augmentations=2)
+    few = ArcViews(tasks[:3], index, ARC, views=2)
     assert set(few.views_of_input) == {2}
     assert len({views.fingerprint, few.fingerprint, ArcViews(tasks[:2], index, ARC).fingerprint}) == 3
     part, _ = index.select([item.task_id for item in views.inputs])
@@ -112,14 +112,14 @@ def test_views_are_the_rows_of_the_models_own_table() -> None:
 def test_tasks_without_rows_run_with_the_blank_row_under_drawn_augmentations() -> None:
     tasks = arc_tasks()[:3]
     for index in (None, PuzzleIndex.blank()):
-        views = ArcViews(tasks, index, ARC, max_augmentations=5, seed=1)
+        views = ArcViews(tasks, index, ARC, views=5, seed=1)
         assert views.protocol == "unstated"
         assert set(views.views_of_input) == {5}
         assert views.batch([(0, 4), (1, 0)])[1].tolist() == [0, 0]
-    assert views.fingerprint != ArcViews(tasks, None, ARC, max_augmentations=5, seed=2).fingerprint
-    mixed = ArcViews(tasks, index_of(tasks[:1], 4), ARC, max_augmentations=3)
+    assert views.fingerprint != ArcViews(tasks, None, ARC, views=5, seed=2).fingerprint
+    mixed = ArcViews(tasks, index_of(tasks[:1], 4), ARC, views=3)
     assert mixed.protocol == "mixed: 1 of 3 tasks are in the puzzle table"
-    assert ArcViews(tasks, None, ARC, max_augmentations=1, protocol="transductive").protocol == "transductive"
+    assert ArcViews(tasks, None, ARC, views=1, protocol="transductive").protocol == "transductive"
 
 
 def test_the_protocol_is_what_the_table_can_tell() -> None:
@@ -140,15 +140,15 @@ def test_the_protocol_is_what_the_table_can_tell() -> None:
 def test_unknown_answers_and_what_is_refused() -> None:
     grid = np.ones((3, 4), dtype=np.uint8)
     secret = ArcTask("x", "test", (Pair(grid, grid),), (Pair(grid, None),))
-    assert ArcViews([secret], None, ARC, max_augmentations=1).inputs[0].reference is None
+    assert ArcViews([secret], None, ARC, views=1).inputs[0].reference is None
     with pytest.raises(ValueError, match=r"task 'test/x', test 1: the grid is 3 x 4, at most 3 x 3"):
-        ArcViews([secret], None, GridProcessor("arc", grid_shape=(3, 3)), max_augmentations=1)
+        ArcViews([secret], None, GridProcessor("arc", grid_shape=(3, 3)), views=1)
     with pytest.raises(ValueError, match="'test/x' is given twice"):
-        ArcViews([secret, secret], None, ARC, max_augmentations=1)
+        ArcViews([secret, secret], None, ARC, views=1)
     with pytest.raises(ValueError, match="no arc task"):
         ArcViews([], None, ARC)
-    with pytest.raises(ValueError, match="max_augmentations must be at least 1, got 0"):
-        ArcViews([secret], None, ARC, max_augmentations=0)
+    with pytest.raises(ValueError, match="views=0 is not allowed; allowed: whole numbers from 1"):
+        ArcViews([secret], None, ARC, views=0)
 
 
 @pytest.mark.parametrize("task", ["sudoku", "maze"])

@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datasets_builders.arc_augmentation import (
+from datasets_builders.arc_tasks import ArcTask, Pair, load_tasks
+from modeling_trm.arc_augmentation_trm import (
     ArcAugmentation,
     draw_augmentations,
     puzzle_keys,
     random_augmentations,
 )
-from datasets_builders.arc_tasks import ArcTask, Pair, load_tasks
 from modeling_trm.augmentation_trm import MazeAugmentation
 from modeling_trm.puzzle_index_trm import IDENTITY
 

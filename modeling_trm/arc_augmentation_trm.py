@@ -20,10 +20,10 @@ from functools import lru_cache
 
 import numpy as np
 
-from datasets_builders.arc_tasks import MAX_SIDE, NUM_COLOURS, ArcTask
-from modeling_trm.augmentation_trm import NUM_DIHEDRALS, Dihedral
-from modeling_trm.puzzle_index_trm import AUGMENTATION_BYTES, IDENTITY
-from modeling_trm.randomness_trm import mix, random_bits, random_permutations
+from .arc_task_trm import MAX_SIDE, NUM_COLOURS, ArcTask
+from .augmentation_trm import NUM_DIHEDRALS, Dihedral
+from .puzzle_index_trm import AUGMENTATION_BYTES, IDENTITY
+from .randomness_trm import mix, random_bits, random_permutations
 
 MAX_TRIALS_FACTOR = 5  # the reference's bound: tasks with few colours have fewer distinct puzzles than are asked for
 STREAM_ARC_DIHEDRAL, STREAM_ARC_COLOURS, STREAM_INPUT_KEYS, STREAM_OUTPUT_KEYS, STREAM_COLOUR_KEYS = range(21, 26)

@@ -1,0 +1,81 @@
+"""ARC tasks as values, and the official form of one: {"train": [{"input": grid, "output": grid}, ...], "test": [...]}.
+
+Source: github.com/fchollet/ARC-AGI. An error names file, task, pair (train 2, test 1; counted from 1) and row.
+
+Shapes: a grid is uint8 [height, width] of colours 0..9, each side 1..30.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+MAX_SIDE = 30
+NUM_COLOURS = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """A demonstration or a test: its input, and its output unless that is kept secret."""
+
+    input: np.ndarray
+    output: np.ndarray | None
+
+
+@dataclass(frozen=True, eq=False)
+class ArcTask:
+    """A task: demonstrations (`train`) and tests. The same id may occur in two subsets (ARC-2 repeats ARC-1 tasks)."""
+
+    id: str
+    subset: str
+    train: tuple[Pair, ...]
+    test: tuple[Pair, ...]
+
+
+def arc_task(task: Any, name: str, subset: str, source: str) -> ArcTask:
+    """A task from the official form. Raises ValueError naming source, task, pair and row."""
+    where = f"{source}: task {name}"
+    if not isinstance(task, Mapping) or not all(isinstance(task.get(part), list) for part in ("train", "test")):
+        raise ValueError(f'{where}: must be {{"train": [pairs], "test": [pairs]}}')
+    for part, meaning in (("train", "demonstration"), ("test", "test pair")):
+        if not task[part]:
+            raise ValueError(f"{where}: has no {meaning} (its list {part!r} is empty)")
+    train = tuple(_parse_pair(pair, f"{where}, train {i}", True) for i, pair in enumerate(task["train"], start=1))
+    test = tuple(_parse_pair(pair, f"{where}, test {i}", False) for i, pair in enumerate(task["test"], start=1))
+    return ArcTask(name, subset, train, test)
+
+
+def _parse_pair(pair: Any, where: str, needs_output: bool) -> Pair:
+    if not isinstance(pair, Mapping) or "input" not in pair or (needs_output and pair.get("output") is None):
+        raise ValueError(
+            f'{where}: must be {{"input": grid, "output": grid}}{"" if needs_output else ", output optional"}'
+        )
+    output = pair.get("output")
+    return Pair(
+        arc_grid(pair["input"], f"{where}, input"),
+        None if output is None else arc_grid(output, f"{where}, output"),
+    )
+
+
+def arc_grid(rows: Any, where: str) -> np.ndarray:
+    """uint8 [height, width] of a list of rows. Raises ValueError, its message beginning with `where`."""
+    if not isinstance(rows, list) or not all(isinstance(row, list) for row in rows):
+        raise ValueError(f"{where}: is no grid; a grid is a list of rows, each a list of colours 0..{NUM_COLOURS - 1}")
+    height, width = len(rows), len(rows[0]) if rows else 0
+    if not height or not width:
+        raise ValueError(f"{where}: the grid is empty")
+    for number, row in enumerate(rows, start=1):
+        if len(row) != width:
+            raise ValueError(f"{where}, row {number}: has {len(row)} cells, row 1 has {width}; a grid is rectangular")
+        wrong = [cell for cell in row if type(cell) is not int or not 0 <= cell < NUM_COLOURS]
+        if wrong:
+            raise ValueError(f"{where}, row {number}: colour {wrong[0]!r}; allowed: whole numbers 0..{NUM_COLOURS - 1}")
+    if max(height, width) > MAX_SIDE:
+        raise ValueError(f"{where}: the grid is {height} x {width}; at most {MAX_SIDE} x {MAX_SIDE} is allowed")
+    return np.array(rows, dtype=np.uint8)
+
+
+def task_name(task: ArcTask) -> str:
+    """The task's name in a puzzle index. The subset is part of it, for ARC-2 has tasks of ARC-1 under their ids."""
+    return f"{task.subset}/{task.id}"

@@ -1,0 +1,133 @@
+"""Puzzles are read from strings, files and stdin; what is no puzzle is told with its place; of ARC, tasks as JSON."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from modeling_trm import GridProcessor
+from modeling_trm.puzzle_files_trm import NoPuzzle, read_arguments, read_text
+from modeling_trm.puzzle_index_trm import IDENTITY, PuzzleIndex
+from modeling_trm.puzzle_input_trm import Puzzle
+
+SUDOKU = GridProcessor("sudoku", grid_shape=(4, 4))
+MAZE = GridProcessor("maze", grid_shape=(3, 5))
+ARC = GridProcessor("arc", grid_shape=(4, 4))
+PUZZLE = "1..4..1..1..4..1"
+OTHER = "2..4..1..1..4..."
+GRID, DEMONSTRATION = [[1, 0], [2, 3]], {"input": [[1, 2]], "output": [[2, 1]]}
+TASK = {"train": [DEMONSTRATION], "test": [{"input": GRID}, {"input": [[4]], "output": [[5]]}]}
+
+
+def texts(source: str, processor: GridProcessor = SUDOKU) -> list[tuple[str, object]]:
+    """(name, the grid that was read or what is wrong)."""
+    found = read_text(source, processor, "stdin")
+    return [(one.name, processor.decode(one.input_ids) if isinstance(one, Puzzle) else one.error) for one in found]
+
+
+def test_a_typed_puzzle() -> None:
+    (puzzle,) = read_arguments([PUZZLE], SUDOKU, io.StringIO())
+    assert (puzzle.name, SUDOKU.decode(puzzle.input_ids)) == ("puzzle 1", PUZZLE)
+
+
+@pytest.mark.parametrize("typed", ["1..4", "puzzles.txt", PUZZLE * 20])
+def test_a_typed_puzzle_of_another_length_may_be_a_misspelt_file(typed: str) -> None:
+    (puzzle,) = read_arguments([typed], SUDOKU, io.StringIO())
+    assert isinstance(puzzle, NoPuzzle)
+    assert "cells, expected 16 (4 x 4), and is no file either" in puzzle.error
+    assert len(puzzle.error) < 200 and puzzle.text == typed
+
+
+def test_a_string_is_cleaned_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from modeling_trm import processing_trm, puzzle_files_trm, puzzle_input_trm
+
+    cleaned: list[str] = []
+    clean = processing_trm.clean_text
+    for module in (processing_trm, puzzle_files_trm, puzzle_input_trm):
+        monkeypatch.setattr(module, "clean_text", lambda grid, task: (cleaned.append(grid), clean(grid, task))[1])
+    read_arguments([PUZZLE], SUDOKU, io.StringIO())
+    puzzle_input_trm.read_puzzle(OTHER, SUDOKU)
+    assert cleaned == [PUZZLE, OTHER]
+
+
+def test_one_puzzle_a_line() -> None:
+    assert texts(f"{PUZZLE}\n\n  {OTHER}\r\n1234\n{PUZZLE.replace('4', '5')}\n{PUZZLE.replace('4', '1')}\n") == [
+        ("stdin, line 1", PUZZLE),
+        ("stdin, line 3", OTHER),
+        ("stdin, line 4", "the grid has 4 cells, expected 16 (4 x 4)"),
+        ("stdin, line 5", "row 1, column 4: '5' is not allowed; allowed: '.1234'"),
+        ("stdin, line 6", "row 1, column 4: '1' is given twice in row 1, also at row 1, column 1"),
+    ]
+
+
+def test_rows_as_rendered() -> None:
+    rendered = f"{SUDOKU.render(PUZZLE)}\n\n{SUDOKU.render(OTHER)}\n"
+    assert texts(rendered) == [("stdin, lines 1 to 5", PUZZLE), ("stdin, lines 7 to 11", OTHER)]
+
+
+def test_maze_rows_keep_their_spaces() -> None:
+    first, second = "#####\n#S G#\n     ", "     \n S G \n#####"
+    for source in (f"{first}\n\n{second}\n", f"{first}\n{second}"):
+        assert [text for _, text in texts(source, MAZE)] == [first.replace("\n", ""), second.replace("\n", "")]
+
+
+def test_ragged_rows_name_the_line() -> None:
+    assert texts("#####\n#S G\n#####\n", MAZE) == [("stdin, lines 1 to 3", "line 2 has 4 characters, expected 5")]
+
+
+def test_files_and_empty_input(tmp_path: Path) -> None:
+    path = tmp_path / "puzzles.txt"
+    path.write_text(f"{PUZZLE}\n{OTHER}\n", encoding="utf-8")
+    found = read_arguments([str(path), PUZZLE, "-"], SUDOKU, io.StringIO("\n \n"))
+    assert [SUDOKU.decode(puzzle.input_ids) for puzzle in found[:3]] == [PUZZLE, OTHER, PUZZLE]
+    assert [puzzle.name for puzzle in found] == [f"{path}, line 1", f"{path}, line 2", "puzzle 2", "stdin"]
+    assert found[3].error == "holds no puzzle"
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match="is no UTF-8 text"):
+        read_arguments([str(path)], SUDOKU, io.StringIO())
+
+
+def test_arc_tasks_challenges_and_grids(tmp_path: Path) -> None:
+    path = tmp_path / "a1.json"
+    path.write_text(json.dumps(TASK))
+    first, second = read_arguments([str(path)], ARC, io.StringIO())
+    assert (first.name, second.name) == (f"{path}: task a1, test 1", f"{path}: task a1, test 2")
+    assert (ARC.decode(first.input_ids), ARC.decode(second.input_ids)) == (GRID, [[4]])
+    assert first.arc_task.id == "a1" and len(first.arc_task.train) == 1
+    broken = {"train": [DEMONSTRATION], "test": [{"input": [[1, 12]]}]}
+    large = {"train": [DEMONSTRATION], "test": [{"input": [[1] * 5]}]}
+    assert texts(json.dumps({"b1": TASK, "b2": broken, "b3": large}), ARC) == [
+        ("stdin: task b1, test 1", GRID),
+        ("stdin: task b1, test 2", [[4]]),
+        ("stdin: task b2", "task b2, test 1, input, row 1: colour 12; allowed: whole numbers 0..9"),
+        ("stdin: task b3, test 1", "the grid is 1 x 5, at most 4 x 4"),
+    ]
+    assert texts(json.dumps(GRID), ARC) == [("stdin", GRID)]
+    assert texts("10/23\n\n12/3\n", ARC)[0] == ("stdin, line 1", GRID)
+    assert "is no arc grid" in str(texts("10/23\n\n12/3\n", ARC)[1][1])
+    assert "is no JSON, or cut short" in str(texts('{"train": [', ARC)[0][1])
+    (typed,) = read_arguments(["no.json"], ARC, io.StringIO())
+    assert typed.error.endswith("'no.json' is no file either")
+
+
+def test_the_pipeline_takes_files_and_their_tasks_rows(echo_pipeline, tmp_path: Path) -> None:
+    """A task that the table knows is run with its rows; another one with the blank row."""
+    path = tmp_path / "a1.json"
+    path.write_text(json.dumps(TASK))
+    pipe, echo = echo_pipeline(ARC)
+    index = PuzzleIndex(("evaluation/a1", "evaluation/other"), np.array([-1, 0, 0, 1]), np.tile(IDENTITY, (4, 1)))
+    pipe.model._replace_table(torch.zeros(4, 32), index)
+    assert [result["answer"] for result in pipe(path, views=2)] == [GRID, [[4]]]
+    assert echo.puzzle_ids == [1, 2, 1, 2]
+    echo.puzzle_ids = []
+    pipe(path.rename(tmp_path / "a2.json"))
+    assert echo.puzzle_ids == [0, 0]
+    lines = tmp_path / "puzzles.txt"
+    lines.write_text(f"{PUZZLE}\n1234\n")
+    pipe, echo = echo_pipeline(SUDOKU)
+    with pytest.raises(ValueError, match=r"puzzles.txt, line 2: the grid has 4 cells, expected 16"):
+        pipe(lines)
+    assert not echo.input_ids
