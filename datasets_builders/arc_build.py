@@ -83,7 +83,9 @@ def _draw_validation_tasks(tasks: Sequence[ArcTask], options: ArcOptions) -> set
     candidates = [
         task_name(task)
         for task in tasks
-        if (task.subset != options.test_subset or is_test_only) and all(pair.output is not None for pair in task.test)
+        if (task.subset != options.test_subset or is_test_only)
+        and task.test
+        and all(pair.output is not None for pair in task.test)
     ]
     if options.validation_tasks > len(candidates):
         raise DataError(

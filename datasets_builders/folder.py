@@ -109,6 +109,7 @@ def _write_split(folder: Path, split: str, puzzles: PuzzleSet) -> dict[str, Any]
         "sources": dict(sorted(Counter(puzzles.sources.tolist()).items())),
         "mean_rating": round(float(puzzles.ratings.mean()), 3),
         "files": files,
+        "several_solutions": puzzles.several_solutions,  # (found, Sudokus searched)
         "bad_rows": [{"file": Path(bad.file).name, "row": bad.row, "reason": bad.reason} for bad in puzzles.bad_rows],
     }
 
@@ -139,6 +140,9 @@ def _card(summary: Mapping[str, Any], provenance: str, license_id: str | None) -
     }
     options = ", ".join(f"{name} {value}" for name, value in summary["options"].items() if value is not None)
     skipped = sum(len(part["bad_rows"]) for part in splits.values())
+    several, searched = (
+        sum(numbers) for numbers in zip(*(part["several_solutions"] or (0, 0) for part in splits.values()))
+    )
     table = [
         f"| {split} | {part['rows']:,} | {part['mean_rating']} | {_counts(part['sources'])} | {part['origin']} |"
         for split, part in splits.items()
@@ -155,7 +159,9 @@ def _card(summary: Mapping[str, Any], provenance: str, license_id: str | None) -
             "## Rows\n\n| split | rows | mean rating | by source | from |\n|---|---|---|---|---|",
             *table,
             f"\nBuilt with {options}. Every row was checked: size, alphabet, answer against question"
-            f"{_CHECKS.get(task, '')}. Rows left out as bad: {skipped} (listed in summary.json).\n",
+            f"{_CHECKS.get(task, '')}. Rows left out as bad: {skipped} (listed in summary.json)."
+            + (f" Puzzles with several solutions: {several} of the {searched} searched." if several else "")
+            + "\n",
             f"## Provenance\n\n{provenance}\n",
             "## Fingerprints\n\nSHA-256 over a split's rows as token ids, in order "
             "(`datasets_builders.features.PuzzleSet.fingerprint`):\n\n| split | fingerprint |\n|---|---|",

@@ -21,7 +21,6 @@ from datasets_builders.sources import open_source
 if TYPE_CHECKING:
     import pyarrow as pa
 
-COLUMNS = {"source": "string", "question": "string", "answer": "string", "rating": "int32"}
 ROWS_PER_TABLE = 10_000
 
 
@@ -31,7 +30,8 @@ class PuzzleBuilder(datasets.ArrowBasedBuilder):
     Args:
         cache_dir: as in `datasets`.
         subset: applies to the train split; the other splits stay whole.
-        options: data_dir, data_files, dataset, seed, on_bad_row, validate, grid_shape, as in `load_puzzles`.
+        options: data_dir, data_files, dataset, seed, on_bad_row, validate, grid_shape, columns, characters
+            and so on, as in `load_puzzles`.
     """
 
     VERSION = datasets.Version("1.0.0")
@@ -47,8 +47,7 @@ class PuzzleBuilder(datasets.ArrowBasedBuilder):
         super().__init__(cache_dir=cache_dir, hash=hashlib.sha256(json.dumps(key).encode()).hexdigest()[:32])
 
     def _info(self) -> datasets.DatasetInfo:
-        features = datasets.Features({name: datasets.Value(dtype) for name, dtype in COLUMNS.items()})
-        return datasets.DatasetInfo(description=self.DESCRIPTION, features=features)
+        return datasets.DatasetInfo(description=self.DESCRIPTION)  # the rows tell whether ratings are whole
 
     def _split_generators(self, dl_manager: datasets.DownloadManager) -> list[datasets.SplitGenerator]:
         splits = open_source(self.TASK, **self.source).splits()

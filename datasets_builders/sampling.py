@@ -170,9 +170,12 @@ def _members_by_source(sources_N: np.ndarray, source_weights: dict[str, float]) 
     unknown = sorted(set(source_weights) - set(known))
     if unknown:
         raise ValueError(f"source_weights names {unknown}, which the puzzle set lacks; it has {known}")
+    for name, weight in source_weights.items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
+            raise ValueError(f"source_weights: {name!r} is {weight!r}; allowed: finite numbers from 0")
     weights = {name: float(weight) for name, weight in source_weights.items() if weight != 0}
-    if not weights or min(weights.values()) < 0:
-        raise ValueError(f"source_weights={source_weights} must be not negative, and one of them above 0")
+    if not weights:
+        raise ValueError(f"source_weights={source_weights}: one of them must be above 0")
     names = sorted(weights)
     bounds = np.cumsum([weights[name] for name in names]) / sum(weights.values())
     bounds[-1] = 1.0

@@ -8,23 +8,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datasets_builders.files import SPLITS, Paths, file_sha256, files_by_split, named_files, normalise, read_table
+from datasets_builders.columns import choose_columns, describe_columns, normalise
+from datasets_builders.files import SPLITS, Paths, file_sha256, files_by_split, named_files
+from datasets_builders.tables import read_table
 from datasets_builders.validation import DataError
 
 if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
 
+Columns = Mapping[str, str]
+
 SAMPLES = Path(__file__).parent / "samples"
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows as read: an Arrow table of source, question, answer (strings) and rating (int32), and their files."""
+    """Rows as read: an Arrow table of source, question, answer (strings) and rating (numbers), and their files."""
 
     table: "pa.Table"
     files: tuple[tuple[str, int], ...]  # (file, its number of rows), in order
     origin: str  # one line for people and cards
+    notes: tuple[str, ...] = ()  # lines saying which columns were taken for what, where their names do not say it
 
     def place(self, number: int) -> tuple[str, int]:
         """(file, row number from 1) of a row."""
@@ -39,6 +44,7 @@ class Source(ABC):
     """A source of puzzles of one task."""
 
     license_id: str | None = None  # as the Hub names it; None where the rows are somebody else's
+    has_one_solution_each = False  # whether that is known of its Sudokus
 
     def __init__(self, task: str):
         self.task = task
@@ -52,8 +58,13 @@ class Source(ABC):
         """Which of train, validation and test there are."""
 
     @abstractmethod
-    def read(self, split: str) -> Rows:
-        """The rows of a split. Raises DataError naming the file or data set."""
+    def read(self, split: str, columns: Columns | None = None, characters: str | None = None) -> Rows:
+        """The rows of a split. Raises DataError naming the file or data set.
+
+        Args:
+            columns: {"question": name of its column, ...} where the names do not say it.
+            characters: what mazes and grids are written with, if not with the processor's characters.
+        """
 
     @abstractmethod
     def key(self) -> str:
@@ -75,13 +86,14 @@ class FileSource(Source):
         files = [file for split in self.splits() for file in self.files(split)]
         return "Local files:\n\n" + "\n".join(f"- {file.name}, SHA-256 `{file_sha256(file)}`" for file in files)
 
-    def read(self, split: str) -> Rows:
+    def read(self, split: str, columns: Columns | None = None, characters: str | None = None) -> Rows:
         import pyarrow as pa
 
         files = self.files(split)
-        tables = [read_table(self.task, file) for file in files]
+        tables, notes = zip(*(read_table(self.task, file, columns, characters) for file in files), strict=True)
         counts = tuple((str(file), table.num_rows) for file, table in zip(files, tables, strict=True))
-        return Rows(pa.concat_tables(tables), counts, self.origin(split))
+        together = pa.concat_tables(tables, promote_options="permissive")  # ratings of one file may be whole
+        return Rows(together, counts, self.origin(split), tuple(filter(None, notes)))
 
     def key(self) -> str:
         files = [(split, file) for split in self.splits() for file in self.files(split)]
@@ -92,6 +104,7 @@ class SampleSource(FileSource):
     """The sample inside the package. A file that is not the one that was shipped is refused."""
 
     license_id = "apache-2.0"
+    has_one_solution_each = True
 
     def splits(self) -> list[str]:
         return list(SPLITS)
@@ -184,6 +197,8 @@ PINS = {
 class HubSource(FileSource):
     """The pinned files of Sudoku-Extreme and Maze-30x30-Hard, from the Hub or from its local cache."""
 
+    has_one_solution_each = True
+
     def __init__(self, task: str):
         super().__init__(task)
         if task not in PINS:
@@ -253,13 +268,16 @@ class DatasetSource(Source):
         found = self._load()
         return [split for split in SPLITS if split in found]
 
-    def read(self, split: str) -> Rows:
+    def read(self, split: str, columns: Columns | None = None, characters: str | None = None) -> Rows:
         found = self._load()
         if split not in found:
             raise DataError(f"{self.name}: has no split {split!r}; it has {', '.join(found)}")
         name = f"{self.name}, split {split}"
-        table = normalise(self.task, found[split].with_format("arrow")[:], name, default_source="dataset")
-        return Rows(table, ((name, table.num_rows),), name)
+        names = found[split].column_names
+        chosen = choose_columns(names, columns, name)
+        rows = found[split].select_columns(list(chosen.values())).with_format("arrow")[:]
+        table, note = normalise(self.task, rows, chosen, name, "dataset"), describe_columns(names, chosen, name)
+        return Rows(table, ((name, table.num_rows),), name, (note,) if note else ())
 
     def provenance(self) -> str:
         return f"The {self.name}."

@@ -6,13 +6,19 @@ Shapes: N puzzles, L positions, S side of a Sudoku, U = 3 * S its units (rows, c
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from datasets_builders.mazes import GOAL, OPEN, PATH, START, are_shortest_paths, distances_to_goal
-from modeling_trm.processing_trm import PAD_TOKEN_ID, UNKNOWN, GridProcessor, clean_text
+from modeling_trm.grid_text_trm import SUDOKU_DIGITS, UNKNOWN, GridReader, sudoku_side
+from modeling_trm.processing_trm import PAD_TOKEN_ID, GridProcessor
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MAX_LISTED = 5  # bad rows named in one message
 
@@ -44,35 +50,44 @@ def list_bad_rows(bad_rows: Sequence[BadRow]) -> str:
     return "\n".join(lines + ([f"... and {more} more"] if more else []))
 
 
-def tokenise(processor: GridProcessor, texts: Sequence[str | None]) -> tuple[np.ndarray, dict[int, str]]:
-    """uint8 [N, L] token ids, and the reason of each text that is no grid (its tokens are padding)."""
+def tokenise(
+    processor: GridProcessor, texts: "Sequence[str | None] | pa.LargeStringArray", reader: GridReader | None = None
+) -> tuple[np.ndarray, dict[int, str]]:
+    """uint8 [N, L] token ids, and the reason of each text that is no grid (its tokens are padding).
+
+    Args:
+        reader: of grids that are not written in the processor's characters; default the processor's own.
+    """
+    import pyarrow as pa
+
+    reader = processor.reader if reader is None else reader
+    column = texts if isinstance(texts, pa.LargeStringArray) else pa.array(texts, pa.large_string())
+    _, offsets, data = column.buffers()
+    bounds = np.frombuffer(offsets, np.int64)[column.offset : column.offset + len(column) + 1]
+    codes = np.frombuffer(data if data is not None else b"", np.uint8)
+    ids_NL = np.full((len(column), processor.seq_len), UNKNOWN, dtype=np.uint8)
+    # The fast path must not look at single characters: millions of rows go through here.
+    regular = np.flatnonzero(np.diff(bounds) == processor.seq_len)
+    if len(regular) == len(column):
+        ids_NL = reader.token_table()[codes[bounds[0] : bounds[-1]].reshape(ids_NL.shape)]
+    else:
+        ids_NL[regular] = reader.token_table()[codes[bounds[regular, None] + np.arange(processor.seq_len)]]
     reasons: dict[int, str] = {}
-    cells = []
-    for number, text in enumerate(texts):
-        # The fast path must not look at single characters: millions of rows go through here.
-        if text is not None and len(text) != processor.seq_len:
-            text = clean_text(text, processor.task)
-        if text is None or len(text) != processor.seq_len or not text.isascii():
-            reasons[number] = _why_no_grid(processor, text)
-            text = "\0" * processor.seq_len
-        cells.append(text)
-    codes = np.frombuffer("".join(cells).encode("ascii"), dtype=np.uint8).reshape(-1, processor.seq_len)
-    ids_NL = processor.token_table()[codes]
     for number in np.flatnonzero((ids_NL == UNKNOWN).any(axis=1)).tolist():
-        position = int(np.argmax(ids_NL[number] == UNKNOWN))
-        reasons.setdefault(number, processor.unknown_character(position, cells[number][position]))
-        ids_NL[number] = PAD_TOKEN_ID
+        ids_NL[number], reason = _read_one(processor, reader, column[number].as_py())
+        if reason is not None:
+            reasons[number] = reason
     return ids_NL, reasons
 
 
-def _why_no_grid(processor: GridProcessor, text: str | None) -> str:
+def _read_one(processor: GridProcessor, reader: GridReader, text: str | None) -> tuple[np.ndarray, str | None]:
+    nothing = np.full(processor.seq_len, PAD_TOKEN_ID, dtype=np.uint8)
     if text is None:
-        return "is missing"
-    if len(text) != processor.seq_len:
-        height, width = processor.grid_shape
-        return f"has {len(text)} cells, expected {processor.seq_len} ({height} x {width})"
-    position = next(i for i, character in enumerate(text) if not character.isascii())
-    return processor.unknown_character(position, text[position])
+        return nothing, "is missing"
+    try:
+        return processor.encode(reader.read(text)).numpy().astype(np.uint8), None
+    except ValueError as error:
+        return nothing, str(error).removeprefix("the grid ")
 
 
 def check_tokens(processor: GridProcessor, inputs_NL: np.ndarray, labels_NL: np.ndarray) -> dict[int, str]:
@@ -181,29 +196,31 @@ def _check_one(processor: GridProcessor, question: str, answer: str) -> None:
         raise PuzzleError(reasons[0])
 
 
-def sudoku_side(num_cells: int) -> int:
-    """The side of a Sudoku with that many cells; 9 where there is none, so that the message says what is expected."""
-    side = math.isqrt(num_cells)
-    return side if side * side == num_cells and side in (4, 9, 16, 25) else 9
+def _sudoku_processor(question: str) -> GridProcessor:
+    side = sudoku_side(question) or 9  # where it is no Sudoku, the message says what is usual
+    return GridProcessor("sudoku", grid_shape=(side, side))
 
 
 def check_sudoku(question: str, answer: str) -> None:
     """Raises PuzzleError with the reason unless the answer keeps the clues and obeys the rules (4x4, 9x9, ...)."""
-    side = sudoku_side(len(clean_text(question, "sudoku")))
-    _check_one(GridProcessor("sudoku", grid_shape=(side, side)), question, answer)
+    _check_one(_sudoku_processor(question), question, answer)
+
+
+def maze_shape(question: str) -> tuple[int, int] | None:
+    """The shape of a maze that comes as lines, of which an editor may have cut trailing spaces, or of a square one."""
+    lines = question.strip("\r\n").splitlines()
+    if len(lines) > 1:
+        return len(lines), max(map(len, lines))
+    side = math.isqrt(len(question))
+    return (side, side) if side > 0 and side * side == len(question) else None
 
 
 def _maze_processor(question: str, grid_shape: Sequence[int] | None) -> GridProcessor:
     """The shape of a maze: as given, or its lines, or a square where it comes as one line."""
-    lines = question.strip("\r\n").splitlines()
-    if grid_shape is not None:
-        return GridProcessor("maze", grid_shape=grid_shape)
-    if len(lines) > 1:
-        return GridProcessor("maze", grid_shape=(len(lines), len(lines[0])))
-    side = math.isqrt(len(question))
-    if side == 0 or side * side != len(question):
+    shape = maze_shape(question) if grid_shape is None else grid_shape
+    if shape is None:
         raise DataError(f"a maze of {len(question)} cells in one line is no square; give grid_shape=(height, width)")
-    return GridProcessor("maze", grid_shape=(side, side))
+    return GridProcessor("maze", grid_shape=shape)
 
 
 def check_maze(question: str, answer: str, grid_shape: Sequence[int] | None = None) -> None:
@@ -221,3 +238,23 @@ def maze_path_is_valid_and_shortest(question: str, answer: str, grid_shape: Sequ
     except PuzzleError:
         return False
     return True
+
+
+@cache
+def _units(side: int) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(positions.tolist()) for _, positions in sudoku_units(side))
+
+
+def sudoku_is_valid(question: str, answer: str) -> bool:
+    """Whether the answer keeps the clues and obeys the rules, whatever the label says; both in the processor's text."""
+    side = math.isqrt(len(answer))
+    digits = set(SUDOKU_DIGITS[:side])
+    keeps_clues = all(clue in (".", given) for clue, given in zip(question, answer, strict=True))
+    return keeps_clues and all({answer[at] for at in unit} == digits for unit in _units(side))
+
+
+def validity_check(task: str, grid_shape: Sequence[int]) -> Callable[[str, str], bool] | None:
+    """(question, answer) -> whether the answer is right by the rules of the task; None where no rules are known."""
+    if task == "sudoku":
+        return sudoku_is_valid
+    return partial(maze_path_is_valid_and_shortest, grid_shape=grid_shape) if task == "maze" else None

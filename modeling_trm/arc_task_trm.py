@@ -34,16 +34,21 @@ class ArcTask:
 
 
 def arc_task(task: Any, name: str, subset: str, source: str) -> ArcTask:
-    """A task from the official form. Raises ValueError naming source, task, pair and row."""
+    """A task from the official form, or from a list of demonstrations. Raises ValueError naming task, pair and row."""
     where = f"{source}: task {name}"
+    if isinstance(task, list) and task:
+        return ArcTask(name, subset, _parse_pairs(task, f"{where}, train", True), ())
     if not isinstance(task, Mapping) or not all(isinstance(task.get(part), list) for part in ("train", "test")):
-        raise ValueError(f'{where}: must be {{"train": [pairs], "test": [pairs]}}')
+        raise ValueError(f'{where}: must be {{"train": [pairs], "test": [pairs]}}, or a list of pairs')
     for part, meaning in (("train", "demonstration"), ("test", "test pair")):
         if not task[part]:
             raise ValueError(f"{where}: has no {meaning} (its list {part!r} is empty)")
-    train = tuple(_parse_pair(pair, f"{where}, train {i}", True) for i, pair in enumerate(task["train"], start=1))
-    test = tuple(_parse_pair(pair, f"{where}, test {i}", False) for i, pair in enumerate(task["test"], start=1))
-    return ArcTask(name, subset, train, test)
+    train = _parse_pairs(task["train"], f"{where}, train", True)
+    return ArcTask(name, subset, train, _parse_pairs(task["test"], f"{where}, test", False))
+
+
+def _parse_pairs(pairs: list[Any], where: str, needs_output: bool) -> tuple[Pair, ...]:
+    return tuple(_parse_pair(pair, f"{where} {number}", needs_output) for number, pair in enumerate(pairs, start=1))
 
 
 def _parse_pair(pair: Any, where: str, needs_output: bool) -> Pair:

@@ -22,7 +22,7 @@ from transformers import Pipeline
 
 from .arc_task_trm import ArcTask, Pair
 from .processing_trm import crop_colours, text_to_colours
-from .puzzle_files_trm import NoPuzzle, read_file
+from .puzzle_files_trm import NoPuzzle, read_text_file
 from .puzzle_index_trm import PuzzleIndex
 from .puzzle_input_trm import Puzzle, read_puzzle, split_puzzles
 from .reasoning_config_trm import ReasoningConfig
@@ -32,7 +32,13 @@ from .voting_trm import Candidate, rank_votes
 
 BATCH_SIZE = 64
 AT_HAND = (str, dict, list, tuple, np.ndarray, torch.Tensor, Path, Puzzle)  # not to be iterated one by one
-OF_THE_CALL = ("reasoning_config", "return_trace", "seed", "unknown")  # parameters that are no fields of its own
+OF_THE_CALL = (
+    "reasoning_config",
+    "return_trace",
+    "seed",
+    "unknown",
+    "characters",
+)  # parameters that are no fields of its own
 
 
 class Vote(NamedTuple):
@@ -68,6 +74,8 @@ class GridReasoningPipeline(Pipeline):
             are not so many. selection="valid" asks the rules of Sudoku or mazes, which the model does not know.
         return_trace: keep the answers of every step.
         seed: of the noise, and of the views: view v of puzzle n of a list is that of puzzle n of an evaluation.
+        characters: what the puzzles are written with, in the order of the processor's characters, where that can be
+            read in two ways or is something else; answers are in the processor's.
         unknown: a character to show for a cell that the model leaves empty; None: such an answer is None.
         batch_size: views that run together, 64 by default.
 
@@ -106,14 +114,17 @@ class GridReasoningPipeline(Pipeline):
         sizes = (batch_size, self._batch_size, BATCH_SIZE)
         batch_size = next(size for size in sizes if size is not None)
         _check_whole("batch_size", batch_size, 1)
+        characters = call.get("characters")
         if isinstance(inputs, Iterable | Dataset) and not isinstance(inputs, AT_HAND):
             one_by_one: Any = inputs
-            return self._answers(map(self._read, enumerate(one_by_one, start=1)), batch_size, call)
-        several = self._file(inputs) if isinstance(inputs, Path) else split_puzzles(inputs, self.feature_extractor)
+            puzzles_read = (self._read(number, one, characters) for number, one in enumerate(one_by_one, start=1))
+            return self._answers(puzzles_read, batch_size, call)
+        processor = self.feature_extractor
+        several = self._file(inputs, characters) if isinstance(inputs, Path) else split_puzzles(inputs, processor)
         if several is None:
-            puzzles = [self._known(read_puzzle(inputs, self.feature_extractor))]
+            puzzles = [self._known(read_puzzle(inputs, processor, characters))]
         else:
-            puzzles = [self._read(numbered) for numbered in enumerate(several, start=1)]
+            puzzles = [self._read(number, one, characters) for number, one in enumerate(several, start=1)]
         results = list(self._answers(puzzles, batch_size, call))  # all puzzles were read before
         return results[0] if several is None else results
 
@@ -176,18 +187,17 @@ class GridReasoningPipeline(Pipeline):
             result["trace"] = [self._shown(step) for step in own.trace]
         return self._shown(result)
 
-    def _file(self, path: Path) -> list[Puzzle]:
+    def _file(self, path: Path, characters: str | None) -> list[Puzzle]:
         puzzles: list[Puzzle] = []
-        for found in read_file(path, self.feature_extractor):
+        for found in read_text_file(path, self.feature_extractor, characters):
             if isinstance(found, NoPuzzle):
                 raise ValueError(f"{found.name}: {found.error}")
             puzzles.append(found)
         return puzzles
 
-    def _read(self, numbered: tuple[int, Any]) -> Puzzle:
-        number, puzzle = numbered
+    def _read(self, number: int, puzzle: Any, characters: str | None) -> Puzzle:
         try:
-            return self._known(read_puzzle(puzzle, self.feature_extractor))
+            return self._known(read_puzzle(puzzle, self.feature_extractor, characters))
         except ValueError as error:
             raise ValueError(f"puzzle {number}: {error}") from error
 

@@ -4,10 +4,12 @@ Token ids (TRM, arXiv 2510.04871, public data builders; 0 is padding in every ta
 
 | task   | grid given and returned                        | token ids                                            |
 |--------|------------------------------------------------|------------------------------------------------------|
-| sudoku | string, row by row, "." (or "0") for a blank   | 1 blank, 2..n+1 the digits 1..n (n = 9)              |
+| sudoku | string, row by row, "." for a blank            | 1 blank, 2..n+1 the digits 1..n (n = 9)              |
 | maze   | string, row by row, of the characters "# SGo"  | 1..5 in that order: wall, open, start, goal, path    |
 | arc    | list of rows of colours 0..9                   | 1 end of grid (EOS), 2..11 the colours, on a canvas  |
 | grid   | string over an alphabet of your own            | alphabet[i] is i + 1                                 |
+
+Strings may be written otherwise (0 or - for a blank, ruled, numbers between blanks); see grid_text_trm.
 
 Shapes: N grids, L = height * width positions of a grid, row-major.
 """
@@ -21,14 +23,13 @@ import torch
 from transformers import BatchFeature
 from transformers.feature_extraction_utils import FeatureExtractionMixin
 
+from .grid_text_trm import MAZE_CHARACTERS, SUDOKU_DIGITS, SUDOKU_SIDES, GridReader
+
 TASKS = ("sudoku", "maze", "arc", "grid")
 PAD_TOKEN_ID = 0
 EOS_TOKEN_ID = 1  # ARC only
 FIRST_COLOUR_ID = 2  # ARC only
 NUM_COLOURS = 10
-UNKNOWN = 255  # marks a character outside the alphabet in token_table(); the ASCII alphabets are shorter
-SUDOKU_DIGITS = "123456789ABCDEFGHIJKLMNOP"  # one character a digit, up to 25 x 25
-MAZE_ALPHABET = "# SGo"
 
 Grid = str | Sequence[Sequence[int]]
 
@@ -84,7 +85,7 @@ class GridProcessor(FeatureExtractionMixin):
         if self.task == "sudoku":
             return "." + SUDOKU_DIGITS[: self.grid_shape[0]]
         if self.task == "maze":
-            return MAZE_ALPHABET
+            return MAZE_CHARACTERS
         if self.alphabet is not None:
             return self.alphabet
         raise ValueError("task='arc' has colours 0..9, not characters")
@@ -99,14 +100,10 @@ class GridProcessor(FeatureExtractionMixin):
         """The id of a cell that is to be filled in (sudoku: 1); None where the task has none."""
         return 1 if self.task == "sudoku" else None
 
-    def token_table(self) -> np.ndarray:
-        """uint8 [256]: byte -> token id, UNKNOWN for every character that is not allowed."""
-        table = np.full(256, UNKNOWN, dtype=np.uint8)
-        for token_id, character in enumerate(self.characters, start=1):
-            table[ord(character)] = token_id
-        if self.task == "sudoku":
-            table[ord("0")] = 1
-        return table
+    @property
+    def reader(self) -> GridReader:
+        """Reads grids as people write them into `characters`."""
+        return GridReader(self.task, (self.grid_shape[0], self.grid_shape[1]), self.characters)
 
     def encode(self, grid: Grid, offset: tuple[int, int] = (0, 0)) -> torch.Tensor:
         """Token ids int64 [L] of one grid. Raises ValueError naming the row, the column and the character.
@@ -123,24 +120,12 @@ class GridProcessor(FeatureExtractionMixin):
             raise ValueError(f"offset={offset} is for task='arc' only; a {self.task} grid fills its canvas")
         if not isinstance(grid, str):
             raise ValueError(f"a {self.task} grid is given as a string, got {type(grid).__name__}")
-        return self.encode_cells(clean_text(grid, self.task))
+        return self.encode_cells(self.reader.read(grid))
 
     def encode_cells(self, cells: str) -> np.ndarray:
-        """Token ids int64 [L] of the characters of the cells alone, as `clean_text` leaves them; errors as `encode`."""
-        height, width = self.grid_shape
-        if len(cells) != self.seq_len:
-            raise ValueError(f"the grid has {len(cells)} cells, expected {self.seq_len} ({height} x {width})")
-        table = self.token_table()
-        ids = np.array([table[ord(c)] if ord(c) < 256 else UNKNOWN for c in cells], dtype=np.int64)
-        if (ids == UNKNOWN).any():
-            position = int(np.argmax(ids == UNKNOWN))
-            raise ValueError(self.unknown_character(position, cells[position]))
-        return ids
-
-    def unknown_character(self, position: int, character: str) -> str:
-        """The message for a character outside the alphabet at a position of the grid."""
-        row, column = divmod(position, self.grid_shape[1])
-        return f"row {row + 1}, column {column + 1}: {character!r} is not allowed; allowed: {self.characters!r}"
+        """Token ids int64 [L] of a grid as the reader has read it."""
+        token_ids = {character: token_id for token_id, character in enumerate(self.characters, start=1)}
+        return np.array([token_ids[character] for character in cells], dtype=np.int64)
 
     def _encode_colours(self, grid: Grid, offset: tuple[int, int]) -> np.ndarray:
         rows = grid.tolist() if isinstance(grid, np.ndarray) else grid
@@ -199,7 +184,7 @@ class GridProcessor(FeatureExtractionMixin):
         if not isinstance(grid, str):
             return "\n".join(" ".join(str(colour) for colour in row) for row in grid)
         width = self.grid_shape[1]
-        cells = clean_text(grid, self.task)
+        cells = grid if len(grid) == self.seq_len else self.reader.read(grid)
         rows = [cells[start : start + width] for start in range(0, len(cells), width)]
         return _render_sudoku(rows) if self.task == "sudoku" else "\n".join(rows)
 
@@ -223,13 +208,6 @@ def text_to_colours(text: str) -> np.ndarray:
     return np.array([[int(colour) for colour in row] for row in rows], dtype=np.uint8)
 
 
-def clean_text(grid: str, task: str) -> str:
-    """Drops line ends; for sudoku all white space and the lines that render() draws (a maze's space is a cell)."""
-    if task == "sudoku":
-        return "".join(c for c in grid if not c.isspace() and c not in "|+-")
-    return grid.replace("\r", "").replace("\n", "")
-
-
 def _checked_shape(task: str, grid_shape: Sequence[int] | None) -> list[int]:
     """[height, width] as a list, which is what JSON gives back."""
     if grid_shape is None:
@@ -241,7 +219,7 @@ def _checked_shape(task: str, grid_shape: Sequence[int] | None) -> list[int]:
         raise ValueError(f"grid_shape={tuple(grid_shape)} must be (height, width), both at least 1")
     if task == "sudoku":
         n = shape[0]
-        if shape[1] != n or math.isqrt(n) ** 2 != n or not 4 <= n <= len(SUDOKU_DIGITS):
+        if shape[1] != n or n not in SUDOKU_SIDES:
             raise ValueError(f"grid_shape={tuple(shape)} is no Sudoku; allowed: (4, 4), (9, 9), (16, 16), (25, 25)")
     return shape
 

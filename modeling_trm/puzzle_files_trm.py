@@ -7,14 +7,16 @@ challenges), of which each test input is a puzzle, or one grid a line ("012/340"
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
 from .arc_task_trm import ArcTask, arc_task
-from .processing_trm import GridProcessor, clean_text
-from .puzzle_input_trm import Puzzle, puzzle_of_cells, read_puzzle
+from .grid_text_trm import LayoutError, shown
+from .processing_trm import GridProcessor
+from .puzzle_input_trm import Puzzle, read_puzzle
+from .text_file_trm import decode, unpack
 
 
 @dataclass(frozen=True)
@@ -26,28 +28,43 @@ class NoPuzzle:
     error: str
 
 
-def read_arguments(arguments: Sequence[str], processor: GridProcessor, stdin: TextIO) -> list[Puzzle | NoPuzzle]:
-    """What a command line means: each argument "-" for stdin, the name of a file, or a puzzle itself."""
+def read_text_file(
+    path: str | Path, processor: GridProcessor, characters: str | None = None
+) -> list[Puzzle | NoPuzzle]:
+    """All puzzles of a file of text, in its order. Raises OSError; ValueError for a file that is no text."""
+    try:
+        text = decode(unpack(Path(path).read_bytes()))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return read_text(text, processor, str(path), characters)
+
+
+def read_arguments(
+    arguments: Sequence[str],
+    processor: GridProcessor,
+    stdin: TextIO,
+    characters: str | None = None,
+    read_file: Callable[[str, GridProcessor, str | None], list[Puzzle | NoPuzzle]] = read_text_file,
+) -> list[Puzzle | NoPuzzle]:
+    """What a command line means: each argument "-" for stdin, the name of a file, or a puzzle itself.
+
+    Args:
+        characters: see `read_puzzle`. read_file: reads a file of puzzles.
+    """
     found: list[Puzzle | NoPuzzle] = []
     for number, argument in enumerate(arguments, start=1):
         if argument == "-":
-            found += read_text(stdin.read(), processor, "stdin")
+            found += read_text(_read_stdin(stdin), processor, "stdin", characters)
         elif os.path.isfile(argument):
-            found += read_file(argument, processor)
+            found += read_file(argument, processor, characters)
         else:
-            found.append(_typed(argument, processor, f"puzzle {number}"))
+            found.append(_typed(argument, processor, f"puzzle {number}", characters))
     return found
 
 
-def read_file(path: str | Path, processor: GridProcessor) -> list[Puzzle | NoPuzzle]:
-    """All puzzles of a file, in its order. Raises OSError; ValueError for a file that is no text."""
-    try:
-        return read_text(Path(path).read_text(encoding="utf-8"), processor, str(path))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: is no UTF-8 text: {error.reason} at byte {error.start}") from error
-
-
-def read_text(text: str, processor: GridProcessor, source: str) -> list[Puzzle | NoPuzzle]:
+def read_text(
+    text: str, processor: GridProcessor, source: str, characters: str | None = None
+) -> list[Puzzle | NoPuzzle]:
     """All puzzles of the text of a file.
 
     Args:
@@ -56,72 +73,41 @@ def read_text(text: str, processor: GridProcessor, source: str) -> list[Puzzle |
     if not text.strip():
         return [NoPuzzle(source, text, "holds no puzzle")]
     if processor.task != "arc":
-        return list(_split(text, processor, source))
+        return [
+            checked(
+                grid, processor, f"{source}, line{f' {first}' if first == last else f's {first} to {last}'}", characters
+            )
+            for first, last, grid in processor.reader.split(text)
+        ]
     if text.lstrip()[0] in "{[":
         return list(_arc_tests(text, processor, source))
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1)]
-    return [_checked(line, processor, f"{source}, line {number}") for number, line in lines if line]
+    return [checked(line, processor, f"{source}, line {number}") for number, line in lines if line]
 
 
-def _checked(puzzle: Any, processor: GridProcessor, name: str) -> Puzzle | NoPuzzle:
+def checked(puzzle: Any, processor: GridProcessor, name: str, characters: str | None = None) -> Puzzle | NoPuzzle:
+    """The puzzle under its name, or what is wrong with it."""
     try:
-        return replace(read_puzzle(puzzle, processor), name=name)
+        return replace(read_puzzle(puzzle, processor, characters), name=name)
     except ValueError as error:
         return NoPuzzle(name, str(puzzle), str(error))
 
 
-def _of_cells(cells: str, processor: GridProcessor, name: str) -> Puzzle | NoPuzzle:
+def _typed(argument: str, processor: GridProcessor, name: str, characters: str | None) -> Puzzle | NoPuzzle:
     try:
-        return puzzle_of_cells(cells, processor, name)
+        return replace(read_puzzle(argument, processor, characters), name=name)
+    except LayoutError as error:
+        return NoPuzzle(name, argument, f"{str(error).replace('the grid', shown(argument), 1)}, and is no file either")
     except ValueError as error:
-        return NoPuzzle(name, cells, str(error))
+        more = f"; {shown(argument)} is no file either" if processor.task == "arc" else ""
+        return NoPuzzle(name, argument, f"{error}{more}")
 
 
-def _typed(argument: str, processor: GridProcessor, name: str) -> Puzzle | NoPuzzle:
-    shown = argument if len(argument) <= 100 else f"{argument[:97]}..."
-    if processor.task == "arc":
-        found = _checked(argument, processor, name)
-        return (
-            found if isinstance(found, Puzzle) else replace(found, error=f"{found.error}; {shown!r} is no file either")
-        )
-    cells = clean_text(argument, processor.task)
-    if len(cells) == processor.seq_len:
-        return _of_cells(cells, processor, name)
-    height, width = processor.grid_shape
-    expected = f"{len(cells)} cells, expected {processor.seq_len} ({height} x {width})"
-    return NoPuzzle(name, argument, f"{shown!r} has {expected}, and is no file either")
-
-
-# --- grids of characters ----------------------------------------------------------------------------------------------
-
-
-def _split(text: str, processor: GridProcessor, source: str) -> Iterator[Puzzle | NoPuzzle]:
-    """Blocks of lines between empty ones, each block one puzzle a line or one puzzle in rows."""
-    block: list[tuple[int, str]] = []
-    for number, line in enumerate([*text.splitlines(), ""], start=1):
-        # A Sudoku may come as rendered, with spaces and box lines; in a maze every space is a cell.
-        cells = clean_text(line, processor.task)
-        if cells:
-            block.append((number, cells))
-        elif block and not line.strip():
-            yield from _split_block(block, processor, source)
-            block = []
-
-
-def _split_block(block: list[tuple[int, str]], processor: GridProcessor, source: str) -> Iterator[Puzzle | NoPuzzle]:
-    height, width = processor.grid_shape
-    lengths = {len(cells) for _, cells in block}
-    if width not in lengths or processor.seq_len in lengths:
-        yield from (_of_cells(cells, processor, f"{source}, line {number}") for number, cells in block)
-        return
-    for start in range(0, len(block), height):
-        rows = block[start : start + height]
-        name = f"{source}, lines {rows[0][0]} to {rows[-1][0]}"
-        ragged = [f"line {number} has {len(cells)} characters" for number, cells in rows if len(cells) != width]
-        if ragged:
-            yield NoPuzzle(name, "\n".join(cells for _, cells in rows), f"{ragged[0]}, expected {width}")
-        else:
-            yield _of_cells("".join(cells for _, cells in rows), processor, name)
+def _read_stdin(stdin: TextIO) -> str:
+    try:
+        return stdin.read()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"stdin: is no UTF-8 text: {error.reason} at byte {error.start}") from error
 
 
 # --- ARC --------------------------------------------------------------------------------------------------------------
@@ -135,7 +121,7 @@ def _arc_tests(text: str, processor: GridProcessor, source: str) -> Iterator[Puz
         yield NoPuzzle(source, text[:100], f"is no JSON, or cut short: {error}")
         return
     if not isinstance(content, dict):
-        yield _checked(content, processor, source)
+        yield checked(content, processor, source)
         return
     is_task = "train" in content and "test" in content
     tasks = {Path(source).stem: content} if is_task else content
@@ -150,5 +136,5 @@ def _arc_tests(text: str, processor: GridProcessor, source: str) -> Iterator[Puz
 
 
 def _arc_test(task: ArcTask, number: int, processor: GridProcessor, name: str) -> Puzzle | NoPuzzle:
-    found = _checked(task.test[number].input, processor, name)
+    found = checked(task.test[number].input, processor, name)
     return replace(found, arc_task=task) if isinstance(found, Puzzle) else found

@@ -11,14 +11,14 @@ Shapes: L = height * width positions.
 
 import difflib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from .arc_task_trm import ArcTask
-from .processing_trm import SUDOKU_DIGITS, GridProcessor, clean_text, text_to_colours
+from .grid_text_trm import as_lists, shown
+from .processing_trm import GridProcessor, text_to_colours
 
 PUZZLE_KEYS = ("grid", "puzzle_task")
 
@@ -46,7 +46,7 @@ def split_puzzles(inputs: Any, processor: GridProcessor) -> list[Any] | None:
     Lines of text or cells can be the rows of one puzzle or a puzzle each: their length decides, that of a row or that
     of a whole grid.
     """
-    inputs = _as_lists(inputs)
+    inputs = as_lists(inputs)
     if not isinstance(inputs, list):
         return None
     if processor.task == "arc":
@@ -56,8 +56,11 @@ def split_puzzles(inputs: Any, processor: GridProcessor) -> list[Any] | None:
     return None if is_flat or _are_rows(inputs, processor) else inputs
 
 
-def read_puzzle(puzzle: Any, processor: GridProcessor) -> Puzzle:
+def read_puzzle(puzzle: Any, processor: GridProcessor, characters: str | None = None) -> Puzzle:
     """One puzzle; one that was read before is itself.
+
+    Args:
+        characters: what a grid of text is written with, if not as grid_text_trm says or where that can mean two things.
 
     Raises:
         ValueError: naming the place and what is allowed, or the clues that contradict each other.
@@ -76,12 +79,12 @@ def read_puzzle(puzzle: Any, processor: GridProcessor) -> Puzzle:
         puzzle, task = puzzle["grid"], puzzle.get("puzzle_task")
         if task is not None and (processor.task != "arc" or not isinstance(task, str)):
             raise ValueError(f"puzzle_task={task!r} is not allowed; allowed: the name of an ARC task, as a string")
-    grid = _as_lists(puzzle)
+    grid = as_lists(puzzle)
     if processor.task != "arc":
-        return puzzle_of_cells(_cells(grid, processor), processor)
+        return puzzle_of_cells(replace(processor.reader, written=characters).read(grid), processor)
     colours = text_to_colours(grid).tolist() if isinstance(grid, str) else grid
     if not isinstance(colours, list) or not all(isinstance(row, list) for row in colours):
-        raise ValueError(f"an arc grid is a list of rows of colours 0..9 or text like '012/340'; got {_shown(puzzle)}")
+        raise ValueError(f"an arc grid is a list of rows of colours 0..9 or text like '012/340'; got {shown(puzzle)}")
     for row, colours_w in enumerate(colours, start=1):
         for column, colour in enumerate(colours_w, start=1):
             if isinstance(colour, bool):  # Python takes it for 0 or 1
@@ -90,7 +93,7 @@ def read_puzzle(puzzle: Any, processor: GridProcessor) -> Puzzle:
 
 
 def puzzle_of_cells(cells: str, processor: GridProcessor, name: str = "") -> Puzzle:
-    """The puzzle of cells that `clean_text` has left. Raises ValueError as `read_puzzle`."""
+    """The puzzle of a grid in the processor's own text. Raises ValueError as `read_puzzle`."""
     input_ids = processor.encode_cells(cells)
     _check_clues(cells, processor)
     return Puzzle(input_ids, name=name)
@@ -110,21 +113,10 @@ def _check_clues(cells: str, processor: GridProcessor) -> None:
             row, column = divmod(position, width)
             place = f"row {row + 1}, column {column + 1}"
             units = {"row": row, "column": column, "box": row // side * side + column // side}
-            for kind, number in units.items() if digit not in ".0" else ():
+            for kind, number in units.items() if digit != "." else ():
                 other = first.setdefault((kind, number, digit), place)
                 if other != place:
                     raise ValueError(f"{place}: {digit!r} is given twice in {kind} {number + 1}, also at {other}")
-
-
-def _as_lists(value: Any) -> Any:
-    """Arrays and tuples, at any depth, as lists, and whole floats as integers; anything else as it is."""
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu().tolist()
-    if isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    if isinstance(value, float) and value.is_integer():  # pandas has whole numbers as 5.0
-        return int(value)
-    return [_as_lists(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 def _is_cell(value: Any) -> bool:
@@ -145,58 +137,9 @@ def _are_rows(lines: list[Any], processor: GridProcessor) -> bool:
     height, width = processor.grid_shape
     if height == 1 or not lines or not all(isinstance(line, str) or _is_flat(line) for line in lines):
         return False
-    longest = max(len(clean_text(line, processor.task) if isinstance(line, str) else line) for line in lines)
+    longest = max(processor.reader.length(line) if isinstance(line, str) else len(line) for line in lines)
     return longest - width < processor.seq_len - longest
 
 
 def _is_flat(line: Any) -> bool:
     return isinstance(line, list) and bool(line) and all(_is_cell(cell) for cell in line)
-
-
-def _cells(grid: Any, processor: GridProcessor) -> str:
-    """The cells of a grid of characters as one string, without what people write between them."""
-    if isinstance(grid, str):
-        return clean_text(grid, processor.task)
-    height, width = processor.grid_shape
-    if _is_flat(grid):
-        if len(grid) != processor.seq_len:
-            raise ValueError(f"the grid has {len(grid)} cells, expected {processor.seq_len} ({height} x {width})")
-        return "".join(_character(cell, *divmod(i, width), processor) for i, cell in enumerate(grid))
-    if not isinstance(grid, list) or not grid or not all(isinstance(row, str) or _is_flat(row) for row in grid):
-        raise ValueError(f"a {processor.task} grid is a string, rows or an array of cells; got {_shown(grid)}")
-    rows = [_row(row, number, processor) for number, row in enumerate(grid)]
-    rows = [row for row in rows if row]  # the lines that separate the boxes of a rendered Sudoku
-    if len(rows) != height:
-        raise ValueError(f"the grid has {len(rows)} rows, expected {height}")
-    for number, row in enumerate(rows, start=1):
-        if len(row) != width:
-            raise ValueError(f"row {number} has {len(row)} cells, expected {width}")
-    return "".join(rows)
-
-
-def _row(row: Any, number: int, processor: GridProcessor) -> str:
-    if isinstance(row, str):
-        return clean_text(row, processor.task)
-    return "".join(_character(cell, number, column, processor) for column, cell in enumerate(row))
-
-
-def _character(cell: Any, row: int, column: int, processor: GridProcessor) -> str:
-    """The character of a cell; a number of a Sudoku may have two digits."""
-    if isinstance(cell, str):
-        return cell
-    side = processor.grid_shape[0]
-    is_number = isinstance(cell, int) and not isinstance(cell, bool)
-    if processor.task == "sudoku" and is_number and 0 <= cell <= side:
-        return SUDOKU_DIGITS[cell - 1] if cell else "."
-    text = str(cell) if is_number else ""
-    if processor.task == "sudoku" or len(text) != 1:
-        allowed = f"0..{side} or " if processor.task == "sudoku" else ""
-        raise ValueError(
-            f"row {row + 1}, column {column + 1}: {cell!r} is not allowed; allowed: {allowed}{processor.characters!r}"
-        )
-    return text
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

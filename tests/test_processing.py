@@ -121,7 +121,7 @@ def test_what_is_no_grid_decodes_to_none():
     ("task", "grid", "message"),
     [
         ("sudoku", "53..7", r"has 5 cells, expected 81 \(9 x 9\)"),
-        ("sudoku", PUZZLE[:10] + "x" + PUZZLE[11:], r"row 2, column 2: 'x' is not allowed; allowed: '\.123456789'"),
+        ("sudoku", PUZZLE[:10] + "q" + PUZZLE[11:], r"row 2, column 2: 'q' is not allowed; allowed: '\.123456789'"),
         ("sudoku", PUZZLE[:80] + "é", r"row 9, column 9: 'é' is not allowed"),
         ("maze", " " * 899 + "?", r"row 30, column 30: '\?' is not allowed; allowed: '# SGo'"),
         ("arc", [[1, 2], [3]], r"differ in length: \[2, 1\]"),

@@ -45,6 +45,7 @@ import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
 
 from ..configuration_trm import TRMConfig
+from ..evaluation.records import VALIDITY
 from ..processing_trm import GridProcessor
 from ..utils.files import write_json, write_text
 from .sections import (
@@ -216,14 +217,13 @@ def _card_data(name: str, config: TRMConfig, task: str, metrics: dict[str, Any])
 
 
 def _eval_results(evaluation: dict[str, Any]) -> list[EvalResult]:
-    """The model-index entries of one evaluation: exact accuracy, for mazes valid and shortest, for votes pass@K."""
+    """The model-index entries of one evaluation: exact accuracy, what is valid, for votes pass@K."""
     metrics: list[tuple[str, float, dict[str, Any]]] = []
     data = evaluation["dataset"]
     if is_plain(evaluation):
         how = {"max_steps": evaluation["steps"], "halt": evaluation["early_exit"]}
         metrics.append(("exact accuracy", evaluation["exact_accuracy"], how))
-        if "valid_and_shortest" in evaluation:
-            metrics.append(("valid and shortest", evaluation["valid_and_shortest"], how))
+        metrics += [(words, evaluation[name], how) for name, words in VALIDITY.items() if name in evaluation]
     results = [_eval_result(evaluation, data, *metric) for metric in metrics]
     if "votes" in evaluation:
         votes = evaluation["votes"]

@@ -11,6 +11,7 @@ import yaml
 
 from ..configuration_trm import PRESETS, TRMConfig
 from ..evaluation.display import rating_range
+from ..evaluation.records import VALIDITY
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
 
@@ -190,8 +191,9 @@ def _summary(one: dict[str, Any]) -> Iterator[tuple[str, float | None, list[floa
     yield f"solved exactly, {when}", one["exact_accuracy"], one["exact_accuracy_ci95"], count
     if not one["early_exit"] and one["never_halted"] < count:
         yield f"solved exactly, at first halt (mean {mean:.1f} steps)", halt["exact_accuracy"], halt["ci95"], count
-    if "valid_and_shortest" in one:
-        yield "valid and shortest", one["valid_and_shortest"], one["valid_and_shortest_ci95"], count
+    for name, words in VALIDITY.items():
+        if name in one:
+            yield words, one[name], one[f"{name}_ci95"], count
 
 
 def _breakdown(one: dict[str, Any]) -> Iterator[tuple[str, float | None, list[float] | None, int]]:

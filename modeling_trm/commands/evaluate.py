@@ -17,7 +17,6 @@ README.md of the checkpoint's folder, all or nothing; what is not evaluated anew
 
 import argparse
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     from rich.console import Console
 
-    from datasets_builders.validation import maze_path_is_valid_and_shortest
+    from datasets_builders.validation import validity_check
 
     from ..evaluation.display import print_metrics
     from ..evaluation.engine import precision
@@ -87,7 +86,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         model = load_model(arguments.model, device)
         puzzles = load_evaluated(arguments, processor, model)
         grid_shape = tuple(processor.grid_shape)
-        is_maze = processor.task == "maze"
         check_puzzles_fit(model, puzzles)
         if update is not None:
             update.check_data(puzzles.origin, voting=False)
@@ -98,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 puzzles,
                 arguments.reasoning,
                 batch_size=arguments.batch_size,
-                score_valid=partial(maze_path_is_valid_and_shortest, grid_shape=grid_shape) if is_maze else None,
+                score_valid=validity_check(arguments.task, grid_shape),
                 **beside,
             )
             metrics["precision"] = precision(model, arguments.engine)

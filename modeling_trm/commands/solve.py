@@ -2,7 +2,7 @@
 
 examples:
   trm solve --model MODEL 53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79
-  trm solve --model MODEL puzzles.txt --trace        one puzzle a line, or 9 lines of 9 (a maze: 30 of 30)
+  trm solve --model MODEL puzzles.txt --trace        one puzzle a line, or 9 lines of 9; or csv, parquet, ...
   trm solve --model MODEL - --json < puzzles.txt
   trm solve --model MODEL puzzles.txt --max-steps 64 --halt 0.95 --output answers.json
   trm solve --model MODEL puzzles.txt --views 8      relabelled views of each puzzle are solved and vote
@@ -31,16 +31,22 @@ from .options import (
 )
 from .search_options import add_halt_option, add_search_options, check_reasoning, reasoning_options
 
+MAX_NAMED = 20  # wrong puzzles told one by one
+
 if TYPE_CHECKING:  # PyTorch takes seconds to import: --help and wrong arguments must not wait for it
     import torch
 
     from .. import GridProcessor
+    from ..puzzle_files_trm import NoPuzzle
     from ..puzzle_input_trm import Puzzle
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser("solve", __doc__)
     parser.add_argument("puzzles", nargs="+", metavar="PUZZLE", help="a puzzle, a file of puzzles, or - for stdin")
+    parser.add_argument(
+        "--characters", help="what the puzzles are written with, as in .0123456789ABCDEF where 0 is a digit"
+    )
     add_model(parser)
     add_max_steps(parser)
     add_halt_option(parser, default=None)
@@ -70,10 +76,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     with user_errors(OSError, ValueError):
         device = choose_device(arguments.device)
         processor = load_processor(arguments.model)
-        found = read_arguments(arguments.puzzles, processor, sys.stdin)
+        found = read_arguments(arguments.puzzles, processor, sys.stdin, arguments.characters, read_file)
         wrong = [one for one in found if isinstance(one, NoPuzzle)]
-        for one in wrong:
+        for one in wrong[:MAX_NAMED]:
             print(f"error: {one.name}: {one.error}", file=sys.stderr)
+        if len(wrong) > MAX_NAMED:
+            print(f"error: {len(wrong) - MAX_NAMED} more of {len(found)} puzzles are wrong", file=sys.stderr)
         puzzles = [one for one in found if not isinstance(one, NoPuzzle)]
         solutions = solve(arguments, processor, puzzles, device) if puzzles else []
         solved = iter(solutions)
@@ -85,6 +93,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_json(arguments.output, results)
     show(results if arguments.json else None, processor, solutions)
     return USER_ERROR if wrong else 0
+
+
+def read_file(path: str, processor: "GridProcessor", characters: str | None) -> "list[Puzzle | NoPuzzle]":
+    """The puzzles of any file that data sets are read from, or of text alone."""
+    from dataclasses import replace
+    from pathlib import Path
+
+    from datasets_builders.tables import read_puzzles
+
+    from ..puzzle_files_trm import checked, read_text_file
+
+    if processor.task == "arc":
+        return read_text_file(path, processor)
+    reader = replace(processor.reader, written=characters)
+    found = read_puzzles(Path(path), reader)
+    return [checked(text, processor, place, characters) for place, text in found] or read_text_file(path, processor)
 
 
 def solve(

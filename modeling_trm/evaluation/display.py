@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..processing_trm import Grid, GridProcessor
+from .records import VALIDITY
 from .solutions import describe_choice
 
 CHANGED = "bold black on green"
@@ -94,9 +95,10 @@ def halting_point(metrics: dict[str, Any]) -> float:
 
 def _metric_lines(metrics: dict[str, Any]) -> Iterable[str]:
     halt = metrics["halt"]
-    if "valid_and_shortest" in metrics:
-        low, high = metrics["valid_and_shortest_ci95"]
-        yield f"valid and shortest: {metrics['valid_and_shortest']:.1%} ({low:.1%} to {high:.1%})"
+    for name, words in VALIDITY.items():
+        if name in metrics:
+            low, high = metrics[f"{name}_ci95"]
+            yield f"{words}: {metrics[name]:.1%} ({low:.1%} to {high:.1%})"
     if metrics["cell_accuracy"] is not None:
         yield f"cells right: {metrics['cell_accuracy']:.1%}"
     yield (

@@ -16,6 +16,8 @@ import numpy as np
 from ..utils.intervals import wilson_interval
 
 MAX_RATING_BUCKETS = 5
+# Figure of what is right whatever the label says -> how people read it. Of mazes a shortest path is asked for.
+VALIDITY = {"valid": "valid", "valid_and_shortest": "valid and shortest"}
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class EvaluationRecords:
     """
 
     sources: np.ndarray  # str [N]
-    ratings: np.ndarray  # int [N]
+    ratings: np.ndarray  # int or float [N]
     exact: np.ndarray  # bool [N, S]
     halt_probability: np.ndarray  # float32 [N, S], of the answers that `exact` is about
     first_halt: np.ndarray  # int [N]
@@ -63,8 +65,11 @@ class EvaluationRecords:
         return replace(parts[0], **merged)
 
 
-def summarise(records: EvaluationRecords) -> dict[str, Any]:
+def summarise(records: EvaluationRecords, validity: str = "valid") -> dict[str, Any]:
     """JSON-ready metrics of the records (keys: see `modeling_trm.evaluation.runner`).
+
+    Args:
+        validity: of VALIDITY, the figure that `records.valid` is counted under.
 
     Raises:
         ValueError: when there are no records.
@@ -83,7 +88,7 @@ def summarise(records: EvaluationRecords) -> dict[str, Any]:
     }
     if records.valid is not None:
         low, high = wilson_interval(int(records.valid.sum()), len(records))
-        metrics |= {"valid_and_shortest": float(records.valid.mean()), "valid_and_shortest_ci95": [low, high]}
+        metrics |= {validity: float(records.valid.mean()), f"{validity}_ci95": [low, high]}
     if not records.early_exit:
         metrics["by_step"] = records.exact.mean(axis=0).tolist()
     metrics["halting_histogram"] = _halting_histogram(records)
@@ -91,7 +96,7 @@ def summarise(records: EvaluationRecords) -> dict[str, Any]:
     metrics["mean_halting_step"] = float(_steps_spent(records).mean())
     metrics["halt"] = _halt_metrics(records)
     metrics["by_source"] = {
-        str(source): _group(records, records.sources == source) for source in np.unique(records.sources)
+        str(source): _group(records, records.sources == source, validity) for source in np.unique(records.sources)
     }
     metrics["by_rating"] = _by_rating(records)
     return metrics
@@ -102,11 +107,11 @@ def _accuracy(flags: np.ndarray) -> dict[str, Any]:
     return {"count": len(flags), "exact_accuracy": float(flags.mean()), "ci95": [low, high]}
 
 
-def _group(records: EvaluationRecords, chosen_N: np.ndarray) -> dict[str, Any]:
+def _group(records: EvaluationRecords, chosen_N: np.ndarray, validity: str) -> dict[str, Any]:
     exact_NS = records.exact[chosen_N]
     group = _accuracy(exact_NS[:, -1])
     if records.valid is not None:
-        group["valid_and_shortest"] = float(records.valid[chosen_N].mean())
+        group[validity] = float(records.valid[chosen_N].mean())
     if not records.early_exit:
         group["by_step"] = exact_NS.mean(axis=0).tolist()
     return group
@@ -121,7 +126,7 @@ def _by_rating(records: EvaluationRecords) -> list[dict[str, Any]]:
     groups = []
     for bucket in np.unique(bucket_N):
         chosen_N = bucket_N == bucket
-        limits = {"min": int(ratings_N[chosen_N].min()), "max": int(ratings_N[chosen_N].max())}
+        limits = {"min": ratings_N[chosen_N].min().item(), "max": ratings_N[chosen_N].max().item()}
         groups.append(limits | _accuracy(records.exact[chosen_N, -1]))
     return groups
 

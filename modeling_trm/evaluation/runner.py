@@ -9,12 +9,13 @@ Metrics (JSON-ready; shares in [0, 1], intervals are Wilson's at 95 %):
     count, task, fingerprint         puzzles scored, their task and the hash of their rows
     exact_accuracy, exact_accuracy_ci95       every cell right after the last step
     cell_accuracy                    cells right among the blank ones (all scored cells where the task has no blank)
-    valid_and_shortest, .._ci95      only with `score_valid`: the answer obeys the rules, whatever the label says
+    valid, valid_ci95                only with `score_valid`: the answer obeys the rules and keeps the givens, whatever
+                                     the label says; of mazes valid_and_shortest, valid_and_shortest_ci95
     by_step                          exact accuracy after step 1..steps            (absent with halt=True)
     halting_histogram                puzzles whose first positive halt logit comes at step 1..steps
     never_halted, mean_halting_step  puzzles without any; mean step, counting those as `steps`
     halt                             {count, exact_accuracy, ci95, halted, exact_when_halted}: stop at the first halt
-    by_source                        {source: {count, exact_accuracy, ci95, by_step, valid_and_shortest}}
+    by_source                        {source: {count, exact_accuracy, ci95, by_step, valid}}
     by_rating                        [{min, max, count, exact_accuracy, ci95}]: at most five groups of rising difficulty
     steps, early_exit                supervision steps a puzzle could take; whether puzzles really stopped early, at
                                      a halt probability of 0.5 (true) or this number
@@ -105,7 +106,7 @@ def evaluate_puzzles(
         verifier, generator: as `model.solve` takes them.
         batch_size: does not change the metrics beyond float error.
         device: where to run; the model is moved there. Its own device when None. Run under autocast to use bf16.
-        score_valid: `(question, answer) -> bool` on decoded grids, for tasks with many right answers (mazes).
+        score_valid: `(question, answer) -> bool` on decoded grids; see `validity_check` in datasets_builders.
         options: fields of ReasoningConfig, in the place of reasoning_config's.
 
     Raises:
@@ -127,7 +128,7 @@ def evaluate_puzzles(
         score_valid=score_valid,
     )
     seconds = time.perf_counter() - started
-    metrics = summarise(records)
+    metrics = summarise(records, "valid_and_shortest" if puzzles.task == "maze" else "valid")
     metrics |= {
         "task": puzzles.task,
         "fingerprint": puzzles.fingerprint,

@@ -69,9 +69,13 @@ class DataArguments:
         "a file, a folder, a Hub id, or 'hub' for the pinned benchmark; subset, validation_puzzles and source_weights "
         "then give way where it has less"
     )
-    data_dir: str | None = _help("folder with train/validation/test csv or parquet files; for arc a built folder")
+    data_dir: str | None = _help(
+        "folder with files named train, validation, test (csv, parquet, ...); for arc a built folder"
+    )
     data_files: str | None = _help("JSON or YAML mapping {split: file or files}")
     dataset: str | None = _help("'hub' for the pinned benchmark, a Hub id, or a data set folder")
+    columns: str | None = _help("JSON or YAML mapping {question: name of its column, answer: ...} if not told by names")
+    characters: str | None = _help("what grids are written with, in the order of the processor's characters")
     grid_shape: list[int] | None = field(default=None, metadata={"help": "rows and columns, for task grid"})
     alphabet: str | None = _help("characters of a cell, for task grid")
     subset: int | None = _help("train on this many puzzles, drawn by data_seed (the literature's 1k: 1000)")
@@ -278,7 +282,15 @@ class Recipe:
         if d.task == "arc":
             given = [
                 name
-                for name in ("data_files", "dataset", "subset", "source_weights", "test_puzzles")
+                for name in (
+                    "data_files",
+                    "dataset",
+                    "columns",
+                    "characters",
+                    "subset",
+                    "source_weights",
+                    "test_puzzles",
+                )
                 if getattr(d, name)
             ]
             if given:
@@ -366,7 +378,11 @@ def parse_mapping(name: str, text: str | None) -> dict[str, Any] | None:
     """The mapping that a field such as source_weights holds as text. Raises ValueError naming the field."""
     if text is None:
         return None
-    value = yaml.safe_load(text)
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        problem = str(error).splitlines()[0]
+        raise ValueError(f"{name}={text!r} is no mapping ({problem}); write it as {{key: value, ...}}") from error
     if not isinstance(value, dict):
         raise ValueError(f"{name}={text!r} is no mapping; write it as {{key: value, ...}}")
     return value

@@ -64,6 +64,8 @@ def _open_puzzles(recipe: Recipe) -> RunData:
         "on_bad_row": data.on_bad_row,
         "grid_shape": tuple(data.grid_shape) if data.grid_shape else None,
         "alphabet": data.alphabet,
+        "columns": parse_mapping("columns", data.columns),
+        "characters": data.characters,
     }
     splits = load_run_splits(
         data.task,

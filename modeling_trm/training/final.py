@@ -1,7 +1,6 @@
 """The end of a run: the published weights on the test puzzles, votes where the task is ARC, card and plots."""
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import torch
 from pyarrow import parquet
 
 from datasets_builders.features import PuzzleSet
-from datasets_builders.validation import maze_path_is_valid_and_shortest
+from datasets_builders.validation import validity_check
 
 from ..cards.update import VOTES_ON_CARD
 from ..evaluation.halting import calibrate_halting
@@ -95,15 +94,14 @@ def _calibrate(trainer: Trainer, validation: Puzzles, model: TRMForGridReasoning
 
 def _evaluate(trainer: Trainer, test: PuzzleSet, model: TRMForGridReasoning) -> dict[str, Any]:
     """Every test puzzle once, as it is."""
-    recipe, grid_shape = trainer.recipe, tuple(test.processor.grid_shape)
-    is_maze = recipe.data.task == "maze"
+    recipe = trainer.recipe
     with trainer.accelerator.autocast():
         metrics = evaluate_puzzles(
             model,
             test,
             max_steps=recipe.run.eval_max_steps,
             batch_size=recipe.run.eval_batch_size,
-            score_valid=partial(maze_path_is_valid_and_shortest, grid_shape=grid_shape) if is_maze else None,
+            score_valid=validity_check(recipe.data.task, test.processor.grid_shape),
             engine="eager",  # what was validated during training, to the bit
         )
     return metrics | {"command": _command(trainer), "dataset": test.origin, "split": "test"}

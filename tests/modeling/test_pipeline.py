@@ -147,6 +147,15 @@ def test_arrays_of_several_puzzles_and_large_sudokus(echo_pipeline: Make) -> Non
     large = GridProcessor("sudoku", grid_shape=(16, 16))
     pipe, _ = echo_pipeline(large)
     assert pipe([list(range(1, 17))] + [[0] * 16] * 15)["answer"] == "123456789ABCDEFG" + "." * 240
+    hexadecimal = "0123456789ABCDEF" + "." * 240
+    with pytest.raises(ValueError, match=r"'0' may be a blank or a digit here: say characters='\.123456789ABCDEFG' if"):
+        pipe(hexadecimal)
+    for puzzles in (hexadecimal, [hexadecimal], iter([hexadecimal])):
+        found = pipe(puzzles, characters=".0123456789ABCDEF")
+        (result,) = [found] if isinstance(found, dict) else found
+        assert result["answer"] == "123456789ABCDEFG" + "." * 240
+    with pytest.raises(ValueError, match="characters='01' is not allowed; allowed: 17 different characters"):
+        pipe(hexadecimal, characters="01")
 
 
 @pytest.mark.parametrize(

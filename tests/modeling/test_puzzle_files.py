@@ -11,7 +11,7 @@ import torch
 from modeling_trm import GridProcessor
 from modeling_trm.puzzle_files_trm import NoPuzzle, read_arguments, read_text
 from modeling_trm.puzzle_index_trm import IDENTITY, PuzzleIndex
-from modeling_trm.puzzle_input_trm import Puzzle
+from modeling_trm.puzzle_input_trm import Puzzle, read_puzzle
 
 SUDOKU = GridProcessor("sudoku", grid_shape=(4, 4))
 MAZE = GridProcessor("maze", grid_shape=(3, 5))
@@ -41,16 +41,15 @@ def test_a_typed_puzzle_of_another_length_may_be_a_misspelt_file(typed: str) -> 
     assert len(puzzle.error) < 200 and puzzle.text == typed
 
 
-def test_a_string_is_cleaned_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    from modeling_trm import processing_trm, puzzle_files_trm, puzzle_input_trm
+def test_a_string_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from modeling_trm.grid_text_trm import GridReader
 
-    cleaned: list[str] = []
-    clean = processing_trm.clean_text
-    for module in (processing_trm, puzzle_files_trm, puzzle_input_trm):
-        monkeypatch.setattr(module, "clean_text", lambda grid, task: (cleaned.append(grid), clean(grid, task))[1])
-    read_arguments([PUZZLE], SUDOKU, io.StringIO())
-    puzzle_input_trm.read_puzzle(OTHER, SUDOKU)
-    assert cleaned == [PUZZLE, OTHER]
+    cells: list[str] = []
+    of_text = GridReader._cells_of_text
+    monkeypatch.setattr(GridReader, "_cells_of_text", lambda self, text: (cells.append(text), of_text(self, text))[1])
+    read_arguments([PUZZLE.replace(".", "-")], SUDOKU, io.StringIO())
+    read_puzzle(OTHER.replace(".", "-"), SUDOKU)
+    assert cells == [PUZZLE.replace(".", "-"), OTHER.replace(".", "-")]
 
 
 def test_one_puzzle_a_line() -> None:
@@ -75,7 +74,7 @@ def test_maze_rows_keep_their_spaces() -> None:
 
 
 def test_ragged_rows_name_the_line() -> None:
-    assert texts("#####\n#S G\n#####\n", MAZE) == [("stdin, lines 1 to 3", "line 2 has 4 characters, expected 5")]
+    assert texts("#####\n#S G\n#####\n", MAZE) == [("stdin, lines 1 to 3", "row 2 has 4 cells, expected 5")]
 
 
 def test_files_and_empty_input(tmp_path: Path) -> None:
@@ -85,8 +84,8 @@ def test_files_and_empty_input(tmp_path: Path) -> None:
     assert [SUDOKU.decode(puzzle.input_ids) for puzzle in found[:3]] == [PUZZLE, OTHER, PUZZLE]
     assert [puzzle.name for puzzle in found] == [f"{path}, line 1", f"{path}, line 2", "puzzle 2", "stdin"]
     assert found[3].error == "holds no puzzle"
-    path.write_bytes(b"\xff\xfe")
-    with pytest.raises(ValueError, match="is no UTF-8 text"):
+    path.write_bytes(b"# R\xe4tsel")
+    with pytest.raises(ValueError, match=r"puzzles\.txt: is not UTF-8 text in line 1"):
         read_arguments([str(path)], SUDOKU, io.StringIO())
 
 

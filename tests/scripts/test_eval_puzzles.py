@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from datasets_builders.features import load_puzzles
+from datasets_builders.validation import validity_check
 from modeling_trm import GridProcessor, ReasoningConfig
 from modeling_trm.cards.card import render_card
 from modeling_trm.commands.options import hub_data
@@ -47,7 +48,9 @@ def test_figures_equal_the_library(checkpoint, tmp_path: Path, capsys) -> None:
     report = read(output)
     metrics = report["evaluations"]["test"]
     puzzles = choose_subset(load_puzzles("sudoku", "test"), 12)
-    expected = evaluate_puzzles(load_model(folder), puzzles, max_steps=2, progress=False)
+    score_valid = validity_check("sudoku", (9, 9))
+    expected = evaluate_puzzles(load_model(folder), puzzles, max_steps=2, progress=False, score_valid=score_valid)
+    assert "valid" in expected
     for name, value in expected.items():
         if "second" not in name:
             assert metrics[name] == value, name
@@ -107,6 +110,7 @@ def test_a_search_equals_the_library_and_is_recorded(checkpoint, tmp_path: Path,
         search = {"num_trajectories": 3, "noise_std": 0.5, "selection": "valid", "max_batch": 4}
         beside = {"generator": torch.Generator().manual_seed(3), "verifier": verifier_for("sudoku", (9, 9))}
         config = ReasoningConfig(max_steps=2, halt=halt, **search)
+        beside |= {"score_valid": validity_check("sudoku", (9, 9))}
         expected = evaluate_puzzles(load_model(folder), puzzles, config, progress=False, **beside)
         for name, value in expected.items():
             if "second" not in name and name != "search":

@@ -106,18 +106,38 @@ def test_trajectories_and_views_say_how_the_answer_was_chosen(sudoku: str, maze:
 
 
 def test_bad_puzzles_are_named_and_the_good_one_is_answered(sudoku: str, capsys) -> None:
-    unknown = PUZZLE.replace("7", "x", 1)
+    unknown = PUZZLE.replace("7", "q", 1)
     assert solve.main(["--model", sudoku, "--json", CONTRADICTORY, unknown, PUZZLE[:80], PUZZLE, "no.txt"]) == 2
     shown = capsys.readouterr()
     errors = shown.err.splitlines()
     assert len(errors) == 4
     assert errors[0].startswith("error: puzzle 1: row 1, column 2: '5' is given twice in row 1")
     assert "also at row 1, column 1" in errors[0]
-    assert errors[1].startswith("error: puzzle 2: row 1, column 5: 'x' is not allowed")
+    assert errors[1].startswith("error: puzzle 2: row 1, column 5: 'q' is not allowed")
     assert "has 80 cells, expected 81 (9 x 9)" in errors[2]
     assert errors[3].startswith("error: puzzle 5: 'no.txt' has 6 cells")
     results = json.loads(shown.out)
     assert ["error" in result for result in results] == [True, True, True, False, True]
+
+
+def test_of_very_many_bad_puzzles_some_are_named(sudoku: str, tmp_path: Path, capsys) -> None:
+    path = tmp_path / "many.txt"
+    path.write_text(f"{PUZZLE}\n" + "12\n" * 500, encoding="utf-8")
+    assert solve.main(["--model", sudoku, str(path), "--max-steps", "1"]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 21 and errors[0].startswith(f"error: {path}, line 2: the grid has 2 cells, expected 81")
+    assert errors[-1] == "error: 480 more of 501 puzzles are wrong"
+
+
+def test_files_of_tables_and_characters(sudoku: str, tmp_path: Path, capsys) -> None:
+    path = tmp_path / "kaggle.csv"
+    path.write_text(f"quizzes,solutions\n{SOLVED.replace('5', '0')},{SOLVED}\n", encoding="utf-8")
+    assert solve.main(["--model", sudoku, str(path), "--json", "--max-steps", "1"]) == 0
+    (result,) = json.loads(capsys.readouterr().out)
+    assert (result["name"], result["puzzle"]) == (f"{path}, row 1", SOLVED.replace("5", "."))
+    letters = SOLVED.translate(str.maketrans("123456789", "ihgfedcba"))
+    assert solve.main(["--model", sudoku, letters, "--characters", ".ihgfedcba", "--json", "--max-steps", "1"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["puzzle"] == SOLVED
 
 
 def test_only_bad_puzzles(sudoku: str, tmp_path: Path, capsys) -> None:

@@ -1,11 +1,12 @@
 """Recipes: every shipped one is sound; a wrong one is refused by name."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from modeling_trm import GridProcessor, TRMForGridReasoning
-from modeling_trm.training.arguments import parse_recipe
+from modeling_trm.training.arguments import parse_mapping, parse_recipe
 from scripts import train
 
 RECIPES = sorted((Path(train.__file__).parent / "recipes").glob("*.yaml"))
@@ -109,3 +110,10 @@ def test_a_recipe_that_is_no_mapping(tmp_path, capsys):
     with pytest.raises(SystemExit):
         train.main([str(path)])
     assert "expected a YAML mapping" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["{a: 1", "{train: [a.csv, }", "[1, 2]", "5"])
+def test_a_field_that_is_no_mapping_is_named(text: str) -> None:
+    with pytest.raises(ValueError, match=f"source_weights={re.escape(repr(text))} is no mapping.*; write") as error:
+        parse_mapping("source_weights", text)
+    assert "\n" not in str(error.value)

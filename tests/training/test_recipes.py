@@ -82,7 +82,11 @@ def test_a_family_differs_in_what_it_is_named_for():
     """What the bases are for: of one family, only these fields are another."""
     for names, differ in (
         (("sudoku-trm-mlp-t", "sudoku-trm-attn", "sudoku-tr-mamba2attn", "sudoku-tr-mamba2mlpt"), {"preset"}),
+        (("sudoku-fast-tr-mamba2mlpt", "sudoku-fast-trm-mlp-t"), {"preset"}),
+        (("sudoku-fast-trm-attn", "sudoku-fast-tr-mamba2attn"), {"preset"}),
+        (("sudoku-fast-tr-mamba2mlpt", "sudoku-fast-trm-attn"), {"preset", "position_embedding"}),
         (("maze-trm-attn", "maze-tr-mamba2attn"), {"preset"}),
+        (("maze-fast-trm-attn", "maze-fast-tr-mamba2attn"), {"preset"}),
         (("arc-trm-attn", "arc-tr-mamba2attn"), {"preset"}),
         (("sudoku-trm-mlp-t", "sudoku-trm-mlp-t-curriculum"), {"depth_curriculum", "step_weights"}),
         (("sudoku-cpu-dis", "sudoku-cpu-dis-released"), {"loss_on"}),

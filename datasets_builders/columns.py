@@ -1,0 +1,208 @@
+"""Which column of a table is what, and its values as text, whatever the names and types that people have given them."""
+
+import difflib
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from datasets_builders.validation import DataError
+from modeling_trm.grid_text_trm import SUDOKU_DIGITS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# Role -> the names that say it, in lower case and in the singular.
+COLUMN_NAMES = {
+    "question": ("question", "input", "puzzle", "quiz", "board", "unsolved", "problem"),
+    "answer": ("answer", "label", "output", "target", "solution", "solved"),
+    "source": ("source",),
+    "rating": ("rating", "difficulty"),
+}
+NEEDED = ("question", "answer")
+
+
+def choose_columns(
+    names: Sequence[str], columns: Mapping[str, str] | None, where: str, needed: Sequence[str] = NEEDED
+) -> dict[str, str]:
+    """{role: name of its column}. Raises DataError for one that is needed and missing, or could be several.
+
+    Args:
+        columns: {role: name} where the names do not say it.
+    """
+    unknown = sorted(set(columns or ()) - set(COLUMN_NAMES))
+    if unknown:
+        raise DataError(f"columns names {', '.join(unknown)}; allowed: {', '.join(COLUMN_NAMES)}")
+    wanted = {role: str(name) for role, name in (columns or {}).items()}
+    chosen = {}
+    for role, known in COLUMN_NAMES.items():
+        if role in wanted:
+            found = [name for name in names if wanted[role] in (name, name.strip())]
+            if not found:
+                close = difflib.get_close_matches(wanted[role], names, n=1)
+                hint = f"; did you mean {close[0]!r}?" if close else ""
+                raise DataError(f"{where}: has no column {wanted[role]!r} for the {role}; it has {_list(names)}{hint}")
+        else:
+            found = [name for name in names if re.sub("(?:zes|s)$", "", name.strip().lower()) in known]
+            own = [name for name in found if name.strip() == role]
+            # A data set that has the column's own name, or input and label, means that one.
+            found = own or [name for name in found if name in ("input", "label")] or found
+        if not found and role in needed:
+            raise DataError(
+                f"{where}: has no column that is known as the {role} ({', '.join(known)}); it has {_list(names)}; "
+                f"name it with columns={{{role!r}: NAME}}"
+            )
+        if len(found) > 1 and role in needed:
+            twice = "twice" if len(set(found)) == 1 else "in the columns " + _list(found)
+            hint = "rename one" if len(set(found)) == 1 else f"say which with columns={{{role!r}: NAME}}"
+            raise DataError(f"{where}: has a {role} {twice}: {hint}")
+        if len(found) == 1:
+            chosen[role] = found[0]
+    return chosen
+
+
+def describe_columns(names: Sequence[str], chosen: Mapping[str, str], where: str) -> str | None:
+    """One line saying what was taken for what; None where the names say it themselves."""
+    taken = [(role, name.strip()) for role, name in chosen.items() if role != name.strip()]
+    if not taken:
+        return None
+    aside = [name for name in names if name not in chosen.values()]
+    left = f"; left aside: {_list(aside)}" if aside else ""
+    return f"{where}: read " + ", ".join(f"{name!r} as the {role}" for role, name in taken) + left
+
+
+def normalise(task: str, table: "pa.Table", chosen: Mapping[str, str], where: str, default_source: str) -> "pa.Table":
+    """The columns source, question, answer (where there is one) and rating, typed, of a table of the chosen ones.
+
+    Raises:
+        DataError: naming the file, the column, what it holds and what is allowed.
+    """
+    import pyarrow as pa
+
+    columns = {
+        role: as_text(task, table[chosen[role]], f"{where}: column {chosen[role]}") for role in NEEDED if role in chosen
+    }
+    columns["source"], columns["rating"] = (
+        pa.chunked_array([pa.repeat(default, table.num_rows)]) for default in (default_source, 0)
+    )
+    if "source" in chosen:
+        columns["source"] = _as_source(table[chosen["source"]], f"{where}: column {chosen['source']}")
+    if "rating" in chosen:
+        columns["rating"] = _as_rating(table[chosen["rating"]], f"{where}: column {chosen['rating']}")
+    return pa.table({name: columns[name] for name in ("source", *NEEDED, "rating") if name in columns})
+
+
+def as_text(task: str, column: "pa.ChunkedArray", where: str) -> "pa.ChunkedArray":
+    """Grids as strings; lists of cells, nested or not, become their characters or numbers between blanks."""
+    import pyarrow as pa
+
+    kind = column.type
+    if isinstance(kind, pa.BaseExtensionType):  # the arrays of `datasets`
+        column = pa.chunked_array([chunk.storage for chunk in column.chunks], kind.storage_type)
+        kind = column.type
+    values = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if any(is_text(values) for is_text in (pa.types.is_string, pa.types.is_large_string, pa.types.is_null)):
+        return column.cast(pa.large_string())
+    if not any(is_list(kind) for is_list in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)):
+        raise DataError(
+            f"{where} holds {kind}; allowed: text, or lists of cells (a number would lose its leading zeros)"
+        )
+    chunks = [_digits_as_text(chunk) if task == "sudoku" else None for chunk in column.chunks]
+    chunks = [
+        pa.array([grid_as_text(task, grid) for grid in of_lists.to_pylist()], pa.large_string())
+        if text is None
+        else text
+        for of_lists, text in zip(column.chunks, chunks, strict=True)
+    ]
+    return pa.chunked_array(chunks, pa.large_string())
+
+
+def grid_as_text(task: str, grid: Any) -> str | None:
+    """A grid of a file as text that the reader of grids takes."""
+    if grid is None or isinstance(grid, str):
+        return grid
+    words = [str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell) for cell in _cells(grid)]
+    if words and all(isinstance(cell, str) and len(cell) > 2 for cell in _cells(grid)):
+        return "\n".join(words)  # rows
+    return (" " if task == "sudoku" else "").join(words)
+
+
+def _cells(grid: Any) -> Iterator[Any]:
+    if isinstance(grid, list):
+        for part in grid:
+            yield from _cells(part)
+    else:
+        yield grid
+
+
+def _digits_as_text(grids: "pa.Array") -> "pa.Array | None":
+    """All grids of whole numbers 0 to 9 at once, 0 a blank; None where something else is among them."""
+    import pyarrow as pa
+
+    bounds, values = np.arange(len(grids) + 1), grids
+    while (
+        pa.types.is_list(values.type) or pa.types.is_large_list(values.type) or pa.types.is_fixed_size_list(values.type)
+    ):
+        if values.null_count:
+            return None
+        if pa.types.is_fixed_size_list(values.type):
+            values = values.cast(pa.list_(values.type.value_type))
+        bounds, values = values.offsets.to_numpy()[bounds].astype(np.int64), values.values
+    if (
+        values.null_count
+        or not (pa.types.is_integer(values.type) or pa.types.is_floating(values.type))
+        or not len(grids)
+    ):
+        return None
+    numbers = values.to_numpy(zero_copy_only=False)[bounds[0] : bounds[-1]]
+    side = min(math.isqrt(int(np.diff(bounds).max())), 9)  # above 9 x 9 a 0 may be a digit
+    if np.diff(bounds).max() > 81 or not ((numbers >= 0) & (numbers <= side) & (numbers == np.floor(numbers))).all():
+        return None
+    characters = np.frombuffer(("." + SUDOKU_DIGITS).encode("ascii"), dtype=np.uint8)[numbers.astype(np.int64)]
+    buffers = [None, pa.py_buffer(bounds - bounds[0]), pa.py_buffer(characters)]
+    return pa.Array.from_buffers(pa.large_string(), len(grids), buffers)
+
+
+def _as_source(column: "pa.ChunkedArray", where: str) -> "pa.ChunkedArray":
+    import pyarrow as pa
+
+    if pa.types.is_nested(column.type) or pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
+        raise DataError(f"{where} holds {column.type}; allowed: text")
+    return column.cast(pa.string()).fill_null("")
+
+
+def _as_rating(column: "pa.ChunkedArray", where: str) -> "pa.ChunkedArray":
+    """int32 where all are whole numbers, float64 otherwise; 0 for none."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_nested(column.type) or pa.types.is_temporal(column.type) or pa.types.is_boolean(column.type):
+        raise DataError(f"{where} holds {column.type}; allowed: numbers")
+    is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+    try:
+        if is_text:
+            column = pc.if_else(pc.equal(column, ""), None, column)
+        numbers = column.cast(pa.float64()).fill_null(0)
+    except pa.ArrowException as error:
+        wrong = next((row for row, text in enumerate(column.to_pylist()) if not _is_number(text)), None)
+        place = "" if wrong is None else f", row {wrong + 1}: {column[wrong].as_py()!r} is no number"
+        raise DataError(f"{where} must hold numbers{place}; rename the column if it is something else") from error
+    numbers = pc.if_else(pc.is_finite(numbers), numbers, 0.0)
+    try:
+        return numbers.cast(pa.int32())
+    except pa.ArrowInvalid:  # 1.5, or beyond int32
+        return numbers
+
+
+def _is_number(text: Any) -> bool:
+    try:
+        float(text if text is not None else 0)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(repr(name) for name in names) or "none"

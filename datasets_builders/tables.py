@@ -1,0 +1,306 @@
+"""Files of puzzles as people have them: told by their content and not by their name, with or without a header.
+
+csv and the like (delimiters , ; | tab), text, JSON, JSON lines, parquet, Arrow; UTF-8 with or without a byte order
+mark, UTF-16; any of them packed by gzip.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from datasets_builders.columns import NEEDED, choose_columns, describe_columns, grid_as_text, normalise
+from datasets_builders.validation import DataError
+from modeling_trm.grid_text_trm import MAZE_CHARACTERS, REMARK, SUDOKU_DIGITS, SUDOKU_SIDES, GridReader, shown
+from modeling_trm.text_file_trm import GZIP, MARKS, decode, unpack
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SUFFIXES = (".parquet", ".csv", ".tsv", ".txt", ".json", ".jsonl", ".arrow")
+ANSWERS_THAT_TELL = 100  # how the digits of large Sudokus are written
+HEAD = 2**16  # bytes in which the first row must end
+DELIMITERS = (",", ";", "\t", "|", " ")
+Chosen = dict[str, str]  # role -> name of its column
+
+
+def read_table(
+    task: str,
+    file: Path,
+    columns: Mapping[str, str] | None = None,
+    characters: str | None = None,
+) -> tuple["pa.Table", str | None]:
+    """(source, question, answer and rating of every row; a line saying which columns were taken, where that is news).
+
+    Args:
+        columns: {role: name of its column} where the names do not say it.
+        characters: of mazes and grids, if they are not those of the processor.
+
+    Raises:
+        DataError: naming the file, the row or column, what was found and what is allowed.
+    """
+    content = _content(file)
+    found = _table(task, content, columns, NEEDED, characters, str(file))
+    if found is None:
+        raise DataError(
+            f"{file}: has neither a header nor a question and an answer in each row; puzzles without answers can be "
+            "solved (scripts/solve.py), not trained or scored on"
+        )
+    table, chosen, names = found
+    default_source = Path(file.name.removesuffix(".gz")).stem  # ends up in the fingerprint
+    return normalise(task, table, chosen, str(file), default_source), describe_columns(names, chosen, file.name)
+
+
+def read_puzzles(file: Path, reader: GridReader, columns: Mapping[str, str] | None = None) -> list[tuple[str, str]]:
+    """(place, text) of every puzzle of a file: the questions of a table, or the grids of a text.
+
+    Raises:
+        DataError: naming the file and what is wrong with it.
+    """
+    content = _content(file)
+    found = _table(reader.task, content, columns, ("question",), reader.written or reader.characters, str(file))
+    if found is None:
+        return read_grids(_text(content, str(file)), reader, str(file))
+    table, chosen, _ = found
+    rows = normalise(reader.task, table, chosen, str(file), "")
+    told = reader.told_by(rows["answer"][:ANSWERS_THAT_TELL].to_pylist()) if "answer" in chosen else reader
+    return [
+        (f"{file}, row {row}", text if told is reader else _as_told(text, told))
+        for row, text in enumerate(rows["question"].fill_null("").to_pylist(), start=1)
+    ]
+
+
+def _as_told(text: str, told: GridReader) -> str:
+    """A puzzle in the processor's characters, where the answers beside it tell its own."""
+    try:
+        return told.read(text)
+    except ValueError:  # which will be said when it is read
+        return text
+
+
+def read_grids(text: str, reader: GridReader, where: str) -> list[tuple[str, str]]:
+    """(place, text) of every grid of a text."""
+    return [
+        (f"{where}, line {first}" if first == last else f"{where}, lines {first} to {last}", grid)
+        for first, last, grid in reader.split(text)
+    ]
+
+
+def _content(file: Path) -> "pa.Buffer":
+    """The bytes of a file, unpacked."""
+    import pyarrow as pa
+
+    try:
+        if file.stat().st_size == 0:
+            raise DataError(f"{file}: is empty")
+        with pa.memory_map(str(file)) as stream:
+            content = stream.read_buffer()
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read: {error.strerror or error}") from error
+    head = content[:8].to_pybytes()
+    try:
+        unpacked = unpack(content.to_pybytes() if head.startswith(GZIP) else head)
+    except ValueError as error:
+        raise DataError(f"{file}: {error}") from error
+    return pa.py_buffer(unpacked) if head.startswith(GZIP) else content  # which is mapped, not read
+
+
+def _table(
+    task: str,
+    content: "pa.Buffer",
+    columns: Mapping[str, str] | None,
+    needed: Sequence[str],
+    characters: str | None,
+    where: str,
+) -> tuple["pa.Table", Chosen, list[str]] | None:
+    """(the columns chosen, which is what, the names of all columns); None for a text without columns."""
+    import pyarrow as pa
+
+    head = content[:8].to_pybytes()
+    try:
+        if head.startswith((b"PAR1", b"ARROW1", b"\xff\xff\xff\xff")):
+            return _read_columns(head, pa.BufferReader(content), columns, needed, where)
+    except (pa.ArrowException, OSError) as error:
+        kind = "parquet" if head.startswith(b"PAR1") else "arrow"
+        raise DataError(f"{where}: cannot be read as {kind}: {str(error).splitlines()[0]}") from error
+    text = _text(content, where, HEAD)
+    if text.lstrip().startswith(("{", "[")) and not REMARK.fullmatch(text.lstrip().partition("\n")[0]):
+        return _read_json(task, _text(content, where), columns, needed, where)
+    return _read_csv(task, content, text, columns, needed, characters, where)
+
+
+def _read_columns(
+    head: bytes, stream: "pa.BufferReader", columns: Mapping[str, str] | None, needed: Sequence[str], where: str
+) -> tuple["pa.Table", Chosen, list[str]]:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    if head.startswith(b"PAR1"):
+        file = pa.parquet.ParquetFile(stream)
+        names = file.schema_arrow.names
+        chosen = choose_columns(names, columns, where, needed)
+        return file.read(columns=list(chosen.values())), chosen, names
+    opened = pa.ipc.open_file(stream) if head.startswith(b"ARROW1") else pa.ipc.open_stream(stream)
+    names = opened.schema.names
+    chosen = choose_columns(names, columns, where, needed)
+    return opened.read_all().select(list(chosen.values())), chosen, names
+
+
+# --- text -----------------------------------------------------------------------------------------------------------
+
+
+def _text(content: "pa.Buffer", where: str, size: int | None = None) -> str:
+    """The text of a file, or about its first `size` bytes."""
+    try:
+        return decode(content[:size].to_pybytes(), is_whole=size is None or size >= content.size)
+    except ValueError as error:
+        raise DataError(f"{where}: {error}") from error
+
+
+def _read_csv(
+    task: str,
+    content: "pa.Buffer",
+    head: str,
+    columns: Mapping[str, str] | None,
+    needed: Sequence[str],
+    characters: str | None,
+    where: str,
+) -> tuple["pa.Table", Chosen, list[str]] | None:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.csv
+
+    layout = _layout(task, head, columns, needed, characters, where)
+    if layout is None:
+        return None
+    delimiter, names, chosen, has_header = layout
+    if content[:2].to_pybytes() in MARKS:  # UTF-16
+        content = pa.py_buffer(_text(content, where).encode())
+    try:
+        table = pa.csv.read_csv(
+            pa.BufferReader(content),
+            # With threads its errors lack the row number.
+            read_options=pa.csv.ReadOptions(use_threads=False, column_names=None if has_header else names),
+            # Left to itself it ends a row inside a quoted grid, and takes a grid of digits for a number.
+            parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+            convert_options=pa.csv.ConvertOptions(
+                include_columns=list(chosen.values()), column_types=dict.fromkeys(chosen.values(), pa.string())
+            ),
+        )
+    except pa.ArrowException as error:
+        raise DataError(f"{where}: cannot be read as csv: {str(error).splitlines()[0]}") from error
+    for name in chosen.values():
+        if has_header and name.startswith(" "):  # "question, answer": so have the values
+            column = pc.replace_substring_regex(table[name], '^ "?|"$', "")
+            table = table.set_column(table.column_names.index(name), name, column)
+    return table, chosen, names
+
+
+def _layout(
+    task: str,
+    head: str,
+    columns: Mapping[str, str] | None,
+    needed: Sequence[str],
+    characters: str | None,
+    where: str,
+) -> tuple[str, list[str], Chosen, bool] | None:
+    """(delimiter, names, which is what, whether there is a header); None for a text without columns."""
+    records = {delimiter: _first_record(head, delimiter) for delimiter in DELIMITERS}
+    problems = {}
+    for delimiter, names in records.items():
+        try:
+            return delimiter, names, choose_columns(names, columns, where, needed), True
+        except DataError as error:
+            problems[delimiter] = error
+    for delimiter, fields in records.items():
+        grids = [number for number, field in enumerate(fields) if _is_grid(task, field, characters)]
+        if len(grids) >= 2 and columns is None:
+            names = [f"column {number + 1}" for number in range(len(fields))]
+            return delimiter, names, {"question": names[grids[0]], "answer": names[grids[1]]}, False
+    if columns is None and ("answer" not in needed or any(_is_grid(task, text, characters) for text in records[","])):
+        return None
+    raise problems[max(DELIMITERS[:-1], key=lambda delimiter: len(records[delimiter]))]
+
+
+def _first_record(text: str, delimiter: str) -> list[str]:
+    try:
+        return next((record for record in csv.reader(io.StringIO(text), delimiter=delimiter) if record), [""])
+    except csv.Error:  # a field that is longer than csv allows: no header, and no grid
+        return [""]
+
+
+def _is_grid(task: str, field: str, characters: str | None) -> bool:
+    if task != "sudoku":
+        return len(field) >= 4 and set(field) <= set(characters or MAZE_CHARACTERS) | set("\r\n")
+    readers = (GridReader("sudoku", (side, side), "." + SUDOKU_DIGITS[:side]) for side in SUDOKU_SIDES)
+    return any(reader.fits(field) for reader in readers)
+
+
+# --- JSON -----------------------------------------------------------------------------------------------------------
+
+
+def _read_json(
+    task: str, text: str, columns: Mapping[str, str] | None, needed: Sequence[str], where: str
+) -> tuple["pa.Table", Chosen, list[str]]:
+    """Rows as a list of objects, as an object a line, or as an object of columns."""
+    import pyarrow as pa
+
+    rows = _json_rows(text, where)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    chosen = choose_columns(names, columns, where, needed)
+    values = {}
+    for role, name in chosen.items():
+        column = [row.get(name) for row in rows]
+        values[name] = [grid_as_text(task, grid) for grid in column] if role in NEEDED else column
+    try:
+        return pa.table({name: pa.array(column) for name, column in values.items()}), chosen, names
+    except (pa.ArrowException, OverflowError) as error:
+        raise DataError(f"{where}: a column holds values of several kinds: {str(error).splitlines()[0]}") from error
+
+
+def _json_rows(text: str, where: str) -> list[dict[str, Any]]:
+    try:
+        content = _load_json(text, where)
+    except json.JSONDecodeError as error:
+        lines = [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
+        if len(lines) < 2 or not error.msg.startswith("Extra data"):
+            raise DataError(f"{where}, line {error.lineno}: is no JSON, or cut short: {error.msg}") from error
+        content = [_load_line(line, f"{where}, line {number}") for number, line in lines]
+    if isinstance(content, dict) and content and all(isinstance(column, list) for column in content.values()):
+        lengths = {name: len(column) for name, column in content.items()}
+        if len(set(lengths.values())) > 1:
+            raise DataError(f"{where}: its columns differ in length: {lengths}")
+        return [dict(zip(content, row, strict=True)) for row in zip(*content.values(), strict=True)]
+    rows = content if isinstance(content, list) else [content]
+    for number, row in enumerate(rows, start=1):
+        if not isinstance(row, dict):
+            raise DataError(f"{where}, row {number}: is {shown(row)}; allowed: an object with question and answer")
+    return rows
+
+
+def _load_line(line: str, where: str) -> Any:
+    try:
+        return _load_json(line, where)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}: is no JSON, or cut short: {error.msg}") from error
+
+
+def _load_json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_without_repetition)
+    except json.JSONDecodeError:
+        raise
+    except RecursionError as error:
+        raise DataError(f"{where}: is JSON nested too deeply to be a table of puzzles") from error
+    except ValueError as error:  # a key given twice, a number of thousands of digits
+        raise DataError(f"{where}: cannot be read as JSON: {error}") from error
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is given twice in one object")
+    return row

@@ -1,0 +1,45 @@
+"""The text of a file of the user's, whatever program wrote it: packed by gzip or not, UTF-8 or UTF-16."""
+
+import codecs
+import gzip
+import io
+import zlib
+
+MAX_UNPACKED = 2**31  # bytes that a packed file may become
+GZIP = b"\x1f\x8b"
+FOREIGN = {
+    b"PK\x03\x04": "a zip archive",
+    b"BZh": "packed by bzip2",
+    b"\xfd7zXZ": "packed by xz",
+    b"(\xb5/\xfd": "packed by zstd",
+}
+MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+
+
+def unpack(data: bytes) -> bytes:
+    """The bytes of a file without their packing. Raises ValueError for a damaged, too large or foreign one."""
+    for magic, kind in FOREIGN.items():
+        if data.startswith(magic):
+            raise ValueError(f"is {kind}; unpack it, or pack it by gzip")
+    if not data.startswith(GZIP):
+        return data
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(data)) as stream:
+            unpacked = stream.read(MAX_UNPACKED)
+    except (zlib.error, OSError, EOFError) as error:
+        raise ValueError(f"is cut short or damaged: it cannot be unpacked ({error})") from error
+    if len(unpacked) == MAX_UNPACKED:
+        raise ValueError(f"unpacks to more than {MAX_UNPACKED:,} bytes; unpack it yourself")
+    return unpacked
+
+
+def decode(data: bytes, is_whole: bool = True) -> str:
+    """The text of bytes; of the first bytes of a file, unless they are all. Raises ValueError naming the line."""
+    encoding = next((encoding for mark, encoding in MARKS.items() if data.startswith(mark)), "utf-8")
+    if encoding != "utf-16" and b"\0" in data:
+        raise ValueError(f"is no text, parquet or Arrow file: it has a zero byte at position {data.index(0)}")
+    try:
+        return codecs.getincrementaldecoder(encoding)().decode(data, final=is_whole)
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise ValueError(f"is not {encoding.upper()} text in line {line} ({error.reason}); save it as UTF-8") from error
