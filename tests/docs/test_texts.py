@@ -70,8 +70,10 @@ def parse(words: list[str]) -> None:
     """What a command makes of its words before anything is read. Raises SystemExit where they are wrong."""
     name, *rest = words
     if name == "train":
-        if rest[0] in shipped_names():  # another recipe is the reader's own
-            parse_recipe(rest)
+        if rest[0].isupper() or rest[0].endswith(".yaml"):  # the reader's own
+            return
+        assert rest[0] in shipped_names(), rest[0]
+        parse_recipe(rest)
         return
     if name in ("solve-onnx", "doctor"):  # they stand alone, with parsers of their own
         return
