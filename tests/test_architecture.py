@@ -107,7 +107,7 @@ ROOMS = {
 }  # fmt: skip
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
 
-TOP_LEVEL = ("modeling_trm", "datasets_builders", "scripts", "model_cards", "tests")
+TOP_LEVEL = ("modeling_trm", "datasets_builders", "scripts", "model_cards", "docs", "examples", "tests")
 PYTHON_FILES = sorted(path for top in TOP_LEVEL for path in (ROOT / top).rglob("*.py") if not path.is_symlink())
 TEXT_SUFFIXES = {".py", ".md", ".toml", ".yaml", ".yml", ".txt", ".sh", ".json", ".jsonl", ".cfg", ".csv", ""}
 
@@ -238,7 +238,7 @@ def test_files_and_functions_stay_short(path):
 def text_files() -> Iterator[Path]:
     entries = (path for path in ROOT.iterdir() if path.name != ".git")  # a file in a work tree of git's
     yield from (path for path in entries if path.is_file() and path.suffix in TEXT_SUFFIXES)
-    for top in (*TOP_LEVEL, ".ci"):
+    for top in (*TOP_LEVEL, "dev", ".ci", ".github"):
         for path in (ROOT / top).rglob("*"):
             if path.is_file() and path.suffix in TEXT_SUFFIXES and "__pycache__" not in path.parts:
                 yield path

@@ -1,6 +1,5 @@
-"""The README's commands: what they name exists, and `make quickstart` does its whole job (here in a few steps)."""
+"""`make quickstart` does its whole job (here in a few steps)."""
 
-import re
 import shlex
 import subprocess
 from pathlib import Path
@@ -8,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from scripts import solve, train
-
-ROOT = Path(train.__file__).parents[1]
+from tests.docs.blocks import ROOT
 
 
 def quickstart_commands(tmp_path: Path) -> list[list[str]]:
@@ -39,28 +37,3 @@ def test_quickstart_trains_evaluates_publishes_and_solves(tmp_path, monkeypatch,
     assert solve.main(answers) == 0
     printed = capsys.readouterr().out
     assert printed.count("step 1") >= 3  # three puzzles, each step shown
-
-
-def test_every_file_and_target_that_the_readme_names_exists():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    folders = "scripts|datasets_builders|modeling_trm|model_cards|tests"
-    named = set(re.findall(rf"(?:{folders})/[\w./-]+\.(?:py|yaml|md|txt)", readme))
-    assert len(named) > 10
-    missing = {name for name in named if not (ROOT / name).exists()}
-    assert not missing
-    targets = set(re.findall(r"\bmake ([a-z]+)", readme))
-    assert {"quickstart", "test"} <= targets
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert all(re.search(rf"^{target}:", makefile, re.M) for target in targets)
-
-
-def test_every_command_that_builds_arc_says_what_to_do_about_leaks():
-    """ARC-AGI-1 itself has two: without --on-leak the commands would end in an error."""
-    texts = [path for top in ("scripts", "datasets_builders", "modeling_trm") for path in (ROOT / top).rglob("*.*")]
-    texts = [ROOT / "README.md", *(path for path in texts if path.suffix in {".py", ".md", ".yaml"})]
-    commands = []
-    for path in texts:
-        joined = re.sub(r"\\\n(#\s*)?", " ", path.read_text(encoding="utf-8"))
-        commands += re.findall(r"(?:build_datasets\.py|trm build-data) arc (--[^\n]*)", joined)
-    assert len(commands) >= 8
-    assert all("--on-leak" in command for command in commands), commands
