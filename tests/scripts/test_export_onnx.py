@@ -22,7 +22,7 @@ from modeling_trm.puzzle_index_trm import PuzzleIndex
 ROOT = Path(__file__).resolve().parents[2]
 CHECKPOINT = ROOT / "model_cards" / "tr-mamba2mlpt-sudoku-quickstart"
 PUZZLES = ROOT / "scripts" / "recipes" / "quickstart_puzzles.txt"  # held out from that checkpoint's training
-FILES = {"step.onnx", "initial_state.npz", "export.json", "preprocessor_config.json", "processing_trm.py"}
+FILES = {"step.onnx", "initial_state.npz", "export.json", "preprocessor_config.json", "processing_trm.py", "grid_text_trm.py"}
 # Runs a script as `python SCRIPT`, in a process that cannot import these packages.
 BLOCKED = """
 import runpy, sys
