@@ -40,7 +40,7 @@ def grid_text(processor: GridProcessor, grid: Grid | None, given: Any = "", chan
 def print_solution(console: Console, processor: GridProcessor, solution: Mapping[str, Any]) -> None:
     """The puzzle, the trace where there is one, the answer, the verdict, the choice; see `solutions`."""
     puzzle = solution["puzzle"]
-    console.print(Text(solution["name"], style="bold underline"))
+    console.print(Text(solution["name"], style="bold underline"), soft_wrap=True)
     console.print(grid_text(processor, puzzle, given=puzzle))
     for frame in solution["trace"]:
         _print_frame(console, processor, puzzle, frame)
