@@ -158,12 +158,11 @@ class PuzzleTableMixin:
         """
         table, ours = self.base_model.puzzle_emb, self.state_dict()  # type: ignore[attr-defined]
         if not strict and table is not None and table.weight.requires_grad:
-            core = {name for name in ours if not name.endswith(TABLE_KEY)}
-            if core <= set(state_dict) < set(ours) and any(
-                not torch.equal(ours[name], state_dict[name]) for name in core
-            ):
+            core = {name: value for name, value in ours.items() if not name.endswith(TABLE_KEY)}
+            is_core = core.keys() == state_dict.keys()
+            if is_core and not all(torch.equal(value.cpu(), state_dict[name].cpu()) for name, value in core.items()):
                 raise ValueError(
-                    f"these weights come without their puzzle table, which lies in {table_file_name(None)} beside them: "
+                    f"these weights come without their puzzle table, which is in {table_file_name(None)} beside them: "
                     f"give the Trainer the model that from_pretrained makes of the checkpoint, then resume; or, if the "
                     f"table is not to be trained, freeze it with model.model.puzzle_emb.requires_grad_(False)"
                 )
