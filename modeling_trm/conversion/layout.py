@@ -168,6 +168,11 @@ def _refuse_relatives(tensors: Mapping[str, Tensor], source: str) -> None:
     relative = None
     if has_level["H"]:
         relative = "HRM (it has an H_level and an L_level)" if has_level["L"] else "transformers_baseline (H_level)"
+    elif not {"H_init", "L_init", TABLE} & tensors.keys():
+        relative = (
+            "EqR (neither H_init nor L_init: it starts at random and damps every call of its stack, ours does not), or "
+            "averaged parameters alone, whose buffers another file has"
+        )
     elif any(re.fullmatch(r"L\d_init", name) for name in tensors):
         relative = "trm_hier6 (six scratch latents: L1_init ...)"
     elif "L_init" in tensors and "H_init" not in tensors:
