@@ -3,7 +3,8 @@
 Sources: PyTorch's two formats (zip, and the older plain pickle), with weights_only=True and memory-mapped where the
 format allows; safetensors. Wrappers leave their names on the keys of a state dict, in front the reference's loss head
 `model.` and its ACT wrapper `inner.`, anywhere torch.compile `_orig_mod.` and DistributedDataParallel `module.`: they
-are taken off. Buffers that other code saves and ours computes (the batch's rows of the table, rotary tables) are left out.
+are taken off. Buffers that other code saves and ours computes, rotary tables and the batch's rows of the puzzle table,
+are left out.
 """
 
 import hashlib
