@@ -160,11 +160,12 @@ class PuzzleTableMixin:
         if not strict and table is not None and table.weight.requires_grad:
             core = {name: value for name, value in ours.items() if not name.endswith(TABLE_KEY)}
             is_core = core.keys() == state_dict.keys()
-            if is_core and not all(torch.equal(value.cpu(), state_dict[name].cpu()) for name, value in core.items()):
+            if is_core and not all(torch.equal(value, state_dict[name].to(value)) for name, value in core.items()):
                 raise ValueError(
                     f"these weights come without their puzzle table, which is in {table_file_name(None)} beside them: "
-                    f"give the Trainer the model that from_pretrained makes of the checkpoint, then resume; or, if the "
-                    f"table is not to be trained, freeze it with model.model.puzzle_emb.requires_grad_(False)"
+                    f"give the Trainer the model that from_pretrained makes of the checkpoint, then resume (in the "
+                    f"place of load_best_model_at_end: load its state.best_model_checkpoint that way); or, if the table "
+                    f"is not to be trained, freeze it with model.model.puzzle_emb.requires_grad_(False)"
                 )
         return super().load_state_dict(state_dict, strict, assign)  # type: ignore[misc]
 
