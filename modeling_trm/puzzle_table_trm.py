@@ -163,9 +163,9 @@ class PuzzleTableMixin:
             if is_core and not all(torch.equal(value, state_dict[name].to(value)) for name, value in core.items()):
                 raise ValueError(
                     f"these weights come without their puzzle table, which is in {table_file_name(None)} beside them: "
-                    f"give the Trainer the model that from_pretrained makes of the checkpoint, then resume (in the "
-                    f"place of load_best_model_at_end: load its state.best_model_checkpoint that way); or, if the table "
-                    f"is not to be trained, freeze it with model.model.puzzle_emb.requires_grad_(False)"
+                    f"give the Trainer the model that from_pretrained makes of the checkpoint, then resume (for "
+                    f"load_best_model_at_end, load its state.best_model_checkpoint so); or, if the table is not to be "
+                    f"trained, freeze it with model.model.puzzle_emb.requires_grad_(False)"
                 )
         return super().load_state_dict(state_dict, strict, assign)  # type: ignore[misc]
 
