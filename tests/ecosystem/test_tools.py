@@ -26,7 +26,7 @@ def test_a_copy_and_a_pickle_compute_the_same(preset: str, tiny_model, tiny_batc
     assert torch.equal(again.state.z_H, expected.state.z_H) and type(again.state) is type(expected.state)
 
 
-@pytest.mark.skipif(torch.__version__ < "2.13", reason="torch 2.11 stops with an AssertionError of its own; 2.13 compiles")
+@pytest.mark.skipif(torch.__version__ < "2.13", reason="torch 2.11 stops with an AssertionError of its own")
 def test_the_whole_model_is_compiled(tiny_model, tiny_batch) -> None:
     """torch.compile(model), whose names begin with _orig_mod: two steps, the loss and its gradients."""
     model = tiny_model("trm-mlp-t", H_cycles=1, L_cycles=1)
