@@ -10,7 +10,8 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from itertools import repeat
-from multiprocessing import get_context
+from multiprocessing import get_all_start_methods, get_context
+from multiprocessing.context import BaseContext
 from typing import Any
 
 import numpy as np
@@ -166,9 +167,17 @@ def _mapper(num_workers: int) -> Iterator[Callable[..., Iterable[np.ndarray]]]:
     if num_workers == 1:
         yield map
         return
-    # A fork of this process could wait for ever for a lock that one of its threads holds. The server
-    # has no threads, and imports only once what the workers need.
+    with ProcessPoolExecutor(num_workers, mp_context=_context()) as pool:
+        yield partial(pool.map, chunksize=16)
+
+
+def _context() -> BaseContext:
+    """Where workers come from: a server without threads that imports once what they need; on Windows each does alone.
+
+    A fork of this process could wait for ever for a lock that one of its threads holds.
+    """
+    if "forkserver" not in get_all_start_methods():
+        return get_context("spawn")
     context = get_context("forkserver")
     context.set_forkserver_preload([draw_augmentations.__module__])
-    with ProcessPoolExecutor(num_workers, mp_context=context) as pool:
-        yield partial(pool.map, chunksize=16)
+    return context

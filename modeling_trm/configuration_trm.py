@@ -20,7 +20,7 @@ from transformers import PreTrainedConfig
 # What a config.json carries besides our fields; transformers consumes these itself.
 HUB_METADATA = frozenset(
     "model_type transformers_version torch_dtype dtype auto_map name_or_path attn_implementation "
-    "experts_implementation output_attentions num_labels custom_pipelines".split()
+    "experts_implementation output_attentions num_labels custom_pipelines use_cache".split()  # the last: the Trainer's
 )
 
 AttentionBackend = Literal["auto", "cudnn", "flash", "efficient", "math"]
@@ -109,6 +109,7 @@ class TRMConfig(PreTrainedConfig):
 
     model_type = "trm"
     # Where a checkpoint's own code runs. The package has none: it registers its pipeline.
+    keys_to_ignore_at_inference = ["state"]  # transformers' Trainer gathers what a model returns, the latents apart
     pipelines_of_remote_code = {"grid-reasoning": {"impl": "pipeline_trm.GridReasoningPipeline", "pt": ["AutoModel"]}}
 
     vocab_size: int = 12

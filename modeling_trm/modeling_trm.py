@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import initialization as init
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_trm import TRMConfig
 from .layers_trm import truncated_normal_
@@ -52,9 +52,9 @@ class TRMModel(TRMPreTrainedModel):
         learned = config.position_embedding == "learned"
         self.embed_positions = nn.Embedding(config.num_positions, D) if learned else None
         self.embed_steps = nn.Embedding(config.num_step_embeddings, D) if config.num_step_embeddings else None
-        # Sparse gradients: the optimiser touches only the rows of a batch, whatever the size of the table.
         self.puzzle_emb = PuzzleTable(config.num_puzzles, D) if config.puzzle_prefix_len else None
         self.stack = Stack(config)
+        self.gradient_checkpointing = False  # set by transformers' gradient_checkpointing_enable
         # Persistent: they belong to the trained function, and transformers restores only persistent buffers.
         self.register_buffer("H_init", torch.empty(D))
         self.register_buffer("L_init", torch.empty(D) if config.num_latents == 2 else None)
@@ -125,6 +125,8 @@ class TRMModel(TRMPreTrainedModel):
         x = self.embed(input_ids, puzzle_ids, state)
         H_cycles, L_cycles = (self.config.H_cycles, self.config.L_cycles) if cycles is None else cycles
         stack = partial(self.stack, prepared=self.stack.prepare(x))
+        if self.gradient_checkpointing and self.training:
+            stack = partial(self._gradient_checkpointing_func, stack)
         state = recurse(stack, state.map(lambda z: z.to(x.dtype)), x, H_cycles, L_cycles)
         return state._replace(steps=None if state.steps is None else state.steps + 1)
 
@@ -186,6 +188,7 @@ class TRMForGridReasoning(ReasoningMixin, TRMPreTrainedModel):
     def initial_state(self, batch_size: int, dtype: torch.dtype | None = None) -> RecursionState:
         return self.model.initial_state(batch_size, dtype)
 
+    @can_return_tuple
     def forward(
         self,
         input_ids: Tensor,
@@ -202,6 +205,9 @@ class TRMForGridReasoning(ReasoningMixin, TRMPreTrainedModel):
                 cross-entropy + 0.5 * halting loss, averaged over the batch.
             state: what the previous step left, None for a fresh start.
             cycles: (H_cycles, L_cycles) of this step; None takes the config's (a depth curriculum trains with fewer).
+
+        Returns:
+            A TRMOutput; with return_dict=False, here or in the config, a tuple of what is not None in it.
         """
         latents = self.model(input_ids, puzzle_ids, state, cycles)
         logits = self.lm_head(latents.z_H[:, self.config.puzzle_prefix_len :])

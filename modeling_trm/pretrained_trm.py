@@ -33,6 +33,7 @@ class TRMPreTrainedModel(KernelsMixin, PuzzleTableMixin, PreTrainedModel):
     base_model_prefix = "model"
     main_input_name = "input_ids"
     _no_split_modules = ["Stack"]
+    supports_gradient_checkpointing = True
     reasoning_config = ReasoningConfig()  # what `solve` begins with; a checkpoint's own takes the place of the class's
     # The table has a file of its own; model.safetensors is the core alone.
     _keys_to_ignore_on_save = ["model.puzzle_emb.weight", "puzzle_emb.weight"]

@@ -17,7 +17,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +32,16 @@ from .puzzle_index_trm import BLANK_ROW, PuzzleIndex, checked_names
 
 logger = logging.getLogger(__name__)
 TASKS = "trm-puzzle-table"  # the one key of the metadata: safetensors writes several in random order
+TABLE_KEY = "puzzle_emb.weight"  # of a state dict, behind the name of the base model
 TENSORS = ("augmentation_of_row", "task_of_row", "weight")
 ROWS_AT_ONCE = 16384  # read and checked together: 32 MB of 512 channels
 
 
 class PuzzleTable(nn.Embedding):
-    """One row of D channels a puzzle, zero at first, with sparse gradients: an optimiser touches the rows of a batch.
+    """One row of D channels a puzzle, zero at first.
+
+    `sparse`, as every nn.Embedding has it, may be changed at any time: with it the gradient is of the rows of a batch
+    alone, which SignSGD takes and PyTorch's AdamW, clipping of gradients and DistributedDataParallel do not.
 
     Args:
         num_embeddings: N, the blank row included. embedding_dim: D.
@@ -46,7 +50,7 @@ class PuzzleTable(nn.Embedding):
     _index: PuzzleIndex | None
 
     def __init__(self, num_embeddings: int, embedding_dim: int) -> None:
-        super().__init__(num_embeddings, embedding_dim, sparse=True)
+        super().__init__(num_embeddings, embedding_dim)
         self._index = None
 
     def reset_parameters(self) -> None:
@@ -146,6 +150,25 @@ class PuzzleTableMixin:
                     weight_ND[int(row)] = table.weight[old]
         self._replace_table(weight_ND, index)
 
+    def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False) -> Any:
+        """As PyTorch's. transformers' Trainer fills a model with the weights of a checkpoint's core alone (not strict).
+
+        Raises:
+            ValueError: another core than the model's comes without the table that was trained with it.
+        """
+        table, ours = self.base_model.puzzle_emb, self.state_dict()  # type: ignore[attr-defined]
+        if not strict and table is not None and table.weight.requires_grad:
+            core = {name: value for name, value in ours.items() if not name.endswith(TABLE_KEY)}
+            is_core = core.keys() == state_dict.keys()
+            if is_core and not all(torch.equal(value, state_dict[name].to(value)) for name, value in core.items()):
+                raise ValueError(
+                    f"these weights come without their puzzle table, which is in {table_file_name(None)} beside them: "
+                    f"give the Trainer the model that from_pretrained makes of the checkpoint, then resume (for "
+                    f"load_best_model_at_end, load its state.best_model_checkpoint so); or, if the table is not to be "
+                    f"trained, freeze it with model.model.puzzle_emb.requires_grad_(False)"
+                )
+        return super().load_state_dict(state_dict, strict, assign)  # type: ignore[misc]
+
     def num_parameters_table(self) -> int:
         """Parameters of the puzzle table; reports state a model's size as core + table."""
         table = self.base_model.puzzle_emb
@@ -187,7 +210,7 @@ class PuzzleTableMixin:
         """The table's part of save_pretrained, whose arguments these are; nothing without a table."""
         table = self.base_model.puzzle_emb
         if table is not None:
-            given = (value for key, value in (state_dict or {}).items() if key.endswith("puzzle_emb.weight"))
+            given = (value for key, value in (state_dict or {}).items() if key.endswith(TABLE_KEY))
             Path(folder).mkdir(parents=True, exist_ok=True)
             write_table(Path(folder, table_file_name(variant)), next(given, table.weight), table.index)
 

@@ -142,7 +142,7 @@ class ReasoningMixin:
         for step in range(1, steps + 1):
             if noise is not None and config.noise_std:
                 state = noise.add(state, rows, config.noise_on, config.noise_std)
-            out = step_by(input_ids, puzzle_ids=puzzle_ids, state=state)
+            out = step_by(input_ids, puzzle_ids=puzzle_ids, state=state, return_dict=True)
             logits = out.logits if logits is None or config.guidance == 1 else logits.lerp(out.logits, config.guidance)
             ended.answers[rows] = answers_from_logits(logits, input_ids, self.config.blank_token_id)
             ended.halt_logits[rows] = out.halt_logits.to(ended.halt_logits.dtype)

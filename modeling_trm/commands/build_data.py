@@ -4,6 +4,7 @@ examples:
   trm build-data sudoku --output data/sudoku-sample
   trm build-data sudoku --data hub --subset 1000 --seed 0 --output data/sudoku-extreme-1k
   trm build-data maze --data-files train=mazes.csv --validate all --output data/my-mazes
+  trm build-data sudoku --data mine.csv --columns question=start answer=end --output data/mine
   trm build-data grid --data mine.csv --grid-shape 5 5 --alphabet ".ab" --output data/mine
   trm build-data arc --on-leak drop --output data/arc-1
   trm build-data arc --data json --on-leak report --output data/arc-1-concept
@@ -21,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .options import SPLITS, CommandParser, add_data, add_seed
+from .options import SPLITS, CommandParser, add_data, add_reading, add_seed, reading
 
 if TYPE_CHECKING:
     from datasets_builders.features import PuzzleSet
@@ -61,6 +62,7 @@ def add_puzzle_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--data-files", nargs="+", metavar="[SPLIT=]FILE", help="several files, or files by split")
     source.add_argument("--data-dir", type=Path, help=argparse.SUPPRESS)  # what --data was called for a folder
     source.add_argument("--dataset", help=argparse.SUPPRESS)  # and for the Hub
+    add_reading(parser)
     parser.add_argument("--subset", type=int, help="keep this many training puzzles")
     add_seed(parser)
     parser.add_argument("--expected-fingerprint", help="fail unless the training puzzles have this fingerprint")
@@ -133,6 +135,7 @@ def load_splits(arguments: argparse.Namespace, source: dict[str, Any], splits: l
             arguments.task,
             split,
             **source,
+            **reading(arguments),
             subset=arguments.subset if is_train else None,
             seed=arguments.seed,
             on_bad_row=arguments.on_bad_row,

@@ -34,6 +34,7 @@ from .options import (
     hub_data,
     load_chosen_puzzles,
     print_written,
+    refuse_reading,
     require_at_least,
 )
 from .search_options import add_halt_option, add_search_options, check_reasoning, run_time
@@ -127,6 +128,7 @@ def load_evaluated(
 
     from ..evaluation.runner import choose_subset
 
+    refuse_reading(arguments)
     if arguments.data is None:
         raise ValueError("arc's pairs without votes need --data, a folder written by `trm build-data arc`")
     arc_set = load_arc_folder(arguments.data)

@@ -79,6 +79,41 @@ def add_data(parser: argparse._ActionsContainer, default: str = "the sample that
     )
 
 
+def add_reading(parser: argparse._ActionsContainer) -> None:
+    """How the puzzles of files are written; see `reading`."""
+    parser.add_argument(
+        "--columns",
+        nargs="+",
+        type=_named_column,
+        metavar="ROLE=NAME",
+        help="which column of a table is the question, the answer, ..., as in question=start answer=end",
+    )
+    parser.add_argument(
+        "--characters",
+        metavar="TEXT",
+        help="what the puzzles are written with, as in .0123456789ABCDEF where 0 is a digit",
+    )
+
+
+def _named_column(text: str) -> tuple[str, str]:
+    role, equals, name = text.partition("=")
+    if not (role and equals and name):
+        raise argparse.ArgumentTypeError(f"{text!r} must be ROLE=NAME, as in question=start")
+    return role, name
+
+
+def reading(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What --columns and --characters are to `load_puzzles`."""
+    return {"columns": dict(arguments.columns or ()) or None, "characters": arguments.characters}
+
+
+def refuse_reading(arguments: argparse.Namespace) -> None:
+    """Raise ValueError where ARC, whose files say all of it themselves, was told how its puzzles are written."""
+    for name in ("columns", "characters"):
+        if vars(arguments)[name] is not None:
+            raise ValueError(f"--{name} is for tables and grids of text; arc is read from JSON, leave it out")
+
+
 def add_seed(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of everything that is drawn (default: 0)")
 
@@ -99,6 +134,7 @@ def add_puzzles(parser: argparse.ArgumentParser, max_puzzles: int | None, tasks:
     group.add_argument(
         "--on-bad-row", default="error", choices=("error", "skip"), help="refuse the data, or leave the row out"
     )
+    add_reading(group)
     add_seed(parser)
 
 
@@ -156,7 +192,7 @@ def check_task(task: str | None, processor: "GridProcessor", model: str) -> None
 
 
 def load_chosen_puzzles(arguments: argparse.Namespace, processor: "GridProcessor") -> "PuzzleSet":
-    """The puzzles of --data, --split, --max-puzzles and --seed; a "grid" task has the checkpoint's shape and alphabet.
+    """The puzzles of the options of `add_puzzles`; a "grid" task has the checkpoint's shape and alphabet.
 
     Raises:
         ValueError: data that cannot be read, naming file and row.
@@ -166,7 +202,7 @@ def load_chosen_puzzles(arguments: argparse.Namespace, processor: "GridProcessor
 
     from ..evaluation.runner import choose_subset
 
-    source = named_source(arguments.data)
+    source = named_source(arguments.data) | reading(arguments)
     if processor.task == "grid":
         source |= {"grid_shape": tuple(processor.grid_shape), "alphabet": processor.alphabet}
     puzzles = load_puzzles(processor.task, arguments.split, on_bad_row=arguments.on_bad_row, **source)

@@ -3,6 +3,7 @@
 examples:
   trm solve --model MODEL 53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79
   trm solve --model MODEL puzzles.txt --trace        one puzzle a line, or 9 lines of 9; or csv, parquet, ...
+  trm solve --model MODEL table.csv --columns question=start
   trm solve --model MODEL - --json < puzzles.txt
   trm solve --model MODEL puzzles.txt --max-steps 64 --halt 0.95 --output answers.json
   trm solve --model MODEL puzzles.txt --views 8      relabelled views of each puzzle are solved and vote
@@ -18,6 +19,7 @@ error; the others are still answered.
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .options import (
@@ -26,8 +28,11 @@ from .options import (
     add_engine,
     add_max_steps,
     add_model,
+    add_reading,
     add_seed,
     add_views,
+    reading,
+    refuse_reading,
 )
 from .search_options import add_halt_option, add_search_options, check_reasoning, reasoning_options
 
@@ -44,10 +49,8 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import: --help and wrong arguments
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser("solve", __doc__)
     parser.add_argument("puzzles", nargs="+", metavar="PUZZLE", help="a puzzle, a file of puzzles, or - for stdin")
-    parser.add_argument(
-        "--characters", help="what the puzzles are written with, as in .0123456789ABCDEF where 0 is a digit"
-    )
     add_model(parser)
+    add_reading(parser)
     add_max_steps(parser)
     add_halt_option(parser, default=None)
     add_views(parser, "the checkpoint's own, usually 1")
@@ -76,7 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     with user_errors(OSError, ValueError):
         device = choose_device(arguments.device)
         processor = load_processor(arguments.model)
-        found = read_arguments(arguments.puzzles, processor, sys.stdin, arguments.characters, read_file)
+        if processor.task == "arc":
+            refuse_reading(arguments)
+        read = partial(read_file, columns=reading(arguments)["columns"])
+        found = read_arguments(arguments.puzzles, processor, sys.stdin, arguments.characters, read)
         wrong = [one for one in found if isinstance(one, NoPuzzle)]
         for one in wrong[:MAX_NAMED]:
             print(f"error: {one.name}: {one.error}", file=sys.stderr)
@@ -95,7 +101,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return USER_ERROR if wrong else 0
 
 
-def read_file(path: str, processor: "GridProcessor", characters: str | None) -> "list[Puzzle | NoPuzzle]":
+def read_file(
+    path: str, processor: "GridProcessor", characters: str | None, columns: dict[str, str] | None
+) -> "list[Puzzle | NoPuzzle]":
     """The puzzles of any file that data sets are read from, or of text alone."""
     from dataclasses import replace
     from pathlib import Path
@@ -107,7 +115,7 @@ def read_file(path: str, processor: "GridProcessor", characters: str | None) -> 
     if processor.task == "arc":
         return read_text_file(path, processor)
     reader = replace(processor.reader, written=characters)
-    found = read_puzzles(Path(path), reader)
+    found = read_puzzles(Path(path), reader, columns)
     return [checked(text, processor, place, characters) for place, text in found] or read_text_file(path, processor)
 
 

@@ -35,6 +35,7 @@ from .options import (
     check_task,
     given,
     load_chosen_puzzles,
+    refuse_reading,
     require_at_least,
 )
 from .search_options import add_halt_option
@@ -130,6 +131,7 @@ def open_views(
             raise ValueError("--views says how many views of a puzzle vote, for example --views 16")
         puzzles = load_chosen_puzzles(arguments, processor)
         return PuzzleViews(puzzles, arguments.views, arguments.seed), puzzles.origin
+    refuse_reading(arguments)
     if arguments.split != "test":
         raise ValueError(f"--split {arguments.split}: arc votes on its test inputs; trm evaluate takes other pairs")
     source = load_arc_source(arguments.data, arguments.subset, arguments.max_puzzles, arguments.seed)

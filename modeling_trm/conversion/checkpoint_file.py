@@ -1,8 +1,10 @@
 """Read the state dict of a checkpoint file without running anything that is in it.
 
 Sources: PyTorch's two formats (zip, and the older plain pickle), with weights_only=True and memory-mapped where the
-format allows; safetensors. Wrappers leave prefixes on the keys of a state dict (torch.compile `_orig_mod.`,
-DistributedDataParallel `module.`, the reference's loss head `model.` and its ACT wrapper `inner.`): they are taken off.
+format allows; safetensors. Wrappers leave their names on the keys of a state dict, in front the reference's loss head
+`model.` and its ACT wrapper `inner.`, anywhere torch.compile `_orig_mod.` and DistributedDataParallel `module.`: they
+are taken off. Buffers that other code saves and ours computes, rotary tables and the batch's rows of the puzzle table,
+are left out.
 """
 
 import hashlib
@@ -21,7 +23,9 @@ from torch import Tensor
 
 from .plain_pickle import imports_of_pickle
 
-PREFIX = re.compile(r"^(?:(?:_orig_mod|module|model|inner)\.)+")
+PREFIX = re.compile(r"^(?:(?:model|inner)\.)+")
+WRAPPER = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|module)\.")
+COMPUTED = re.compile(r"(^|\.)(puzzle_emb\.local_(weights|ids)|cos_cached|sin_cached|inv_freq)$")
 # What tells a state dict of the reference's family from any other dictionary, its relatives included.
 FAMILY = re.compile(r"^(lm_head|q_head|embed_tokens|embed_pos|puzzle_emb|[HL]_level|[HL]\d?_init)(\.|$)")
 BUFFERS = ("H_init", "L_init", "puzzle_emb.weights")  # an average over parameters does not hold them
@@ -37,11 +41,10 @@ class ConversionError(ValueError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`tensors` by their name without prefixes; `prefix` in front of most of them; `facts` worth recording."""
+    """`tensors` by their name without those of wrappers; `facts` worth recording."""
 
     path: Path
     tensors: dict[str, Tensor]
-    prefix: str
     facts: dict[str, str] = field(default_factory=dict)
 
     def sha256(self) -> str:
@@ -63,10 +66,9 @@ def read_checkpoint(path: str | Path, entry: str | None = None) -> Checkpoint:
     if not entries:
         raise ConversionError(f"{path}: holds no state dict of a TRM (no tensor named lm_head, L_level, H_init, ...)")
     name = _choose(path, entries, entry)
-    tensors, facts = dict(entries[name]), {}
-    prefixes = [prefix for prefix, _ in tensors.values()]
-    prefix = max(set(prefixes), key=prefixes.count)
-    plain = {key: tensor for key, (_, tensor) in tensors.items()}
+    plain, facts = {key: tensor for key, tensor in entries[name].items() if not COMPUTED.search(key)}, {}
+    if left_out := sorted(entries[name].keys() - plain.keys()):
+        facts["left out"] = f"{', '.join(left_out)}: buffers that are computed, not learnt"
     if name:
         facts["entry"] = f"{name} (of {', '.join(entries)})"
     for buffer in BUFFERS:
@@ -76,9 +78,9 @@ def read_checkpoint(path: str | Path, entry: str | None = None) -> Checkpoint:
                 raise ConversionError(
                     f"{path}: entry {name!r} has no {buffer}, which {' and '.join(map(repr, owners))} have"
                 )
-            plain[buffer] = entries[owners[0]][buffer][1]
+            plain[buffer] = entries[owners[0]][buffer]
             facts[buffer] = f"from entry {owners[0]}: {name} does not hold it"
-    return Checkpoint(path, plain, prefix, facts)
+    return Checkpoint(path, plain, facts)
 
 
 def _choose(path: Path, entries: Mapping[str, Any], entry: str | None) -> str:
@@ -92,27 +94,31 @@ def _choose(path: Path, entries: Mapping[str, Any], entry: str | None) -> str:
     return entry
 
 
-def _state_dicts(content: Any, path: Path, name: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(dotted name, {key without prefix: (prefix, tensor)}) of every state dict of the family."""
+def _state_dicts(content: Any, path: Path, name: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """(dotted name, {name of a weight: tensor}) of every state dict of the family."""
     if not isinstance(content, Mapping):
         return
     keys = [key for key in content if isinstance(key, str)]
-    if any(FAMILY.match(PREFIX.sub("", key)) and isinstance(content[key], Tensor) for key in keys):
-        yield name, _without_prefixes(content, path)
+    if any(FAMILY.match(_plain_name(key)) and isinstance(content[key], Tensor) for key in keys):
+        yield name, _plainly_named(content, path)
     elif depth < NESTING:
         for key in keys:
             yield from _state_dicts(content[key], path, f"{name}.{key}".lstrip("."), depth + 1)
 
 
-def _without_prefixes(content: Mapping[Any, Any], path: Path) -> dict[str, tuple[str, Tensor]]:
-    found: dict[str, tuple[str, Tensor]] = {}
+def _plain_name(key: str) -> str:
+    return PREFIX.sub("", WRAPPER.sub("", key))
+
+
+def _plainly_named(content: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
     for key, tensor in content.items():
         if not isinstance(tensor, Tensor):
             raise ConversionError(f"{path}: {key!r} among the weights is {type(tensor).__name__}, not a tensor")
-        plain = PREFIX.sub("", str(key))
+        plain = _plain_name(str(key))
         if plain in found:
             raise ConversionError(f"{path}: two weights are named {plain}, under different prefixes")
-        found[plain] = (str(key).removesuffix(plain), tensor)
+        found[plain] = tensor
     return found
 
 

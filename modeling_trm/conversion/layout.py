@@ -166,8 +166,15 @@ def _refuse_relatives(tensors: Mapping[str, Tensor], source: str) -> None:
     """Models of the same code base that compute something else."""
     has_level = {level: any(name.startswith(f"{level}_level.") for name in tensors) for level in "HL"}
     relative = None
-    if has_level["H"]:
+    if any(name.startswith("lenet.") for name in tensors):
+        relative = "nano-trm (lenet: its token ids are others, 1 ends a grid and 2 is the blank of a Sudoku)"
+    elif has_level["H"]:
         relative = "HRM (it has an H_level and an L_level)" if has_level["L"] else "transformers_baseline (H_level)"
+    elif not {"H_init", "L_init", TABLE} & tensors.keys():
+        relative = (
+            "EqR (neither H_init nor L_init: it starts at random and damps every call of its stack, ours does not), or "
+            "averaged parameters alone, whose buffers another file has"
+        )
     elif any(re.fullmatch(r"L\d_init", name) for name in tensors):
         relative = "trm_hier6 (six scratch latents: L1_init ...)"
     elif "L_init" in tensors and "H_init" not in tensors:

@@ -274,7 +274,7 @@ def _run_every_step(
     state = model.initial_state(len(input_ids_BL))
     exact, halt_logits = [], []
     for _ in range(steps):
-        output = step_by(input_ids_BL, puzzle_ids=puzzle_ids_B, state=state)
+        output = step_by(input_ids_BL, puzzle_ids=puzzle_ids_B, state=state, return_dict=True)
         state = output.state
         answers_BL = answers_from_logits(output.logits, input_ids_BL, model.config.blank_token_id)
         exact.append(_all_scored_right(answers_BL, labels_BL))

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.logging import get_logger
 from safetensors import SafetensorError
@@ -41,7 +42,7 @@ def save_checkpoint(
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
         accelerator.wait_for_everyone()
-        _save(state["slots"], temporary / f"slots-{accelerator.process_index}.safetensors")
+        _save(state["slots"], _slots_file(temporary, accelerator.process_index))
         if accelerator.is_main_process:
             for part in LEARNT:
                 _save(state[part], temporary / f"{part}.safetensors")
@@ -86,19 +87,28 @@ def load_progress(checkpoint: Path) -> dict[str, Any]:
 
 
 def load_checkpoint(accelerator: Accelerator, checkpoint: Path) -> State:
-    """What `save_checkpoint` was given. Raises ValueError if it was written by another number of processes."""
+    """What `save_checkpoint` was given; by another number of processes, this one's share of all slots in order."""
+    index, processes = accelerator.process_index, accelerator.num_processes
     written = len(list(checkpoint.glob("slots-*.safetensors")))
-    if written != accelerator.num_processes:
-        raise ValueError(
-            f"{checkpoint} was written by {written} processes, this run has {accelerator.num_processes}: "
-            f"start it with --num_processes {written}"
-        )
-    return load_learnt(checkpoint) | {"slots": load_file(checkpoint / f"slots-{accelerator.process_index}.safetensors")}
+    if written == processes:
+        return load_learnt(checkpoint) | {"slots": load_file(_slots_file(checkpoint, index))}
+    logger.warning(
+        f"{checkpoint} was written by {written} processes, this run has {processes}: it goes on with the same puzzles "
+        f"in the same order, within rounding and not bit for bit, for gradients are summed in another order; under "
+        f"random_start new puzzles begin with other latents"
+    )
+    parts = [load_file(_slots_file(checkpoint, number)) for number in range(written)]
+    slots = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return load_learnt(checkpoint) | {"slots": {name: value.chunk(processes)[index] for name, value in slots.items()}}
 
 
 def load_learnt(checkpoint: Path) -> State:
     """All but the slots."""
     return {part: load_file(checkpoint / f"{part}.safetensors") for part in LEARNT}
+
+
+def _slots_file(checkpoint: Path, process: int) -> Path:
+    return checkpoint / f"slots-{process}.safetensors"
 
 
 def _save(tensors: Mapping[str, Tensor], path: Path) -> None:

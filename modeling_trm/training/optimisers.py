@@ -124,7 +124,10 @@ class SignSGD(Optimizer):
     @staticmethod
     def _step_rows(table_ND: Tensor, grad: Tensor, lr: float, weight_decay: float) -> None:
         if not grad.is_sparse:
-            raise ValueError("SignSGD needs the sparse gradient of nn.Embedding(sparse=True), but this one is dense")
+            raise ValueError(
+                "SignSGD needs the sparse gradient of nn.Embedding(sparse=True), but this one is dense: set "
+                "model.model.puzzle_emb.sparse = True"
+            )
         rows_B, grad_BD = grad._indices()[0], grad._values()
         rows_B, order_B = rows_B.sort()  # not stable, as in coalesce(): the order in which equal rows are summed
         # What several puzzles of the batch contribute to a row is summed as by coalesce(), but into as many places as
@@ -183,7 +186,8 @@ def core_parameters(model: TRMForGridReasoning) -> dict[str, nn.Parameter]:
 def build_optimisers(model: TRMForGridReasoning, arguments: "OptimisationArguments") -> list[Optimizer]:
     """The optimisers of a recipe: those of OPTIMISERS[optimiser] for the core, then sign-SGD for the puzzle table.
 
-    With train_only "puzzle_table" the core has none, and a model without a table has no sign-SGD.
+    With train_only "puzzle_table" the core has none, and a model without a table has no sign-SGD; one with a table has
+    sparse gradients of it from here on.
 
     Raises:
         ValueError: an unknown optimiser, naming the known ones, a setting out of range, or no puzzle table to train.
@@ -196,6 +200,7 @@ def build_optimisers(model: TRMForGridReasoning, arguments: "OptimisationArgumen
     others = [p for name, p in core.items() if name not in matrix_names]
     optimisers = OPTIMISERS[arguments.optimiser](matrices, others, arguments) if arguments.train_only == "all" else []
     if model.model.puzzle_emb is not None:
+        model.model.puzzle_emb.sparse = True
         table = [model.model.puzzle_emb.weight]
         optimisers.append(SignSGD(table, arguments.puzzle_lr, arguments.puzzle_weight_decay))
     if not optimisers:

@@ -235,6 +235,37 @@ def test_any_prefix_and_any_format_give_the_same_weights(
         assert all(torch.equal(tensor, models[0].state_dict()[name]) for name, tensor in own.items())
 
 
+@pytest.mark.parametrize("wrapped", ["L_level._orig_mod.layers.", "L_level.module._orig_mod.layers."])
+def test_wrappers_inside_a_name_are_taken_off(
+    wrapped: str, save_reference: Callable[..., Path], tmp_path: Path
+) -> None:
+    """torch.compile and DistributedDataParallel of a part put their names in the middle."""
+    state = {name.replace("L_level.layers.", wrapped): tensor for name, tensor in state_of(ATTENTION).items()}
+    convert_reference(save_reference(ATTENTION, state=state, prefix="model._orig_mod.inner."), tmp_path / "out")
+    own = TRMForGridReasoning.from_pretrained(tmp_path / "out").state_dict()
+    for number, name in ((0, "self_attn.qkv_proj"), (3, "mlp.down_proj")):
+        theirs = state[f"{wrapped}{number // 2}.{name}.weight"]
+        assert torch.equal(own[f"model.stack.{number}.{name.partition('.')[2]}.weight"], theirs)
+
+
+def test_buffers_that_are_computed_are_left_out(save_reference: Callable[..., Path], tmp_path: Path) -> None:
+    """The reference's own optimiser keeps the batch's rows of the table there; others save their rotary tables."""
+    plain = state_of(ATTENTION, rows=3)
+    convert_reference(save_reference(ATTENTION, state=plain), tmp_path / "plain")
+    buffers = {
+        "puzzle_emb.local_ids": torch.zeros(4, dtype=torch.int32),
+        "puzzle_emb.local_weights": torch.full((4, 32), float("nan")),
+        "rotary_emb.cos_cached": torch.ones(97, 8),
+        "L_level.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4),
+    }
+    facts = convert_reference(save_reference(ATTENTION, state=plain | buffers), tmp_path / "out")
+    assert facts["left out"] == f"{', '.join(sorted(buffers))}: buffers that are computed, not learnt"
+    assert facts["left out"] in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    own, expected = (TRMForGridReasoning.from_pretrained(tmp_path / name).state_dict() for name in ("out", "plain"))
+    assert own.keys() == expected.keys()
+    assert all(torch.equal(own[name], tensor) for name, tensor in expected.items())
+
+
 def test_precision_is_the_files_and_the_widest_of_several(save_reference: Callable[..., Path], tmp_path: Path) -> None:
     facts = convert_reference(save_reference(ATTENTION, dtype=torch.bfloat16), tmp_path / "narrow")
     assert facts["precision"] == "bfloat16"

@@ -249,6 +249,11 @@ def test_one_name_under_two_prefixes(save_reference: Callable[..., Path], tmp_pa
 
 
 RELATIVES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "nano-trm": (
+        lambda s: [s.update({n.replace("L_level", "lenet"): s.pop(n)}) for n in list(s) if "L_level" in n],
+        r"of nano-trm \(lenet: its token ids are others",
+    ),
+    "EqR": (lambda s: [s.pop(n) for n in ("H_init", "L_init", "puzzle_emb.weights")], r"of EqR \(neither H_init nor"),
     "trm_singlez": (lambda s: s.pop("H_init"), r"trm_singlez .* no input injection, which ours has"),
     "trm_hier6": (lambda s: s.update({f"L{i}_init": s["L_init"] for i in range(1, 7)}), "trm_hier6"),
     "HRM": (

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from datasets_builders import arc_build
 from datasets_builders.arc_build import build_arc
 from datasets_builders.arc_set import ARC_SPLITS, ArcOptions, task_name
 from datasets_builders.arc_tasks import ArcTask, Pair, load_tasks
@@ -146,6 +147,13 @@ def test_the_result_does_not_depend_on_workers_or_on_the_order_of_tasks(build_sm
         assert other.fingerprint == one.fingerprint
         np.testing.assert_array_equal(other.index.augmentation_of_row, one.index.augmentation_of_row)
         assert other.splits == one.splits and other.names == one.names
+
+
+def test_workers_where_there_is_no_forkserver(build_small, monkeypatch):
+    """As on Windows."""
+    monkeypatch.setattr(arc_build, "get_all_start_methods", lambda: ["spawn"])
+    assert arc_build._context().get_start_method() == "spawn"
+    assert build_small(num_workers=2).fingerprint == build_small().fingerprint
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,7 @@ def test_outputs_of_kept_tasks_stay(model: TRMForGridReasoning, tmp_path: Path) 
 def test_type_device_and_counts_follow(model: TRMForGridReasoning) -> None:
     core = model.num_parameters_core()
     model.to(torch.bfloat16).model.puzzle_emb.weight.requires_grad_(False)
+    model.model.puzzle_emb.sparse = True
     model.add_tasks(make_index({"new": 4}))
     assert (model.num_parameters_table(), model.model.num_parameters_table()) == (11 * D, 11 * D)
     model.trim_tasks(["new"])
@@ -95,6 +96,7 @@ def test_copy_is_a_table_of_its_own(model: TRMForGridReasoning) -> None:
 def test_update_touches_the_rows_of_the_batch_alone(model: TRMForGridReasoning) -> None:
     numbers = model.add_tasks(make_index({"new": 5}, seed=1), init="zeros")
     before = model.model.puzzle_emb.weight.detach().clone()
+    model.model.puzzle_emb.sparse = True
     optimiser = SignSGD([model.model.puzzle_emb.weight], lr=0.01, weight_decay=0.1)
     ids = torch.tensor([numbers[0], 2, numbers[3], 2])
     model(torch.randint(6, (4, 16)), puzzle_ids=ids, labels=torch.randint(6, (4, 16))).loss.backward()

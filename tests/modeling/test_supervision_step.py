@@ -147,8 +147,9 @@ def test_every_parameter_gets_a_gradient(preset: str, variant: str, tiny_model, 
         assert (rows > 0).sum() >= (1 if single else len(rows) * 0.5), name
 
 
-def test_puzzle_table_gets_sparse_gradients_for_the_rows_of_the_batch(tiny_model, tiny_batch) -> None:
+def test_a_sparse_puzzle_table_gets_gradients_for_the_rows_of_the_batch(tiny_model, tiny_batch) -> None:
     model = tiny_model("trm-attn", num_puzzles=50)
+    model.model.puzzle_emb.sparse = True
     batch = {**tiny_batch(model.config), "puzzle_ids": torch.tensor([7, 3, 7])}
     model(**batch).loss.backward()
     gradient = model.model.puzzle_emb.weight.grad.coalesce()

@@ -1,24 +1,31 @@
-"""Two processes give the loss of one with the same global batch."""
+"""Two processes give the loss of one with the same global batch, and one goes on where two have stopped."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
+from accelerate import PartialState
+from safetensors.torch import load_file, save_file
 
+from modeling_trm.training.checkpointing import LEARNT, load_checkpoint
 from scripts import train
 
 TOLERANCE = 5e-6  # relative, over 16 steps in float32: the gradient is summed in another order (seen: 5e-7)
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one(write_recipe, tmp_path):
-    assert train.main([str(write_recipe("one", optimiser="adam_atan2"))]) == 0
+def test_two_processes_train_as_one(write_recipe, tmp_path, caplog):
+    settings = {"optimiser": "adam_atan2", "checkpoint_every": 6}
+    assert train.main([str(write_recipe("one", **settings))]) == 0
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     done = subprocess.run(
-        [*command, str(Path(train.__file__)), str(write_recipe("two", optimiser="adam_atan2"))],
+        [*command, str(Path(train.__file__)), str(write_recipe("two", **settings))],
         env=os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -26,12 +33,41 @@ def test_two_processes_train_as_one(write_recipe, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
-    one, two = (
-        [json.loads(line) for line in (tmp_path / run / "log.jsonl").read_text().splitlines()] for run in ("one", "two")
-    )
+    assert_same_losses(tmp_path / "one", tmp_path / "two")
+    checkpoints = tmp_path / "two" / "checkpoints"
+    assert len(list((checkpoints / "step-00000016").glob("slots-*.safetensors"))) == 2
+
+    shutil.rmtree(checkpoints / "step-00000016")
+    assert train.main([str(tmp_path / "two.yaml")]) == 0
+    assert "step-00000012 was written by 2 processes, this run has 1" in caplog.text
+    assert_same_losses(tmp_path / "one", tmp_path / "two")
+    ended = [load_file(tmp_path / run / "checkpoints/step-00000016/slots-0.safetensors") for run in ("one", "two")]
+    for name in ("inputs", "labels", "puzzle_ids", "steps", "released"):
+        assert torch.equal(ended[0][name], ended[1][name]), name
+
+
+def assert_same_losses(first: Path, second: Path) -> None:
+    one, two = ([json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()] for run in (first, second))
     assert [r["step"] for r in two] == [r["step"] for r in one]
     for a, b in zip(one, two):
         if "loss" in a:
             assert b["loss"] == pytest.approx(a["loss"], rel=TOLERANCE)
             assert b["puzzles"] == a["puzzles"]
-    assert len(list((tmp_path / "two" / "checkpoints" / "step-00000016").glob("slots-*.safetensors"))) == 2
+
+
+@pytest.mark.parametrize(("written", "processes"), [(12, 2), (1, 4), (3, 2)])
+def test_slots_are_shared_out_in_their_order(written: int, processes: int, tmp_path: Path) -> None:
+    """Process p of n has the slots from p / n of the batch on, whoever wrote them."""
+    PartialState(cpu=True)  # accelerate's logger asks for it
+    slots = {"steps": torch.arange(12), "state.z_H": torch.randn(12, 3, 2)}
+    for part in LEARNT:
+        save_file({"weight": torch.ones(1)}, tmp_path / f"{part}.safetensors")
+    for process in range(written):
+        own = {name: value.chunk(written)[process].clone() for name, value in slots.items()}
+        save_file(own, tmp_path / f"slots-{process}.safetensors")
+    share = 12 // processes
+    for process in range(processes):
+        here = SimpleNamespace(num_processes=processes, process_index=process)
+        loaded = load_checkpoint(here, tmp_path)["slots"]
+        for name, value in slots.items():
+            assert torch.equal(loaded[name], value[process * share : (process + 1) * share]), name
