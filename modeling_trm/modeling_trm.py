@@ -8,6 +8,7 @@ reasoning_trm.py, what loops in training is in training/.
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,7 @@ from .operators_trm import Stack
 from .pipeline_trm import GridReasoningPipeline  # noqa: F401 (not used here: so that save_pretrained copies its file)
 from .pretrained_trm import TRMPreTrainedModel
 from .puzzle_table_trm import PuzzleTable
-from .reasoning_trm import ReasoningMixin, answers_from_logits
+from .reasoning_trm import ReasoningMixin, answers_from_logits, require_token_ids
 from .recursion_trm import RecursionState, recurse
 
 HALT_LOSS_WEIGHT = 0.5  # arXiv 2510.04871, public code models/losses.py
@@ -129,6 +130,7 @@ class TRMModel(TRMPreTrainedModel):
         return state._replace(steps=None if state.steps is None else state.steps + 1)
 
     def _check(self, input_ids: Tensor, puzzle_ids: Tensor | None, state: RecursionState | None) -> None:
+        require_token_ids(input_ids)
         if input_ids.ndim != 2 or input_ids.shape[1] != self.config.seq_len:
             raise ValueError(
                 f"input_ids has shape {list(input_ids.shape)}; this model was made for [batch, {self.config.seq_len}] "
@@ -193,7 +195,9 @@ class TRMForGridReasoning(ReasoningMixin, TRMPreTrainedModel):
         labels: Tensor | None = None,
         state: RecursionState | None = None,
         cycles: tuple[int, int] | None = None,
-    ) -> TRMOutput:
+        return_dict: bool | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> TRMOutput | tuple[Any, ...]:
         """One supervision step.
 
         Args:
@@ -202,7 +206,16 @@ class TRMForGridReasoning(ReasoningMixin, TRMPreTrainedModel):
                 cross-entropy + 0.5 * halting loss, averaged over the batch.
             state: what the previous step left, None for a fresh start.
             cycles: (H_cycles, L_cycles) of this step; None takes the config's (a depth curriculum trains with fewer).
+            return_dict: False gives a tuple of what is not None, as elsewhere in transformers.
+
+        Raises:
+            ValueError: output_hidden_states=True, which a recursion has none of; or inputs that do not fit the model.
         """
+        if output_hidden_states:
+            raise ValueError(
+                "output_hidden_states=True: a recursion has no hidden states layer by layer; its latents after this "
+                "step are output.state.z_H and output.state.z_L"
+            )
         latents = self.model(input_ids, puzzle_ids, state, cycles)
         logits = self.lm_head(latents.z_H[:, self.config.puzzle_prefix_len :])
         halt_logits = self.q_head(latents.z_H[:, 0])[:, 0]
@@ -213,7 +226,8 @@ class TRMForGridReasoning(ReasoningMixin, TRMPreTrainedModel):
             token_loss, halt_loss = stablemax_cross_entropy(logits, labels), halting_loss(halt_logits, exact)
             loss = (token_loss + HALT_LOSS_WEIGHT * halt_loss).mean().float()
         carried = self.with_answers(latents.detach(), logits, input_ids)
-        return TRMOutput(loss=loss, logits=logits, halt_logits=halt_logits, state=carried)
+        output = TRMOutput(loss=loss, logits=logits, halt_logits=halt_logits, state=carried)
+        return output.to_tuple() if return_dict is False else output
 
     def with_answers(self, state: RecursionState, logits: Tensor, input_ids: Tensor) -> RecursionState:
         """The state with the answers of these logits, where the model reads them in its next step."""

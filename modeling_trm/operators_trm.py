@@ -5,23 +5,17 @@ say more (see layers_trm). A user's own one joins in one line, `OPERATORS["name"
 `TRMConfig.block_operators`; operator_files_trm reads its file and sends it along with a checkpoint.
 """
 
-import difflib
 from collections.abc import Iterator, Sequence
 
 from torch import Tensor, nn
 
 from .attention_trm import Attention
-from .configuration_trm import TRMConfig
+from .configuration_trm import OPERATORS, TRMConfig
 from .layers_trm import Operator, rms_norm
 from .mamba2_trm import Mamba2
 from .mlp_trm import Mlp, MlpT
 
-OPERATORS: dict[str, type[nn.Module]] = {
-    "attention": Attention,
-    "mamba2": Mamba2,
-    "mlp_t": MlpT,
-    "mlp": Mlp,
-}
+OPERATORS.update({"attention": Attention, "mamba2": Mamba2, "mlp_t": MlpT, "mlp": Mlp})
 
 
 class Stack(nn.ModuleList):
@@ -31,7 +25,7 @@ class Stack(nn.ModuleList):
     """
 
     def __init__(self, config: TRMConfig) -> None:
-        super().__init__(_operator_class(i, name)(config) for i, name in enumerate(config.block_operators))
+        super().__init__(OPERATORS[name](config) for name in config.block_operators)
         self.eps = config.rms_norm_eps
 
     def prepare(self, x_BLD: Tensor) -> list[tuple[Tensor, ...]]:
@@ -47,17 +41,6 @@ class Stack(nn.ModuleList):
         for (operator, dim), own in zip(self.with_norms(), prepared or [()] * len(self)):
             h_BLD = rms_norm(h_BLD + operator(h_BLD, *own), self.eps, dim)
         return h_BLD
-
-
-def _operator_class(index: int, name: str) -> type[nn.Module]:
-    if name not in OPERATORS:
-        close = difflib.get_close_matches(name, list(OPERATORS), n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(
-            f"block_operators[{index}]={name!r} is not an operator{hint}; allowed: {', '.join(OPERATORS)}, and one of "
-            f"your own when its file has been imported (on the command line --import FILE)"
-        )
-    return OPERATORS[name]
 
 
 from .own_operators_trm import OWN_OPERATORS  # noqa: E402  (its files import OPERATORS)

@@ -85,7 +85,7 @@ ROOMS = {
         "flat", "datasets_builders", "modeling_trm/metrics", "modeling_trm/utils", "modeling_trm/evaluation",
     },
     "modeling_trm/comparison": {
-        "flat", "modeling_trm/metrics", "modeling_trm/utils", "modeling_trm/evaluation", "modeling_trm/voting",
+        "flat", "modeling_trm/utils", "modeling_trm/evaluation", "modeling_trm/voting",
     },
     "modeling_trm/cards": {"flat", "modeling_trm/utils", "modeling_trm/evaluation", "modeling_trm/voting"},
     "modeling_trm/diagnostics": {"flat", "modeling_trm/utils", "modeling_trm/evaluation"},
