@@ -61,8 +61,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def default_names(models: Sequence[str]) -> list[str]:
-    """The last parts of the paths; the whole paths where those are not distinct."""
-    short = [Path(model).resolve().name for model in models]
+    """The last parts of the paths, of RUN/model the run; the whole paths where those are not distinct."""
+    folders = [Path(model).resolve() for model in models]
+    short = [folder.parent.name if folder.name == "model" else folder.name for folder in folders]
     return short if len(set(short)) == len(short) else list(models)
 
 

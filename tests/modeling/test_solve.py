@@ -265,9 +265,7 @@ def test_solving_leaves_the_training_mode_and_the_random_state_alone(make, probl
 def test_text_instead_of_token_ids_is_answered_with_what_makes_them(tiny_model) -> None:
     model = tiny_model("trm-attn")
     for call in (model.solve, model):
-        with pytest.raises(
-            TypeError, match=r"of type str, not a tensor of token ids .*; the processor makes them"
-        ):
+        with pytest.raises(TypeError, match=r"of type str, not a tensor of token ids .*; the processor makes them"):
             call("53..7....6..195..")
 
 

@@ -89,6 +89,8 @@ def test_the_same_answers_as_solve_without_pytorch(tiny_model, tmp_path: Path, c
         assert np.array_equal(initial["z_H"], model.model.H_init.numpy())
         assert np.array_equal(initial["z_L"], model.model.L_init.numpy())
 
+    shown = solve_alone(folder, puzzles[0]).stdout
+    assert shown.startswith(processor.render(json.loads(solve_alone(folder, "--json", puzzles[0]).stdout)[0]["answer"]))
     expected = model.solve(input_ids, halt=True)
     assert len(set(expected.steps.tolist())) > 1, "every puzzle stops at one step: nothing is compacted"
     done = solve_alone(folder, "-", "--json", stdin="\n".join(puzzles))
