@@ -225,10 +225,19 @@ def training_section(metrics: dict[str, Any]) -> dict[str, Any]:
     }
     facts |= {name.replace("_", " "): value for name, value in metrics["train"].items()}
     return {
-        "recipe": yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).strip(),
+        "recipe": yaml.safe_dump(_stated(recipe), sort_keys=False, allow_unicode=True).strip(),
         "command": metrics["command"],
         "training_facts": [(name, cell(_fact(value))) for name, value in facts.items()],
     }
+
+
+def _stated(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Without what is switched off, and without a preset of which the recipe overrides every field."""
+    stated = {name: value for name, value in recipe.items() if value is not None}
+    preset = stated.get("preset")
+    if preset in PRESETS and PRESETS[preset].keys() <= stated.keys():
+        del stated["preset"]
+    return stated
 
 
 def conversion_section(metrics: dict[str, Any]) -> dict[str, Any]:
