@@ -19,9 +19,10 @@ install: ## what `trm` needs to solve, train and evaluate, without the tools of 
 	@test -e $(STAMP) || sh scripts/create_venv.sh $(VENV) $(CONSTRAINTS) .
 	@echo "Next: $(BIN)/trm solve --help"
 
-quickstart: $(STAMP) ## train a small model on real Sudoku, evaluate it, watch it solve three puzzles
+quickstart: $(STAMP) ## watch a full-size model solve hard Sudokus; train a small one, evaluate it, watch it too
+	$(BIN)/trm solve --model tr-mamba2mlpt-sudoku modeling_trm/recipes/hard_puzzles.txt --max-steps 16 --halt 0.95 --trace
 	$(BIN)/trm train quickstart
-	$(BIN)/trm solve --model runs/quickstart/model scripts/recipes/quickstart_puzzles.txt --max-steps 32 --trace
+	$(BIN)/trm solve --model runs/quickstart/model modeling_trm/recipes/quickstart_puzzles.txt --max-steps 32 --trace
 	@echo "Checkpoint, card (README.md) and plots: runs/quickstart/model; figures: runs/quickstart/metrics.json"
 
 test: $(STAMP) ## run the tests
