@@ -1,4 +1,4 @@
-# Two commands for users (quickstart, test), the rest for developers. Needs git, make and Python 3.11 or newer.
+# Three commands for users (install, quickstart, test), the rest for developers. Needs git, make and Python 3.11 or newer.
 # `make help` lists the targets. Variables: VENV (folder of the environment), PYTHON (the interpreter to build it with),
 # CONSTRAINTS (which versions).
 
@@ -8,12 +8,16 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-oldest lint check docs clean
+.PHONY: help install quickstart test test-oldest lint check docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "  No NVIDIA GPU? Set PIP_EXTRA_INDEX_URL to PyTorch's CPU index (see pytorch.org, Get Started) for the small CPU build."
+
+install: ## what `trm` needs to solve, train and evaluate, without the tools of developers
+	@test -e $(STAMP) || sh scripts/create_venv.sh $(VENV) $(CONSTRAINTS) .
+	@echo "Next: $(BIN)/trm solve --help"
 
 quickstart: $(STAMP) ## watch a full-size model solve hard Sudokus; train a small one, evaluate it, watch it too
 	$(BIN)/trm solve --model tr-mamba2mlpt-sudoku modeling_trm/recipes/hard_puzzles.txt --max-steps 16 --halt 0.95 --trace

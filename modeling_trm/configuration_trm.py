@@ -29,6 +29,9 @@ SsdBackend = Literal["auto", "torch", "cuda", "triton"]
 # Fields that say how a model runs, not what it is, with the kernels that run anywhere.
 KERNELS = {"attention_backend": "auto", "mlp_t_backend": "torch", "ssd_backend": "torch"}
 
+# {name: class} of the operators that a stack is made of; operators_trm puts ours in, users their own.
+OPERATORS: dict[str, Any] = {}
+
 IMPROVEMENT: dict[str, Any] = {
     "H_cycles": 1,
     "L_cycles": 2,
@@ -222,6 +225,13 @@ class TRMConfig(PreTrainedConfig):
             )
         if not self.block_operators:
             raise ValueError("block_operators is empty; name at least one operator")
+        for i, name in enumerate(self.block_operators):
+            if OPERATORS and name not in OPERATORS:  # a configuration alone, from the Hub, knows no operators
+                raise ValueError(
+                    f"block_operators[{i}]={name!r} is not an operator{_near_miss(name, OPERATORS)}; allowed: "
+                    f"{', '.join(OPERATORS)}, and one of your own when its file has been imported (on the command line "
+                    f"--import FILE)"
+                )
         if "attention" in self.block_operators:
             self._validate_attention()
         if "mamba2" in self.block_operators:

@@ -156,7 +156,7 @@ class PackedStack(nn.Module):
     def __init__(self, stack: Any, dtype: torch.dtype, linear: Layer) -> None:
         super().__init__()
         self.prepare, self.eps = stack.prepare, stack.eps
-        self.operators = [(_packed(operator, dtype, linear), operator.norm_dim) for operator in stack]
+        self.operators = [(_packed(operator, dtype, linear), dim) for operator, dim in stack.with_norms()]
 
     def forward(self, h_BLD: Tensor, prepared: Sequence[tuple[Tensor, ...]]) -> Tensor:
         for (operator, dim), own in zip(self.operators, prepared):

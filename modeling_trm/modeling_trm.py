@@ -22,7 +22,7 @@ from .operators_trm import Stack
 from .pipeline_trm import GridReasoningPipeline  # noqa: F401 (not used here: so that save_pretrained copies its file)
 from .pretrained_trm import TRMPreTrainedModel
 from .puzzle_table_trm import PuzzleTable
-from .reasoning_trm import ReasoningMixin, answers_from_logits
+from .reasoning_trm import ReasoningMixin, answers_from_logits, require_token_ids
 from .recursion_trm import RecursionState, recurse
 
 HALT_LOSS_WEIGHT = 0.5  # arXiv 2510.04871, public code models/losses.py
@@ -131,6 +131,7 @@ class TRMModel(TRMPreTrainedModel):
         return state._replace(steps=None if state.steps is None else state.steps + 1)
 
     def _check(self, input_ids: Tensor, puzzle_ids: Tensor | None, state: RecursionState | None) -> None:
+        require_token_ids(input_ids)
         if input_ids.ndim != 2 or input_ids.shape[1] != self.config.seq_len:
             raise ValueError(
                 f"input_ids has shape {list(input_ids.shape)}; this model was made for [batch, {self.config.seq_len}] "
@@ -196,6 +197,7 @@ class TRMForGridReasoning(ReasoningMixin, TRMPreTrainedModel):
         labels: Tensor | None = None,
         state: RecursionState | None = None,
         cycles: tuple[int, int] | None = None,
+        output_hidden_states: bool | None = None,
     ) -> TRMOutput:
         """One supervision step.
 
@@ -208,7 +210,15 @@ class TRMForGridReasoning(ReasoningMixin, TRMPreTrainedModel):
 
         Returns:
             A TRMOutput; with return_dict=False, here or in the config, a tuple of what is not None in it.
+
+        Raises:
+            ValueError: output_hidden_states=True, which a recursion has none of; or inputs that do not fit the model.
         """
+        if output_hidden_states:
+            raise ValueError(
+                "output_hidden_states=True: a recursion has no hidden states layer by layer; its latents after this "
+                "step are output.state.z_H and output.state.z_L"
+            )
         latents = self.model(input_ids, puzzle_ids, state, cycles)
         logits = self.lm_head(latents.z_H[:, self.config.puzzle_prefix_len :])
         halt_logits = self.q_head(latents.z_H[:, 0])[:, 0]

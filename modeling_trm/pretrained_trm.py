@@ -17,6 +17,8 @@ from transformers.utils import cached_file
 from .configuration_trm import TRMConfig
 from .kernels_trm import KernelsMixin
 from .layers_trm import Operator, truncated_normal_
+from .operator_files_trm import write_operators
+from .operators_trm import OPERATORS
 from .puzzle_table_trm import PuzzleTable, PuzzleTableMixin, table_file_name
 from .reasoning_config_trm import REASONING_FILE, ReasoningConfig
 
@@ -122,12 +124,22 @@ class TRMPreTrainedModel(KernelsMixin, PuzzleTableMixin, PreTrainedModel):
         return model, info
 
     def save_pretrained(self, save_directory: Any, is_main_process: bool = True, **kwargs: Any) -> None:  # type: ignore[override]
-        """As transformers', with the puzzle table and the defaults of `solve` in files of their own."""
+        """As transformers', with the puzzle table, `solve`'s defaults and a user's own operators in their files."""
         if is_main_process:
             Path(save_directory).mkdir(parents=True, exist_ok=True)
             self.save_table(save_directory, **kwargs)  # first, so that no core is ever without its table
             self.reasoning_config.save_pretrained(save_directory)
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+        if is_main_process:
+            self._write_operators(save_directory)
+
+    def _write_operators(self, folder: Any) -> None:
+        write_operators({name: OPERATORS[name] for name in dict.fromkeys(self.config.block_operators)}, folder)
+
+    def _upload_modified_files(self, working_dir: Any, *args: Any, **kwargs: Any) -> Any:
+        """A user's own operators go to the Hub as well, over the package's list of none that transformers copies."""
+        self._write_operators(working_dir)
+        return super()._upload_modified_files(working_dir, *args, **kwargs)
 
     def _get_files_timestamps(self, working_dir: Any) -> dict[str, float]:
         """transformers uploads what is newer than this; what was written just before always goes along."""

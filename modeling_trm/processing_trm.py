@@ -161,6 +161,10 @@ class GridProcessor(FeatureExtractionMixin):
             return None
         return "".join(characters[token - 1] for token in tokens)
 
+    def batch_decode(self, ids: torch.Tensor | np.ndarray | Sequence[Sequence[int]]) -> list[Any]:
+        """The grid of each row of token ids [N, L], as `decode` gives it."""
+        return [self.decode(row) for row in ids]
+
     def __call__(self, grids: Grid | Sequence[Grid], return_tensors: str | None = "pt") -> BatchFeature:
         """BatchFeature(input_ids [N, L]) of one grid or of a list of grids."""
         batch = []
@@ -179,8 +183,10 @@ class GridProcessor(FeatureExtractionMixin):
         is_one_arc_grid = self.task == "arc" and len(grids) > 0 and np.ndim(grids[0]) == 1
         return [grids] if is_one_arc_grid else grids
 
-    def render(self, grid: Grid) -> str:
-        """The grid on several lines, for people: Sudoku with its boxes, the others row by row."""
+    def render(self, grid: Grid | None) -> str:
+        """The grid on several lines, for people: Sudoku with its boxes, the others row by row; None is "no grid"."""
+        if grid is None:  # what `decode` says of ids that are none
+            return "no grid"
         if not isinstance(grid, str):
             return "\n".join(" ".join(str(colour) for colour in row) for row in grid)
         width = self.grid_shape[1]

@@ -48,6 +48,15 @@ def answers_from_logits(logits_BLV: Tensor, input_ids: Tensor, blank_token_id: i
     return answers if blank_token_id is None else torch.where(input_ids == blank_token_id, answers, input_ids)
 
 
+def require_token_ids(input_ids: Any) -> None:
+    """Raise TypeError, saying what makes token ids, where there are none."""
+    if not isinstance(input_ids, Tensor):
+        raise TypeError(
+            f"input_ids is of type {type(input_ids).__name__}, not a tensor of token ids [B, L]; the processor makes "
+            f'them, processor(puzzle)["input_ids"], and pipeline("grid-reasoning", model=...) takes puzzles as text'
+        )
+
+
 class ReasoningMixin:
     """Gives a grid-reasoning model `solve`, as GenerationMixin gives a language model `generate`."""
 
@@ -81,8 +90,10 @@ class ReasoningMixin:
             options: fields of ReasoningConfig, in the place of reasoning_config's.
 
         Raises:
-            TypeError: an unknown option. ValueError: one that is not allowed, or input_ids that do not fit the model.
+            TypeError: an unknown option, or text instead of token ids.
+            ValueError: one that is not allowed, or input_ids that do not fit the model.
         """
+        require_token_ids(input_ids)
         config = self._reasoning(reasoning_config, options)
         _check_together(config, verifier, return_trace, self.config.num_latents)
         K, steps = config.num_trajectories, config.max_steps or self.config.halt_max_steps

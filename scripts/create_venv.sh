@@ -1,9 +1,11 @@
 #!/bin/sh
-# Build a fresh virtual environment with this project and its development tools: sh scripts/create_venv.sh FOLDER CONSTRAINTS
+# Build a fresh virtual environment with this project: sh scripts/create_venv.sh FOLDER CONSTRAINTS [WHAT]
+# WHAT is what pip installs: "." for the project alone, by default with its development tools.
 # Debian and Ubuntu ship python3 without ensurepip; its package is installed when that needs no password, else named.
 set -eu
 folder=${1:?usage: create_venv.sh FOLDER CONSTRAINTS}
 constraints=${2:?usage: create_venv.sh FOLDER CONSTRAINTS}
+what=${3:-.[dev]}
 
 fail() {
     printf 'error: %s\n' "$*" >&2
@@ -47,4 +49,4 @@ python=$(find_python)
 echo "Creating $folder with $("$python" --version): PyTorch and the other packages take one to three minutes ..."
 rm -rf "$folder"
 "$python" -m venv "$folder"
-"$folder/bin/python" -m pip install $quiet --disable-pip-version-check -c "$constraints" -e '.[dev]'
+"$folder/bin/python" -m pip install $quiet --disable-pip-version-check -c "$constraints" -e "$what"

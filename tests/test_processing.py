@@ -168,6 +168,16 @@ def test_call_makes_batches():
         processor([])
 
 
+def test_batches_are_decoded_row_by_row_and_no_grid_is_rendered_in_words():
+    processor = GridProcessor("sudoku", grid_shape=(4, 4))
+    grids = ["1.3.....2...4...", "4321123443211234"]
+    ids = processor(grids)["input_ids"]
+    assert processor.batch_decode(ids) == processor.batch_decode(ids.tolist()) == grids
+    ids[1, 0] = 0
+    assert processor.batch_decode(ids) == [grids[0], None]
+    assert processor.render(processor.decode(ids[1])) == "no grid"
+
+
 def test_render_can_be_read_back():
     processor = GridProcessor("sudoku")
     picture = processor.render(PUZZLE)

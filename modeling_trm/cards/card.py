@@ -65,6 +65,7 @@ EVALUATION_KEYS = ("task", "dataset", "split")
 VOTE_KEYS = ("command", "protocol", "counts", "pass_at_k")
 PLACEHOLDER = "path/to/this/folder"
 OUR_LICENSE = "apache-2.0"
+PROJECT = "https://github.com/modeling-trm/modeling-trm"
 
 TASK_NAMES = {"sudoku": "Sudoku", "maze": "mazes", "arc": "ARC grids", "grid": "grid puzzles"}
 TASK_LIMITS = {
@@ -131,6 +132,7 @@ def render_card(model_folder: str | Path, metrics: dict[str, Any]) -> str:
         card_data=_card_data(name, config, processor.task, metrics).to_yaml(),
         model_name=name,
         repository=metrics.get("repository", PLACEHOLDER),
+        project=PROJECT,
         preset=preset,
         config=config,
         operators=config.block_operators,

@@ -12,6 +12,7 @@ import yaml
 from ..configuration_trm import PRESETS, TRMConfig
 from ..evaluation.display import rating_range
 from ..evaluation.records import VALIDITY
+from ..evaluation.sources import source_in_words
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
 
@@ -198,7 +199,7 @@ def _summary(one: dict[str, Any]) -> Iterator[tuple[str, float | None, list[floa
 
 def _breakdown(one: dict[str, Any]) -> Iterator[tuple[str, float | None, list[float] | None, int]]:
     yield "cells right", one["cell_accuracy"], None, one["count"]
-    groups = [(f"source {source}", group) for source, group in one["by_source"].items()]
+    groups = [(f"source {source_in_words(source)}", group) for source, group in one["by_source"].items()]
     groups += [(f"rating {rating_range(group)}", group) for group in one["by_rating"]]
     for name, group in groups:
         yield f"solved exactly, {name}", group["exact_accuracy"], group["ci95"], group["count"]
@@ -224,10 +225,19 @@ def training_section(metrics: dict[str, Any]) -> dict[str, Any]:
     }
     facts |= {name.replace("_", " "): value for name, value in metrics["train"].items()}
     return {
-        "recipe": yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True).strip(),
+        "recipe": yaml.safe_dump(_stated(recipe), sort_keys=False, allow_unicode=True).strip(),
         "command": metrics["command"],
         "training_facts": [(name, cell(_fact(value))) for name, value in facts.items()],
     }
+
+
+def _stated(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Without what is switched off, and without a preset of which the recipe overrides every field."""
+    stated = {name: value for name, value in recipe.items() if value is not None}
+    preset = stated.get("preset")
+    if preset in PRESETS and PRESETS[preset].keys() <= stated.keys():
+        del stated["preset"]
+    return stated
 
 
 def conversion_section(metrics: dict[str, Any]) -> dict[str, Any]:

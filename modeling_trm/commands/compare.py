@@ -20,6 +20,7 @@ from pathlib import Path
 from .options import (
     CommandParser,
     add_compute,
+    add_import,
     add_max_steps,
     add_output,
     add_puzzles,
@@ -39,6 +40,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--models", required=True, nargs="+", metavar="DIR", help="folders of checkpoints, or ids on the Hub; 2 or more"
     )
     parser.add_argument("--names", nargs="+", metavar="NAME", help="of the models (default: their folders' names)")
+    add_import(parser)
     add_output(parser, "the comparison")
     add_puzzles(parser, max_puzzles=500, tasks=("sudoku", "maze"))
     add_max_steps(parser)
@@ -59,8 +61,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def default_names(models: Sequence[str]) -> list[str]:
-    """The last parts of the paths; the whole paths where those are not distinct."""
-    short = [Path(model).resolve().name for model in models]
+    """The last parts of the paths, of RUN/model the run; the whole paths where those are not distinct."""
+    folders = [Path(model).resolve() for model in models]
+    short = [folder.parent.name if folder.name == "model" else folder.name for folder in folders]
     return short if len(set(short)) == len(short) else list(models)
 
 

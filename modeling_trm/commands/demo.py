@@ -18,11 +18,12 @@ import webbrowser
 from collections.abc import Sequence
 from pathlib import Path
 
-from .options import CommandParser
+from .options import CommandParser, add_import
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser("demo", __doc__)
+    add_import(parser)
     parser.add_argument("action", nargs="?", choices=("build",), help="write the page instead of serving it")
     parser.add_argument(
         "--model",

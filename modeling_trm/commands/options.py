@@ -64,6 +64,28 @@ def add_model(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="the name of a shipped checkpoint, a folder, or an id on the Hub",
     )
+    add_import(parser)
+
+
+def add_import(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--import",
+        action=_Import,
+        metavar="FILE.py",
+        help="read this file first, which registers operators of your own; may be given several times",
+    )
+
+
+class _Import(argparse.Action):
+    """Reads the file as soon as the option is met, so that every command knows its operators."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        from ..operator_files_trm import import_operators
+
+        try:
+            import_operators(values)
+        except (OSError, ValueError) as error:
+            parser.error(f"--import: {error}")
 
 
 def add_output(parser: argparse.ArgumentParser, contents: str) -> None:

@@ -21,7 +21,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .options import CommandParser
+from .options import CommandParser, add_import
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import: --help and wrong arguments must not wait for it
     from ..publishing.contents import Contents
@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import: --help and wrong arguments
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser("publish", __doc__)
+    add_import(parser)
     parser.add_argument("folder", metavar="DIR", help="a checkpoint, a data set's folder, a page's or the metric's")
     parser.add_argument("repository", metavar="ORG/NAME", help="created if it is not there")
     parser.add_argument("--private", action="store_true", help="create a private repository; refuses a public one")

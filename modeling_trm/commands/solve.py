@@ -55,7 +55,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add_halt_option(parser, default=None)
     add_views(parser, "the checkpoint's own, usually 1")
     add_seed(parser)
-    parser.add_argument("--trace", action="store_true", help="show the grid after each supervision step")
+    parser.add_argument("--trace", action="store_true", help="show which cells each supervision step changes")
+    parser.add_argument("--trace-all", action="store_true", help="show the whole grid after each supervision step")
     parser.add_argument("--json", action="store_true", help="print JSON instead of grids")
     parser.add_argument("--output", metavar="FILE", help="write the JSON to this file as well")
     add_device(parser)
@@ -63,6 +64,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add_search_options(parser)
     parser.set_defaults(engine=None)  # the checkpoint's own
     arguments = parser.parse_intermixed_args(argv)  # puzzles may stand before and after the options
+    arguments.trace |= arguments.trace_all
     config = check_reasoning(parser, arguments)
     if arguments.trace and config.num_trajectories > 1:
         parser.error("--trace is for a single trajectory, not for --num-trajectories above 1")
@@ -97,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ]
         if arguments.output is not None:
             write_json(arguments.output, results)
-    show(results if arguments.json else None, processor, solutions)
+    show(results if arguments.json else None, processor, solutions, arguments.trace_all)
     return USER_ERROR if wrong else 0
 
 
@@ -140,7 +142,12 @@ def solve(
     return [solution_of(processor, puzzle, result, config) for puzzle, result in zip(puzzles, results, strict=True)]
 
 
-def show(results: list[dict[str, Any]] | None, processor: "GridProcessor", solutions: list[dict[str, Any]]) -> None:
+def show(
+    results: list[dict[str, Any]] | None,
+    processor: "GridProcessor",
+    solutions: list[dict[str, Any]],
+    whole_trace: bool,
+) -> None:
     """JSON of `results` where it is wanted, else the solutions for people."""
     import json
 
@@ -153,4 +160,4 @@ def show(results: list[dict[str, Any]] | None, processor: "GridProcessor", solut
         return
     console = Console(highlight=False)
     for solution in solutions:
-        print_solution(console, processor, solution)
+        print_solution(console, processor, solution, whole_trace)

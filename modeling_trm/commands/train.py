@@ -6,6 +6,7 @@ examples:
   trm train sudoku-trm-mlp-t --data my.csv --train_steps 2000
   trm train arc-trm-attn --data data/arc1 --output_dir runs/arc
   trm train my-recipe.yaml --source_weights null
+  trm train quickstart --import my_ops.py --block_operators gated_conv mlp
   accelerate launch --multi_gpu --num_processes 4 -m modeling_trm.commands train sudoku-trm-attn
 
 RECIPE is the name of one that is shipped (trm recipes lists them) or a YAML file, which may say `base: NAME` and state
@@ -17,6 +18,7 @@ only what differs. Every field of a recipe is an option, --field value; null swi
   --seed N                  of weights, data order, augmentation and exploration
   --train_steps N           optimiser steps; --batch_size N puzzles each
   --stop_after_minutes N    write a checkpoint and stop
+  --import FILE.py          a file with operators of your own, which travels with the model
 
 A run that was stopped or killed goes on where it was when the same command is given again.
 """
@@ -25,18 +27,19 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from .options import CommandParser, given
+from .options import CommandParser, add_import, given
 
 
 def parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, list[str]]:
     """Whether help is asked for, and all that is the recipe's to read."""
     parser = CommandParser("train", __doc__, usage="trm train [RECIPE] [--field value ...]", allow_abbrev=False)
+    add_import(parser)
     return parser.parse_known_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     typed = given(argv)
-    parse_arguments(typed)
+    _, fields = parse_arguments(typed)
     from huggingface_hub.errors import StrictDataclassError
 
     from ..training.arguments import parse_recipe
@@ -44,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # What a user can put right: a recipe, data or checkpoint that does not fit, a full disk, a run that diverged.
     with user_errors(ValueError, OSError, StrictDataclassError, FloatingPointError):
-        return run(parse_recipe(typed), typed)
+        return run(parse_recipe(fields), typed)
 
 
 def run(recipe: Any, typed: list[str]) -> int:

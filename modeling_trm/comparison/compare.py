@@ -23,7 +23,6 @@ from tqdm.auto import tqdm
 from ..configuration_trm import PRESETS, TRMConfig
 from ..evaluation.records import EvaluationRecords, summarise
 from ..evaluation.runner import PAD_TOKEN_ID, Puzzles, check_puzzles_fit, record_puzzles
-from ..metrics.pass_at_k.ranking import K
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
 from ..utils.flops import flops
@@ -242,17 +241,16 @@ def _add_votes(
     progress: bool,
 ) -> None:
     num_views = int(views.views_of_input.max())
-    k = tuple(places for places in K if places <= num_views)
     votes: dict[str, VoteRecords] = {}
     for name, model in models.items():
         with tempfile.TemporaryDirectory() as folder:
             collect_votes(model, views, folder, max_steps=max_steps, batch_size=batch_size, progress=progress)
             votes[name] = load_records(folder)
-        report = summarise_votes(votes[name], k, seed)
+        report = summarise_votes(votes[name], seed=seed)
         comparison["models"][name]["votes"] = {"views": num_views} | {field: report[field] for field in OF_VOTES}
     for pair in comparison["pairs"]:
         a, b = pair["names"]
-        both = compare_votes(votes[a], votes[b], (a, b), k, seed)
+        both = compare_votes(votes[a], votes[b], (a, b), seed=seed)
         pair["votes"] = {field: both[field] for field in OF_TWO_VOTES}
 
 

@@ -106,7 +106,8 @@ def reliability_figure(calibration: dict[str, Any]) -> Figure:
     curve.set_ylim(0, 1.02)
     curve.legend(loc="upper left")
     places = [(entry["low"] + entry["high"]) / 2 for entry in calibration["bins"]]
-    counts.bar(places, [entry["count"] for entry in calibration["bins"]], width=0.09, color=COLOURS[0])
+    bars = counts.bar(places, [entry["count"] for entry in calibration["bins"]], width=0.09, color=COLOURS[0])
+    counts.bar_label(bars, [f"{entry['count']:,}" for entry in calibration["bins"]], fontsize=7, padding=2)
     counts.set(title=f"{calibration['count']:,} observations (puzzle × step)", xlabel="halt probability", xlim=(0, 1))
     counts.set_ylabel("observations")
     return figure

@@ -1,6 +1,7 @@
 """Grids, answers and metrics for people: coloured by rich on a terminal, plain text in a file or a pipe."""
 
 from collections.abc import Iterable, Mapping
+from itertools import groupby
 from typing import Any
 
 from rich import box
@@ -11,7 +12,9 @@ from rich.text import Text
 from ..processing_trm import Grid, GridProcessor
 from .records import VALIDITY
 from .solutions import describe_choice
+from .sources import source_in_words
 
+CELLS_TOLD = 9  # changed cells of a step that are named on its line
 CHANGED = "bold black on green"
 GIVEN = "bold"
 MAZE_STYLES = {"#": "dim", "S": "bold yellow", "G": "bold yellow", "o": "bold cyan"}
@@ -37,13 +40,23 @@ def grid_text(processor: GridProcessor, grid: Grid | None, given: Any = "", chan
     return text
 
 
-def print_solution(console: Console, processor: GridProcessor, solution: Mapping[str, Any]) -> None:
-    """The puzzle, the trace where there is one, the answer, the verdict, the choice; see `solutions`."""
+def print_solution(
+    console: Console, processor: GridProcessor, solution: Mapping[str, Any], whole_trace: bool = False
+) -> None:
+    """The puzzle, the trace where there is one, the answer, the verdict, the choice; see `solutions`.
+
+    Args:
+        whole_trace: the grid after each step, and not the changed cells on a line.
+    """
     puzzle = solution["puzzle"]
     console.print(Text(solution["name"], style="bold underline"), soft_wrap=True)
     console.print(grid_text(processor, puzzle, given=puzzle))
-    for frame in solution["trace"]:
-        _print_frame(console, processor, puzzle, frame)
+    if whole_trace:
+        for frame in solution["trace"]:
+            _print_frame(console, processor, puzzle, frame)
+    else:
+        for line in _trace_lines(solution["trace"], processor.grid_shape[1]):
+            console.print(Text(line, style="cyan"), soft_wrap=True)
     console.print()
     steps = f"{solution['steps']} supervision step{'' if solution['steps'] == 1 else 's'}"
     console.print(Text(f"answer after {steps}, halt probability {_probability(solution['halt_probability'])}:"))
@@ -65,7 +78,7 @@ def print_metrics(console: Console, metrics: dict[str, Any]) -> None:
     table.add_column("count", justify="right")
     table.add_column("solved", justify="right")
     table.add_column("95 % interval", justify="right")
-    rows = [(f"source {source}", group) for source, group in metrics["by_source"].items()]
+    rows = [(f"source {source_in_words(source)}", group) for source, group in metrics["by_source"].items()]
     rows += [(f"rating {rating_range(group)}", group) for group in metrics["by_rating"]]
     total = {
         "count": metrics["count"],
@@ -110,14 +123,39 @@ def _metric_lines(metrics: dict[str, Any]) -> Iterable[str]:
         yield f"WARNING: NaN or infinite halt logits on {metrics['non_finite']} puzzles: the model has diverged"
 
 
-def _print_frame(console: Console, processor: GridProcessor, puzzle: Grid, frame: Mapping[str, Any]) -> None:
+def _trace_lines(trace: Iterable[Mapping[str, Any]], width: int) -> Iterable[str]:
+    """A line a step: the cells that it changed; steps that change nothing, one after the other, are one line."""
+    for changes, frames in groupby(trace, key=lambda frame: bool(frame["changed"])):
+        run = list(frames)
+        if changes:
+            for frame in run:
+                cells = _changed_cells(frame, width) if len(frame["changed"]) <= CELLS_TOLD else ""
+                yield f"{_frame_title(frame)}{cells}"
+        elif len(run) == 1:
+            yield _frame_title(run[0])
+        else:
+            last = _probability(run[-1]["halt_probability"])
+            yield f"steps {run[0]['step']} to {run[-1]['step']}: no cell changed, halt probability {last} at the end"
+
+
+def _changed_cells(frame: Mapping[str, Any], width: int) -> str:
+    """As ": r2c3=7 r9c1=4", row and column from 1; of an answer that is no grid of this width, nothing."""
+    answer = frame["answer"]
+    if not isinstance(answer, str):
+        return ""
+    return ": " + " ".join(f"r{cell // width + 1}c{cell % width + 1}={answer[cell]}" for cell in frame["changed"])
+
+
+def _frame_title(frame: Mapping[str, Any]) -> str:
     count = len(frame["changed"])
     cells = "no cell changed" if count == 0 else f"{count} cell{'' if count == 1 else 's'} changed"
+    return f"step {frame['step']}: {cells}, halt probability {_probability(frame['halt_probability'])}"
+
+
+def _print_frame(console: Console, processor: GridProcessor, puzzle: Grid, frame: Mapping[str, Any]) -> None:
     console.print()
-    console.print(
-        Text(f"step {frame['step']}: {cells}, halt probability {_probability(frame['halt_probability'])}", style="cyan")
-    )
-    if count:
+    console.print(Text(_frame_title(frame), style="cyan"))
+    if frame["changed"]:
         console.print(grid_text(processor, frame["answer"], given=puzzle, changed=frame["changed"]))
 
 

@@ -12,8 +12,10 @@ from numpy.typing import ArrayLike
 
 from ..utils.figures import COLOURS, GREY, PERCENT, TOTAL_COLOUR, new_figure, percent_axis, save_figure
 from ..utils.intervals import wilson_interval
+from .sources import source_in_words
 
 MAX_SOURCES = len(COLOURS)
+FEW = 40  # training steps of a log, up to which each is a dot
 
 
 def learning_curve(log_path: str | Path, output: str | Path) -> Path:
@@ -62,14 +64,16 @@ def accuracy_by_step(metrics: dict[str, Any], output: str | Path, title: str | N
     if "by_step" not in metrics:
         raise ValueError("these metrics have no 'by_step': evaluate with halt=False to record every step")
     steps = np.arange(1, len(metrics["by_step"]) + 1)
-    figure = new_figure(width=6.6)
+    figure = new_figure(width=8.6)
     axes = figure.subplots()
     by_source = metrics["by_source"]
     if len(by_source) > 1:
         largest = sorted(by_source, key=lambda source: -by_source[source]["count"])[:MAX_SOURCES]
         for colour, source in zip(COLOURS, sorted(largest), strict=False):
             group = by_source[source]
-            axes.plot(steps, group["by_step"], color=colour, linewidth=1.4, label=f"{source} ({group['count']:,})")
+            axes.plot(
+                steps, group["by_step"], color=colour, linewidth=1.4, label=f"{_legend(source)} ({group['count']:,})"
+            )
     _with_band(axes, steps, metrics["by_step"], metrics["count"])
     axes.set(
         title=title or f"{metrics['task'].capitalize()}: accuracy against thinking time",
@@ -79,7 +83,7 @@ def accuracy_by_step(metrics: dict[str, Any], output: str | Path, title: str | N
     )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     percent_axis(axes)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), title="source (puzzles)", alignment="left")
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), title="source (puzzles)", alignment="left", fontsize=8)
     return save_figure(figure, output)
 
 
@@ -129,12 +133,17 @@ def write_plots(
 def _trend(axes: Axes, steps: np.ndarray, values: Iterable[float], label: str, colour: str) -> None:
     """The raw values pale, their centred running mean (over a twentieth of the run) strong."""
     values = np.array(list(values), dtype=np.float64)
-    axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
+    few = "o" if len(values) <= FEW else None  # a line of one point is none
+    axes.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8, marker=few, markersize=4)
     reach = len(values) // 40
     sums = np.cumsum(np.concatenate([[0.0], values]))
     starts = np.maximum(0, np.arange(len(values)) - reach)
     ends = np.minimum(len(values), np.arange(len(values)) + reach + 1)
     axes.plot(steps, (sums[ends] - sums[starts]) / (ends - starts), color=colour, linewidth=1.8, label=label)
+
+
+def _legend(source: str) -> str:
+    return source_in_words(source).replace(": ", ":\n", 1)
 
 
 def _evaluation_points(axes: Axes, evaluations: list[dict[str, Any]]) -> None:

@@ -15,6 +15,7 @@ NAMES = {
     "valid": "the puzzle's rules (verifier)",
     ANY: "any trajectory right",
 }
+MARKERS = "osD^vX"
 
 
 def plot_sweep(rows: Sequence[dict[str, Any]], output: str | Path, title: str, breadth: str) -> Path:
@@ -26,10 +27,13 @@ def plot_sweep(rows: Sequence[dict[str, Any]], output: str | Path, title: str, b
     figure = new_figure(width=7.6)
     axes = figure.subplots()
     deepest = max(row["steps"] for row in rows)
-    for selection, colour in zip((*SELECTIONS, ANY), (*COLOURS[: len(SELECTIONS)], GREY)):
-        _line(axes, [row for row in rows if row["selection"] == selection and row["steps"] == deepest],
-              colour, f"{NAMES[selection]}, {deepest} steps each", dashed=selection in (ANY, "valid"))  # fmt: skip
-    _line(axes, [row for row in rows if row["selection"] == PLAIN], TOTAL_COLOUR, "one plain trajectory, 1 to n steps")
+    colours = (*COLOURS[: len(SELECTIONS)], GREY)
+    for place, (selection, colour) in enumerate(zip((*SELECTIONS, ANY), colours)):
+        chosen = [row for row in rows if row["selection"] == selection and row["steps"] == deepest]
+        label = f"{NAMES[selection]}, {deepest} steps each"
+        _line(axes, chosen, colour, label, dashed=selection in (ANY, "valid"), place=place)
+    plain = [row for row in rows if row["selection"] == PLAIN]
+    _line(axes, plain, TOTAL_COLOUR, "one plain trajectory, 1 to n steps", dashed=False, place=len(colours))
     axes.set(title=title, xlabel="supervision steps a puzzle (steps x trajectories)", ylabel="puzzles solved")
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:.0f}")
@@ -40,12 +44,18 @@ def plot_sweep(rows: Sequence[dict[str, Any]], output: str | Path, title: str, b
     return save_figure(figure, output)
 
 
-def _line(axes: Any, rows: Sequence[dict[str, Any]], colour: str, label: str, dashed: bool = False) -> None:
+def _line(axes: Any, rows: Sequence[dict[str, Any]], colour: str, label: str, dashed: bool, place: int) -> None:
+    """Each line is thinner than the one before, and its marks are of another form: equal curves show all the same."""
     if not rows:
         return
     rows = sorted(rows, key=lambda row: row["steps_a_puzzle"])
     x = [row["steps_a_puzzle"] for row in rows]
     low, high = zip(*(row["ci95"] for row in rows))
     axes.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
-    style = {"linestyle": "--" if dashed else "-", "marker": "o", "markersize": 4, "linewidth": 1.6}
+    style = {
+        "linestyle": "--" if dashed else "-",
+        "marker": MARKERS[place],
+        "markersize": 9 - place,
+        "linewidth": 5 - 0.7 * place,
+    }
     axes.plot(x, [row["exact_accuracy"] for row in rows], color=colour, label=label, **style)

@@ -23,7 +23,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 
 from ..configuration_trm import TRMConfig
 from ..modeling_trm import TRMForGridReasoning
-from .programs import BATCH, Parts, example_inputs, export, quiet
+from .programs import BATCH, Parts, example_inputs, export, quiet, translating
 
 LARGEST_FILE = 2**31 - 2**20  # a protobuf ends at 2 GiB; what is larger keeps its weights in a file beside it
 WEIGHTS_SUFFIX = ".weights"
@@ -96,7 +96,7 @@ def _translate(model: TRMForGridReasoning) -> ModelProto:
     """The graph of Parts, its values under the names of Parts' arguments and results."""
     input_ids, puzzle_ids, z_H, *_ = example_inputs(model)
     examples = (input_ids, puzzle_ids, z_H, z_H.clone())
-    with quiet():
+    with translating(model), quiet():
         program = torch.onnx.export(
             export(Parts(model), examples),
             examples,

@@ -66,8 +66,21 @@ def export_step(model: TRMForGridReasoning) -> ExportedProgram:
 def export(module: Step | Parts, examples: tuple[Tensor, ...]) -> ExportedProgram:
     """The module's program, whatever kernels its model runs; the first axis of every input is the free batch."""
     batch = torch.export.Dim(BATCH, min=1)
-    with quiet(), torch.no_grad(), module.model.portable_kernels():
+    with translating(module.model), quiet(), torch.no_grad(), module.model.portable_kernels():
         return torch.export.export(module, examples, dynamic_shapes=tuple({0: batch} for _ in examples))
+
+
+@contextlib.contextmanager
+def translating(model: TRMForGridReasoning) -> Iterator[None]:
+    """Where PyTorch's exporter gives up, which an operator of a user's own can make it do: ValueError, in words."""
+    try:
+        yield
+    except Exception as error:
+        operators = ", ".join(dict.fromkeys(model.config.block_operators))
+        first = next(iter(str(error).strip().splitlines()), "")
+        raise ValueError(
+            f"PyTorch cannot export one of the operators {operators}: {type(error).__name__}: {first}"
+        ) from error
 
 
 def example_inputs(model: TRMForGridReasoning, batch_size: int = EXAMPLE_BATCH) -> tuple[Tensor, ...]:

@@ -236,10 +236,9 @@ def show(results: list[dict[str, Any]], facts: dict[str, Any], as_json: bool) ->
         print(json.dumps(results, indent=2, allow_nan=False))
         return
     width = facts["grid_shape"][1]
-    between = " " if facts["task"] == "sudoku" else ""
     for result in results:
-        for start in range(0, len(result["answer"]), width):
-            print(between.join(result["answer"][start : start + width]))
+        rows = [result["answer"][start : start + width] for start in range(0, len(result["answer"]), width)]
+        print("\n".join(with_boxes(rows) if facts["task"] == "sudoku" else rows))
         probability, plural = result["halt_probability"], "s" if result["steps"] > 1 else ""
         shown = "undefined (NaN)" if probability is None else f"{probability:.3f}"
         print(f"{result['steps']} supervision step{plural}, halt probability {shown}")
@@ -249,6 +248,14 @@ def show(results: list[dict[str, Any]], facts: dict[str, Any], as_json: bool) ->
             right = kept and not wrong and find_repeated_digit(result["answer"], width) is None
             print("a valid solution" if right else "NOT a valid solution")
         print()
+
+
+def with_boxes(rows: list[str]) -> list[str]:
+    """A Sudoku's rows as `trm solve` shows them."""
+    box = math.isqrt(len(rows))
+    between = "+".join(["-" * (2 * box + 1)] * box)[1:-1]
+    lines = [" | ".join(" ".join(row[start : start + box]) for start in range(0, len(row), box)) for row in rows]
+    return [line for r, row in enumerate(lines) for line in ([between] if r and r % box == 0 else []) + [row]]
 
 
 if __name__ == "__main__":

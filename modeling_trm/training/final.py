@@ -14,6 +14,7 @@ from ..cards.update import VOTES_ON_CARD
 from ..evaluation.halting import calibrate_halting
 from ..evaluation.runner import Puzzles, evaluate_puzzles
 from ..modeling_trm import TRMForGridReasoning
+from ..operator_files_trm import operator_files
 from ..utils.cli import command_line
 from ..utils.loading import load_model
 from ..utils.machine import describe_machine, library_versions
@@ -55,6 +56,9 @@ def evaluate_and_publish(trainer: Trainer, data: RunData, arguments: Sequence[st
         if metrics:
             metrics["test"]["votes"] = {name: report[name] for name in VOTES_ON_CARD} | {"command": names["command"]}
     facts = data.facts | trainer.facts
+    own = operator_files(trainer.published_weights)
+    if own:
+        facts["operators of its own"] = ", ".join(own)
     if trainer.validation is not None:
         facts["inference defaults"] = _calibrate(trainer, trainer.validation, model)
     best = trainer.progress["best"]
@@ -168,4 +172,6 @@ def _command(trainer: Trainer, kind: str = "plain") -> str:
     ):
         if value is not None:
             arguments += [name, str(value)]
+    for name in operator_files(trainer.published_weights):
+        arguments += ["--import", str(output / "model" / name)]
     return command_line("vote" if kind == "voting" else "evaluate", arguments)

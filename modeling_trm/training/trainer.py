@@ -30,7 +30,7 @@ from tqdm.auto import tqdm
 from ..evaluation.runner import Puzzles, evaluate_puzzles
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
-from ..utils.flops import OPERATOR_FLOPS, training_flops
+from ..utils.flops import training_flops
 from ..utils.machine import can_compile, computes_in_bf16
 from .arguments import Recipe
 from .checkpointing import load_progress, save_checkpoint
@@ -211,9 +211,7 @@ class Trainer:
         return reveal_share(step, start=data.reveal_start, end=data.reveal_end, until=end)
 
     def _flops(self, step: int) -> int:
-        """Of this step, over all processes; 0 for operators whose cost is not known (see utils.flops)."""
-        if not OPERATOR_FLOPS.keys() >= set(self.model.config.block_operators):
-            return 0
+        """Of this step, over all processes."""
         return self.recipe.optimisation.batch_size * training_flops(self.model.config, self.step.cycles(step))
 
     def _resume(self) -> int:

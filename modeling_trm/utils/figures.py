@@ -39,6 +39,10 @@ def save_figure(figure: Figure, output: str | Path) -> Path:
 
 
 def percent_axis(axes: Axes) -> None:
-    """From 0 to a little above the data, 100 % at most: low curves stay readable and none looks higher than it is."""
-    axes.set_ylim(0, min(1.02, max(0.05, 1.1 * axes.dataLim.y1)))
+    """From 0 to a little above the data, 100 % at most: low curves stay readable and none looks higher than it is.
+
+    A little room below 0, so that a line at 0 % does not lie on the axis.
+    """
+    top = min(1.02, max(0.05, 1.1 * axes.dataLim.y1))
+    axes.set_ylim(-0.03 * top, top)
     axes.yaxis.set_major_formatter(PERCENT)

@@ -2,15 +2,20 @@
 
 Counted are the linear layers, the attention scores and their use, and the products of SSD as Mamba-2's PyTorch path
 computes them (one chunk up to 256 positions, chunks of 64 above). Not counted is what works element by element: norms,
-gates, rotations, the convolution of width 4, look-ups in tables.
+gates, rotations, the convolution of width 4, look-ups in tables. An operator of a user's own says its cost in a static
+method `flops(config)`; without one PyTorch counts the products of a forward pass without data.
 
 Shapes: S positions the stack sees, D hidden, V vocabulary, H heads, P head size, G groups, N state, K chunks of Q.
 """
 
 from collections.abc import Callable
 
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
 from ..configuration_trm import TRMConfig
 from ..mamba2_trm import CHUNK, ONE_CHUNK_UP_TO
+from ..operators_trm import OPERATORS
 
 
 def flops(config: TRMConfig, cycles: tuple[int, int] | None = None) -> int:
@@ -20,7 +25,7 @@ def flops(config: TRMConfig, cycles: tuple[int, int] | None = None) -> int:
         cycles: (H_cycles, L_cycles) of the step; None takes the config's.
 
     Raises:
-        ValueError: an operator whose cost is not known; put it into OPERATOR_FLOPS.
+        ValueError: the cost of an operator of a user's own cannot be counted.
     """
     H_cycles, L_cycles = (config.H_cycles, config.L_cycles) if cycles is None else cycles
     return H_cycles * _cycle_flops(config, L_cycles) + _head_flops(config)
@@ -37,10 +42,7 @@ def training_flops(config: TRMConfig, cycles: tuple[int, int] | None = None) -> 
 
 def _cycle_flops(config: TRMConfig, L_cycles: int) -> int:
     """The stack's, as often as it runs in a cycle."""
-    unknown = [name for name in config.block_operators if name not in OPERATOR_FLOPS]
-    if unknown:
-        raise ValueError(f"the cost of the operator {unknown[0]!r} is not known; known: {', '.join(OPERATOR_FLOPS)}")
-    stack = sum(OPERATOR_FLOPS[name](config) for name in config.block_operators)
+    stack = sum((OPERATOR_FLOPS.get(name) or own_flops(name))(config) for name in config.block_operators)
     return (L_cycles + (config.num_latents == 2)) * stack  # one more for the answer latent
 
 
@@ -71,6 +73,23 @@ def mamba2_flops(config: TRMConfig) -> int:
     K = -(-S // CHUNK)
     states = 2 * K * CHUNK * inner * N  # what a chunk adds to the state; as much again to read it
     return projections + K * _dual_form(CHUNK, G, N, inner) + 2 * states
+
+
+def own_flops(name: str) -> Callable[[TRMConfig], int]:
+    """The cost of an operator of a user's own: what its class says, or what FlopCounterMode counts."""
+
+    def counted(config: TRMConfig) -> int:
+        try:
+            with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+                OPERATORS[name](config)(torch.empty(1, config.num_positions, config.hidden_size))
+        except Exception as error:
+            raise ValueError(
+                f"the cost of the operator {name!r} is not known: its class has no static method flops(config), and "
+                f"its forward does not run without data ({type(error).__name__}: {error})"
+            ) from error
+        return counter.get_total_flops()
+
+    return getattr(OPERATORS[name], "flops", counted)
 
 
 def _dual_form(length: int, groups: int, state: int, inner: int) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..metrics.pass_at_k.ranking import K, check_k
+from ..metrics.pass_at_k.ranking import checked_k
 from ..utils.bootstrap import paired_interval, sign_flip_test
 from ..utils.files import write_json, write_text
 from .plots import pass_at_k_curves
@@ -25,7 +25,7 @@ AGREEMENT_K = (1, 2)
 
 
 def compare_votes(
-    a: VoteRecords, b: VoteRecords, names: tuple[str, str] = ("A", "B"), k: Sequence[int] = K, seed: int = 0
+    a: VoteRecords, b: VoteRecords, names: tuple[str, str] = ("A", "B"), k: Sequence[int] | None = None, seed: int = 0
 ) -> dict[str, Any]:
     """Both reports' figures, their differences (first minus second), and what only one of the two solves.
 
@@ -40,7 +40,6 @@ def compare_votes(
         ValueError: when the names are equal, no answer is known, or the inputs or answers differ, naming the first
             difference.
     """
-    check_k(k)
     if names[0] == names[1]:
         raise ValueError(f"names must differ, got {names[0]!r} twice")
     numbers_b = _matched(a, b, names)
@@ -49,6 +48,7 @@ def compare_votes(
     second = [unordered[number] for number in numbers_b]
     if not any(one.has_reference for one in first):
         raise ValueError("no test input has a known answer: there is nothing to compare")
+    k = checked_k(k, max(one.votes for one in [*first, *second]))
     reports = [summarise_votes(records, k, seed) for records in (a, b)]
     most = max(1, *(one.unique_candidates for one in [*first, *second]))
     limits = {**{f"pass@{places}": places for places in k}, "coverage": most}

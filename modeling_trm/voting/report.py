@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..metrics.pass_at_k.ranking import K, check_k
+from ..metrics.pass_at_k.ranking import checked_k
 from ..utils.bootstrap import share_interval
 from ..utils.files import write_json, write_text
 from .plots import entropy_distribution, pass_at_k_curves, rank_histogram
@@ -41,11 +41,11 @@ EXPLANATION = (
 )
 
 
-def summarise_votes(records: VoteRecords, k: Sequence[int] = K, seed: int = 0) -> dict[str, Any]:
+def summarise_votes(records: VoteRecords, k: Sequence[int] | None = None, seed: int = 0) -> dict[str, Any]:
     """The report as a JSON-ready dictionary; what cannot be computed (no reference, no vote) is null or left out.
 
     Args:
-        k: numbers of candidates that may be tried.
+        k: numbers of candidates that may be tried; None: 1, 2, 5, 10, 100, 1000 up to the most votes of an input.
         seed: of the bootstrap.
 
     Returns:
@@ -55,10 +55,10 @@ def summarise_votes(records: VoteRecords, k: Sequence[int] = K, seed: int = 0) -
     Raises:
         ValueError: when the records have no test input or `k` is not a list of distinct whole numbers from 1.
     """
-    check_k(k)
     if not records.inputs:
         raise ValueError("the records have no test input: there is nothing to report")
     statistics = statistics_of(records)
+    k = checked_k(k, max(statistic.votes for statistic in statistics))
     scored = [statistic for statistic in statistics if statistic.has_reference]
     return {
         "task": records.manifest["task"],

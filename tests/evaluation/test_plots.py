@@ -8,8 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
+from modeling_trm.evaluation import plots, sweep_plots
 from modeling_trm.evaluation.plots import accuracy_by_step, halting_histogram, learning_curve, write_plots
+from modeling_trm.evaluation.sweep import ANY, PLAIN
+from modeling_trm.evaluation.sweep_plots import plot_sweep
+from modeling_trm.reasoning_config_trm import SELECTIONS
 
 METRICS: dict[str, Any] = {
     "task": "sudoku",
@@ -106,3 +111,46 @@ def test_log_without_a_step(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no training step"):
         learning_curve(log, tmp_path / "curve.png")
     assert not (tmp_path / "curve.png").exists()
+
+
+def lines_of(monkeypatch: pytest.MonkeyPatch, module: Any, draw: Any) -> tuple[Figure, list[Any]]:
+    """The figure that `draw` would write, and the lines of its axes."""
+    kept: list[Figure] = []
+    monkeypatch.setattr(module, "save_figure", lambda figure, output: kept.append(figure) or Path(output))
+    draw()
+    return kept[0], [line for axes in kept[0].axes for line in axes.get_lines()]
+
+
+def test_a_line_at_zero_stands_above_the_axis_and_sources_are_in_words(monkeypatch) -> None:
+    sources = {
+        "gen_vicinity_hard": METRICS["by_source"]["hard"] | {"by_step": [0.0] * 4},
+        "mine": {**METRICS, "count": 9},
+    }
+    figure, _ = lines_of(
+        monkeypatch, plots, lambda: accuracy_by_step(METRICS | {"by_source": sources}, "unwritten.png")
+    )
+    (axes,) = figure.axes
+    assert axes.get_ylim()[0] < 0
+    legend = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert legend == [
+        "gen_vicinity_hard:\nneighbours of the hardest known puzzles (80)", "mine (9)", "all (200)",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("steps", "dots"), [(1, True), (20, True), (1000, False)])
+def test_a_short_learning_curve_is_dots(tmp_path: Path, monkeypatch, steps: int, dots: bool) -> None:
+    log = log_file(tmp_path, steps, evaluations=False)
+    _, lines = lines_of(monkeypatch, plots, lambda: learning_curve(log, "unwritten.png"))
+    assert lines[0].get_marker() == ("o" if dots else "None")
+
+
+def test_equal_curves_of_a_sweep_can_be_told_apart(monkeypatch) -> None:
+    rows = [
+        {"selection": selection, "steps": 4, "steps_a_puzzle": x, "exact_accuracy": 0.5, "ci95": [0.4, 0.6]}
+        for selection in (*SELECTIONS, ANY, PLAIN)
+        for x in (4, 8)
+    ]
+    _, lines = lines_of(monkeypatch, sweep_plots, lambda: plot_sweep(rows, "unwritten.png", "title", "noise"))
+    assert len({line.get_marker() for line in lines}) == len(lines) == 6
+    widths = [line.get_linewidth() for line in lines]
+    assert widths == sorted(widths, reverse=True) and len(set(widths)) == 6 and widths[-1] > 1

@@ -159,17 +159,17 @@ def test_changed_cells_and_clues_are_marked_where_they_stand() -> None:
     assert [str(span.style) for span in maze.spans if maze.plain[span.start] == "o"] == [CHANGED]
 
 
-def printed(fault: str | None, valid: bool | None, terminal: bool) -> str:
+def printed(fault: str | None, valid: bool | None, terminal: bool, whole_trace: bool = False, idle: int = 1) -> str:
     answer = "1234" + PUZZLE[4:]
     frames = [
         {"step": 1, "answer": answer, "changed": [1, 2], "halt_probability": 0.125},
-        {"step": 2, "answer": answer, "changed": [], "halt_probability": None},
+        *({"step": 2 + i, "answer": answer, "changed": [], "halt_probability": None} for i in range(idle)),
     ]
     solution = {"name": "puzzle 1", "puzzle": PUZZLE, "answer": answer, "halt_probability": 0.25, "steps": 2}
     solution |= {"trace": frames, "choice": None, "valid": valid, "fault": fault}
     stream = io.StringIO()
     console = Console(file=stream, force_terminal=terminal, color_system="standard" if terminal else None, width=60)
-    print_solution(console, SUDOKU, solution)
+    print_solution(console, SUDOKU, solution, whole_trace)
     return stream.getvalue()
 
 
@@ -177,11 +177,19 @@ def test_printed_solution() -> None:
     plain = printed("row 1 of it " * 10, False, terminal=False)
     assert "\x1b" not in plain
     assert plain.startswith(f"puzzle 1\n{SUDOKU.render(PUZZLE)}\n")
-    assert "step 1: 2 cells changed, halt probability 0.125" in plain
+    assert "step 1: 2 cells changed, halt probability 0.125: r1c2=2 r1c3=3\n" in plain
     assert "step 2: no cell changed, halt probability undefined (NaN)" in plain
     assert "answer after 2 supervision steps, halt probability 0.250:" in plain
     assert f"NOT a valid solution: {'row 1 of it ' * 10}\n" in plain
     assert "a valid solution\n" in printed(None, True, terminal=False).splitlines(keepends=True)
     assert "valid" not in printed(None, None, terminal=False)
-    coloured = printed(None, True, terminal=True)
+    coloured = printed(None, True, terminal=True, whole_trace=True)
     assert "\x1b[1;30;42m2" in coloured
+
+
+def test_a_trace_tells_what_changes_and_grids_only_where_asked() -> None:
+    grid = SUDOKU.render("1234" + PUZZLE[4:])
+    brief, whole = (printed(None, True, terminal=False, whole_trace=choice, idle=5) for choice in (False, True))
+    assert "steps 2 to 6: no cell changed, halt probability undefined (NaN) at the end\n" in brief
+    assert (brief.count(grid), whole.count(grid)) == (1, 2)  # the answer; and the grid after step 1
+    assert "step 1: 2 cells changed, halt probability 0.125\n" in whole and "step 6: no cell changed" in whole

@@ -12,7 +12,6 @@ from transformers import AutoConfig
 
 from modeling_trm import OPERATORS, PRESETS, TRMConfig, TRMForGridReasoning
 from modeling_trm.configuration_trm import KERNELS
-from modeling_trm.operators_trm import Stack
 
 # A legal value other than the default for every field that TRMConfig declares.
 CHANGED: dict[str, Any] = {
@@ -167,12 +166,14 @@ def test_an_unknown_preset_is_refused_with_the_near_miss_and_the_list() -> None:
 
 
 def test_an_unknown_operator_is_refused_with_its_index_and_the_list() -> None:
-    config = TRMConfig(block_operators=["mlp", "atention"])
-    with pytest.raises(ValueError, match=r"block_operators\[1\]='atention'.*did you mean 'attention'.*mlp_t") as error:
-        Stack(config)
+    wrong = r"block_operators\[1\]='atention'.*did you mean 'attention'.*mlp_t.*--import FILE"
+    with pytest.raises(StrictDataclassError, match=wrong) as error:
+        TRMConfig(block_operators=["mlp", "atention"])
     for name in OPERATORS:
         assert name in str(error.value)
-    with pytest.raises(ValueError, match="'atention'"):
+    config = TRMConfig()
+    config.block_operators = ["mlp", "atention"]  # as overrides at load time
+    with pytest.raises(ValueError, match=wrong):
         TRMForGridReasoning(config)
 
 

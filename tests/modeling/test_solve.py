@@ -260,3 +260,20 @@ def test_solving_leaves_the_training_mode_and_the_random_state_alone(make, probl
     assert model.training
     assert torch.equal(torch.get_rng_state(), before)
     assert torch.is_grad_enabled()
+
+
+def test_text_instead_of_token_ids_is_answered_with_what_makes_them(tiny_model) -> None:
+    model = tiny_model("trm-attn")
+    for call in (model.solve, model):
+        with pytest.raises(TypeError, match=r"of type str, not a tensor of token ids .*; the processor makes them"):
+            call("53..7....6..195..")
+
+
+def test_outputs_as_transformers_users_ask_for_them(tiny_model) -> None:
+    model = tiny_model("trm-attn").eval()
+    ids = torch.randint(model.config.vocab_size, (2, model.config.seq_len))
+    output, plain = model(ids, return_dict=True), model(ids, return_dict=False)
+    assert isinstance(plain, tuple) and len(plain) == 3  # no loss without labels
+    assert torch.equal(plain[0], output.logits) and torch.equal(plain[1], output.halt_logits)
+    with pytest.raises(ValueError, match=r"no hidden states layer by layer; its latents .* output.state.z_H"):
+        model(ids, output_hidden_states=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from modeling_trm import GridProcessor, TRMForGridReasoning
+from modeling_trm.commands.compare import default_names
 from scripts import compare
 
 IMAGE = Path(__file__).parents[2] / "model_cards" / "tr-mamba2mlpt-sudoku-quickstart"
@@ -85,3 +86,9 @@ def test_models_of_other_puzzles_are_named(
     last = capsys.readouterr().err.splitlines()[-1]
     assert message in last and "other" in last
     assert not (tmp_path / "out").exists()
+
+
+def test_a_model_is_called_as_its_run() -> None:
+    assert default_names(["runs/attention/model", "runs/hybrid/model"]) == ["attention", "hybrid"]
+    assert default_names(["a/run/model", "b/run/model"]) == ["a/run/model", "b/run/model"]
+    assert default_names(["runs/mine/model", "shipped"]) == ["mine", "shipped"]

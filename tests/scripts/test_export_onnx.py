@@ -22,7 +22,14 @@ from modeling_trm.puzzle_index_trm import PuzzleIndex
 ROOT = Path(__file__).resolve().parents[2]
 CHECKPOINT = ROOT / "model_cards" / "tr-mamba2mlpt-sudoku-quickstart"
 PUZZLES = ROOT / "scripts" / "recipes" / "quickstart_puzzles.txt"  # held out from that checkpoint's training
-FILES = {"step.onnx", "initial_state.npz", "export.json", "preprocessor_config.json", "processing_trm.py", "grid_text_trm.py"}
+FILES = {
+    "step.onnx",
+    "initial_state.npz",
+    "export.json",
+    "preprocessor_config.json",
+    "processing_trm.py",
+    "grid_text_trm.py",
+}
 # Runs a script as `python SCRIPT`, in a process that cannot import these packages.
 BLOCKED = """
 import runpy, sys
@@ -89,6 +96,8 @@ def test_the_same_answers_as_solve_without_pytorch(tiny_model, tmp_path: Path, c
         assert np.array_equal(initial["z_H"], model.model.H_init.numpy())
         assert np.array_equal(initial["z_L"], model.model.L_init.numpy())
 
+    shown = solve_alone(folder, puzzles[0]).stdout
+    assert shown.startswith(processor.render(json.loads(solve_alone(folder, "--json", puzzles[0]).stdout)[0]["answer"]))
     expected = model.solve(input_ids, halt=True)
     assert len(set(expected.steps.tolist())) > 1, "every puzzle stops at one step: nothing is compacted"
     done = solve_alone(folder, "-", "--json", stdin="\n".join(puzzles))
@@ -121,7 +130,7 @@ def assert_bad_puzzles_are_named(folder: Path) -> None:
     assert rows.returncode == 0
     assert [result["puzzle"] for result in json.loads(rows.stdout)] == ["1234341221434321", "1" + "." * 15]
     full = solve_alone(folder, "1234341221434321")
-    assert "1 2 3 4\n3 4 1 2\n2 1 4 3\n4 3 2 1\n" in full.stdout
+    assert full.stdout.startswith(GridProcessor("sudoku", grid_shape=(4, 4)).render("1234341221434321") + "\n")
     assert "\na valid solution\n" in full.stdout
 
 

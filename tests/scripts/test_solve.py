@@ -69,6 +69,8 @@ def test_trace_json_and_output(sudoku: str, tmp_path: Path, capsys) -> None:
     shown = capsys.readouterr().out
     assert "step 1: " in shown
     assert "step 2: " in shown
+    assert solve.main(["--model", sudoku, "--trace-all", "--no-halt", "--max-steps", "2", PUZZLE]) == 0
+    assert capsys.readouterr().out.count("|") > shown.count("|") >= 2 * 9 * 2  # the puzzle and the answer, always
 
 
 def test_trajectories_and_views_say_how_the_answer_was_chosen(sudoku: str, maze: str, capsys) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -71,6 +72,43 @@ def test_every_operator_has_a_cost() -> None:
     assert OPERATOR_FLOPS.keys() == OPERATORS.keys()
 
 
-def test_an_unknown_operator_is_named(tiny_config: Callable[..., TRMConfig]) -> None:
-    with pytest.raises(ValueError, match="cost of the operator 'fourier' is not known; known: attention"):
-        flops(tiny_config("trm-attn", block_operators=["fourier"]))
+class Twice(nn.Module):
+    """A user's own operator of two products."""
+
+    def __init__(self, config: TRMConfig) -> None:
+        super().__init__()
+        self.inner = nn.Linear(config.hidden_size, 3)
+        self.outer = nn.Linear(3, config.hidden_size)
+
+    def forward(self, x_BLD: Tensor) -> Tensor:
+        return self.outer(self.inner(x_BLD))
+
+
+class Told(Twice):
+    @staticmethod
+    def flops(config: TRMConfig) -> int:
+        return 7
+
+
+class Peeks(Twice):
+    def forward(self, x_BLD: Tensor) -> Tensor:
+        return x_BLD if x_BLD.sum().item() > 0 else -x_BLD
+
+
+def test_the_cost_of_an_operator_of_ones_own_is_counted_or_told(
+    tiny_config: Callable[..., TRMConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cost = {}
+    for cls in (Twice, Told, Peeks):
+        monkeypatch.setitem(OPERATORS, cls.__name__, cls)
+        config = tiny_config("trm-attn", block_operators=[cls.__name__])
+        if cls is Peeks:
+            with pytest.raises(ValueError, match=r"cost of the operator 'Peeks' is not known: .* flops.config."):
+                flops(config)
+            continue
+        state = torch.get_rng_state()
+        cost[cls] = (flops(config) - 2 * config.hidden_size * (config.seq_len * config.vocab_size + 2)) / (
+            config.H_cycles * (config.L_cycles + 1)
+        )
+        assert torch.equal(torch.get_rng_state(), state)  # no run is changed by being counted
+    assert cost == {Twice: 2 * 2 * 3 * config.num_positions * config.hidden_size, Told: 7}

@@ -10,7 +10,7 @@ from typing import Any
 import datasets
 import evaluate
 
-from .ranking import K, pass_at_k
+from .ranking import pass_at_k
 
 DESCRIPTION = """\
 Voting pass@K of grid puzzles (ARC): each test input is answered under many augmentations, equal answers are counted as
@@ -24,7 +24,8 @@ Args:
     scores (list of list of float): for each test input the halt probability of each vote.
     references (list of str): for each test input the right grid as text.
     task_ids (list of str): for each test input the task it belongs to.
-    k (list of int): numbers of candidates that may be tried. Default: [1, 2, 5, 10, 100, 1000].
+    k (list of int): numbers of candidates that may be tried. Default: those of 1, 2, 5, 10, 100, 1000 up to the most
+        votes of an input.
 Returns:
     dict: {"pass@1": share of tasks in 0..1, ...}, one entry for each k.
 Examples:
@@ -64,6 +65,6 @@ class PassAtK(evaluate.Metric):
         scores: Sequence[Sequence[float]],
         references: Sequence[str],
         task_ids: Sequence[str],
-        k: Sequence[int] = K,
+        k: Sequence[int] | None = None,
     ) -> dict[str, Any]:
         return pass_at_k(predictions, references, task_ids, scores, k)

@@ -57,7 +57,7 @@ def pass_at_k(
     references: Sequence[str],
     task_ids: Sequence[str],
     scores: Sequence[Sequence[float]] | None = None,
-    k: Sequence[int] = K,
+    k: Sequence[int] | None = None,
 ) -> dict[str, float]:
     """Share of tasks whose answer is among the first K candidates: mean over a task's test inputs, then over tasks.
 
@@ -68,7 +68,7 @@ def pass_at_k(
         references: for each test input the grid that is right.
         task_ids: for each test input the task it belongs to.
         scores: for each test input the halt probability of each vote; without them ties are broken by the text alone.
-        k: numbers of candidates that may be tried.
+        k: numbers of candidates that may be tried; None: those of K up to the most votes that an input has.
 
     Returns:
         {"pass@1": share in 0..1, ...}, in the order of `k`.
@@ -77,8 +77,8 @@ def pass_at_k(
         ValueError: when lengths differ, there is no input, a reference is empty or `k` is not a list of distinct
             whole numbers from 1.
     """
-    check_k(k)
     _check_inputs(predictions, references, task_ids, scores)
+    k = checked_k(k, max(map(len, predictions)))
     ranks_of: dict[str, list[float]] = {}
     for number, (votes, reference, task_id) in enumerate(zip(predictions, references, task_ids)):
         try:
@@ -93,8 +93,14 @@ def pass_at_k(
     return results
 
 
-def check_k(k: Sequence[int]) -> None:
-    """Raises ValueError unless `k` is a list of distinct whole numbers from 1."""
+def checked_k(k: Sequence[int] | None, votes: int) -> Sequence[int]:
+    """`k`; where None, those of K that `votes` can fill: more places than votes are no other figure.
+
+    Raises:
+        ValueError: `k` is no list of distinct whole numbers from 1.
+    """
+    if k is None:
+        return [places for places in K if places <= max(votes, 1)]
     allowed = "a list of distinct whole numbers from 1, such as [1, 2]"
     if not isinstance(k, (list, tuple)) or len(k) == 0:
         raise ValueError(f"k must be {allowed}, got {k!r}")
@@ -103,6 +109,7 @@ def check_k(k: Sequence[int]) -> None:
             raise ValueError(f"k must be {allowed}; {places!r} is not allowed")
     if len(set(k)) < len(k):
         raise ValueError(f"k must be {allowed}; {list(k)} has a number twice")
+    return k
 
 
 def _rank(ranked: list[Candidate], reference: str) -> float:
