@@ -5,9 +5,11 @@ The options of the search at test time are in search_options.py. Nothing here im
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
+
+from ..utils.outputs import output_file, output_folder
 
 if TYPE_CHECKING:
     import torch
@@ -66,8 +68,12 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_output(parser: argparse.ArgumentParser, contents: str) -> None:
-    parser.add_argument("--output", required=True, metavar="DIR", help=f"folder for {contents}")
+def add_output(parser: argparse.ArgumentParser, contents: str, check: Callable[[str], str] = output_folder) -> None:
+    parser.add_argument("--output", required=True, type=check, metavar="DIR", help=f"folder for {contents}")
+
+
+def add_output_file(parser: argparse.ArgumentParser, contents: str, metavar: str = "FILE") -> None:
+    parser.add_argument("--output", type=output_file, metavar=metavar, help=contents)
 
 
 def add_data(parser: argparse._ActionsContainer, default: str = "the sample that comes with the package") -> None:

@@ -26,6 +26,7 @@ from .options import (
     add_engine,
     add_max_steps,
     add_model,
+    add_output_file,
     add_seed,
     add_views,
 )
@@ -54,7 +55,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add_seed(parser)
     parser.add_argument("--trace", action="store_true", help="show the grid after each supervision step")
     parser.add_argument("--json", action="store_true", help="print JSON instead of grids")
-    parser.add_argument("--output", metavar="FILE", help="write the JSON to this file as well")
+    add_output_file(parser, "write the JSON to this file as well")
     add_device(parser)
     add_engine(parser)
     add_search_options(parser)
@@ -72,8 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ..utils.cli import USER_ERROR, user_errors
     from ..utils.files import write_json
     from ..utils.loading import choose_device, load_processor
+    from ..utils.outputs import refuse_source
 
     with user_errors(OSError, ValueError):
+        if arguments.output is not None:
+            refuse_source(arguments.output, arguments.puzzles)
         device = choose_device(arguments.device)
         processor = load_processor(arguments.model)
         found = read_arguments(arguments.puzzles, processor, sys.stdin, arguments.characters, read_file)

@@ -13,11 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from datasets_builders.folder import new_folder
-
 from ..cards.card import write_model_card
 from ..modeling_trm import TRMForGridReasoning
 from ..puzzle_index_trm import PuzzleIndex
+from ..utils.files import replaced
 from .architecture import Architecture, choose_processor, resolve
 from .checkpoint_file import Checkpoint, ConversionError, read_checkpoint
 from .given import CONFIG_FILE, Said, gather
@@ -84,7 +83,7 @@ def convert_reference(
         )
     record = {"source": checkpoint.path.name, "sha256": checkpoint.sha256(), "facts": facts}
     record["reference"] = _only_there(checkpoint, said, dtype)
-    with new_folder(output, overwrite=False) as folder:
+    with replaced(output) as folder:
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
         write_model_card(folder, {**licensed, "evaluations": {}, "conversion": record})

@@ -282,8 +282,8 @@ class Trainer:
         }
         if not np.isfinite(record["loss"]):
             raise FloatingPointError(
-                f"the loss is {record['loss']} at step {step}: training has diverged; lower the learning rates or set "
-                f"clip_grad_norm. Checkpoints before it are in {self.output / 'checkpoints'}"
+                f"the loss is {record['loss']} at step {step}: training has diverged; begin again with "
+                f"smaller learning rates or clip_grad_norm in another output_dir. Checkpoints: {self.output / 'checkpoints'}"
             )
         self.log.write(record)
         bar.set_postfix(loss=f"{record['loss']:.3f}", exact=f"{record['exact_accuracy']:.1%}", refresh=False)
