@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..utils.outputs import output_run
-from .options import CommandParser, add_model, add_output, given
+from .options import CommandParser, add_model, add_output, given, valid_seed
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import: --help and wrong arguments must not wait for it
     from datasets_builders.arc_tasks import ArcTask
@@ -48,7 +48,7 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]
     parser.add_argument("--solutions", metavar="FILE", help="the answers to a file of challenges, to score the run")
     parser.add_argument("--max-tasks", type=int, metavar="N", help="at most N tasks, drawn by --data-seed")
     parser.add_argument("--num-augmentations", type=int, default=100, metavar="N", help="of a task (default: 100)")
-    parser.add_argument("--data-seed", type=int, default=0, help="of tasks and augmentations (default: 0)")
+    parser.add_argument("--data-seed", type=valid_seed, default=0, help="of tasks and augmentations (default: 0)")
     arguments, rest = parser.parse_known_args(argv)
     if arguments.data is None and arguments.subset is None:
         parser.error("no tasks: give --data FILE with challenges, or --subset NAME")

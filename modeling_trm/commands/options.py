@@ -86,7 +86,14 @@ def add_data(parser: argparse._ActionsContainer, default: str = "the sample that
 
 
 def add_seed(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of everything that is drawn (default: 0)")
+    parser.add_argument("--seed", type=valid_seed, default=0, metavar="N", help="of everything that is drawn (default: 0)")
+
+
+def valid_seed(text: str) -> int:
+    """For argparse: what every library takes as a seed."""
+    if not (text.isascii() and text.isdecimal() and int(text) < 2**32):
+        raise argparse.ArgumentTypeError(f"seed={text} is not allowed; allowed: whole numbers from 0 to {2**32 - 1}")
+    return int(text)
 
 
 def add_puzzles(parser: argparse.ArgumentParser, max_puzzles: int | None, tasks: Sequence[str] = TASKS) -> None:

@@ -8,13 +8,11 @@ import difflib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from itertools import pairwise
 from typing import Any, Literal
 
 from ..configuration_trm import IMPROVEMENT, KERNELS, AttentionBackend, MlpTBackend, SsdBackend, TRMConfig
 from ..losses_trm import TOKEN_LOSSES
 from ..processing_trm import GridProcessor
-from ..utils.reading import load_yaml
 from .fields import (
     COUNT,
     DECAY,
@@ -26,6 +24,7 @@ from .fields import (
     Range,
     check_range,
     options_by_name,
+    stages,
     typed,
 )
 from .optimisers import OPTIMISERS
@@ -172,13 +171,13 @@ class OptimisationArguments:
     def depth_stages(self) -> dict[float, tuple[int, int]]:
         """depth_curriculum as {share of the run: (H_cycles, L_cycles)}. Raises ValueError naming the field."""
         allowed = "[H_cycles, L_cycles], neither falling, as in {0.3: [1, 2], 0.6: [2, 4]}"
-        return _stages("depth_curriculum", self.depth_curriculum, 2, allowed)
+        return stages("depth_curriculum", self.depth_curriculum, 2, allowed)
 
     def supervision_stages(self) -> dict[float, int]:
         """supervision_curriculum as {share of the run: supervision steps}. Raises ValueError naming the field."""
         allowed = "a number of supervision steps, not falling, as in {0.15: 1, 0.25: 2, 0.35: 4}"
-        stages = _stages("supervision_curriculum", self.supervision_curriculum, 1, allowed)
-        return {share: steps for share, (steps,) in stages.items()}
+        found = stages("supervision_curriculum", self.supervision_curriculum, 1, allowed)
+        return {share: steps for share, (steps,) in found.items()}
 
 
 @dataclass
@@ -344,29 +343,6 @@ class Recipe:
         return model | vars(self.data) | vars(self.optimisation) | vars(self.run)
 
 
-def _stages(name: str, text: str | None, size: int, allowed: str) -> dict[float, Any]:
-    """{share of the run: `size` whole numbers}, in order. Raises ValueError naming field, share and value."""
-    stages: dict[float, tuple[int, ...]] = {}
-    for end, value in (parse_mapping(name, text) or {}).items():
-        numbers = tuple(value) if isinstance(value, list) else (value,)
-        try:
-            share = float(end)  # the keys of JSON are text
-        except (TypeError, ValueError):
-            share = 0.0
-        whole = len(numbers) == size and all(type(number) is int and number >= 1 for number in numbers)
-        if not (whole and 0 < share < 1):
-            raise ValueError(
-                f"{name}={text!r}: {end}: {value} is not allowed; allowed: a share above 0 and below 1, and {allowed}"
-            )
-        stages[share] = numbers
-    ordered = dict(sorted(stages.items()))
-    for (_, before), (share, after) in pairwise(ordered.items()):
-        if any(later < earlier for earlier, later in zip(before, after)):
-            fall = f"falls at {share}, from {list(before)} to {list(after)}"
-            raise ValueError(f"{name}={text!r}: {fall}; allowed: {allowed}")
-    return ordered
-
-
 def parse_recipe(arguments: Sequence[str]) -> Recipe:
     """A recipe from command-line arguments: [NAME_OR_PATH] [--field value ...].
 
@@ -395,16 +371,3 @@ def _recipe(stated: Mapping[str, Any]) -> Recipe:
     return Recipe(
         *(part(**{one.name: values[one.name] for one in fields(part) if one.name in values}) for part in PARTS)
     )
-
-
-def parse_mapping(name: str, text: str | None) -> dict[str, Any] | None:
-    """The mapping that a field such as source_weights holds as text. Raises ValueError naming the field."""
-    if text is None:
-        return None
-    try:
-        value = load_yaml(text)
-    except ValueError as error:
-        raise ValueError(f"{name}={text!r} is no mapping ({error}); write it as {{key: value, ...}}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{name}={text!r} is no mapping; write it as {{key: value, ...}}")
-    return value

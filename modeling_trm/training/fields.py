@@ -4,7 +4,10 @@ import json
 import math
 import types
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+
+from ..utils.reading import load_yaml
 
 NULL = "null"  # on a command line, as in YAML
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
@@ -150,3 +153,39 @@ def _text(value: Any) -> str:
     if isinstance(value, list):
         raise ValueError
     return json.dumps(value) if isinstance(value, dict) else str(value)
+
+
+def parse_mapping(name: str, text: str | None) -> dict[str, Any] | None:
+    """The mapping that a field such as source_weights holds as text. Raises ValueError naming the field."""
+    if text is None:
+        return None
+    try:
+        value = load_yaml(text)
+    except ValueError as error:
+        raise ValueError(f"{name}={text!r} is no mapping ({error}); write it as {{key: value, ...}}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{name}={text!r} is no mapping; write it as {{key: value, ...}}")
+    return value
+
+
+def stages(name: str, text: str | None, size: int, allowed: str) -> dict[float, Any]:
+    """{share of the run: `size` whole numbers}, in order. Raises ValueError naming field, share and value."""
+    found: dict[float, tuple[int, ...]] = {}
+    for end, value in (parse_mapping(name, text) or {}).items():
+        numbers = tuple(value) if isinstance(value, list) else (value,)
+        try:
+            share = float(end)  # the keys of JSON are text
+        except (TypeError, ValueError):
+            share = 0.0
+        whole = len(numbers) == size and all(type(number) is int and number >= 1 for number in numbers)
+        if not (whole and 0 < share < 1):
+            raise ValueError(
+                f"{name}={text!r}: {end}: {value} is not allowed; allowed: a share above 0 and below 1, and {allowed}"
+            )
+        found[share] = numbers
+    ordered = dict(sorted(found.items()))
+    for (_, before), (share, after) in pairwise(ordered.items()):
+        if any(later < earlier for earlier, later in zip(before, after)):
+            fall = f"falls at {share}, from {list(before)} to {list(after)}"
+            raise ValueError(f"{name}={text!r}: {fall}; allowed: {allowed}")
+    return ordered

@@ -3,12 +3,13 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
 from safetensors import SafetensorError
 
 from ..cards.card import write_model_card
@@ -20,8 +21,9 @@ from ..utils.files import clear_up, replaced, write_json, write_text
 from ..utils.locks import locked
 from ..utils.machine import describe_machine, library_versions
 from ..utils.outputs import check_folder, refuse_source
-from .arguments import Recipe, parse_mapping
+from .arguments import Recipe, RunArguments
 from .checkpointing import prune
+from .fields import parse_mapping
 
 MADE_TEST = "test.parquet"  # in the output folder, where the data had no test split
 RESULTS = ("metrics.json", "weights/last", "weights/ema", "model")  # of a run that came to its end
@@ -59,8 +61,11 @@ def own_folder(recipe: Recipe) -> Iterator[None]:
 class RunLog:
     """log.jsonl of a run and its trackers; only the main process writes."""
 
-    def __init__(self, output: Path, accelerator: Accelerator) -> None:
+    def __init__(self, output: Path, accelerator: Accelerator, report_to: Sequence[str]) -> None:
         self.path, self.accelerator = output / "log.jsonl", accelerator
+        missing = [name for name in report_to if name not in ("none", *map(str, get_available_trackers()))]
+        if missing and list(report_to) != RunArguments().report_to:  # nobody asked for the default
+            raise ValueError(f"report_to: {', '.join(missing)} is not installed here; install it, or report_to: none")
         if accelerator.is_main_process:
             output.mkdir(parents=True, exist_ok=True)
         if accelerator.log_with:

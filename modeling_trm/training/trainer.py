@@ -82,7 +82,7 @@ class Trainer:
         self.accelerator = self._accelerator()
         self.model = model.to(self.accelerator.device)
         self.step = self._training_step(stream)
-        self.log = RunLog(self.output, self.accelerator)
+        self.log = RunLog(self.output, self.accelerator, recipe.run.report_to)
         self.progress: dict[str, Any] = {
             "seconds": 0.0,
             "flops": 0,
@@ -91,6 +91,7 @@ class Trainer:
             "training_data": fingerprint,
             "train_steps": recipe.optimisation.train_steps,
             "plan": None,
+            "compared_on": self._compared_on(),
             "slots_begun": [recipe.optimisation.start_step],
         }
         self.stop_signal: int | None = None
@@ -230,13 +231,23 @@ class Trainer:
             check_same_run(checkpoint, progress, self.recipe, self.progress["training_data"])
             self.step.load_state_dict(state)
             ours, step = self.progress["recipe"], progress["step"]
-            self.progress = {name: progress[name] for name in self.progress} | {"recipe": ours}
+            compared_on = self.progress["compared_on"]
+            self.progress = {name: progress.get(name) for name in self.progress} | {"recipe": ours}
+            if step < progress["train_steps"] and self.progress["compared_on"] != compared_on:
+                self.progress |= {"best": None, "compared_on": compared_on}
+                say("the validation is another one than before: the best weights are chosen anew from here")
             if "slots" not in state:
                 self.progress["slots_begun"] = [*progress["slots_begun"], step]
             say(f"resumed from {checkpoint}, after step {step:,}" + ("" if "slots" in state else "; slots are new"))
         self.step.slots_begun = self.progress["slots_begun"][-1]
         self.log.truncate(step)
         return step
+
+    def _compared_on(self) -> str | None:
+        """On what the validation accuracies are measured that choose the best weights."""
+        if self.validation is None:
+            return None
+        return f"{self.validation.fingerprint}, {self.recipe.run.eval_max_steps or 'all'} steps"
 
     def _set_length(self) -> int:
         """The run's number of steps; planned once, at its beginning, where the recipe says minutes."""
@@ -282,8 +293,8 @@ class Trainer:
         }
         if not np.isfinite(record["loss"]):
             raise FloatingPointError(
-                f"the loss is {record['loss']} at step {step}: training has diverged; begin again with "
-                f"smaller learning rates or clip_grad_norm in another output_dir. Checkpoints: {self.output / 'checkpoints'}"
+                f"the loss is {record['loss']} at step {step}: training has diverged; begin again with smaller "
+                f"learning rates or clip_grad_norm in another output_dir. Checkpoints: {self.output / 'checkpoints'}"
             )
         self.log.write(record)
         bar.set_postfix(loss=f"{record['loss']:.3f}", exact=f"{record['exact_accuracy']:.1%}", refresh=False)

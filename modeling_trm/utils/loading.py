@@ -4,7 +4,6 @@ The installed classes are used, so that no code from the checkpoint's folder run
 """
 
 import difflib
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
+from .reading import read_json
 from .shipped import find_checkpoint, shipped_checkpoints
 
 LOADING_ERRORS = (OSError, ValueError, TypeError, RuntimeError, SafetensorError, StrictDataclassError)
@@ -63,7 +63,7 @@ def choose_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()  # "meta" has no numbers
     except (RuntimeError, AssertionError) as error:  # AssertionError: PyTorch was built without CUDA
         raise ValueError(f"device {name!r} cannot be used here: {_one_line(error)}") from error
     return device
@@ -76,8 +76,10 @@ def _checked(name: str) -> str:
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise CheckpointError(f"checkpoint {name!r}: the folder holds no config.json")
-        if not _is_json_object(folder / "config.json"):
-            raise CheckpointError(f"checkpoint {name!r}: the file config.json is not a valid JSON object")
+        try:
+            read_json(folder / "config.json")
+        except ValueError as error:
+            raise CheckpointError(f"checkpoint {name!r}: the file config.json is not a valid JSON object") from error
     elif not re.fullmatch(r"[\w.-]+/[\w.-]+", found):
         raise CheckpointError(
             f"checkpoint {name!r}: no such folder (and not a Hub id of the form org/name){_hint(name)}"
@@ -89,13 +91,6 @@ def _hint(name: str) -> str:
     shipped = sorted(shipped_checkpoints())
     near = difflib.get_close_matches(name, shipped, n=1)
     return f"; shipped: {', '.join(shipped)}" + (f"; did you mean {near[0]}?" if near else "")
-
-
-def _is_json_object(path: Path) -> bool:
-    try:
-        return isinstance(json.loads(path.read_text(encoding="utf-8")), dict)
-    except ValueError:
-        return False
 
 
 @contextmanager

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from modeling_trm import GridProcessor, TRMForGridReasoning
-from modeling_trm.training.arguments import parse_mapping, parse_recipe
+from modeling_trm.training.arguments import parse_recipe
+from modeling_trm.training.fields import parse_mapping
 from scripts import train
 
 RECIPES = sorted((Path(train.__file__).parent / "recipes").glob("*.yaml"))
