@@ -86,7 +86,8 @@ def add_data(parser: argparse._ActionsContainer, default: str = "the sample that
 
 
 def add_seed(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seed", type=valid_seed, default=0, metavar="N", help="of everything that is drawn (default: 0)")
+    told = "of everything that is drawn (default: 0)"
+    parser.add_argument("--seed", type=valid_seed, default=0, metavar="N", help=told)
 
 
 def valid_seed(text: str) -> int:
