@@ -69,8 +69,8 @@ ROOMS = {
     "flat": set(),
     "modeling_trm/metrics": set(),
     "model_cards": set(),
-    "datasets_builders": {"flat"},
     "modeling_trm/utils": {"flat"},
+    "datasets_builders": {"flat", "modeling_trm/utils"},
     "modeling_trm/evaluation": {"flat", "datasets_builders", "modeling_trm/utils"},
     "modeling_trm/voting": {
         "flat", "datasets_builders", "modeling_trm/metrics", "modeling_trm/utils", "modeling_trm/evaluation",

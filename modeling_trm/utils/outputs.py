@@ -92,9 +92,9 @@ def check_new_folder(output: Path, overwrite: bool, sources: Sources = ()) -> Pa
     target = output.resolve()
     if target.exists() and not target.is_dir():
         raise ValueError(f"{output}: is a file, not a folder")
-    check_parent(output, target)
     if target in (Path.cwd(), *Path.cwd().parents, Path.home().resolve(), *Path.home().resolve().parents):
         raise ValueError(f"{output}: is the folder you are in, your home, or around them; give a folder of its own")
+    check_parent(output, target)
     refuse_source(output, sources)
     if not target.is_dir() or not any(target.iterdir()):
         return target

@@ -79,9 +79,10 @@ def file_scenario(folder: Path, every: int) -> int:
         write_bytes(target, new)
         assert content(folder) == {"figures.json": new}, f"operation {at}: left {os.listdir(folder)}"
 
-    return kill_everywhere(
-        lambda: fill(folder, {"figures.json": old}), lambda: _none(write_bytes(target, new)), check, every
-    )
+    def write() -> None:
+        write_bytes(target, new)
+
+    return kill_everywhere(lambda: fill(folder, {"figures.json": old}), write, check, every)
 
 
 def folder_scenario(folder: Path, every: int) -> int:

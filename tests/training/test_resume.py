@@ -74,7 +74,7 @@ def test_resume_after_sigkill_is_bit_exact(write_recipe, tmp_path):
     recipe, output = write_recipe("killed"), tmp_path / "killed"
     checkpoints = output / "checkpoints"
     kill_at(recipe, file=6)  # in the middle of the second checkpoint
-    assert [path.name for path in checkpoints.iterdir() if path.suffix == ".part"]
+    assert [path.name for path in checkpoints.iterdir() if path.suffix == ".trm-part"]
     kill_at(recipe, step=8)  # between two checkpoints
     assert steps_logged(output)[-1]["step"] == 8
     assert train.main([str(recipe)]) == 0
