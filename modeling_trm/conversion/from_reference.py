@@ -17,6 +17,7 @@ from ..cards.card import write_model_card
 from ..modeling_trm import TRMForGridReasoning
 from ..puzzle_index_trm import PuzzleIndex
 from ..utils.files import replaced
+from ..utils.manifest import weights_sha256
 from .architecture import Architecture, choose_processor, resolve
 from .checkpoint_file import Checkpoint, ConversionError, read_checkpoint
 from .given import CONFIG_FILE, Said, gather
@@ -86,7 +87,9 @@ def convert_reference(
     with replaced(output) as folder:
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
-        write_model_card(folder, {**licensed, "evaluations": {}, "conversion": record})
+        write_model_card(
+            folder, {**licensed, "evaluations": {}, "conversion": record, "weights": weights_sha256(folder)}
+        )
     return facts
 
 

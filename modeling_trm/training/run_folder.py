@@ -20,6 +20,7 @@ from ..reasoning_config_trm import ReasoningConfig
 from ..utils.files import clear_up, replaced, write_json, write_text
 from ..utils.locks import locked
 from ..utils.machine import describe_machine, library_versions
+from ..utils.manifest import weights_sha256
 from ..utils.outputs import check_folder, refuse_source
 from .arguments import Recipe, RunArguments
 from .checkpointing import prune
@@ -142,5 +143,5 @@ def publish_folder(
         write_plots(folder / "plots", metrics, output / "log.jsonl")
         if plots is not None:
             shutil.copytree(plots, folder / "plots", dirs_exist_ok=True)
-        write_model_card(folder, facts)
+        write_model_card(folder, facts | {"weights": weights_sha256(folder)})
     return output / "model"

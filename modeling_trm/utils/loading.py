@@ -10,15 +10,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from huggingface_hub import snapshot_download
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
+from .manifest import changed_weights
 from .reading import read_json
 from .shipped import find_checkpoint, shipped_checkpoints
 
+WEIGHTS = ["*.safetensors", "metrics.json"]
 LOADING_ERRORS = (OSError, ValueError, TypeError, RuntimeError, SafetensorError, StrictDataclassError)
 
 
@@ -33,13 +36,19 @@ def load_processor(name: str) -> GridProcessor:
         return GridProcessor.from_pretrained(name)
 
 
-def load_model(name: str, device: torch.device | str = "cpu") -> TRMForGridReasoning:
+def load_model(name: str, device: torch.device | str = "cpu", *, verify: bool = False) -> TRMForGridReasoning:
     """The model of a local folder, shipped checkpoint or Hub id, in evaluation mode on the device.
 
-    Raises CheckpointError.
+    Args:
+        verify: compare the weights with the SHA-256 that the checkpoint's metrics.json names, before they are read.
+
+    Raises:
+        CheckpointError: it does not load, or the weights are other ones, or `verify` has nothing to compare with.
     """
     name = _checked(name)
     with _one_line_errors(name, "model"):
+        if verify and (problem := changed_weights(_folder_of(name))) is not None:
+            raise ValueError(problem)
         return TRMForGridReasoning.from_pretrained(name).eval().to(device)
 
 
@@ -91,6 +100,11 @@ def _hint(name: str) -> str:
     shipped = sorted(shipped_checkpoints())
     near = difflib.get_close_matches(name, shipped, n=1)
     return f"; shipped: {', '.join(shipped)}" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _folder_of(name: str) -> Path:
+    """Where the files of a checkpoint lie on this machine; those of the Hub are fetched."""
+    return Path(name) if Path(name).is_dir() else Path(snapshot_download(name, allow_patterns=WEIGHTS))
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .files import write_json
+from .reading import read_json
 
 MANIFEST = "manifest.json"
 
@@ -63,6 +64,26 @@ def _damage(path: Path, entry: dict[str, Any]) -> str | None:
     if file_sha256(path) != entry["sha256"]:
         return f"{path.name} is damaged: its SHA-256 is not the one in {MANIFEST}"
     return None
+
+
+def weights_sha256(folder: Path) -> dict[str, str]:
+    """{file: SHA-256} of a checkpoint's weights, as its metrics.json names them under "weights"."""
+    return {path.name: file_sha256(path) for path in sorted(folder.glob("*.safetensors"))}
+
+
+def changed_weights(folder: Path) -> str | None:
+    """Which weights are not those that the checkpoint's metrics.json names; None where all are.
+
+    Raises:
+        ValueError: it names none, so that nothing can be compared.
+    """
+    path = folder / "metrics.json"
+    named = read_json(path).get("weights") if path.is_file() else None
+    if not isinstance(named, dict) or not named:
+        raise ValueError(f"{path} names no SHA-256 of the weights: they cannot be verified")
+    found = weights_sha256(folder)
+    wrong = sorted(name for name in named.keys() | found.keys() if named.get(name) != found.get(name))
+    return f"{', '.join(wrong)}: the SHA-256 is not the one in {path.name}" if wrong else None
 
 
 def file_sha256(path: Path) -> str:

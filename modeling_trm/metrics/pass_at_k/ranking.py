@@ -8,7 +8,7 @@ A grid is any canonical text, equal for equal grids ("012/340" for an ARC grid);
 grid.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from math import fsum, isfinite
 from numbers import Real
 from typing import Any, NamedTuple
@@ -117,9 +117,9 @@ def _rank(ranked: list[Candidate], reference: str) -> float:
 
 
 def _check_lists(**given: Any) -> None:
-    """Raise ValueError for what has no length, such as a number or a generator, or is one text."""
+    """Raise ValueError for what has no length or order, such as a number or a generator, or is one text."""
     for name, value in given.items():
-        if isinstance(value, str) or not (hasattr(value, "__len__") and hasattr(value, "__getitem__")):
+        if isinstance(value, str | Mapping) or not (hasattr(value, "__len__") and hasattr(value, "__getitem__")):
             raise ValueError(f"{name} is {value!r}; allowed: a list")
 
 
