@@ -87,9 +87,8 @@ def convert_reference(
     with replaced(output) as folder:
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
-        write_model_card(
-            folder, {**licensed, "evaluations": {}, "conversion": record, "weights": weights_sha256(folder)}
-        )
+        made = {"evaluations": {}, "conversion": record, "weights": weights_sha256(folder)}
+        write_model_card(folder, licensed | made)
     return facts
 
 

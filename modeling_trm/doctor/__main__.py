@@ -5,7 +5,8 @@ examples:
   trm doctor --json > machine.json
   trm doctor MODEL                           and whether its weights are those that its metrics.json names
 
-Nothing is written or sent, and nothing downloaded but a MODEL of the Hub; a token is never shown. Exit code 0 if a model can run here, 1 otherwise.
+Nothing is written or sent, and nothing downloaded but a MODEL of the Hub; a token is never shown. Exit
+code 0 if a model can run here, 1 otherwise.
 """
 
 import argparse

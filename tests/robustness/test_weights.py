@@ -31,7 +31,7 @@ def test_a_flipped_bit_is_named(folder: Path) -> None:
         load_model(str(folder), verify=True)
     (finding,) = check_checkpoints([str(folder)])
     assert finding.fatal
-    assert "model.safetensors" in finding.found
+    assert "model.safetensors" in finding.value
 
 
 def test_nothing_to_compare_with_is_not_verified(folder: Path) -> None:
