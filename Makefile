@@ -15,9 +15,10 @@ help: ## list the targets
 	@echo
 	@echo "  No NVIDIA GPU? Set PIP_EXTRA_INDEX_URL to PyTorch's CPU index (see pytorch.org, Get Started) for the small CPU build."
 
-quickstart: $(STAMP) ## train a small model on real Sudoku, evaluate it, watch it solve three puzzles
+quickstart: $(STAMP) ## watch a full-size model solve hard Sudokus; train a small one, evaluate it, watch it too
+	$(BIN)/trm solve --model tr-mamba2mlpt-sudoku modeling_trm/recipes/hard_puzzles.txt --max-steps 16 --halt 0.95 --trace
 	$(BIN)/trm train quickstart
-	$(BIN)/trm solve --model runs/quickstart/model scripts/recipes/quickstart_puzzles.txt --max-steps 32 --trace
+	$(BIN)/trm solve --model runs/quickstart/model modeling_trm/recipes/quickstart_puzzles.txt --max-steps 32 --trace
 	@echo "Checkpoint, card (README.md) and plots: runs/quickstart/model; figures: runs/quickstart/metrics.json"
 
 test: $(STAMP) ## run the tests

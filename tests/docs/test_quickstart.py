@@ -23,9 +23,11 @@ def quickstart_commands(tmp_path: Path) -> list[list[str]]:
 
 @pytest.mark.slow
 def test_quickstart_trains_evaluates_publishes_and_solves(tmp_path, monkeypatch, capsys):
-    training, solving = quickstart_commands(tmp_path)
-    assert training[1] == "train" and solving[1] == "solve"
+    hard, training, solving = quickstart_commands(tmp_path)
+    assert [command[1] for command in (hard, training, solving)] == ["solve", "train", "solve"]
     monkeypatch.chdir(ROOT)
+    assert solve.main(hard[2:]) == 0
+    assert capsys.readouterr().out.count("a valid solution") == 3  # the hard ones, by the shipped model
     output = tmp_path / "run"
     few = "--train_steps 4 --eval_every 4 --log_every 2 --validation_puzzles 8 --test_puzzles 9 --eval_max_steps 2"
     assert train.main([*training[2:], *few.split(), "--compile", "no", "--output_dir", str(output)]) == 0
