@@ -59,14 +59,18 @@ def own_folder(recipe: Recipe) -> Iterator[None]:
         yield
 
 
+def check_trackers(report_to: Sequence[str]) -> None:
+    """Raise ValueError for a tracker that is asked for and not installed, which accelerate would leave out."""
+    missing = [name for name in report_to if name not in ("none", *map(str, get_available_trackers()))]
+    if missing and list(report_to) != RunArguments().report_to:  # nobody asked for the default
+        raise ValueError(f"report_to: {', '.join(missing)} is not installed here; install it, or report_to: none")
+
+
 class RunLog:
     """log.jsonl of a run and its trackers; only the main process writes."""
 
-    def __init__(self, output: Path, accelerator: Accelerator, report_to: Sequence[str]) -> None:
+    def __init__(self, output: Path, accelerator: Accelerator) -> None:
         self.path, self.accelerator = output / "log.jsonl", accelerator
-        missing = [name for name in report_to if name not in ("none", *map(str, get_available_trackers()))]
-        if missing and list(report_to) != RunArguments().report_to:  # nobody asked for the default
-            raise ValueError(f"report_to: {', '.join(missing)} is not installed here; install it, or report_to: none")
         if accelerator.is_main_process:
             output.mkdir(parents=True, exist_ok=True)
         if accelerator.log_with:

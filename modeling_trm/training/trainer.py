@@ -41,7 +41,7 @@ from .packing import check_packed
 from .planning import measure_costs
 from .resuming import check_same_run, load_newest
 from .rows import RowFeed, Stream
-from .run_folder import RunLog, save_model
+from .run_folder import RunLog, check_trackers, save_model
 from .schedule import reveal_share
 from .slots import Slots
 from .step import TrainingStep
@@ -79,10 +79,11 @@ class Trainer:
         self.packed = None if recipe.run.resume_from is None else Path(recipe.run.resume_from)
         if self.packed is not None:
             check_packed(self.packed)
+        check_trackers(recipe.run.report_to)
         self.accelerator = self._accelerator()
         self.model = model.to(self.accelerator.device)
         self.step = self._training_step(stream)
-        self.log = RunLog(self.output, self.accelerator, recipe.run.report_to)
+        self.log = RunLog(self.output, self.accelerator)
         self.progress: dict[str, Any] = {
             "seconds": 0.0,
             "flops": 0,
@@ -232,7 +233,8 @@ class Trainer:
             self.step.load_state_dict(state)
             ours, step = self.progress["recipe"], progress["step"]
             compared_on = self.progress["compared_on"]
-            self.progress = {name: progress.get(name) for name in self.progress} | {"recipe": ours}
+            # A checkpoint of an earlier version does not say on what it was compared: its best stays.
+            self.progress = {name: progress.get(name, now) for name, now in self.progress.items()} | {"recipe": ours}
             if step < progress["train_steps"] and self.progress["compared_on"] != compared_on:
                 self.progress |= {"best": None, "compared_on": compared_on}
                 say("the validation is another one than before: the best weights are chosen anew from here")
