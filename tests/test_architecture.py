@@ -87,7 +87,7 @@ ROOMS = {
     "modeling_trm/experiments": {
         "flat", "datasets_builders", "modeling_trm/utils", "modeling_trm/diagnostics", "modeling_trm/training",
     },
-    "modeling_trm/conversion": {"flat", "datasets_builders", "modeling_trm/utils", "modeling_trm/cards"},
+    "modeling_trm/conversion": {"flat", "modeling_trm/utils", "modeling_trm/cards"},
     "modeling_trm/exporting": {"flat", "modeling_trm/utils"},
     "modeling_trm/demo": {
         "flat", "datasets_builders", "modeling_trm/utils", "modeling_trm/cards", "modeling_trm/exporting",

@@ -82,14 +82,17 @@ def convert_reference(
         facts["identifiers"] = f"{Path(identifiers).name}: {len(index.tasks):,} tasks" + (
             f", named {subset}/..." if subset else ""
         )
-    record = {"source": checkpoint.path.name, "sha256": checkpoint.sha256(), "facts": facts}
+    record: dict[str, Any] = {"source": checkpoint.path.name, "sha256": checkpoint.sha256(), "facts": facts}
     record["reference"] = _only_there(checkpoint, said, dtype)
     with replaced(output) as folder:
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
-        made = {"evaluations": {}, "conversion": record, "weights": weights_sha256(folder)}
-        write_model_card(folder, licensed | made)
+        write_model_card(folder, licensed | {"evaluations": {}, "conversion": record} | _weights(folder))
     return facts
+
+
+def _weights(folder: Path) -> dict[str, Any]:
+    return {"weights": weights_sha256(folder)}
 
 
 def refuse_existing(output: Path) -> None:

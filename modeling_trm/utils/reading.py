@@ -19,7 +19,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: is no JSON: {error}") from error
     if not isinstance(value, dict):
-        raise ValueError(f"{path}: holds {_shown(value)}; allowed: a JSON object")
+        raise ValueError(f"{path}: holds a {type(value).__name__}; allowed: a JSON object")
     return value
 
 
@@ -54,8 +54,3 @@ class _Loader(yaml.SafeLoader):
                     raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
                 lines[key.value] = key.start_mark.line + 1
         return super().construct_mapping(node, deep)
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:40]}..."
