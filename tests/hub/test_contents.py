@@ -245,7 +245,7 @@ def test_built_data_set(tmp_path: Path, contents_of) -> None:
         "dataset",
         ("manifest.json", "notes.txt"),
     )
-    assert paths(contents) == set(contents_of(folder)) - {"notes.txt"}
+    assert paths(contents) == set(contents_of(folder)) - {"manifest.json", "notes.txt"}
     card = content_of(contents, "README.md").decode()
     assert 'load_dataset("org/mazes"' in card and "THIS_FOLDER" not in card
 
