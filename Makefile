@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-oldest lint check docs clean
+.PHONY: help install quickstart test test-oldest lint campaign check docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ test: $(STAMP) ## run the tests
 
 test-oldest: ## run the tests with the oldest supported versions, in an environment of their own
 	$(MAKE) --no-print-directory test VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt
+
+campaign: $(STAMP) ## try thousands of malformed inputs and kill processes at every file operation (an hour or more)
+	$(BIN)/python -m tests.robustness.campaign
 
 lint: $(STAMP) ## ruff, formatting, types
 	$(BIN)/ruff check .

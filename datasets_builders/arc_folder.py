@@ -19,10 +19,11 @@ import numpy as np
 
 from datasets_builders.arc_set import ARC_SPLITS, ArcOptions, ArcSet, PairRef
 from datasets_builders.files import file_sha256
-from datasets_builders.folder import new_folder, size_category
+from datasets_builders.folder import size_category
 from datasets_builders.validation import DataError
 from modeling_trm.arc_task_trm import ArcTask, Pair
 from modeling_trm.puzzle_index_trm import AUGMENTATION_BYTES, PuzzleIndex
+from modeling_trm.utils.outputs import new_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -40,7 +41,7 @@ def write_arc_folder(
         provenance: a paragraph for the card that says where the tasks come from.
 
     Raises:
-        DataError: the output exists and is not an empty folder (and `overwrite` is False).
+        ValueError: the output exists and may not be replaced; see `utils.outputs.check_new_folder`.
         OSError: the disk is full or not writable; nothing is left behind then.
     """
     with new_folder(Path(output), overwrite) as folder:

@@ -4,18 +4,14 @@ The folder is built under a temporary name beside its place and renamed at the e
 """
 
 import json
-import os
-import shutil
-import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from datasets_builders.features import PuzzleSet
 from datasets_builders.files import file_sha256
-from datasets_builders.validation import DataError
+from modeling_trm.utils.outputs import new_folder
 
 ROWS_PER_FILE = 500_000
 SIZE_CATEGORIES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -38,36 +34,11 @@ def write_dataset_folder(
     """Writes the splits and returns the summary that is also written as summary.json.
 
     Raises:
-        DataError: the output exists and is not an empty folder (and `overwrite` is False).
+        ValueError: the output exists and may not be replaced; see `utils.outputs.check_new_folder`.
         OSError: the disk is full or not writable; nothing is left behind then.
     """
     with new_folder(output, overwrite) as new:
         return _write_all(new, puzzles, provenance, license_id, options)
-
-
-@contextmanager
-def new_folder(output: Path, overwrite: bool) -> Iterator[Path]:
-    """An empty folder to write in, which takes the place of `output` at the end; after an error nothing is left of it.
-
-    Raises:
-        DataError: the output exists and is not an empty folder (and `overwrite` is False).
-    """
-    output = output.absolute()
-    if output.exists() and not output.is_dir():
-        raise DataError(f"{output}: is a file, not a folder")
-    if output.is_dir() and any(output.iterdir()) and not overwrite:
-        raise DataError(f"{output}: exists and is not empty; give --overwrite to replace it")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    workplace = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    try:
-        new = workplace / "new"
-        new.mkdir()
-        yield new
-        if output.exists():
-            os.rename(output, workplace / "old")
-        os.rename(new, output)
-    finally:
-        shutil.rmtree(workplace)
 
 
 def _write_all(

@@ -12,6 +12,7 @@ Glossary (paper's symbol = our name = the reference code's name):
 import copy
 import dataclasses
 import difflib
+import math
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -22,6 +23,8 @@ HUB_METADATA = frozenset(
     "model_type transformers_version torch_dtype dtype auto_map name_or_path attn_implementation "
     "experts_implementation output_attentions num_labels custom_pipelines use_cache".split()  # the last: the Trainer's
 )
+
+DTYPES = ("float32", "float64", "float16", "bfloat16")
 
 AttentionBackend = Literal["auto", "cudnn", "flash", "efficient", "math"]
 MlpTBackend = Literal["auto", "torch"]
@@ -198,6 +201,10 @@ class TRMConfig(PreTrainedConfig):
         for key in kwargs:
             if key not in HUB_METADATA and not key.startswith("_"):
                 raise TypeError(f"TRMConfig has no field {key!r}{_near_miss(key, known)}")
+        for name in ("dtype", "torch_dtype"):  # transformers looks a name up in torch without checking it
+            value = kwargs.get(name) or vars(self).get(name)
+            if isinstance(value, str) and value.removeprefix("torch.") not in DTYPES:
+                raise ValueError(f"{name}={value!r} is not allowed; allowed: {', '.join(DTYPES)}")
         super().__post_init__(**kwargs)
 
     def to_dict(self) -> dict[str, Any]:
@@ -211,6 +218,9 @@ class TRMConfig(PreTrainedConfig):
             "mlp_multiple_of mamba_d_state mamba_d_conv mamba_expand mamba_head_dim mamba_n_groups "
             "rope_theta mlp_expansion rms_norm_eps"
         )
+        for name, value in vars(self).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"{name}={value} is not allowed; allowed: finite numbers")
         for name in ("puzzle_prefix_len", "num_step_embeddings"):
             if self.__dict__[name] < 0:
                 raise ValueError(f"{name}={self.__dict__[name]} is negative; allowed: 0 or more")

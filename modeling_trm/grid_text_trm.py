@@ -313,6 +313,9 @@ def sudoku_side(grid: str) -> int | None:
 def as_lists(value: Any) -> Any:
     """Arrays and tuples, at any depth, as lists, and whole floats as integers; anything else as it is."""
     if isinstance(value, torch.Tensor):
+        if value.is_meta or value.layout != torch.strided:
+            kind = "meta" if value.is_meta else str(value.layout).removeprefix("torch.")
+            raise ValueError(f"the grid is a {kind} tensor, without numbers to read; allowed: an ordinary tensor")
         value = value.detach().cpu().tolist()
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()

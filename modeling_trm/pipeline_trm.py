@@ -31,6 +31,7 @@ from .views_trm import View, answer_text, arc_augmentations, arc_view, check_vie
 from .voting_trm import Candidate, rank_votes
 
 BATCH_SIZE = 64
+MOST_SEED = 2**63 - 1  # of a generator of PyTorch
 AT_HAND = (str, dict, list, tuple, np.ndarray, torch.Tensor, Path, Puzzle)  # not to be iterated one by one
 OF_THE_CALL = (
     "reasoning_config",
@@ -132,7 +133,7 @@ class GridReasoningPipeline(Pipeline):
         """Checked alone: what the construction said holds where a call says nothing, all of it as one."""
         ReasoningConfig.check_names(parameters, (*OF_THE_CALL, "batch_size"))
         self._reasoning(parameters)
-        _check_whole("seed", parameters.get("seed", 0), 0)
+        _check_whole("seed", parameters.get("seed", 0), 0, MOST_SEED)
         if not isinstance(parameters.get("return_trace", False), bool):
             raise ValueError(f"return_trace={parameters['return_trace']!r} is not allowed; allowed: True, False")
         unknown = parameters.get("unknown")
@@ -288,6 +289,7 @@ class GridReasoningPipeline(Pipeline):
         return result | {"answer": answer, "halt_probability": probability if math.isfinite(probability) else None}
 
 
-def _check_whole(name: str, value: Any, least: int) -> None:
-    if not (type(value) is int and value >= least):
-        raise ValueError(f"{name}={value!r} is not allowed; allowed: whole numbers from {least}")
+def _check_whole(name: str, value: Any, least: int, most: int | None = None) -> None:
+    if not (type(value) is int and value >= least and (most is None or value <= most)):
+        to = "" if most is None else f" to {most}"
+        raise ValueError(f"{name}={value!r} is not allowed; allowed: whole numbers from {least}{to}")

@@ -73,6 +73,7 @@ class TRMPreTrainedModel(KernelsMixin, PuzzleTableMixin, PreTrainedModel):
             rows, config.num_puzzles = config.num_puzzles, 1  # so that the table is allocated once, by what is read
             model, info = cls._load_strictly(pretrained_model_name_or_path, *args, config=config, **kwargs)
             download = {name: kwargs[name] for name in DOWNLOAD if name in kwargs}
+            _check_floats(pretrained_model_name_or_path, download)
             model.load_table(pretrained_model_name_or_path, rows, puzzle_tasks, kwargs.get("variant"), download)
             model.reasoning_config = find_reasoning_config(pretrained_model_name_or_path, **download)
         return (model, info) if output_loading_info else model
@@ -173,6 +174,18 @@ def find_reasoning_config(folder_or_hub_id: str, **download: Any) -> ReasoningCo
     """The checkpoint's own, the class's defaults where it has none. Raises ValueError naming what is wrong with it."""
     path = cached_file(folder_or_hub_id, REASONING_FILE, _raise_exceptions_for_missing_entries=False, **download)
     return ReasoningConfig() if path is None else ReasoningConfig.from_file(path)
+
+
+def _check_floats(name: Any, download: dict[str, Any]) -> None:
+    """Raise ValueError for weights that are whole numbers: cast to floats they would be other ones, often zeros."""
+    path = cached_file(name, "model.safetensors", _raise_exceptions_for_missing_entries=False, **download)
+    if path is None:  # in shards
+        return
+    with safe_open(path, framework="pt") as file:
+        kinds = {key: file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118 (not a dict)
+    whole = [f"{key} is {kind}" for key, kind in sorted(kinds.items()) if not kind.startswith(("F", "BF"))]
+    if whole:
+        raise ValueError(f"{path}: {len(whole)} weights are no floating-point numbers ({_first(whole)})")
 
 
 def _first(keys: list[str]) -> str:

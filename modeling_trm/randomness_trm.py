@@ -19,8 +19,8 @@ def mix(bits: np.ndarray) -> np.ndarray:
 
 def random_bits(seed: int, counters_N: np.ndarray, stream: int, count: int) -> np.ndarray:
     """uint64 [N, count]: `count` draws for each counter. Streams keep the uses of one counter apart."""
-    if seed < 0:
-        raise ValueError(f"seed={seed} must not be negative")
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"seed={seed} is not allowed; allowed: 0 to 2**64 - 1")
     # Arrays, not scalars: unsigned arrays wrap around silently, as the hash needs; scalars warn.
     key = mix(np.array([seed, stream], dtype=np.uint64) + GOLDEN_GAMMA)
     state_N = mix(mix(np.asarray(counters_N).astype(np.uint64) ^ key[:1]) + key[1:])

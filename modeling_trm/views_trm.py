@@ -24,6 +24,7 @@ from .processing_trm import GridProcessor, colours_to_text, crop_colours, place_
 from .puzzle_index_trm import BLANK_ROW, IDENTITY, PuzzleIndex
 
 AS_IT_IS = "as it is"
+MOST_VIEWS = 65_536  # more are a slip of the hand, and would fill the memory with numbers of views
 KINDS: dict[str, Any] = {"sudoku": SudokuAugmentation, "maze": MazeAugmentation, "arc": ArcAugmentation}
 Augmentation = SudokuAugmentation | MazeAugmentation | ArcAugmentation
 
@@ -93,8 +94,8 @@ def draw_view(
 
 def check_views(task: str, views: int | None) -> None:
     """Raises ValueError for a number that is none, or for several views of a task without known augmentations."""
-    if views is not None and views < 1:
-        raise ValueError(f"views={views} is not allowed; allowed: whole numbers from 1")
+    if views is not None and not 1 <= views <= MOST_VIEWS:
+        raise ValueError(f"views={views} is not allowed; allowed: whole numbers from 1 to {MOST_VIEWS:,}")
     if views != 1 and task not in ("sudoku", "maze", "arc"):
         raise ValueError(f"views={views}: task={task!r} has no known augmentations; allowed: sudoku, maze, arc")
 

@@ -78,8 +78,8 @@ ROOMS = {
     "flat": set(),
     "modeling_trm/metrics": set(),
     "model_cards": set(),
-    "datasets_builders": {"flat"},
     "modeling_trm/utils": {"flat"},
+    "datasets_builders": {"flat", "modeling_trm/utils"},
     "modeling_trm/evaluation": {"flat", "datasets_builders", "modeling_trm/utils"},
     "modeling_trm/voting": {
         "flat", "datasets_builders", "modeling_trm/metrics", "modeling_trm/utils", "modeling_trm/evaluation",
@@ -96,7 +96,7 @@ ROOMS = {
     "modeling_trm/experiments": {
         "flat", "datasets_builders", "modeling_trm/utils", "modeling_trm/diagnostics", "modeling_trm/training",
     },
-    "modeling_trm/conversion": {"flat", "datasets_builders", "modeling_trm/utils", "modeling_trm/cards"},
+    "modeling_trm/conversion": {"flat", "modeling_trm/utils", "modeling_trm/cards"},
     "modeling_trm/exporting": {"flat", "modeling_trm/utils"},
     "modeling_trm/demo": {
         "flat", "datasets_builders", "modeling_trm/utils", "modeling_trm/cards", "modeling_trm/exporting",

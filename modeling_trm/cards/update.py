@@ -6,7 +6,6 @@ name are kept apart, and so are the evaluations of other names.
 """
 
 import hashlib
-import json
 import os
 import shutil
 import tempfile
@@ -16,6 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ..utils.files import write_json
+from ..utils.reading import read_json
 from .card import check_metrics, check_name, write_model_card
 from .sections import is_plain
 
@@ -23,6 +24,7 @@ VOTES_ON_CARD = ("protocol", "counts", "pass_at_k", "coverage", "means")
 VOTING_FACTS = ("command", "dataset", "hardware", "max_steps", "halt", "precision", "num_views")  # of the manifest
 PLAIN_PLOTS = ("accuracy_by_step", "halting")
 VOTE_PLOTS = ("vote_entropy", "pass_at_k", "correct_rank")
+WORKPLACE, PLAN = ".card.trm-part", "plan.json"  # in the checkpoint's folder, while its card is replaced
 RENDERED_FROM = ("config.json", "preprocessor_config.json")
 
 
@@ -47,6 +49,7 @@ class CardUpdate:
         if not folder.is_dir():
             raise ValueError(f"--update-card writes into a local folder; {str(folder)!r} is none")
         check_name(entry)
+        undo(folder)  # what a killed update began
         read_metrics(folder)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".card-"):
             pass  # it can be written into
@@ -110,8 +113,9 @@ class CardUpdate:
         """Write the card anew: `pictures` come in the place of those that are `gone`, the others stay."""
         if checkpoint_sha256(self.folder) != self.weights:
             raise ValueError(f"the checkpoint in {self.folder} changed while it was evaluated; its card is as it was")
-        with tempfile.TemporaryDirectory(dir=self.folder, prefix=".card-") as temporary:
-            stage, backup = Path(temporary, "new"), Path(temporary, "old")
+        workplace = self.folder / WORKPLACE
+        try:
+            stage = workplace / "new"
             (stage / "plots").mkdir(parents=True)
             for name in RENDERED_FROM:
                 shutil.copyfile(self.folder / name, stage / name)
@@ -121,29 +125,42 @@ class CardUpdate:
             write_model_card(stage, metrics)
             for name in RENDERED_FROM:
                 (stage / name).unlink()
-            return _swap(stage, self.folder, backup, gone | {f".eval_results/{self.entry}.yaml"})
+            written = _swap(stage, self.folder, gone | {f".eval_results/{self.entry}.yaml"})
+            (workplace / PLAN).unlink()  # from here on there is nothing to undo
+            return written
+        finally:
+            undo(self.folder)
 
 
-def _swap(stage: Path, folder: Path, backup: Path, gone: set[str]) -> list[Path]:
-    """Move all files of `stage` into `folder` and remove there what is `gone` and not among them, or change nothing."""
+def undo(folder: Path) -> None:
+    """Give a folder its former files back where an update did not come to its end, however that ended."""
+    workplace = folder / WORKPLACE
+    if (workplace / PLAN).is_file():
+        plan = read_json(workplace / PLAN)
+        for name in set(plan["new"]) - set(plan["old"]):
+            (folder / name).unlink(missing_ok=True)
+        for name in plan["old"]:
+            if (workplace / "old" / name).exists():
+                os.replace(workplace / "old" / name, folder / name)
+        (workplace / PLAN).unlink()
+    shutil.rmtree(workplace, ignore_errors=True)
+
+
+def _swap(stage: Path, folder: Path, gone: set[str]) -> list[Path]:
+    """Move all files of `stage` into `folder` and remove there what is `gone` and not among them; `undo` reverts it."""
+    backup = stage.with_name("old")
     new = sorted(str(path.relative_to(stage)) for path in stage.rglob("*") if path.is_file())
     new.sort(key=lambda name: name != "metrics.json")  # first: a card can be written again from it
     old = [name for name in {*new, *gone} if (folder / name).exists()]
     for name in old:
         (backup / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / name, backup / name)
-    try:
-        for name in new:
-            (folder / name).parent.mkdir(exist_ok=True)
-            os.replace(stage / name, folder / name)
-        for name in set(old) - set(new):
-            (folder / name).unlink()
-    except BaseException:
-        for name in set(new) - set(old):
-            (folder / name).unlink(missing_ok=True)
-        for name in old:
-            os.replace(backup / name, folder / name)
-        raise
+    write_json(stage.with_name(PLAN), {"new": new, "old": old})  # the backup is whole: now it can be undone
+    for name in new:
+        (folder / name).parent.mkdir(exist_ok=True)
+        os.replace(stage / name, folder / name)
+    for name in set(old) - set(new):
+        (folder / name).unlink()
     return [folder / name for name in new]
 
 
@@ -168,9 +185,9 @@ def read_metrics(folder: Path) -> dict[str, Any]:
     if not path.exists():
         return {"evaluations": {}}
     try:
-        metrics: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        metrics = read_json(path)
     except ValueError as error:
-        raise ValueError(f"{path}: is no JSON: {error}; correct it, or remove it to start a new card") from error
+        raise ValueError(f"{error}; correct it, or remove it to start a new card") from error
     try:
         check_metrics(metrics)
     except ValueError as error:

@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .options import CommandParser, add_model, add_output, given
+from ..utils.outputs import output_run
+from .options import CommandParser, add_model, add_output, given, valid_seed
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import: --help and wrong arguments must not wait for it
     from datasets_builders.arc_tasks import ArcTask
@@ -34,7 +35,7 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]
     """The command's own arguments, and those of the recipe."""
     parser = CommandParser("adapt", __doc__, allow_abbrev=False)
     add_model(parser)
-    add_output(parser, "data, run, votes and submission.json")
+    add_output(parser, "data, run, votes and submission.json", output_run)
     parser.add_argument(
         "--data",
         metavar="DATA",
@@ -47,7 +48,7 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]
     parser.add_argument("--solutions", metavar="FILE", help="the answers to a file of challenges, to score the run")
     parser.add_argument("--max-tasks", type=int, metavar="N", help="at most N tasks, drawn by --data-seed")
     parser.add_argument("--num-augmentations", type=int, default=100, metavar="N", help="of a task (default: 100)")
-    parser.add_argument("--data-seed", type=int, default=0, help="of tasks and augmentations (default: 0)")
+    parser.add_argument("--data-seed", type=valid_seed, default=0, help="of tasks and augmentations (default: 0)")
     arguments, rest = parser.parse_known_args(argv)
     if arguments.data is None and arguments.subset is None:
         parser.error("no tasks: give --data FILE with challenges, or --subset NAME")
@@ -76,6 +77,7 @@ def run(arguments: argparse.Namespace, rest: list[str], typed: list[str]) -> int
 
     from ..training.arguments import parse_recipe
     from ..training.data import open_data
+    from ..training.run_folder import own_folder
     from ..training.start import initial_model
     from ..training.trainer import LONGEST_WAIT, Trainer
     from ..utils.cli import command_line
@@ -84,19 +86,20 @@ def run(arguments: argparse.Namespace, rest: list[str], typed: list[str]) -> int
     output = Path(arguments.output)
     fixed = ["--start_from", arguments.model, "--data_dir", str(output / "data"), "--output_dir", str(output)]
     recipe = parse_recipe([RECIPE, *rest, *fixed])
-    tasks = load_given_tasks(arguments)
-    with PartialState(cpu=recipe.run.cpu, timeout=LONGEST_WAIT).main_process_first():
-        build_data(arguments, tasks, output / "data")
-    data = open_data(recipe)
-    model = initial_model(recipe, data.processor, data.index, data.held_out)
-    trainer = Trainer(recipe, model, data.processor, data.stream, data.validation, data.fingerprint)
-    trainer.accelerator.print(f"data:  {data.description}")
-    step = trainer.train()
-    if step < trainer.train_steps:
-        trainer.accelerator.print(f"stopped at step {step}; the same command goes on from there")
-    else:
-        answer(trainer, data, tasks, command_line("adapt", typed))
-    trainer.close()
+    with own_folder(recipe):
+        tasks = load_given_tasks(arguments)
+        with PartialState(cpu=recipe.run.cpu, timeout=LONGEST_WAIT).main_process_first():
+            build_data(arguments, tasks, output / "data")
+        data = open_data(recipe)
+        model = initial_model(recipe, data.processor, data.index, data.held_out)
+        trainer = Trainer(recipe, model, data.processor, data.stream, data.validation, data.fingerprint)
+        trainer.accelerator.print(f"data:  {data.description}")
+        step = trainer.train()
+        if step < trainer.train_steps:
+            trainer.accelerator.print(f"stopped at step {step}; the same command goes on from there")
+        else:
+            answer(trainer, data, tasks, command_line("adapt", typed))
+        trainer.close()
     return 0
 
 

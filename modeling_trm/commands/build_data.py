@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..utils.outputs import check_new_folder
 from .options import SPLITS, CommandParser, add_data, add_reading, add_seed, reading
 
 if TYPE_CHECKING:
@@ -123,6 +124,13 @@ def data_files_argument(values: list[str] | None) -> Any:
     return found
 
 
+def read_files(arguments: argparse.Namespace) -> list[Any]:
+    """What is read, where it lies on this machine."""
+    files = vars(arguments).get("data_files") or []
+    named = [file.partition("=")[2] for file in files]
+    return [arguments.data, arguments.data_dir, arguments.dataset, *files, *named]
+
+
 def load_splits(arguments: argparse.Namespace, source: dict[str, Any], splits: list[str]) -> "dict[str, PuzzleSet]":
     """Every split of the source, checked; the subset is one of the training puzzles."""
     from datasets_builders.features import load_puzzles
@@ -157,6 +165,7 @@ def build(arguments: argparse.Namespace) -> dict[str, Any]:
     from datasets_builders.sources import named_source, open_source
     from datasets_builders.validation import DataError
 
+    check_new_folder(arguments.output, arguments.overwrite, read_files(arguments))
     source = named_source(arguments.data) or {
         "data_dir": arguments.data_dir,
         "data_files": data_files_argument(arguments.data_files),
@@ -190,6 +199,7 @@ def build_arc_folder(arguments: argparse.Namespace) -> dict[str, Any]:
     from datasets_builders.sources import named_source
     from datasets_builders.validation import DataError
 
+    check_new_folder(arguments.output, arguments.overwrite, read_files(arguments))
     source = {"data_dir": arguments.data_dir, "dataset": arguments.dataset} | named_source(arguments.data)
     if "data_files" in source:
         raise DataError(f"--data {arguments.data!r} is a file; arc is built from a folder of JSON files")

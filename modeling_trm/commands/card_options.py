@@ -30,8 +30,6 @@ def check_card(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -
         parser.error(f"--update-card writes into a checkpoint's folder; --model {arguments.model!r} is none")
     if arguments.card_entry is not None and not arguments.update_card:
         parser.error("--card-entry is for --update-card")
-    if (output / "config.json").is_file():
-        parser.error(f"--output {arguments.output!r} is a checkpoint's folder, whose metrics.json would be replaced")
     if model.is_dir() and (output in model.resolve().parents or model.resolve() in output.parents):
         where = "around" if output in model.resolve().parents else "inside of"
         parser.error(f"--output {arguments.output!r} lies {where} --model {arguments.model!r}; give another folder")

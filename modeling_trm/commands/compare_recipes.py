@@ -18,7 +18,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from .options import CommandParser, add_output, given, print_written
+from .options import CommandParser, add_output, given, print_written, valid_seed
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -31,7 +31,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add_output(parser, "the runs and the report")
     parser.add_argument("--flops", type=float, metavar="N", help="training FLOPs of each run (default: the first's)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], metavar="N", help="(default: 0)")
+    parser.add_argument("--seeds", type=valid_seed, nargs="+", default=[0], metavar="N", help="(default: 0)")
     parser.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="override a field of every recipe"
     )

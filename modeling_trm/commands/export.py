@@ -15,6 +15,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..utils.outputs import new_folder
 from .options import CommandParser, add_model
 
 
@@ -35,13 +36,15 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
-    from datasets_builders.folder import new_folder
 
     from ..exporting.folder import write_export
     from ..utils.cli import user_errors
     from ..utils.loading import check_model_fits, load_model, load_processor
 
-    with user_errors(OSError, ValueError, ImportError), new_folder(arguments.output, arguments.overwrite) as folder:
+    with (
+        user_errors(OSError, ValueError, ImportError),
+        new_folder(arguments.output, arguments.overwrite, [arguments.model]) as folder,
+    ):
         processor = load_processor(arguments.model)
         model = load_model(arguments.model).float()
         check_model_fits(model, processor)

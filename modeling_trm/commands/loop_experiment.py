@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .options import CommandParser, add_device, add_output, given, print_written, require_at_least
+from .options import CommandParser, add_device, add_output, given, print_written, require_at_least, valid_seed
 
 if TYPE_CHECKING:
     from ..experiments.loop_training import Data, Settings
@@ -31,7 +31,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser("loop-experiment", __doc__)
     add_output(parser, "loops.json, loops.md, arms/, plots/")
     parser.add_argument("--arms", nargs="+", metavar="NAME", help="(default: all)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], metavar="N", help="(default: 0 1)")
+    parser.add_argument("--seeds", type=valid_seed, nargs="+", default=[0, 1], metavar="N", help="(default: 0 1)")
     parser.add_argument("--train-loops", type=int, default=4, metavar="N", help="loops in training (default: 4)")
     parser.add_argument("--loops", type=int, default=64, metavar="N", help="loops measured (default: 64)")
     parser.add_argument("--steps", type=int, default=STEPS, metavar="N", help=f"of training (default: {STEPS})")

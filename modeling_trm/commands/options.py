@@ -5,9 +5,11 @@ The options of the search at test time are in search_options.py. Nothing here im
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
+
+from ..utils.outputs import output_file, output_folder
 
 if TYPE_CHECKING:
     import torch
@@ -88,8 +90,12 @@ class _Import(argparse.Action):
             parser.error(f"--import: {error}")
 
 
-def add_output(parser: argparse.ArgumentParser, contents: str) -> None:
-    parser.add_argument("--output", required=True, metavar="DIR", help=f"folder for {contents}")
+def add_output(parser: argparse.ArgumentParser, contents: str, check: Callable[[str], str] = output_folder) -> None:
+    parser.add_argument("--output", required=True, type=check, metavar="DIR", help=f"folder for {contents}")
+
+
+def add_output_file(parser: argparse.ArgumentParser, contents: str, metavar: str = "FILE") -> None:
+    parser.add_argument("--output", type=output_file, metavar=metavar, help=contents)
 
 
 def add_data(parser: argparse._ActionsContainer, default: str = "the sample that comes with the package") -> None:
@@ -137,7 +143,15 @@ def refuse_reading(arguments: argparse.Namespace) -> None:
 
 
 def add_seed(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of everything that is drawn (default: 0)")
+    told = "of everything that is drawn (default: 0)"
+    parser.add_argument("--seed", type=valid_seed, default=0, metavar="N", help=told)
+
+
+def valid_seed(text: str) -> int:
+    """For argparse: what every library takes as a seed."""
+    if not (text.isascii() and text.isdecimal() and int(text) < 2**32):
+        raise argparse.ArgumentTypeError(f"seed={text} is not allowed; allowed: whole numbers from 0 to {2**32 - 1}")
+    return int(text)
 
 
 def add_puzzles(parser: argparse.ArgumentParser, max_puzzles: int | None, tasks: Sequence[str] = TASKS) -> None:

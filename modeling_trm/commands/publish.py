@@ -21,7 +21,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from .options import CommandParser, add_import
+from .options import CommandParser, add_import, add_output_file
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import: --help and wrong arguments must not wait for it
     from ..publishing.contents import Contents
@@ -45,7 +45,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="make a checkpoint's card from metrics.json even where it was written or changed by hand",
     )
     parser.add_argument("--dry-run", action="store_true", help="list what would go and change; write nothing there")
-    parser.add_argument("--output", metavar="FILE.json", help="write repository, commit, url and files to this file")
+    add_output_file(parser, "write repository, commit, url and files to this file", "FILE.json")
     return parser.parse_args(argv)
 
 

@@ -28,6 +28,7 @@ from .options import (
     add_engine,
     add_max_steps,
     add_model,
+    add_output_file,
     add_reading,
     add_seed,
     add_views,
@@ -58,7 +59,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--trace", action="store_true", help="show which cells each supervision step changes")
     parser.add_argument("--trace-all", action="store_true", help="show the whole grid after each supervision step")
     parser.add_argument("--json", action="store_true", help="print JSON instead of grids")
-    parser.add_argument("--output", metavar="FILE", help="write the JSON to this file as well")
+    add_output_file(parser, "write the JSON to this file as well")
     add_device(parser)
     add_engine(parser)
     add_search_options(parser)
@@ -77,8 +78,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ..utils.cli import USER_ERROR, user_errors
     from ..utils.files import write_json
     from ..utils.loading import choose_device, load_processor
+    from ..utils.outputs import refuse_source
 
     with user_errors(OSError, ValueError):
+        if arguments.output is not None:
+            refuse_source(arguments.output, arguments.puzzles)
         device = choose_device(arguments.device)
         processor = load_processor(arguments.model)
         if processor.task == "arc":

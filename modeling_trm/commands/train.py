@@ -56,26 +56,28 @@ def run(recipe: Any, typed: list[str]) -> int:
 
     from ..training.data import open_data
     from ..training.final import evaluate_and_publish
+    from ..training.run_folder import own_folder
     from ..training.start import initial_model
     from ..training.threads import use_all_cores
     from ..training.trainer import Trainer
 
     transformers_logging.disable_progress_bar()  # those of files written and read, among ours
-    used = use_all_cores()
-    data = open_data(recipe)
-    model = initial_model(recipe, data.processor, data.index, data.held_out)
-    trainer = Trainer(recipe, model, data.processor, data.stream, data.validation, data.fingerprint)
-    say = trainer.accelerator.print
-    core, table = model.num_parameters_core(), model.num_parameters_table()
-    say(f"model: {core:,} parameters ({' '.join(model.config.block_operators)}) + puzzle table {table:,}")
-    say(f"data:  {data.description}")
-    for note in (*data.notes, *used):
-        say(f"note:  {note}")
-    step = trainer.train()
-    if step < trainer.train_steps:
-        say(f"stopped at step {step} of {trainer.train_steps}; the same command goes on from there")
-    else:
-        folder = evaluate_and_publish(trainer, data, typed)
-        say(f"model, card and plots: {folder}\nfigures: {trainer.output / 'metrics.json'}")
-    trainer.close()
+    with own_folder(recipe):
+        used = use_all_cores()
+        data = open_data(recipe)
+        model = initial_model(recipe, data.processor, data.index, data.held_out)
+        trainer = Trainer(recipe, model, data.processor, data.stream, data.validation, data.fingerprint)
+        say = trainer.accelerator.print
+        core, table = model.num_parameters_core(), model.num_parameters_table()
+        say(f"model: {core:,} parameters ({' '.join(model.config.block_operators)}) + puzzle table {table:,}")
+        say(f"data:  {data.description}")
+        for note in (*data.notes, *used):
+            say(f"note:  {note}")
+        step = trainer.train()
+        if step < trainer.train_steps:
+            say(f"stopped at step {step} of {trainer.train_steps}; the same command goes on from there")
+        else:
+            folder = evaluate_and_publish(trainer, data, typed)
+            say(f"model, card and plots: {folder}\nfigures: {trainer.output / 'metrics.json'}")
+        trainer.close()
     return 0

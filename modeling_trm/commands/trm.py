@@ -15,6 +15,8 @@ COMMANDS = (
     "compare-recipes", "loop-experiment", "doctor",
 )  # fmt: skip
 
+INTERRUPTED = 130  # what shells expect after Ctrl-C
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -30,7 +32,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f"did you mean {close[0]!r}?" if close else f"allowed: {', '.join(COMMANDS)}"
         print(f"error: trm has no command {name!r}; {hint}", file=sys.stderr)
         return 2
-    return command_module(name).main(rest)
+    try:
+        return command_module(name).main(rest)
+    except KeyboardInterrupt:
+        print(f"\nstopped: what trm {name} has written is whole, and the same command goes on", file=sys.stderr)
+        return INTERRUPTED
 
 
 def command_module(name: str) -> Any:

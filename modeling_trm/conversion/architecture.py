@@ -176,7 +176,7 @@ def _positions(layout: Layout, said: Said, source: str, facts: dict[str, str]) -
         facts["pos_encodings"] = f"{assumed} (assumed: no learned positions in the file)"
         return assumed
     facts["pos_encodings"] = f"{given} ({said.origins['pos_encodings']})"
-    return "rope" if given == "rope" else "none"  # the reference takes every other word for none
+    return given
 
 
 def _expansion(layout: Layout, said: Said, source: str) -> int | float:

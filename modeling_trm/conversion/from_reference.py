@@ -13,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from datasets_builders.folder import new_folder
-
 from ..cards.card import write_model_card
 from ..modeling_trm import TRMForGridReasoning
 from ..puzzle_index_trm import PuzzleIndex
+from ..utils.files import replaced
+from ..utils.manifest import weights_sha256
 from .architecture import Architecture, choose_processor, resolve
 from .checkpoint_file import Checkpoint, ConversionError, read_checkpoint
 from .given import CONFIG_FILE, Said, gather
@@ -82,13 +82,17 @@ def convert_reference(
         facts["identifiers"] = f"{Path(identifiers).name}: {len(index.tasks):,} tasks" + (
             f", named {subset}/..." if subset else ""
         )
-    record = {"source": checkpoint.path.name, "sha256": checkpoint.sha256(), "facts": facts}
+    record: dict[str, Any] = {"source": checkpoint.path.name, "sha256": checkpoint.sha256(), "facts": facts}
     record["reference"] = _only_there(checkpoint, said, dtype)
-    with new_folder(output, overwrite=False) as folder:
+    with replaced(output) as folder:
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
-        write_model_card(folder, {**licensed, "evaluations": {}, "conversion": record})
+        write_model_card(folder, licensed | {"evaluations": {}, "conversion": record} | _weights(folder))
     return facts
+
+
+def _weights(folder: Path) -> dict[str, Any]:
+    return {"weights": weights_sha256(folder)}
 
 
 def refuse_existing(output: Path) -> None:

@@ -23,6 +23,7 @@ INTEGERS = (
 ).split()
 MAY_BE_ZERO = ("puzzle_emb_ndim", "puzzle_emb_len")
 NUMBERS = ("expansion", "rms_norm_eps", "rope_theta")
+POSITIONS = ("rope", "learned", "none")
 TEXTS = ("pos_encodings", "forward_dtype")
 FLAGS = ("mlp_t",)
 WITHOUT_EFFECT = ("name", "loss", "H_layers", "halt_exploration_prob", "no_ACT_continue", "batch_size", "causal")
@@ -129,4 +130,6 @@ def _typed(path: Path, name: str, value: Any) -> Any:
     if not isinstance(value, kinds[name]) or (isinstance(value, bool) and name not in FLAGS):
         allowed = " or ".join(kind.__name__ for kind in kinds[name])
         raise ConversionError(f"{path}: {name}={value!r}; allowed: {allowed}")
+    if name == "pos_encodings" and value not in POSITIONS:
+        raise ConversionError(f"{path}: {name}={value!r}; allowed: {', '.join(POSITIONS)}")
     return value

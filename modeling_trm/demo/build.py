@@ -18,9 +18,8 @@ from typing import Any
 
 import yaml
 
-from datasets_builders.folder import new_folder
-
 from ..utils.files import write_bytes, write_json, write_text
+from ..utils.outputs import new_folder
 from .contents import DemoModel, page_contents, read_model
 from .runtime import PACKAGE, runtime_files
 
@@ -43,7 +42,7 @@ def build_page(sources: Sequence[str], output: Path, *, overwrite: bool = False,
     Raises:
         ValueError, OSError, ImportError: one line that names what is wrong; nothing is written then.
     """
-    with new_folder(output, overwrite) as folder:
+    with new_folder(output, overwrite, [*sources, runtime]) as folder:
         program = runtime_files(runtime)  # first: it takes no time and fails where there is neither npm nor a cache
         models = [read_model(source) for source in sources]
         write_page(models, program, folder)

@@ -3,8 +3,10 @@
 examples:
   trm doctor                                 or python -m modeling_trm.doctor
   trm doctor --json > machine.json
+  trm doctor MODEL                           and whether its weights are those that its metrics.json names
 
-Nothing is downloaded, written or sent; a token is never shown. Exit code 0 if a model can run here, 1 otherwise.
+Nothing is written or sent, and nothing downloaded but a MODEL of the Hub; a token is never shown. Exit
+code 0 if a model can run here, 1 otherwise.
 """
 
 import argparse
@@ -17,11 +19,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="trm doctor", description=summary, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument(
+        "checkpoints", nargs="*", metavar="MODEL", help="folders or Hub ids, whose weights are verified"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON: can_run, and findings with what to do")
     arguments = parser.parse_args(argv)
     from .examination import report
 
-    return report(arguments.json)
+    return report(arguments.json, arguments.checkpoints)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
 """All that the doctor looks at, in order, and its report."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 
+from .checkpoints import check_checkpoints
 from .devices import check_devices, check_paths, usable_devices
 from .findings import Finding, in_words
 from .hub import check_hub
@@ -10,7 +12,7 @@ from .models import check_models
 from .packages import check_packages
 
 
-def examine() -> list[Finding]:
+def examine(checkpoints: Sequence[str] = ()) -> list[Finding]:
     """All findings, by section."""
     packages, devices = list(check_packages()), usable_devices()
     return [
@@ -20,12 +22,13 @@ def examine() -> list[Finding]:
         *(one for device in devices for one in check_models(device)),
         *(one for one in packages if one.section == "optional"),
         *check_hub(),
+        *check_checkpoints(checkpoints),
     ]
 
 
-def report(as_json: bool) -> int:
-    """Print the findings; 0 if a model can run here, else 1."""
-    findings = examine()
+def report(as_json: bool, checkpoints: Sequence[str] = ()) -> int:
+    """Print the findings; 0 if a model can run here, these checkpoints included, else 1."""
+    findings = examine(checkpoints)
     can_run = not any(finding.fatal for finding in findings)
     if as_json:
         print(json.dumps({"can_run": can_run, "findings": [asdict(finding) for finding in findings]}, indent=2))

@@ -7,7 +7,6 @@ Every file is written under a temporary name and then renamed: a file that exist
 """
 
 import io
-import json
 import time
 import zipfile
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..utils.files import write_bytes, write_json
+from ..utils.reading import read_json
 
 Outcome = dict[str, np.ndarray]  # of each puzzle, first axis
 SECONDS = "seconds"  # of each puzzle: those of its chunk, shared out
@@ -71,7 +71,7 @@ def _begin(folder: Path, manifest: dict[str, Any]) -> None:
     if not path.is_file():
         write_json(path, manifest)
         return
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = read_json(path)
     for field in sorted(manifest.keys() | found.keys()):
         if found.get(field) != manifest.get(field):
             raise ValueError(

@@ -14,6 +14,7 @@ import yaml
 
 FRONT_MATTER = re.compile(r"---\r?\n(.*?)\r?\n---(?:\r?\n|$)", re.DOTALL)
 BLOCK = 1 << 20
+PACKAGE = Path(__file__).resolve().parents[1]  # a shipped checkpoint's code is links to it
 
 
 class ContentsError(ValueError):
@@ -73,11 +74,17 @@ def collect(
 
 
 def select(folder: Path, patterns: Iterable[str]) -> dict[str, Path | bytes]:
-    """{path: file} of the files below the folder that match one of the glob patterns."""
+    """{path: file} of the files below the folder that match one of the glob patterns.
+
+    Raises:
+        ContentsError: one of them is a link to a file elsewhere, which nobody may have meant to publish.
+    """
     files: dict[str, Path | bytes] = {}
     for pattern in patterns:
         for file in folder.glob(pattern):
             if file.is_file():
+                if not any(file.resolve().is_relative_to(place) for place in (folder.resolve(), PACKAGE)):
+                    raise ContentsError(f"{file}: is a link out of the folder, to {file.resolve()}; put the file here")
                 files[file.relative_to(folder).as_posix()] = file
     return files
 

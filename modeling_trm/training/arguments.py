@@ -6,19 +6,29 @@ Architecture (ModelArguments) has the names of TRMConfig; what the data decides 
 import dataclasses
 import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from itertools import pairwise
 from typing import Any, Literal
-
-import yaml
 
 from ..configuration_trm import IMPROVEMENT, KERNELS, AttentionBackend, MlpTBackend, SsdBackend, TRMConfig
 from ..losses_trm import TOKEN_LOSSES
 from ..processing_trm import GridProcessor
-from .fields import options_by_name, typed
+from .fields import (
+    COUNT,
+    DECAY,
+    NOT_NEGATIVE,
+    POSITIVE,
+    SEED,
+    SHARE,
+    FieldError,
+    Range,
+    check_range,
+    options_by_name,
+    stages,
+    typed,
+)
 from .optimisers import OPTIMISERS
-from .recipes import override, read_recipe
+from .recipes import override, read_recipe, where_stated
 from .schedule import SCHEDULES, STEP_WEIGHTS
 
 PRESET, TRAIN_STEPS = "trm-attn", 65_104
@@ -50,8 +60,8 @@ ModelArguments = dataclasses.make_dataclass(
 )
 
 
-def _help(text: str, default: Any = None) -> Any:
-    return field(default=default, metadata={"help": text})
+def _help(text: str, default: Any = None, allowed: Range | None = None) -> Any:
+    return field(default=default, metadata={"help": text, "range": allowed})
 
 
 RENAMED = {"test_augmentations": "views"}  # fields of earlier versions
@@ -76,19 +86,23 @@ class DataArguments:
     dataset: str | None = _help("'hub' for the pinned benchmark, a Hub id, or a data set folder")
     columns: str | None = _help("JSON or YAML mapping {question: name of its column, answer: ...} if not told by names")
     characters: str | None = _help("what grids are written with, in the order of the processor's characters")
-    grid_shape: list[int] | None = field(default=None, metadata={"help": "rows and columns, for task grid"})
+    grid_shape: list[int] | None = _help("rows and columns, for task grid", allowed=COUNT)
     alphabet: str | None = _help("characters of a cell, for task grid")
-    subset: int | None = _help("train on this many puzzles, drawn by data_seed (the literature's 1k: 1000)")
-    data_seed: int = _help("seed of the subset", 0)
+    subset: int | None = _help(
+        "train on this many puzzles, drawn by data_seed (the literature's 1k: 1000)", allowed=COUNT
+    )
+    data_seed: int = _help("seed of the subset", 0, SEED)
     on_bad_row: Literal["error", "skip"] = _help("refuse a data set with bad rows, or leave them out", "error")
     augment: bool = _help("draw a symmetry of the puzzle for every row", True)
     source_weights: str | None = _help("JSON or YAML mapping {source: weight}; default: every puzzle alike")
-    reveal_start: float = _help("curriculum: up to this share of a row's blanks is filled in at the start", 0.0)
-    reveal_end: float = _help("curriculum: where that share ends, falling fast at first", 0.0)
-    reveal_until: float = _help("curriculum: share of the run after which it has ended", 0.0)
-    validation_puzzles: int | None = _help("puzzles of the validation split for periodic evaluations; null: none", 512)
-    test_puzzles: int | None = _help("puzzles of the test split for the final evaluation; default: all")
-    views: int | None = _help("task arc: views of a test input that vote at the end; default: all")
+    reveal_start: float = _help("curriculum: up to this share of a row's blanks is filled in at the start", 0.0, SHARE)
+    reveal_end: float = _help("curriculum: where that share ends, falling fast at first", 0.0, SHARE)
+    reveal_until: float = _help("curriculum: share of the run after which it has ended", 0.0, SHARE)
+    validation_puzzles: int | None = _help(
+        "puzzles of the validation split for periodic evaluations; null: none", 512, COUNT
+    )
+    test_puzzles: int | None = _help("puzzles of the test split for the final evaluation; default: all", allowed=COUNT)
+    views: int | None = _help("task arc: views of a test input that vote at the end; default: all", allowed=COUNT)
 
 
 @dataclass
@@ -100,15 +114,19 @@ class OptimisationArguments:
         "start_from has the weights of this step: the run goes on behind it in schedule, curricula and data, with new "
         "optimisers and slots; the rate rises once more over warmup_steps",
         0,
+        NOT_NEGATIVE,
     )
     train_only: Literal["all", "puzzle_table"] = _help("train everything, or the puzzle table alone", "all")
-    train_steps: int | None = _help(f"optimiser steps; default, without train_minutes: {TRAIN_STEPS}")
+    train_steps: int | None = _help(f"optimiser steps; default, without train_minutes: {TRAIN_STEPS}", allowed=COUNT)
     train_minutes: float | None = _help(
         "instead of train_steps: as many as these minutes hold, evaluations included, by the time that steps of each "
-        "depth are measured to take at the start; counted from when the data are read; needs test_puzzles; not for arc"
+        "depth are measured to take at the start; counted from when the data are read; needs test_puzzles; not for arc",
+        allowed=POSITIVE,
     )
-    batch_size: int = _help("puzzles a step, over all processes", 768)
-    gradient_accumulation: int = _help("parts a batch is computed in; the result is the same, the memory smaller", 1)
+    batch_size: int = _help("puzzles a step, over all processes", 768, COUNT)
+    gradient_accumulation: int = _help(
+        "parts a batch is computed in; the result is the same, the memory smaller", 1, COUNT
+    )
     objective: Literal["act", "dis"] = _help(
         "act: every step is asked for the whole answer; dis: for its part of a path from puzzle to answer, and unless "
         "the recipe says otherwise in 6 steps of 1 H cycle of 2 L cycles that read the last answer and their number",
@@ -124,40 +142,42 @@ class OptimisationArguments:
     )
     random_start: bool = _help("train each puzzle from random latents; evaluations keep the fixed initial ones", False)
     token_loss: str = _help(f"one of {', '.join(TOKEN_LOSSES)}", "stablemax")
-    label_smoothing: float = _help("share of the target spread over the vocabulary", 0.0)
-    halt_loss_weight: float = _help("weight of the halting loss", 0.5)
+    label_smoothing: float = _help("share of the target spread over the vocabulary", 0.0, DECAY)
+    halt_loss_weight: float = _help("weight of the halting loss", 0.5, NOT_NEGATIVE)
     loss_on: Literal["all", "blanks"] = _help(
         "which cells are trained; with blanks, answers keep the given cells", "all"
     )
     release_when: Literal["halted", "exact"] = _help("what frees a slot before its last step", "halted")
-    halt_exploration: float = _help("probability of a random minimum of 2..halt_max_steps steps", 0.1)
+    halt_exploration: float = _help("probability of a random minimum of 2..halt_max_steps steps", 0.1, SHARE)
     optimiser: str = _help(f"one of {', '.join(OPTIMISERS)}", "adam_atan2")
-    learning_rate: float = _help("learning rate of everything that muon_lr and puzzle_lr do not cover", 1e-4)
-    beta1: float = _help("decay of the first moment", 0.9)
-    beta2: float = _help("decay of the second moment", 0.95)
-    weight_decay: float = _help("decoupled, times the learning rate", 1.0)
-    muon_lr: float = _help("learning rate of the stack's matrices under optimiser muon", 0.02)
-    muon_momentum: float = _help("momentum of Muon", 0.95)
-    muon_ns_steps: int = _help("Newton-Schulz iterations of Muon", 5)
-    muon_weight_decay: float = _help("weight decay of Muon", 0.0)
-    puzzle_lr: float = _help("learning rate of the puzzle table's sign-SGD", 1e-4)
-    puzzle_weight_decay: float = _help("weight decay of the puzzle table", 1.0)
+    learning_rate: float = _help(
+        "learning rate of everything that muon_lr and puzzle_lr do not cover", 1e-4, NOT_NEGATIVE
+    )
+    beta1: float = _help("decay of the first moment", 0.9, DECAY)
+    beta2: float = _help("decay of the second moment", 0.95, DECAY)
+    weight_decay: float = _help("decoupled, times the learning rate", 1.0, NOT_NEGATIVE)
+    muon_lr: float = _help("learning rate of the stack's matrices under optimiser muon", 0.02, NOT_NEGATIVE)
+    muon_momentum: float = _help("momentum of Muon", 0.95, DECAY)
+    muon_ns_steps: int = _help("Newton-Schulz iterations of Muon", 5, Range(1, 99))
+    muon_weight_decay: float = _help("weight decay of Muon", 0.0, NOT_NEGATIVE)
+    puzzle_lr: float = _help("learning rate of the puzzle table's sign-SGD", 1e-4, NOT_NEGATIVE)
+    puzzle_weight_decay: float = _help("weight decay of the puzzle table", 1.0, NOT_NEGATIVE)
     lr_schedule: str = _help(f"one of {', '.join(SCHEDULES)}, after the warm-up", "constant")
-    warmup_steps: int = _help("steps of linear warm-up", 2000)
-    lr_min_ratio: float = _help("where the cosine ends, as a share of the learning rate", 0.0)
-    clip_grad_norm: float | None = _help("largest norm of the core's gradient; default: no clipping")
-    ema_decay: float = _help("decay of the averaged weights", 0.999)
+    warmup_steps: int = _help("steps of linear warm-up", 2000, NOT_NEGATIVE)
+    lr_min_ratio: float = _help("where the cosine ends, as a share of the learning rate", 0.0, SHARE)
+    clip_grad_norm: float | None = _help("largest norm of the core's gradient; default: no clipping", allowed=POSITIVE)
+    ema_decay: float = _help("decay of the averaged weights", 0.999, DECAY)
 
     def depth_stages(self) -> dict[float, tuple[int, int]]:
         """depth_curriculum as {share of the run: (H_cycles, L_cycles)}. Raises ValueError naming the field."""
         allowed = "[H_cycles, L_cycles], neither falling, as in {0.3: [1, 2], 0.6: [2, 4]}"
-        return _stages("depth_curriculum", self.depth_curriculum, 2, allowed)
+        return stages("depth_curriculum", self.depth_curriculum, 2, allowed)
 
     def supervision_stages(self) -> dict[float, int]:
         """supervision_curriculum as {share of the run: supervision steps}. Raises ValueError naming the field."""
         allowed = "a number of supervision steps, not falling, as in {0.15: 1, 0.25: 2, 0.35: 4}"
-        stages = _stages("supervision_curriculum", self.supervision_curriculum, 1, allowed)
-        return {share: steps for share, (steps,) in stages.items()}
+        found = stages("supervision_curriculum", self.supervision_curriculum, 1, allowed)
+        return {share: steps for share, (steps,) in found.items()}
 
 
 @dataclass
@@ -168,7 +188,7 @@ class RunArguments:
     """
 
     output_dir: str = _help("folder of the run", "runs/trm")
-    seed: int = _help("seed of weights, data order, augmentation and exploration", 0)
+    seed: int = _help("seed of weights, data order, augmentation and exploration", 0, SEED)
     mixed_precision: Literal["auto", "no", "bf16"] = _help("auto: bf16 where the processor computes in it", "auto")
     compile: Literal["auto", "yes", "no"] = _help("torch.compile of the stack; auto: where a compiler is found", "auto")
     attention_backend: AttentionBackend = _help("kernels of attention: see TRMConfig", "auto")
@@ -176,12 +196,16 @@ class RunArguments:
     ssd_backend: SsdBackend = _help("kernels of Mamba-2: see TRMConfig", "auto")
     deterministic: bool = _help("only deterministic algorithms: on CUDA too the same bits in every run; slower", False)
     cpu: bool = _help("stay on the CPU although there is a GPU", False)
-    log_every: int = _help("steps between two lines of log.jsonl", 50)
-    eval_every: int = _help("steps between two evaluations on validation puzzles", 1000)
-    eval_batch_size: int = _help("puzzles a batch in evaluations", 64)
-    eval_max_steps: int | None = _help("supervision steps in evaluations; default: halt_max_steps of the config")
-    checkpoint_every: int = _help("steps between two checkpoints to resume from; the newest two are kept", 500)
-    stop_after_minutes: float | None = _help("write a checkpoint and stop after so long; run again to go on")
+    log_every: int = _help("steps between two lines of log.jsonl", 50, COUNT)
+    eval_every: int = _help("steps between two evaluations on validation puzzles", 1000, COUNT)
+    eval_batch_size: int = _help("puzzles a batch in evaluations", 64, COUNT)
+    eval_max_steps: int | None = _help(
+        "supervision steps in evaluations; default: halt_max_steps of the config", allowed=COUNT
+    )
+    checkpoint_every: int = _help("steps between two checkpoints to resume from; the newest two are kept", 500, COUNT)
+    stop_after_minutes: float | None = _help(
+        "write a checkpoint and stop after so long; run again to go on", allowed=NOT_NEGATIVE
+    )
     resume_from: str | None = _help(
         "folder written by `trm pack-checkpoint`: go on from it, unless output_dir has a later checkpoint"
     )
@@ -220,7 +244,7 @@ class Recipe:
     run: RunArguments
 
     def __post_init__(self) -> None:
-        o, r = self.optimisation, self.run
+        o = self.optimisation
         for name, value, allowed in (
             ("token_loss", o.token_loss, TOKEN_LOSSES),
             ("optimiser", o.optimiser, OPTIMISERS),
@@ -228,14 +252,11 @@ class Recipe:
             ("step_weights", o.step_weights, STEP_WEIGHTS),
         ):
             if value not in allowed:
-                raise ValueError(f"{name}={value!r}; allowed: {', '.join(allowed)}")
+                raise FieldError(name, value, ", ".join(allowed))
+        for part in (self.data, o, self.run):
+            for one in fields(part):
+                check_range(one.name, getattr(part, one.name), one.metadata.get("range"))
         self._check_length()
-        for name in ("batch_size", "gradient_accumulation"):
-            _require(name, getattr(o, name), getattr(o, name) >= 1, "1 or more")
-        for name in ("log_every", "eval_every", "checkpoint_every", "eval_batch_size"):
-            _require(name, getattr(r, name), getattr(r, name) >= 1, "1 or more")
-        _require("label_smoothing", o.label_smoothing, 0 <= o.label_smoothing < 1, "0 <= x < 1")
-        _require("halt_exploration", o.halt_exploration, 0 <= o.halt_exploration <= 1, "0..1")
         o.depth_stages()
         if o.supervision_stages() and o.objective == "dis":
             raise ValueError(
@@ -252,13 +273,12 @@ class Recipe:
         if o.train_minutes is None:
             if o.train_steps is None:
                 o.train_steps = TRAIN_STEPS
-            _require("train_steps", o.train_steps, o.train_steps >= 1, "1 or more")
-            allowed = f"0 to {o.train_steps - 1}, a step before the last of train_steps={o.train_steps}"
-            _require("start_step", o.start_step, 0 <= o.start_step < o.train_steps, allowed)
+            if o.start_step >= o.train_steps:
+                allowed = f"0 to {o.train_steps - 1}, a step before the last of train_steps={o.train_steps}"
+                raise FieldError("start_step", o.start_step, allowed)
             if o.start_step and o.start_from is None:
                 raise ValueError(f"start_step={o.start_step} needs start_from: the weights that the run had there")
             return
-        _require("train_minutes", o.train_minutes, o.train_minutes > 0, "more than 0")
         if o.train_steps is not None:
             raise ValueError(f"train_steps={o.train_steps}, train_minutes={o.train_minutes}: give one of them")
         if o.start_step:
@@ -274,7 +294,6 @@ class Recipe:
         o, d = self.optimisation, self.data
         for name in ("reveal_start", "reveal_end", "reveal_until"):
             value = getattr(d, name)
-            _require(name, value, 0 <= value <= 1, "0..1")
             if value and d.task != "sudoku":
                 raise ValueError(f"{name}={value} is for task sudoku only; task is {d.task!r}")
         if o.loss_on == "blanks" and d.task != "sudoku":
@@ -324,46 +343,26 @@ class Recipe:
         return model | vars(self.data) | vars(self.optimisation) | vars(self.run)
 
 
-def _stages(name: str, text: str | None, size: int, allowed: str) -> dict[float, Any]:
-    """{share of the run: `size` whole numbers}, in order. Raises ValueError naming field, share and value."""
-    stages: dict[float, tuple[int, ...]] = {}
-    for end, value in (parse_mapping(name, text) or {}).items():
-        numbers = tuple(value) if isinstance(value, list) else (value,)
-        try:
-            share = float(end)  # the keys of JSON are text
-        except (TypeError, ValueError):
-            share = 0.0
-        whole = len(numbers) == size and all(type(number) is int and number >= 1 for number in numbers)
-        if not (whole and 0 < share < 1):
-            raise ValueError(
-                f"{name}={text!r}: {end}: {value} is not allowed; allowed: a share above 0 and below 1, and {allowed}"
-            )
-        stages[share] = numbers
-    ordered = dict(sorted(stages.items()))
-    for (_, before), (share, after) in pairwise(ordered.items()):
-        if any(later < earlier for earlier, later in zip(before, after)):
-            fall = f"falls at {share}, from {list(before)} to {list(after)}"
-            raise ValueError(f"{name}={text!r}: {fall}; allowed: {allowed}")
-    return ordered
-
-
-def _require(name: str, value: Any, holds: bool, allowed: str) -> None:
-    if not holds:
-        raise ValueError(f"{name}={value}; allowed: {allowed}")
-
-
 def parse_recipe(arguments: Sequence[str]) -> Recipe:
     """A recipe from command-line arguments: [NAME_OR_PATH] [--field value ...].
 
     Raises:
         ValueError: no such recipe, one that is no YAML mapping, an unknown field (with the nearest known one), a bad
-            value.
+            value, with the file and line that say it.
         OSError: the recipe cannot be read.
     """
     rest = list(arguments)
-    stated = read_recipe(rest.pop(0)) if rest and not rest[0].startswith("-") else {}
-    switches = [name for name, one in FIELDS.items() if one.type is bool]
-    stated = override(stated, options_by_name(rest, switches))
+    name = rest.pop(0) if rest and not rest[0].startswith("-") else None
+    typed_here = options_by_name(rest, [name for name, one in FIELDS.items() if one.type is bool])
+    stated = override({} if name is None else read_recipe(name), typed_here)
+    try:
+        return _recipe(stated)
+    except FieldError as error:
+        place = None if name is None or error.field in typed_here else where_stated(name, error.field)
+        raise ValueError(str(error) if place is None else f"{error} ({place})") from error
+
+
+def _recipe(stated: Mapping[str, Any]) -> Recipe:
     for name in stated:
         if name not in FIELDS:
             close = RENAMED.get(name) or next(iter(difflib.get_close_matches(str(name), FIELDS, n=1)), None)
@@ -372,17 +371,3 @@ def parse_recipe(arguments: Sequence[str]) -> Recipe:
     return Recipe(
         *(part(**{one.name: values[one.name] for one in fields(part) if one.name in values}) for part in PARTS)
     )
-
-
-def parse_mapping(name: str, text: str | None) -> dict[str, Any] | None:
-    """The mapping that a field such as source_weights holds as text. Raises ValueError naming the field."""
-    if text is None:
-        return None
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        problem = str(error).splitlines()[0]
-        raise ValueError(f"{name}={text!r} is no mapping ({problem}); write it as {{key: value, ...}}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"{name}={text!r} is no mapping; write it as {{key: value, ...}}")
-    return value

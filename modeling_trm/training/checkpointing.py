@@ -8,6 +8,7 @@ once, the slots of every process. Generators are not in it: whatever is random i
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .manifest import find_damage, write_manifest
+from ..utils.files import part_of, replaced, write_json
+from ..utils.manifest import find_damage, write_manifest
 
 logger = get_logger(__name__)
 KEPT = 2
@@ -36,26 +38,21 @@ def save_checkpoint(
     Raises:
         OSError: naming the folder, for example when the disk is full; what was there before is untouched.
     """
-    final, temporary = folder / f"step-{step:08d}", folder / f".step-{step:08d}.part"
+    final = folder / f"step-{step:08d}"
     try:
+        with replaced(final) if accelerator.is_main_process else nullcontext(part_of(final)) as temporary:
+            accelerator.wait_for_everyone()
+            _save(state["slots"], _slots_file(temporary, accelerator.process_index))
+            if accelerator.is_main_process:
+                for part in LEARNT:
+                    _save(state[part], temporary / f"{part}.safetensors")
+                write_json(temporary / PROGRESS, {"step": step, **progress})
+            accelerator.wait_for_everyone()
+            if accelerator.is_main_process:
+                write_manifest(temporary)
         if accelerator.is_main_process:
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
-        accelerator.wait_for_everyone()
-        _save(state["slots"], _slots_file(temporary, accelerator.process_index))
-        if accelerator.is_main_process:
-            for part in LEARNT:
-                _save(state[part], temporary / f"{part}.safetensors")
-            (temporary / PROGRESS).write_text(json.dumps({"step": step, **progress}, indent=2), encoding="utf-8")
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            write_manifest(temporary)
-            shutil.rmtree(final, ignore_errors=True)
-            temporary.rename(final)
-            for old in sorted(folder.glob("step-*"))[:-KEPT]:
-                shutil.rmtree(old)
+            prune(folder)
     except (OSError, RuntimeError, SafetensorError) as error:  # PyTorch reports a full disk as a RuntimeError
-        shutil.rmtree(temporary, ignore_errors=True)
         raise OSError(
             f"the checkpoint {final} could not be written: {error}; earlier checkpoints are intact"
         ) from error
@@ -63,12 +60,19 @@ def save_checkpoint(
     return final
 
 
+def prune(folder: Path) -> None:
+    """Remove all but the newest checkpoints."""
+    for old in sorted(folder.glob("step-*"))[:-KEPT]:
+        shutil.rmtree(old)
+
+
 def newest_checkpoint(folder: Path) -> Path | None:
     """The newest whole checkpoint; one whose files are missing or damaged is passed over with a warning.
 
     Raises:
-        ValueError: a checkpoint of an earlier version's form.
+        ValueError: a checkpoint of an earlier version's form; or there are some, and all are damaged.
     """
+    problem = None
     for candidate in sorted(folder.glob("step-*"), reverse=True):
         if (candidate / "optimizer.bin").exists():
             raise ValueError(
@@ -79,6 +83,8 @@ def newest_checkpoint(folder: Path) -> Path | None:
         if problem is None:
             return candidate
         logger.warning(f"checkpoint {candidate} is passed over: {problem}")
+    if problem is not None:
+        raise ValueError(f"{folder} holds no whole checkpoint to go on from ({problem}); remove it to begin anew")
     return None
 
 

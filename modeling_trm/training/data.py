@@ -18,7 +18,8 @@ from ..arc_task_trm import task_name
 from ..evaluation.runner import Puzzles, choose_subset
 from ..processing_trm import GridProcessor
 from ..puzzle_index_trm import PuzzleIndex
-from .arguments import Recipe, parse_mapping
+from .arguments import Recipe
+from .fields import parse_mapping
 from .rows import Stream
 
 

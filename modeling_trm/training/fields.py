@@ -1,13 +1,64 @@
 """From what a YAML file or a command line says to the value of a typed field, or a line that says what is allowed."""
 
 import json
+import math
 import types
 from collections.abc import Sequence
-from typing import Any, Literal, Union, get_args, get_origin
+from itertools import pairwise
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+
+from ..utils.reading import load_yaml
 
 NULL = "null"  # on a command line, as in YAML
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
-ALLOWED = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+ALLOWED = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}
+
+
+class FieldError(ValueError):
+    """A field whose value is not allowed."""
+
+    def __init__(self, field: str, value: Any, allowed: str) -> None:
+        super().__init__(f"{field}={value!r}; allowed: {allowed}")
+        self.field = field
+
+
+class Range(NamedTuple):
+    """The numbers that a field may hold, all finite.
+
+    Args:
+        open_below, open_above: the bound itself is not allowed.
+    """
+
+    least: float
+    most: float = math.inf
+    open_below: bool = False
+    open_above: bool = False
+
+    def holds(self, value: float) -> bool:
+        above = value > self.least if self.open_below else value >= self.least
+        return math.isfinite(value) and above and (value < self.most if self.open_above else value <= self.most)
+
+    def __str__(self) -> str:
+        if self.most == math.inf:
+            return f"more than {self.least}" if self.open_below else f"{self.least} or more"
+        return f"{self.least} <= x < {self.most}" if self.open_above else f"{self.least}..{self.most}"
+
+
+COUNT = Range(1)
+NOT_NEGATIVE = Range(0)
+POSITIVE = Range(0, open_below=True)
+SHARE = Range(0, 1)
+DECAY = Range(0, 1, open_above=True)
+SEED = Range(0, 2**32 - 1)  # what every library takes
+
+
+def check_range(name: str, value: Any, allowed: Range | None) -> None:
+    """Raise FieldError for a number, or one of a list, that is out of the field's range."""
+    if allowed is None or value is None:
+        return
+    for number in value if isinstance(value, list) else [value]:
+        if not allowed.holds(number):
+            raise FieldError(name, value, str(allowed))
 
 
 def options_by_name(arguments: Sequence[str], switches: Sequence[str]) -> dict[str, Any]:
@@ -48,7 +99,7 @@ def typed(name: str, value: Any, kind: Any, default: Any) -> Any:
         default: what null means to a field that is never None.
 
     Raises:
-        ValueError: naming field, value and what is allowed.
+        FieldError: naming field, value and what is allowed.
     """
     optional = get_origin(kind) in (Union, types.UnionType) and type(None) in get_args(kind)
     if value is None or value == NULL:
@@ -71,9 +122,12 @@ def _scalar(name: str, value: Any, kind: Any) -> Any:
             return _text(value)
         if isinstance(value, bool | list | dict) or (kind is int and isinstance(value, float)):
             raise ValueError
-        return kind(value)
-    except ValueError:
-        raise ValueError(f"{name}={value!r}; allowed: {ALLOWED[kind]}") from None
+        number = kind(value)
+        if kind is float and not math.isfinite(number):
+            raise ValueError
+        return number
+    except (ValueError, OverflowError):
+        raise FieldError(name, value, ALLOWED[kind]) from None
 
 
 def _choice(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
@@ -82,7 +136,7 @@ def _choice(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
     for one in allowed:
         if text == str(one):
             return one
-    raise ValueError(f"{name}={value!r}; allowed: {', '.join(map(str, allowed))}")
+    raise FieldError(name, value, ", ".join(map(str, allowed)))
 
 
 def _truth(value: Any) -> bool:
@@ -99,3 +153,39 @@ def _text(value: Any) -> str:
     if isinstance(value, list):
         raise ValueError
     return json.dumps(value) if isinstance(value, dict) else str(value)
+
+
+def parse_mapping(name: str, text: str | None) -> dict[str, Any] | None:
+    """The mapping that a field such as source_weights holds as text. Raises ValueError naming the field."""
+    if text is None:
+        return None
+    try:
+        value = load_yaml(text)
+    except ValueError as error:
+        raise ValueError(f"{name}={text!r} is no mapping ({error}); write it as {{key: value, ...}}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{name}={text!r} is no mapping; write it as {{key: value, ...}}")
+    return value
+
+
+def stages(name: str, text: str | None, size: int, allowed: str) -> dict[float, Any]:
+    """{share of the run: `size` whole numbers}, in order. Raises ValueError naming field, share and value."""
+    found: dict[float, tuple[int, ...]] = {}
+    for end, value in (parse_mapping(name, text) or {}).items():
+        numbers = tuple(value) if isinstance(value, list) else (value,)
+        try:
+            share = float(end)  # the keys of JSON are text
+        except (TypeError, ValueError):
+            share = 0.0
+        whole = len(numbers) == size and all(type(number) is int and number >= 1 for number in numbers)
+        if not (whole and 0 < share < 1):
+            raise ValueError(
+                f"{name}={text!r}: {end}: {value} is not allowed; allowed: a share above 0 and below 1, and {allowed}"
+            )
+        found[share] = numbers
+    ordered = dict(sorted(found.items()))
+    for (_, before), (share, after) in pairwise(ordered.items()):
+        if any(later < earlier for earlier, later in zip(before, after)):
+            fall = f"falls at {share}, from {list(before)} to {list(after)}"
+            raise ValueError(f"{name}={text!r}: {fall}; allowed: {allowed}")
+    return ordered

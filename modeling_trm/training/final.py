@@ -23,10 +23,8 @@ from ..voting.records import VoteRecords, load_records
 from ..voting.report import write_report
 from ..voting.views import ArcViews
 from .data import RunData
-from .run_folder import publish_folder
+from .run_folder import MADE_TEST, publish_folder
 from .trainer import Trainer
-
-MADE_TEST = "test.parquet"  # in the output folder, where the data had no test split
 
 
 def evaluate_and_publish(trainer: Trainer, data: RunData, arguments: Sequence[str]) -> Path:

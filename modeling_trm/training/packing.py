@@ -10,8 +10,6 @@ Folder:
   manifest.json       size and SHA-256 of each file
 """
 
-import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +17,10 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from ..utils.files import write_json, write_text
+from ..utils.manifest import find_damage
+from ..utils.outputs import new_folder
 from .checkpointing import LEARNT, PROGRESS, State, load_learnt, load_progress, newest_checkpoint
-from .manifest import find_damage, write_manifest
 
 PIECE_BYTES = 15_000_000
 README = """# Checkpoint to resume from, step {step:,} of {train_steps:,}
@@ -46,7 +46,8 @@ def pack_checkpoint(run: Path, output: Path) -> dict[str, Any]:
         {checkpoint, step, files, bytes}.
 
     Raises:
-        ValueError: there is no whole checkpoint, nothing left to train, or something else at `output`.
+        ValueError: there is no whole checkpoint, nothing left to train, or something else at `output`;
+            see `utils.outputs.check_new_folder`.
     """
     checkpoint = newest_checkpoint(run / "checkpoints")
     if checkpoint is None:
@@ -54,11 +55,6 @@ def pack_checkpoint(run: Path, output: Path) -> dict[str, Any]:
     progress = load_progress(checkpoint)
     if progress["step"] >= progress["train_steps"]:
         raise ValueError(f"{checkpoint} is the end of its run: nothing is left to resume; see {run / 'weights'}")
-    if output.exists() and not (output / PROGRESS).is_file():
-        raise ValueError(f"{output} exists and is no travelling checkpoint; give another folder")
-    temporary = output.with_name(f".{output.name}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     content = save(
         {
             f"{part}/{name}": _rounded(value)
@@ -67,16 +63,14 @@ def pack_checkpoint(run: Path, output: Path) -> dict[str, Any]:
         }
     )
     pieces = [content[start : start + PIECE_BYTES] for start in range(0, len(content), PIECE_BYTES)]
-    for number, piece in enumerate(pieces, start=1):
-        (temporary / f"state-{number}-of-{len(pieces)}.bin").write_bytes(piece)
-    (temporary / PROGRESS).write_text(json.dumps(progress | {"best": None}, indent=2), encoding="utf-8")
     readme = README.format(
         **progress, megabytes=len(content) / 1e6, pieces=len(pieces), command="accelerate launch scripts/train.py"
     )
-    (temporary / "README.md").write_text(readme, encoding="utf-8")
-    write_manifest(temporary)
-    shutil.rmtree(output, ignore_errors=True)
-    temporary.rename(output)
+    with new_folder(output, overwrite=True, sources=[run]) as folder:
+        for number, piece in enumerate(pieces, start=1):
+            (folder / f"state-{number}-of-{len(pieces)}.bin").write_bytes(piece)
+        write_json(folder / PROGRESS, progress | {"best": None})
+        write_text(folder / "README.md", readme)
     sizes = [path.stat().st_size for path in output.iterdir()]
     return {"checkpoint": str(checkpoint), "step": progress["step"], "files": len(sizes), "bytes": sum(sizes)}
 

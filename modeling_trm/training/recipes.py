@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ..utils.reading import key_line, load_yaml
 
 SHIPPED = Path(__file__).parents[1] / "recipes"
 BASE = "base"
@@ -52,9 +52,9 @@ def _read(path: Path, before: Sequence[Path]) -> dict[str, Any]:
     if path.resolve() in before:
         raise ValueError(f"the recipes are based on each other: {' -> '.join(one.stem for one in chain)}")
     try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is no recipe: {' '.join(str(error).split())}") from error
+        fields = load_yaml(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:  # UnicodeDecodeError is one
+        raise ValueError(f"{path} is no recipe: {error}") from error
     if not isinstance(fields, dict):
         raise ValueError(f"{path} is no recipe: expected a YAML mapping of fields, found {type(fields).__name__}")
     base = fields.pop(BASE, None)
@@ -63,6 +63,20 @@ def _read(path: Path, before: Sequence[Path]) -> dict[str, Any]:
     if not isinstance(base, str):
         raise ValueError(f"{path}: base={base!r} must be the name of a recipe or a path")
     return override(_read(find_recipe(base, path.parent), chain), fields)
+
+
+def where_stated(name: str, field: str) -> str | None:
+    """File and line that say a field of a recipe that was read; None where none does."""
+    path = find_recipe(name)
+    while True:
+        text = path.read_text(encoding="utf-8-sig")
+        line = key_line(text, field)
+        if line is not None:
+            return f"{path}, line {line}"
+        base = load_yaml(text).get(BASE)
+        if base is None:
+            return None
+        path = find_recipe(base, path.parent)
 
 
 def override(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

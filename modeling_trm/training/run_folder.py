@@ -1,11 +1,15 @@
 """What a run leaves behind: the log, model folders, and at the end metrics, plots and card."""
 
 import json
+import os
 import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
 from safetensors import SafetensorError
 
 from ..cards.card import write_model_card
@@ -13,8 +17,53 @@ from ..evaluation.plots import write_plots
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
 from ..reasoning_config_trm import ReasoningConfig
-from ..utils.files import write_json
+from ..utils.files import clear_up, replaced, write_json, write_text
+from ..utils.locks import locked
 from ..utils.machine import describe_machine, library_versions
+from ..utils.manifest import weights_sha256
+from ..utils.outputs import check_folder, refuse_source
+from .arguments import Recipe, RunArguments
+from .checkpointing import prune
+from .fields import parse_mapping
+
+MADE_TEST = "test.parquet"  # in the output folder, where the data had no test split
+RESULTS = ("metrics.json", "weights/last", "weights/ema", "model")  # of a run that came to its end
+WRITTEN = (*RESULTS, "log.jsonl", "checkpoints", "weights", "evaluation", "trackers", MADE_TEST)
+
+
+@contextmanager
+def own_folder(recipe: Recipe) -> Iterator[None]:
+    """The run's folder is this run's alone while the block runs; what a killed run left in it is finished or undone.
+
+    Raises:
+        ValueError: something else than this run's folder is there, or it holds what the run is to read.
+        InUseError: another process is writing there.
+    """
+    if int(os.environ.get("RANK", 0)):  # accelerate and torchrun number the processes of a run; the first one writes
+        yield
+        return
+    output, data = Path(recipe.run.output_dir), recipe.data
+    check_folder(output)
+    files = (parse_mapping("data_files", data.data_files) or {}).values()
+    named = [file for files in files for file in (files if isinstance(files, list) else [files])]
+    refuse_source(output, [recipe.optimisation.start_from, data.data, data.data_dir, data.dataset, *named], WRITTEN)
+    with locked(output):
+        clear_up(output)
+        prune(output / "checkpoints")
+        found = [name for name in RESULTS if (output / name).exists()]
+        if found and not (output / "checkpoints").is_dir():
+            raise ValueError(
+                f"{output} holds {', '.join(found)}, but no checkpoints to go on from: a finished run, or something "
+                f"else; give another output_dir, or move them away"
+            )
+        yield
+
+
+def check_trackers(report_to: Sequence[str]) -> None:
+    """Raise ValueError for a tracker that is asked for and not installed, which accelerate would leave out."""
+    missing = [name for name in report_to if name not in ("none", *map(str, get_available_trackers()))]
+    if missing and list(report_to) != RunArguments().report_to:  # nobody asked for the default
+        raise ValueError(f"report_to: {', '.join(missing)} is not installed here; install it, or report_to: none")
 
 
 class RunLog:
@@ -36,9 +85,7 @@ class RunLog:
             if not line.endswith("\n") or json.loads(line)["step"] > step:
                 break  # the last line may have been cut off when the process died
             kept.append(line)
-        temporary = self.path.with_suffix(".part")
-        temporary.write_text("".join(kept), encoding="utf-8")
-        temporary.replace(self.path)
+        write_text(self.path, "".join(kept))
 
     def write(self, record: dict[str, Any]) -> None:
         if self.accelerator.is_main_process:
@@ -56,15 +103,11 @@ def save_model(model: TRMForGridReasoning, processor: GridProcessor, folder: Pat
     Raises:
         OSError: naming the folder, for example when the disk is full.
     """
-    temporary = folder.with_name(f".{folder.name}.part")
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        model.save_pretrained(temporary)
-        processor.save_pretrained(temporary)
-        _replace(temporary, folder)
+        with replaced(folder) as temporary:
+            model.save_pretrained(temporary)
+            processor.save_pretrained(temporary)
     except (OSError, SafetensorError) as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         raise OSError(f"the model folder {folder} could not be written: {error}") from error
 
 
@@ -98,23 +141,11 @@ def publish_folder(
         "evaluations": metrics,
     }
     write_json(output / "metrics.json", facts)
-    folder, temporary = output / "model", output / ".model.part"
-    shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(source, temporary)
-    reasoning.save_pretrained(temporary)
-    write_plots(temporary / "plots", metrics, output / "log.jsonl")
-    if plots is not None:
-        shutil.copytree(plots, temporary / "plots", dirs_exist_ok=True)
-    write_model_card(temporary, facts)
-    _replace(temporary, folder)
-    return folder
-
-
-def _replace(temporary: Path, folder: Path) -> None:
-    """Put a complete folder in the place of an older one."""
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    temporary.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    with replaced(output / "model") as folder:
+        shutil.copytree(source, folder, dirs_exist_ok=True)
+        reasoning.save_pretrained(folder)
+        write_plots(folder / "plots", metrics, output / "log.jsonl")
+        if plots is not None:
+            shutil.copytree(plots, folder / "plots", dirs_exist_ok=True)
+        write_model_card(folder, facts | {"weights": weights_sha256(folder)})
+    return output / "model"

@@ -41,7 +41,7 @@ from .packing import check_packed
 from .planning import measure_costs
 from .resuming import check_same_run, load_newest
 from .rows import RowFeed, Stream
-from .run_folder import RunLog, save_model
+from .run_folder import RunLog, check_trackers, save_model
 from .schedule import reveal_share
 from .slots import Slots
 from .step import TrainingStep
@@ -79,6 +79,7 @@ class Trainer:
         self.packed = None if recipe.run.resume_from is None else Path(recipe.run.resume_from)
         if self.packed is not None:
             check_packed(self.packed)
+        check_trackers(recipe.run.report_to)
         self.accelerator = self._accelerator()
         self.model = model.to(self.accelerator.device)
         self.step = self._training_step(stream)
@@ -91,6 +92,7 @@ class Trainer:
             "training_data": fingerprint,
             "train_steps": recipe.optimisation.train_steps,
             "plan": None,
+            "compared_on": self._compared_on(),
             "slots_begun": [recipe.optimisation.start_step],
         }
         self.stop_signal: int | None = None
@@ -228,13 +230,24 @@ class Trainer:
             check_same_run(checkpoint, progress, self.recipe, self.progress["training_data"])
             self.step.load_state_dict(state)
             ours, step = self.progress["recipe"], progress["step"]
-            self.progress = {name: progress[name] for name in self.progress} | {"recipe": ours}
+            compared_on = self.progress["compared_on"]
+            # A checkpoint of an earlier version does not say on what it was compared: its best stays.
+            self.progress = {name: progress.get(name, now) for name, now in self.progress.items()} | {"recipe": ours}
+            if step < progress["train_steps"] and self.progress["compared_on"] != compared_on:
+                self.progress |= {"best": None, "compared_on": compared_on}
+                say("the validation is another one than before: the best weights are chosen anew from here")
             if "slots" not in state:
                 self.progress["slots_begun"] = [*progress["slots_begun"], step]
             say(f"resumed from {checkpoint}, after step {step:,}" + ("" if "slots" in state else "; slots are new"))
         self.step.slots_begun = self.progress["slots_begun"][-1]
         self.log.truncate(step)
         return step
+
+    def _compared_on(self) -> str | None:
+        """On what the validation accuracies are measured that choose the best weights."""
+        if self.validation is None:
+            return None
+        return f"{self.validation.fingerprint}, {self.recipe.run.eval_max_steps or 'all'} steps"
 
     def _set_length(self) -> int:
         """The run's number of steps; planned once, at its beginning, where the recipe says minutes."""
@@ -280,8 +293,8 @@ class Trainer:
         }
         if not np.isfinite(record["loss"]):
             raise FloatingPointError(
-                f"the loss is {record['loss']} at step {step}: training has diverged; lower the learning rates or set "
-                f"clip_grad_norm. Checkpoints before it are in {self.output / 'checkpoints'}"
+                f"the loss is {record['loss']} at step {step}: training has diverged; begin again with smaller "
+                f"learning rates or clip_grad_norm in another output_dir. Checkpoints: {self.output / 'checkpoints'}"
             )
         self.log.write(record)
         bar.set_postfix(loss=f"{record['loss']:.3f}", exact=f"{record['exact_accuracy']:.1%}", refresh=False)

@@ -4,21 +4,24 @@ The installed classes are used, so that no code from the checkpoint's folder run
 """
 
 import difflib
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from huggingface_hub import snapshot_download
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
+from .manifest import changed_weights
+from .reading import read_json
 from .shipped import find_checkpoint, shipped_checkpoints
 
+WEIGHTS = ["*.safetensors", "metrics.json"]
 LOADING_ERRORS = (OSError, ValueError, TypeError, RuntimeError, SafetensorError, StrictDataclassError)
 
 
@@ -33,13 +36,19 @@ def load_processor(name: str) -> GridProcessor:
         return GridProcessor.from_pretrained(name)
 
 
-def load_model(name: str, device: torch.device | str = "cpu") -> TRMForGridReasoning:
+def load_model(name: str, device: torch.device | str = "cpu", *, verify: bool = False) -> TRMForGridReasoning:
     """The model of a local folder, shipped checkpoint or Hub id, in evaluation mode on the device.
 
-    Raises CheckpointError.
+    Args:
+        verify: compare the weights with the SHA-256 that the checkpoint's metrics.json names, before they are read.
+
+    Raises:
+        CheckpointError: it does not load, or the weights are other ones, or `verify` has nothing to compare with.
     """
     name = _checked(name)
     with _one_line_errors(name, "model"):
+        if verify and (problem := changed_weights(_folder_of(name))) is not None:
+            raise ValueError(problem)
         return TRMForGridReasoning.from_pretrained(name).eval().to(device)
 
 
@@ -63,7 +72,7 @@ def choose_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()  # "meta" has no numbers
     except (RuntimeError, AssertionError) as error:  # AssertionError: PyTorch was built without CUDA
         raise ValueError(f"device {name!r} cannot be used here: {_one_line(error)}") from error
     return device
@@ -76,8 +85,10 @@ def _checked(name: str) -> str:
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise CheckpointError(f"checkpoint {name!r}: the folder holds no config.json")
-        if not _is_json_object(folder / "config.json"):
-            raise CheckpointError(f"checkpoint {name!r}: the file config.json is not a valid JSON object")
+        try:
+            read_json(folder / "config.json")
+        except ValueError as error:
+            raise CheckpointError(f"checkpoint {name!r}: the file config.json is not a valid JSON object") from error
     elif not re.fullmatch(r"[\w.-]+/[\w.-]+", found):
         raise CheckpointError(
             f"checkpoint {name!r}: no such folder (and not a Hub id of the form org/name){_hint(name)}"
@@ -91,11 +102,9 @@ def _hint(name: str) -> str:
     return f"; shipped: {', '.join(shipped)}" + (f"; did you mean {near[0]}?" if near else "")
 
 
-def _is_json_object(path: Path) -> bool:
-    try:
-        return isinstance(json.loads(path.read_text(encoding="utf-8")), dict)
-    except ValueError:
-        return False
+def _folder_of(name: str) -> Path:
+    """Where the files of a checkpoint lie on this machine; those of the Hub are fetched."""
+    return Path(name) if Path(name).is_dir() else Path(snapshot_download(name, allow_patterns=WEIGHTS))
 
 
 @contextmanager

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..utils.files import write_bytes, write_json
+from ..utils.reading import read_json
 
 FORMAT = 1
 HASH_BYTES = 16
@@ -40,6 +41,9 @@ IDENTITY = (
     "num_items",
     "chunk_size",
 )
+COUNTS = ("num_views", "num_items", "chunk_size")
+CHECKSUM = "identity_sha256"
+NUMBER = b"chunk"  # in a chunk's metadata: which it is, whatever it is called
 VOTE_SCHEMA = pa.schema(
     [
         ("input", pa.int32()),
@@ -107,7 +111,12 @@ def begin_folder(folder: Path, manifest: Mapping[str, Any], inputs: Sequence[Tes
         return
     table = pa.Table.from_pylist([vars(item) for item in inputs], schema=INPUT_SCHEMA)
     _write_table(folder / "inputs.parquet", table)  # before the manifest: a folder with a manifest has its inputs
-    write_json(folder / "manifest.json", dict(manifest))
+    write_json(folder / "manifest.json", {**manifest, CHECKSUM: checksum(manifest)})
+
+
+def checksum(manifest: Mapping[str, Any]) -> str:
+    """SHA-256 over the fields that say what the votes are of."""
+    return hashlib.sha256(json.dumps([manifest[field] for field in IDENTITY]).encode()).hexdigest()
 
 
 def differing_field(one: Mapping[str, Any], other: Mapping[str, Any], fields: Sequence[str] = IDENTITY) -> str | None:
@@ -120,13 +129,15 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / "manifest.json"
     if not path.is_file():
         raise ValueError(f"{path}: no such file; the folder holds no evaluation by voting")
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: is no JSON: {error}") from error
+    manifest = read_json(path)
     missing = [field for field in IDENTITY if field not in manifest]
     if missing:
         raise ValueError(f"{path}: has no field {missing[0]!r}")
+    for field in COUNTS:
+        if type(manifest[field]) is not int or manifest[field] < 1:
+            raise ValueError(f"{path}: {field} is {manifest[field]!r}; allowed: whole numbers from 1")
+    if manifest.get(CHECKSUM, checksum(manifest)) != checksum(manifest):
+        raise ValueError(f"{path}: was changed after it was written: its fields do not fit its {CHECKSUM}")
     if manifest["format"] != FORMAT:
         raise ValueError(f"{path}: format is {manifest['format']!r}; this version reads format {FORMAT}")
     return manifest
@@ -176,7 +187,8 @@ def write_chunk(folder: Path, number: int, votes: Sequence[Vote]) -> Path:
         "steps": [vote.steps for vote in votes],
         "grid": texts,
     }
-    return _write_table(chunk_path(folder, number), pa.table(columns, schema=VOTE_SCHEMA))
+    table = pa.table(columns, schema=VOTE_SCHEMA).replace_schema_metadata({NUMBER: str(number)})
+    return _write_table(chunk_path(folder, number), table)
 
 
 def read_chunk(folder: Path, number: int, manifest: Mapping[str, Any]) -> pa.Table:
@@ -187,6 +199,9 @@ def read_chunk(folder: Path, number: int, manifest: Mapping[str, Any]) -> pa.Tab
     expected = len(chunk_items(manifest, number))
     if table.num_rows != expected:
         raise ValueError(f"{path}: holds {table.num_rows} votes, expected {expected}; {hint}")
+    named = (table.schema.metadata or {}).get(NUMBER, str(number).encode())  # those of earlier versions have none
+    if named != str(number).encode():
+        raise ValueError(f"{path}: is chunk {named.decode()} under another name, and would count twice; {hint}")
     written = table.filter(table["grid"].is_valid())
     hashes = written["grid_hash"].to_pylist()
     complete = set(table["grid_hash"].to_pylist()) <= {None, *hashes}
@@ -197,13 +212,13 @@ def read_chunk(folder: Path, number: int, manifest: Mapping[str, Any]) -> pa.Tab
 
 def _write_table(path: Path, table: pa.Table) -> Path:
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
     return write_bytes(path, sink.getvalue().to_pybytes())
 
 
 def _read_table(path: Path, schema: pa.Schema, hint: str = "is the folder complete?") -> pa.Table:
     try:
-        table = pq.ParquetFile(pa.BufferReader(path.read_bytes())).read()
+        table = pq.ParquetFile(pa.BufferReader(path.read_bytes()), page_checksum_verification=True).read()
     except (OSError, pa.ArrowException) as error:
         raise ValueError(f"{path}: cannot be read ({' '.join(str(error).split())}); {hint}") from error
     if not table.schema.equals(schema):

@@ -99,6 +99,7 @@ def load_records(*folders: str | Path, accumulate: bool = False) -> VoteRecords:
             for name in ("input", "halt_probability", "steps"):
                 columns[name].append(table[name].to_numpy())
         view_offset += manifest["num_views"]
+    _check_counted_once(paths, columns)
     votes = {name: np.concatenate(parts) for name, parts in columns.items()}
     return _records([manifest for manifest, _ in evaluations], inputs, votes, tuple(grids.texts))
 
@@ -152,6 +153,16 @@ def _chunks(folders: Sequence[Path], manifest: Mapping[str, Any]) -> Iterator[pa
         )
     for number in range(total):
         yield read_chunk(holder[number], number, manifest)
+
+
+def _check_counted_once(folders: Sequence[Path], columns: Mapping[str, Sequence[np.ndarray]]) -> None:
+    """Raise ValueError when two votes are of one view of one input: a chunk that is there under two names."""
+    pairs = np.stack([np.concatenate(columns[name]) for name in ("input", "view")])
+    different, counts = np.unique(pairs, axis=1, return_counts=True)
+    if len(counts) < pairs.shape[1]:
+        number, view = different[:, counts.argmax()].tolist()
+        names = ", ".join(map(str, folders))
+        raise ValueError(f"{names}: input {number} has two votes of view {view}; a chunk is there twice: vote again")
 
 
 class Grids:

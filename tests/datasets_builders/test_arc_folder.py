@@ -138,7 +138,7 @@ def test_a_summary_that_is_not_of_these_files_is_told(folder):
 
 def test_an_existing_folder_is_kept_unless_overwritten(folder, build_small):
     arc_set, path = folder
-    with pytest.raises(DataError, match="exists and is not empty"):
+    with pytest.raises(ValueError, match="exists and is not empty"):
         write_arc_folder(arc_set, path)
     loaded = load_arc_folder(path)
     write_arc_folder(build_small(seed=1), path, overwrite=True)

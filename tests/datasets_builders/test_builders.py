@@ -120,8 +120,29 @@ def test_an_existing_folder_is_kept_unless_overwritten(build, tmp_path):
     assert code == 1
     assert error.splitlines()[-1].endswith("exists and is not empty; give --overwrite to replace it")
     assert [file.name for file in (tmp_path / "out").iterdir()] == ["mine.txt"]
-    assert build("maze", "--output", tmp_path / "out", "--overwrite")[0] == 0
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["README.md", "data", "summary.json"]
+    code, _, error = build("maze", "--output", tmp_path / "out", "--overwrite")
+    assert code == 1
+    assert "nothing tells that it was built like this" in error
+    assert [file.name for file in (tmp_path / "out").iterdir()] == ["mine.txt"]
+
+
+def test_a_build_of_ours_is_replaced_but_nothing_that_was_put_into_it(build, tmp_path):
+    made = ("maze", "--output", tmp_path / "made")
+    assert build(*made)[0] == build(*made, "--overwrite")[0] == 0
+    names = ["README.md", "data", "manifest.json", "summary.json"]
+    assert sorted(file.name for file in (tmp_path / "made").iterdir()) == names
+    (tmp_path / "made" / "data" / "mine.txt").write_text("mine")
+    code, _, error = build(*made, "--overwrite")
+    assert code == 1
+    assert "it holds files of somebody else: data/mine.txt; move them away" in error
+    assert (tmp_path / "made" / "data" / "mine.txt").read_text() == "mine"
+
+
+def test_what_is_read_is_not_replaced(build, tmp_path):
+    assert build("maze", "--output", tmp_path / "made")[0] == 0
+    code, _, error = build("maze", "--data", tmp_path / "made", "--output", tmp_path / "made", "--overwrite")
+    assert code == 1
+    assert "which is read; give another output" in error
 
 
 def test_bad_rows_stop_the_build_or_are_listed(build, tmp_path):

@@ -216,7 +216,7 @@ def other_processor(folder: Path) -> None:
         (lambda folder: (folder / "puzzle_table.safetensors").unlink(), r"puzzle_table\.safetensors: is missing"),
         (writes("metrics.json", "["), r"metrics\.json: is no JSON"),
         (writes("metrics.json", "{}"), r"metrics\.json: metrics: missing evaluations"),
-        (writes("metrics.json", "[]"), r"metrics\.json: metrics: holds a list"),
+        (writes("metrics.json", "[]"), r"metrics\.json: holds a list"),
         (writes("metrics.json", '{"evaluations": []}'), r"metrics\.json: metrics\['evaluations'\]: holds a list"),
         (truncate, "the model does not load"),
         (remove_weight, r"missing.*lm_head\.weight"),
@@ -240,8 +240,12 @@ def test_built_data_set(tmp_path: Path, contents_of) -> None:
     assert build_datasets.main(["maze", "--output", str(folder)]) == 0
     (folder / "notes.txt").write_text("mine", encoding="utf-8")
     contents = prepare(folder, "org/mazes")
-    assert (contents.kind, contents.repo_type, contents.left_out) == ("dataset", "dataset", ("notes.txt",))
-    assert paths(contents) == set(contents_of(folder)) - {"notes.txt"}
+    assert (contents.kind, contents.repo_type, contents.left_out) == (
+        "dataset",
+        "dataset",
+        ("manifest.json", "notes.txt"),
+    )
+    assert paths(contents) == set(contents_of(folder)) - {"manifest.json", "notes.txt"}
     card = content_of(contents, "README.md").decode()
     assert 'load_dataset("org/mazes"' in card and "THIS_FOLDER" not in card
 

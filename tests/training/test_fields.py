@@ -44,7 +44,7 @@ def test_values(value, kind, expected):
         ("3.5", int, "a whole number"),
         (3.5, int, "a whole number"),
         (True, int, "a whole number"),
-        ("x", float, "a number"),
+        ("x", float, "a finite number"),
         ("maybe", bool, "true or false"),
         (["a"], str, "text"),
         (["a"], int | None, "a whole number"),

@@ -114,7 +114,8 @@ def test_what_cannot_be_packed_is_said(stopped, write_recipe, tmp_path):
     with pytest.raises(ValueError, match="no whole checkpoint to pack"):
         pack_checkpoint(tmp_path / "elsewhere", tmp_path / "packed")
     (tmp_path / "mine").mkdir()
-    with pytest.raises(ValueError, match="mine exists and is no travelling checkpoint"):
+    (tmp_path / "mine" / "thesis.txt").write_text("x")
+    with pytest.raises(ValueError, match="mine: is not replaced, as nothing tells that it was built like this"):
         pack_checkpoint(tmp_path / "run", tmp_path / "mine")
     assert train.main([str(stopped)]) == 0
     with pytest.raises(ValueError, match="step-00000016 is the end of its run"):

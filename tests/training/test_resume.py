@@ -6,6 +6,7 @@ No test here asks how late it is: a run is killed or stopped at a step of its ow
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from modeling_trm.training import trainer
+from modeling_trm.training import run_folder, trainer
 from modeling_trm.training.checkpointing import newest_checkpoint
 from modeling_trm.training.schedule import lr_factor
 from scripts import train
@@ -74,7 +75,7 @@ def test_resume_after_sigkill_is_bit_exact(write_recipe, tmp_path):
     recipe, output = write_recipe("killed"), tmp_path / "killed"
     checkpoints = output / "checkpoints"
     kill_at(recipe, file=6)  # in the middle of the second checkpoint
-    assert [path.name for path in checkpoints.iterdir() if path.suffix == ".part"]
+    assert [path.name for path in checkpoints.iterdir() if path.suffix == ".trm-part"]
     kill_at(recipe, step=8)  # between two checkpoints
     assert steps_logged(output)[-1]["step"] == 8
     assert train.main([str(recipe)]) == 0
@@ -171,6 +172,43 @@ def test_stop_after_minutes_leaves_a_checkpoint_and_goes_on(write_recipe, tmp_pa
     assert not (output / "model").exists()
     assert train.main([recipe]) == 0
     assert (output / "model" / "README.md").exists()
+
+
+def test_accuracies_on_other_validation_puzzles_are_not_compared(write_recipe, tmp_path, capsys, monkeypatch):
+    """The best weights of before were the best on other puzzles: the choice begins anew, and says so."""
+    recipe, output = str(write_recipe("run", eval_every=4)), tmp_path / "run"
+    seconds = itertools.count(step=3)
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "time", SimpleNamespace(perf_counter=lambda: next(seconds)))
+        assert train.main([recipe, "--stop_after_minutes", "0.5"]) == 0
+    progress = json.loads((output / "checkpoints" / "step-00000005" / "progress.json").read_text())
+    assert progress["best"]["step"] == 4
+    assert train.main([recipe, "--validation_puzzles", "3"]) == 0
+    assert "the best weights are chosen anew from here" in capsys.readouterr().out
+    assert json.loads((output / "metrics.json").read_text())["train"]["published step"] > 5
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_or_gone_is_not_begun_anew(write_recipe, tmp_path, capsys):
+    recipe, output = str(write_recipe("run")), tmp_path / "run"
+    assert train.main([recipe]) == 0
+    log = (output / "log.jsonl").read_text()
+    for checkpoint in (output / "checkpoints").iterdir():
+        (checkpoint / "progress.json").write_text("{}")
+    with pytest.raises(SystemExit):
+        train.main([recipe])
+    assert "no whole checkpoint to go on from (progress.json has 2 bytes" in capsys.readouterr().err
+    shutil.rmtree(output / "checkpoints")
+    with pytest.raises(SystemExit):
+        train.main([recipe])
+    assert "but no checkpoints to go on from: a finished run" in capsys.readouterr().err
+    assert (output / "log.jsonl").read_text() == log
+
+
+def test_a_tracker_that_is_not_there_is_named(write_recipe, capsys, monkeypatch):
+    monkeypatch.setattr(run_folder, "get_available_trackers", list)
+    with pytest.raises(SystemExit):
+        train.main([str(write_recipe("run", report_to=["wandb"]))])
+    assert "report_to: wandb is not installed here" in capsys.readouterr().err
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_and_says_so(write_recipe, tmp_path):

@@ -4,12 +4,14 @@ Source: the ARC evaluator of the tiny recursive model (TRM, arXiv 2510.04871; gi
 TinyRecursiveModels, evaluators/arc.py). This is not the unbiased estimator of pass@k from n samples (Chen et al. 2021,
 the `code_eval` metric): candidates are ranked by their votes and nothing is averaged over draws.
 
-A grid is any canonical text, equal for equal grids ("012/340" for an ARC grid); "" is an answer that is no grid.
+A grid is any canonical text, equal for equal grids ("012/340" for an ARC grid); "" and None are answers that are no
+grid.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from math import fsum, isfinite
-from typing import NamedTuple
+from numbers import Real
+from typing import Any, NamedTuple
 
 K = (1, 2, 5, 10, 100, 1000)
 
@@ -22,29 +24,32 @@ class Candidate(NamedTuple):
     score: float  # mean halt probability of its votes
 
 
-def rank_candidates(predictions: Sequence[str], scores: Sequence[float] | None = None) -> list[Candidate]:
+def rank_candidates(predictions: Sequence[str | None], scores: Sequence[float] | None = None) -> list[Candidate]:
     """The distinct grids among the votes, best first: votes and then mean score descending, then text ascending.
 
     The order is total and does not depend on the order of the votes: the mean is taken with `math.fsum`.
 
     Args:
-        predictions: the grid of each vote; "" for an answer that is no grid.
+        predictions: the grid of each vote; "" or None for an answer that is no grid.
         scores: the halt probability of each vote; without them every score is 0.
 
     Raises:
-        ValueError: when the lengths differ or a score is not finite.
+        ValueError: when the lengths differ, a vote is no text or a score is no finite number.
     """
+    _check_lists(predictions=predictions, scores=[] if scores is None else scores)
     if scores is None:
         scores = [0.0] * len(predictions)
     if len(scores) != len(predictions):
         raise ValueError(f"scores has {len(scores)} entries, predictions has {len(predictions)}; one score a vote")
     scores_of: dict[str, list[float]] = {}
     for grid, score in zip(predictions, scores):
-        if not isfinite(score):
-            raise ValueError(f"scores holds {score}: a halt probability is a finite number")
+        if not isinstance(score, Real) or not isfinite(score):
+            raise ValueError(f"scores holds {score!r}: a halt probability is a finite number")
+        if not (grid is None or isinstance(grid, str)):
+            raise ValueError(f"predictions holds {grid!r}: a vote is the text of a grid, or None for no grid")
         # Deviation: the reference counts the empty grid as a candidate, which then takes one of the K places.
         # Why: it can never be an answer, and in a submission it would waste an attempt. evaluators/arc.py, `_crop`.
-        if grid != "":
+        if grid:
             scores_of.setdefault(grid, []).append(score)
     candidates = [Candidate(grid, len(values), fsum(values) / len(values)) for grid, values in scores_of.items()]
     # Deviation: the reference leaves exact ties in the order in which the grids were first predicted.
@@ -53,7 +58,7 @@ def rank_candidates(predictions: Sequence[str], scores: Sequence[float] | None =
 
 
 def pass_at_k(
-    predictions: Sequence[Sequence[str]],
+    predictions: Sequence[Sequence[str | None]],
     references: Sequence[str],
     task_ids: Sequence[str],
     scores: Sequence[Sequence[float]] | None = None,
@@ -64,7 +69,7 @@ def pass_at_k(
     A test input without any candidate counts as wrong.
 
     Args:
-        predictions: for each test input the grids of its votes, of any number; "" for an answer that is no grid.
+        predictions: for each test input the grids of its votes, of any number; "" or None for an answer that is none.
         references: for each test input the grid that is right.
         task_ids: for each test input the task it belongs to.
         scores: for each test input the halt probability of each vote; without them ties are broken by the text alone.
@@ -118,12 +123,21 @@ def _rank(ranked: list[Candidate], reference: str) -> float:
     return next(places, float("inf"))
 
 
+def _check_lists(**given: Any) -> None:
+    """Raise ValueError for what has no length or order, such as a number or a generator, or is one text."""
+    for name, value in given.items():
+        if isinstance(value, str | Mapping) or not (hasattr(value, "__len__") and hasattr(value, "__getitem__")):
+            raise ValueError(f"{name} is {value!r}; allowed: a list")
+
+
 def _check_inputs(
-    predictions: Sequence[Sequence[str]],
+    predictions: Sequence[Sequence[str | None]],
     references: Sequence[str],
     task_ids: Sequence[str],
     scores: Sequence[Sequence[float]] | None,
 ) -> None:
+    lists = {"predictions": predictions, "references": references, "task_ids": task_ids}
+    _check_lists(**lists, scores=[] if scores is None else scores)
     count = len(predictions)
     if count == 0:
         raise ValueError("predictions is empty: there is no share of no tasks")
@@ -136,6 +150,10 @@ def _check_inputs(
     for number, votes in enumerate(predictions):
         if isinstance(votes, str):
             raise ValueError(f"predictions[{number}] is the text {votes[:40]!r}; each entry is a list, one text a vote")
+        _check_lists(**{f"predictions[{number}]": votes})
+    for number, task_id in enumerate(task_ids):
+        if not isinstance(task_id, Hashable) or task_id is None:
+            raise ValueError(f"task_ids[{number}] is {task_id!r}; a task's name is a text")
     for number, reference in enumerate(references):
         if not isinstance(reference, str) or reference == "":
             raise ValueError(f"references[{number}] is {reference!r}; leave inputs whose answer is unknown out")

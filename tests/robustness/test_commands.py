@@ -1,0 +1,102 @@
+"""What a command refuses before it works, and how it ends when it is stopped."""
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from modeling_trm import GridProcessor, TRMConfig
+from modeling_trm.commands import evaluate, solve, trm
+from modeling_trm.metrics.pass_at_k.ranking import pass_at_k
+from modeling_trm.publishing.contents import ContentsError, select
+from modeling_trm.utils.loading import CheckpointError, choose_device, load_model
+
+
+def test_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    def interrupted(argv: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trm, "command_module", lambda name: SimpleNamespace(main=interrupted))
+    assert trm.main(["train", "quickstart"]) == 130
+    assert capsys.readouterr().err == "\nstopped: what trm train has written is whole, and the same command goes on\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "output", "told"),
+    [
+        (evaluate, "file", "is a file, not a folder"),
+        (evaluate, "/dev/null/x", "/dev/null is a file, not a folder"),
+        (solve, "/dev/null", "is a device or a pipe"),
+        (solve, "checkpoint/config.json", "lies in a checkpoint's folder"),
+        (evaluate, "run", "is the folder of a training"),
+    ],
+)
+def test_an_output_is_refused_before_anything_is_read(
+    command, output: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("file", "checkpoint/config.json", "run/log.jsonl"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_text("{}")
+    puzzle = ["." * 81] if command is solve else []
+    with pytest.raises(SystemExit, match="2"):
+        command.main(["--model", "no-such-model", "--output", output, *puzzle])
+    assert told in capsys.readouterr().err
+
+
+def test_puzzles_are_not_replaced_by_their_answers(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    file = tmp_path / "puzzles.txt"
+    file.write_text("." * 81)
+    with pytest.raises(SystemExit, match="2"):
+        solve.main(["--model", "no-such-model", str(file), "--output", str(file)])
+    assert "which is read; give another output" in capsys.readouterr().err
+    assert file.read_text() == "." * 81
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**32), "1.5", "x", "²"])
+def test_a_seed_has_a_range(seed: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        evaluate.main(["--model", "m", "--output", "o", "--seed", seed])
+    assert f"seed={seed} is not allowed; allowed: whole numbers from 0 to 4294967295" in capsys.readouterr().err
+
+
+def test_a_link_out_of_the_folder_is_not_published(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("x")
+    (tmp_path / "model" / "plots").mkdir(parents=True)
+    (tmp_path / "model" / "plots" / "a.png").symlink_to(tmp_path / "secret")
+    with pytest.raises(ContentsError, match=r"a\.png: is a link out of the folder"):
+        select(tmp_path / "model", ["plots/*.png"])
+    (tmp_path / "model" / "plots" / "b.png").write_text("x")
+    os.replace(tmp_path / "model" / "plots" / "b.png", tmp_path / "model" / "plots" / "c.png")
+    (tmp_path / "model" / "plots" / "a.png").unlink()
+    (tmp_path / "model" / "plots" / "a.png").symlink_to("c.png")  # within the folder: as a user expects
+    assert sorted(select(tmp_path / "model", ["plots/*.png"])) == ["plots/a.png", "plots/c.png"]
+
+
+def test_none_and_empty_text_are_no_votes() -> None:
+    for nothing in (None, ""):
+        assert pass_at_k([[nothing, "10", nothing]], ["10"], ["a"], k=[1]) == {"pass@1": 1.0}
+
+
+def test_what_has_no_numbers_is_no_device() -> None:
+    with pytest.raises(ValueError, match="'meta' cannot be used here"):
+        choose_device("meta")
+
+
+@pytest.mark.parametrize("field", ["initial_state_std", "halt_bias", "rope_theta"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_config_holds_finite_numbers(field: str, value: float) -> None:
+    with pytest.raises(Exception, match=rf"{field}={value}"):
+        TRMConfig(**{field: value})
+
+
+def test_weights_of_whole_numbers_are_not_cast(tiny_model, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tiny_model("trm-mlp-t").save_pretrained(tmp_path)
+    GridProcessor("grid", grid_shape=(4, 4), alphabet=".1234").save_pretrained(tmp_path)
+    weights = {name: value.char() for name, value in load_file(tmp_path / "model.safetensors").items()}
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match="weights are no floating-point numbers"):
+        load_model(str(tmp_path))
