@@ -39,6 +39,7 @@ def groups(settings: Settings) -> Iterator[Group]:
 
 def sparse_update(table: PuzzleTable, batches: Iterator[Tensor], gradient: Tensor) -> Callable[[], None]:
     """As in training: the batch's rows, their sparse gradient, and the step of sign-SGD."""
+    table.sparse = True
     optimiser = SignSGD([table.weight], lr=LR, weight_decay=WEIGHT_DECAY)
 
     def run() -> None:
