@@ -66,7 +66,7 @@ def test_answers_steps_and_halt_probabilities_are_those_of_solve(visit: Visit) -
     chosen = puzzles.select(np.linspace(0, len(puzzles) - 1, PUZZLES).astype(int))
     input_ids = torch.from_numpy(chosen.inputs.astype(np.int64))
     model = load_model(str(QUICKSTART)).float()
-    expected = model.solve(input_ids, halt=True, engine="eager")
+    expected = model.solve(input_ids, max_steps=model.config.halt_max_steps, halt=True, engine="eager")
     found = visit().run(f"{SOLVE}({json.dumps(input_ids.tolist())})")
     assert [one["steps"] for one in found] == expected.steps.tolist()
     assert len(set(expected.steps.tolist())) > 3

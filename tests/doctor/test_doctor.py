@@ -164,10 +164,10 @@ def test_hub_without_and_with_a_token(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 
 def test_exit_code_is_about_models(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(examination, "examine", lambda: [Finding("paths", "a", "b", "c")])
+    monkeypatch.setattr(examination, "examine", lambda models: [Finding("paths", "a", "b", "c")])
     assert doctor.main([]) == 0
     assert capsys.readouterr().out.endswith("A model can run here; 1 line with something to do.\n")
-    monkeypatch.setattr(examination, "examine", lambda: [Finding("models", "a", "b", "c", fatal=True)])
+    monkeypatch.setattr(examination, "examine", lambda models: [Finding("models", "a", "b", "c", fatal=True)])
     assert doctor.main(["--json"]) == 1
     report = json.loads(capsys.readouterr().out)
     assert report["can_run"] is False
