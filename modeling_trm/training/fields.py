@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
-from ..utils.reading import load_yaml
+from ..utils.yaml_reading import load_yaml
 
 NULL = "null"  # on a command line, as in YAML
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")

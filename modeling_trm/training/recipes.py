@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..utils.reading import key_line, load_yaml
+from ..utils.yaml_reading import key_line, load_yaml
 
 SHIPPED = Path(__file__).parents[1] / "recipes"
 BASE = "base"

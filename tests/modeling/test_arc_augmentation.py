@@ -107,7 +107,7 @@ def test_bad_values_are_refused(tasks):
         ArcAugmentation.from_bytes(np.arange(10, dtype=np.uint8))
     with pytest.raises(ValueError, match="count=-1 must not be negative"):
         draw_augmentations(tasks["007bbfb7"], -1, 0)
-    with pytest.raises(ValueError, match="seed=-1 must not be negative"):
+    with pytest.raises(ValueError, match="seed=-1 is not allowed; allowed: 0 to"):
         draw_augmentations(tasks["007bbfb7"], 1, -1)
 
 

@@ -29,6 +29,7 @@ FILES = {
     "preprocessor_config.json",
     "processing_trm.py",
     "grid_text_trm.py",
+    "manifest.json",
 }
 # Runs a script as `python SCRIPT`, in a process that cannot import these packages.
 BLOCKED = """
@@ -293,7 +294,7 @@ def test_nothing_is_written_over_tolerance_or_over_a_folder(tiny_model, tmp_path
     with pytest.raises(SystemExit) as caught:
         export.main([*arguments[:3], str(checkpoint)])
     assert caught.value.code == 2
-    assert "exists and is not empty; give --overwrite" in capsys.readouterr().err
+    assert "which is read; give another output" in capsys.readouterr().err
     with pytest.raises(SystemExit) as caught:
         export.main(["--model", str(tmp_path / "nobody"), *arguments[2:]])
     assert caught.value.code == 2
@@ -302,7 +303,13 @@ def test_nothing_is_written_over_tolerance_or_over_a_folder(tiny_model, tmp_path
 
     (tmp_path / "export").mkdir()
     (tmp_path / "export" / "old").touch()
-    assert export.main([*arguments, "--overwrite"]) == 0
+    with pytest.raises(SystemExit) as caught:  # somebody else's
+        export.main([*arguments, "--overwrite"])
+    assert caught.value.code == 2
+    assert "is not replaced" in capsys.readouterr().err
+    (tmp_path / "export" / "old").unlink()
+    for overwrite in ([], ["--overwrite"]):  # the second is over what the first has made
+        assert export.main([*arguments, *overwrite]) == 0
     assert {path.name for path in (tmp_path / "export").iterdir()} == FILES
 
 
