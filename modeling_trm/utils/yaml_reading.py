@@ -1,4 +1,4 @@
-"""Read YAML that a user wrote, or say in one line what is wrong and where. Apart from reading.py: help needs no yaml."""
+"""Read YAML that a user wrote, or say in one line what is wrong and where. Not in reading.py: help needs no yaml."""
 
 from typing import Any
 
