@@ -146,6 +146,7 @@ def training_scenario(folder: Path, every: int) -> int:
     torch.set_num_threads(1)
     output, whole = folder / "run", folder / "whole"
     recipe = folder / "recipe.yaml"
+    folder.mkdir(parents=True)
     recipe.write_text(yaml.safe_dump(TINY_RECIPE), encoding="utf-8")
 
     def run(where: Path) -> None:
