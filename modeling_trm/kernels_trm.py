@@ -6,6 +6,7 @@ is always yes. What exports says so, with `portable_kernels`.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from typing import Any
 
 from .configuration_trm import KERNELS
@@ -26,14 +27,11 @@ class KernelsMixin:
         unknown = sorted(backends.keys() - KERNELS.keys())
         if unknown:
             raise TypeError(f"set_kernels knows no {', '.join(unknown)}; allowed: {', '.join(KERNELS)}")
-        before = {name: vars(self.config)[name] for name in backends}
-        try:
-            for name, backend in backends.items():
-                setattr(self.config, name, backend)
-            self.config.validate_architecture()
-        except Exception:
-            vars(self.config).update(before)
-            raise
+        chosen = copy(self.config)  # what is refused leaves the model's own as it was
+        for name, backend in backends.items():
+            setattr(chosen, name, backend)
+        chosen.validate_architecture()
+        vars(self.config).update(backends)
 
     @contextmanager
     def portable_kernels(self) -> Iterator[None]:
