@@ -1,5 +1,7 @@
 """Engines: what `solve` computes its supervision steps with. None changes a weight; they differ in speed and rounding.
 
+"compiled" runs the stack by torch.compile's code, on every device.
+
 "packed", "bfloat16" and "int8" run a view of the model whose matrices are laid out once as oneDNN wants them (x86
 CPUs), whose operators make fewer passes over their activations, and whose batches are small enough for the cache. The
 view lives for one call of `solve`: packing costs less than a pass of the stack, and no answer is of former weights.
@@ -15,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .compiling_trm import CompiledStack, can_compile
 from .packed_linear_trm import ROWS, Int8Linear, Layer, PackedLinear, int8_missing, with_children, with_packed_linears
 from .recursion_trm import RecursionState
 
@@ -120,6 +123,20 @@ def int8(model: Any) -> Callable[..., Any]:
     return _with_stack(model, PackedStack(model.model.stack, dtype, partial(Int8Linear, dtype=dtype)))
 
 
+def compiled(model: Any) -> Callable[..., Any]:
+    """The stack by torch.compile, on any device, in the precision that the model has here and now.
+
+    Half a minute of compiling at the first call, and once more at a second size of batch; for thousands of puzzles.
+    """
+    return with_children(model, model=with_children(model.model, stack=CompiledStack(model.model.stack)))
+
+
+def compiling_missing(model: Any) -> str | None:
+    if "forward" in vars(model):
+        return FORWARD_REPLACED
+    return None if can_compile(model.device) else "torch.compile finds no compiler here"
+
+
 def _with_stack(model: Any, stack: "PackedStack") -> Callable[..., Any]:
     size = max(1, ELEMENTS // (model.config.num_positions * model.config.hidden_size))
     return with_children(model, model=MicroBatches(with_children(model.model, stack=stack), size))
@@ -130,6 +147,7 @@ ENGINES = {
     "packed": Engine(packed, packing_missing),
     "bfloat16": Engine(bfloat16, bfloat16_missing),
     "int8": Engine(int8, lambda model: _view_missing(model) or int8_missing()),
+    "compiled": Engine(compiled, compiling_missing),
 }
 
 

@@ -96,23 +96,29 @@ class Mamba2(Operator):
 
     def _mix_triton(self, xBC_BLC: Tensor, dt_BLH: Tensor) -> Tensor:
         # Here and not above: triton is optional and slow to import, and few ask for it.
+        from .conv_triton_trm import WIDEST, conv_silu
         from .ssd_triton_trm import triton_missing, triton_product
 
         reason = triton_missing(xBC_BLC.device)
+        if reason is None and self.config.mamba_d_conv > WIDEST:
+            reason = f"its convolution takes mamba_d_conv up to {WIDEST}, not {self.config.mamba_d_conv}"
         if reason is not None:
             raise RuntimeError(
                 f"ssd_backend='triton' cannot be used: {reason}. Move the model to a CUDA device, or set "
                 f"ssd_backend='auto' or 'torch'."
             )
-        return self._mix_torch(xBC_BLC, dt_BLH, triton_product)
+        convolved = conv_silu(xBC_BLC, self.conv1d.weight.squeeze(1), self.conv1d.bias)
+        return self._mix_convolved(convolved, dt_BLH, triton_product)
 
-    def _mix_torch(self, xBC_BLC: Tensor, dt_BLH: Tensor, product: Product | None = None) -> Tensor:
-        xBC_BLC = F.silu(causal_conv(xBC_BLC, self.conv1d))
+    def _mix_torch(self, xBC_BLC: Tensor, dt_BLH: Tensor) -> Tensor:
+        return self._mix_convolved(F.silu(causal_conv(xBC_BLC, self.conv1d)), dt_BLH, torch_product)
+
+    def _mix_convolved(self, xBC_BLC: Tensor, dt_BLH: Tensor, product: Product) -> Tensor:
         x_BLHP, B_BLGN, C_BLGN = self._heads(xBC_BLC)
         # A, dt and the running sums stay in float32 at least: bf16 loses the small steps.
         wide = torch.promote_types(xBC_BLC.dtype, torch.float32)
         dt_BLH = F.softplus(dt_BLH.to(wide) + self.dt_bias.to(wide))
-        y_BLHP = ssd(x_BLHP, dt_BLH, -torch.exp(self.A_log.to(wide)), B_BLGN, C_BLGN, product or torch_product)
+        y_BLHP = ssd(x_BLHP, dt_BLH, -torch.exp(self.A_log.to(wide)), B_BLGN, C_BLGN, product)
         return torch.addcmul(y_BLHP, x_BLHP, self.D.to(x_BLHP.dtype)[:, None]).flatten(-2)
 
     def _mix_cuda(self, xBC_BLC: Tensor, dt_BLH: Tensor) -> Tensor:

@@ -124,9 +124,10 @@ def left_multiply(weight_MK: Tensor, x_BKD: Tensor) -> Tensor:
 
 
 class LeftProduct(torch.autograd.Function):
-    """weight [M, K] @ x [B, K, D] -> [B, M, D], whose weight gradient is one product over all of B * D.
+    """weight [M, K] @ x [B, K, D] -> [B, M, D], with the weight's gradient in the way that moves fewer numbers.
 
-    That of a batched product would be [B, M, K] and then summed, in bfloat16 under autocast.
+    Summing a product of each sequence takes [B, M, K] numbers, one product over all of B * D copies of [B, M, D] and
+    [B, K, D]. Either way the sum over the batch is in float32.
     """
 
     @staticmethod
@@ -141,4 +142,7 @@ class LeftProduct(torch.autograd.Function):
     def backward(ctx: Any, dy_BMD: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         weight_MK, x_BKD = ctx.saved_tensors
         dx_BKD = torch.bmm(weight_MK.T.expand(len(dy_BMD), -1, -1), dy_BMD)
-        return dy_BMD.transpose(0, 1).flatten(1) @ x_BKD.transpose(0, 1).flatten(1).T, dx_BKD
+        if x_BKD.shape[1] > x_BKD.shape[2]:
+            return dy_BMD.transpose(0, 1).flatten(1) @ x_BKD.transpose(0, 1).flatten(1).T, dx_BKD
+        wide = torch.promote_types(weight_MK.dtype, torch.float32)
+        return torch.bmm(dy_BMD, x_BKD.mT).sum(0, dtype=wide).to(weight_MK.dtype), dx_BKD

@@ -27,6 +27,8 @@ except ImportError as error:
         f"'torch'."
     ) from error
 
+ROWS_16BIT, ROWS_32BIT = 64, 32  # the side of a block: float32 factors take twice the room in shared memory
+WARPS = {"forward": 4, "inputs": 4, "scores": 4}
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # A copy of this file that comes with a checkpoint has operators of its own.
 NAMESPACE = re.sub(r"\W", "_", __name__)
@@ -59,7 +61,9 @@ def ssd_product(scores: Tensor, cumulative: Tensor, u: Tensor) -> Tensor:
     y = torch.empty_like(u)
     sizes, block = _sizes(scores, u)
     with torch.cuda.device_of(u):
-        _forward[(u.shape[0] * u.shape[2], triton.cdiv(u.shape[1], block))](scores, cumulative, u, y, **sizes)
+        _forward[(u.shape[0] * u.shape[2], triton.cdiv(u.shape[1], block))](
+            scores, cumulative, u, y, **sizes, num_warps=WARPS["forward"]
+        )
     return y
 
 
@@ -73,8 +77,12 @@ def ssd_product_backward(dy: Tensor, scores: Tensor, cumulative: Tensor, u: Tens
     blocks = triton.cdiv(L, block)
     rows = cumulative.new_zeros(blocks, B, H, L)  # one part from every block of columns
     with torch.cuda.device_of(u):
-        _backward_inputs[(B * H, blocks)](dy, scores, cumulative, u, du, columns, rows, **sizes)
-        _backward_scores[(B * scores.shape[1], blocks, blocks)](dy, cumulative, u, dscores, **sizes)
+        _backward_inputs[(B * H, blocks)](
+            dy, scores, cumulative, u, du, columns, rows, **sizes, num_warps=WARPS["inputs"]
+        )
+        _backward_scores[(B * scores.shape[1], blocks, blocks)](
+            dy, cumulative, u, dscores, **sizes, num_warps=WARPS["scores"]
+        )
     return dscores, rows.sum(0) - columns, du
 
 
@@ -105,8 +113,7 @@ ssd_product.register_autograd(_gradients, setup_context=_keep)
 def _sizes(scores: Tensor, u: Tensor) -> tuple[dict[str, int], int]:
     """What every kernel is compiled for, and the side of a block of positions: a power of two, 16 at least (tl.dot)."""
     _, L, H, P = u.shape
-    # Float32 factors take twice the room in shared memory.
-    block = min(max(16, triton.next_power_of_2(L)), 32 if u.dtype == torch.float32 else 64)
+    block = min(max(16, triton.next_power_of_2(L)), ROWS_32BIT if u.dtype == torch.float32 else ROWS_16BIT)
     width = max(16, triton.next_power_of_2(P))
     return {"L": L, "H": H, "P": P, "G": scores.shape[1], "BLOCK": block, "WIDTH": width}, block
 
@@ -149,7 +156,10 @@ def _weights(scores_ptr, c_ptr, rows, columns, L, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _forward(scores_ptr, c_ptr, u_ptr, y_ptr, L, H, P, G, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
+def _forward(
+    scores_ptr, c_ptr, u_ptr, y_ptr,
+    L: tl.constexpr, H: tl.constexpr, P: tl.constexpr, G: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
     """A block of rows of y for one head."""
     batch, head, rows = (tl.program_id(0) // H).to(tl.int64), tl.program_id(0) % H, tl.program_id(1)
     scores_ptr += (batch * G + head // (H // G)) * L * L
@@ -166,7 +176,7 @@ def _forward(scores_ptr, c_ptr, u_ptr, y_ptr, L, H, P, G, BLOCK: tl.constexpr, W
 @triton.jit
 def _backward_inputs(
     dy_ptr, scores_ptr, c_ptr, u_ptr, du_ptr, columns_ptr, rows_ptr,
-    L, H, P, G, BLOCK: tl.constexpr, WIDTH: tl.constexpr,
+    L: tl.constexpr, H: tl.constexpr, P: tl.constexpr, G: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """For a block of columns of one head: du, and the sums of M_ij = dW_ij W_ij over i and, as one part of it, over j.
 
@@ -195,7 +205,10 @@ def _backward_inputs(
 
 
 @triton.jit
-def _backward_scores(dy_ptr, c_ptr, u_ptr, dscores_ptr, L, H, P, G, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
+def _backward_scores(
+    dy_ptr, c_ptr, u_ptr, dscores_ptr,
+    L: tl.constexpr, H: tl.constexpr, P: tl.constexpr, G: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
     """A block of the gradient of the scores of one group: sum_h exp(c_i - c_j) dy_i u_j over its heads; 0 for j > i."""
     batch, group = (tl.program_id(0) // G).to(tl.int64), tl.program_id(0) % G
     rows, columns = tl.program_id(1), tl.program_id(2)

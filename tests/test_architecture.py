@@ -40,8 +40,9 @@ ARROWS = {
     "attention_trm": ("layers_trm", "packed_linear_trm"),
     "kernels_trm": ("configuration_trm",),
     "ssd_cuda_trm": (),
+    "conv_triton_trm": (),
     "ssd_triton_trm": (),
-    "mamba2_trm": ("layers_trm", "packed_linear_trm", "ssd_cuda_trm", "ssd_triton_trm"),
+    "mamba2_trm": ("layers_trm", "packed_linear_trm", "ssd_cuda_trm", "conv_triton_trm", "ssd_triton_trm"),
     "mlp_trm": ("layers_trm", "packed_linear_trm"),
     "own_operators_trm": (),
     "operators_trm": ("attention_trm", "mamba2_trm", "mlp_trm", "own_operators_trm"),
@@ -49,7 +50,8 @@ ARROWS = {
     "verifiers_trm": (),
     "trajectories_trm": ("recursion_trm",),
     "reasoning_config_trm": (),
-    "engines_trm": ("recursion_trm", "packed_linear_trm"),
+    "engines_trm": ("compiling_trm", "recursion_trm", "packed_linear_trm"),
+    "compiling_trm": (),
     "reasoning_trm": ("engines_trm", "trajectories_trm", "reasoning_config_trm"),
     "pretrained_trm": (
         "kernels_trm",
@@ -70,7 +72,8 @@ ARROWS = {
 }
 FLAT_THIRD_PARTY = {"torch", "transformers", "numpy", "huggingface_hub", "safetensors"}
 FLAT_OPTIONAL = {"mamba_ssm", "causal_conv1d", "triton"}  # inside try / except ImportError at module level
-FLAT_LATE = {"ssd_triton_trm"}  # imported inside a function, since it imports what is slow; the loader follows that too
+# Imported inside a function, since they import what is slow; the loader follows that too.
+FLAT_LATE = {"conv_triton_trm", "ssd_triton_trm"}
 
 # Room -> the rooms it imports besides itself, each above its own line: no arrow runs back up. "flat" is modeling_trm's
 # flat files and its public names.

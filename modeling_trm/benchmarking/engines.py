@@ -1,16 +1,13 @@
 """The ways a model's inference is run, by name, so that they can be measured side by side."""
 
-import copy
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from ..engines_trm import ENGINES as OWN_ENGINES
 from ..modeling_trm import TRMForGridReasoning
 from ..reasoning_trm import SolveOutput
-from ..utils.machine import can_compile
 from .measure import Skipped
 from .settings import Settings
 
@@ -44,19 +41,6 @@ def own_engine(name: str) -> Engine:
     return Engine(prepare, missing)
 
 
-def compiled(model: TRMForGridReasoning, settings: Settings, dtype: str) -> Solve:
-    """The stack alone, as the trainer compiles it."""
-    # All presets and precisions compile one function of torch.nn: at its default bound later ones would run eagerly.
-    torch._dynamo.config.recompile_limit = 64
-    own = copy.deepcopy(model)
-    own.model.stack.compile()
-    return ENGINES["eager"].prepare(own, settings, dtype)
-
-
-def compiler_missing(model: TRMForGridReasoning, settings: Settings, dtype: str) -> str | None:
-    return None if can_compile(settings.device) else "torch.compile finds no compiler here"
-
-
 def int8_missing(model: TRMForGridReasoning, settings: Settings, dtype: str) -> str | None:
     reason = own_engine("int8").missing(model, settings, dtype)
     return reason or (None if dtype == "bfloat16" else "rounds more than bfloat16, and is timed beside it alone")
@@ -67,7 +51,7 @@ ENGINES = {
     "eager": own_engine("eager"),
     "packed": own_engine("packed"),
     "int8": Engine(own_engine("int8").prepare, int8_missing),
-    "compiled": Engine(compiled, compiler_missing),
+    "compiled": own_engine("compiled"),
 }
 
 

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
 
+from ..compiling_trm import can_compile
 from ..configuration_trm import TRMConfig
 from ..conversion.mamba2 import give_sublayer, mamba_ssm_arguments, mixer_config
 from ..mamba2_trm import Mamba2
 from ..modeling_trm import TRMModel
 from ..utils.flops import mamba2_flops
-from ..utils.machine import can_compile
 from .measure import Check, Group, Line, Skipped, compare
 from .settings import Settings, preset_config
 

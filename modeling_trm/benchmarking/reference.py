@@ -20,13 +20,13 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from ..compiling_trm import can_compile
 from ..conversion.checkpoint_file import ConversionError
 from ..conversion.given import CONFIG_FILE
 from ..conversion.to_reference import PREFIX, export_reference
 from ..modeling_trm import TRMForGridReasoning
 from ..utils.flops import flops
 from ..utils.loading import load_model
-from ..utils.machine import can_compile
 from .engines import prepared
 from .measure import Check, Group, Line, Skipped, compare
 from .settings import Settings, preset_config, random_ids, random_model

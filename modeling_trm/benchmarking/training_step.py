@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 
 from torch import Tensor
 
+from ..compiling_trm import can_compile
 from ..modeling_trm import TRMForGridReasoning
 from ..training.arguments import OptimisationArguments
 from ..training.ema import ExponentialMovingAverage
 from ..training.optimisers import build_optimisers, core_parameters
 from ..utils.flops import training_flops
-from ..utils.machine import can_compile
 from .measure import Group, Line, Skipped
 from .settings import Settings, preset_config, random_ids, random_model
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 TASKS = ("sudoku", "maze", "grid", "arc")
 SPLITS = ("train", "validation", "test")
-ENGINES = ("auto", "eager", "packed", "bfloat16", "int8")  # of engines_trm
+ENGINES = ("auto", "eager", "packed", "bfloat16", "int8", "compiled")  # of engines_trm
 
 
 class CommandParser(argparse.ArgumentParser):

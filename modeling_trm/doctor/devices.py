@@ -13,11 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from ..compiling_trm import COMPILERS, find_compiler, python_header
 from ..configuration_trm import TRMConfig
 from ..engines_trm import ENGINES, resolve_engine
 from ..mamba2_trm import CHUNK, CUDA_KERNELS_MISSING, ONE_CHUNK_UP_TO
 from ..modeling_trm import TRMForGridReasoning
-from ..utils.machine import COMPILERS, computes_in_bf16, describe_machine, find_compiler, python_header
+from ..utils.machine import computes_in_bf16, describe_machine
 from .findings import Finding
 
 GIB = 2**30

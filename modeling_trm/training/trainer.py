@@ -27,11 +27,12 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
+from ..compiling_trm import can_compile
 from ..evaluation.runner import Puzzles, evaluate_puzzles
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
 from ..utils.flops import training_flops
-from ..utils.machine import can_compile, computes_in_bf16
+from ..utils.machine import computes_in_bf16
 from .arguments import Recipe
 from .checkpointing import load_progress, save_checkpoint
 from .determinism import deterministic_algorithms

@@ -3,14 +3,11 @@
 import os
 import platform
 import re
-import shutil
-import sysconfig
 from importlib import metadata
 from pathlib import Path
 
 import torch
 
-COMPILERS = {"cpu": ("g++", "clang++"), "gpu": ("gcc", "clang", "cc")}
 CPUINFO = Path("/proc/cpuinfo")  # of Linux, where platform.processor() is empty or "x86_64"
 PACKAGES = ("modeling-trm", "torch", "transformers", "numpy")
 
@@ -42,21 +39,6 @@ def computes_in_bf16(device_type: str) -> bool:
     if device_type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-
-
-def find_compiler(device: torch.device) -> str | None:
-    """Path of the compiler that torch.compile needs for the device, C++ for a CPU and C for a GPU; None without one."""
-    return next(filter(None, map(shutil.which, COMPILERS["cpu" if device.type == "cpu" else "gpu"])), None)
-
-
-def python_header() -> Path:
-    """Where Python's own header should lie, which torch.compile needs as well."""
-    return Path(sysconfig.get_paths()["include"]) / "Python.h"
-
-
-def can_compile(device: torch.device) -> bool:
-    """True where torch.compile finds what it needs."""
-    return python_header().exists() and find_compiler(device) is not None
 
 
 def _processor_name(cpuinfo: Path = CPUINFO) -> str:

@@ -13,9 +13,11 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.nn.functional import silu
 from triton.runtime.interpreter import InterpreterBuilder
 
-from modeling_trm import TRMConfig, TRMModel, mamba2_trm, ssd_triton_trm
+from modeling_trm import TRMConfig, TRMModel, conv_triton_trm, mamba2_trm, ssd_triton_trm
+from modeling_trm.conv_triton_trm import conv_silu, conv_silu_backward
 from modeling_trm.mamba2_trm import ssd_chunked, ssd_one_chunk
 from modeling_trm.ssd_triton_trm import ssd_product, ssd_product_backward, triton_product
 from tests.oracles import operators as oracle
@@ -116,6 +118,36 @@ def test_what_lies_above_the_diagonal_is_not_read() -> None:
         assert torch.equal(ours, theirs)
 
 
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize(
+    ("width", "length", "channels"), [(1, 1, 5), (2, 40, 33), (3, 18, 130), (4, 5, 70), (4, 97, 64)]
+)
+def test_the_convolution_and_its_gradients_equal_the_formula(
+    width: int, length: int, channels: int, dtype: torch.dtype
+) -> None:
+    """Of a slice of wider rows, as the mixer's in_proj leaves them."""
+    rows = torch.randn(2, length, channels + 7).to(dtype).requires_grad_()
+    weight, bias = torch.randn(channels, width, requires_grad=True), torch.randn(channels, requires_grad=True)
+    actual = outputs_and_gradients(lambda x, w, b: conv_silu(x[..., 3 : 3 + channels], w, b), [rows, weight, bias])
+    wide = [t.detach().double().requires_grad_() for t in (rows, weight, bias)]
+    expected = outputs_and_gradients(
+        lambda x, w, b: silu(oracle.causal_conv(x[..., 3 : 3 + channels], w[:, None], b)), wide
+    )
+    assert actual[0].dtype == dtype
+    for name, ours, theirs in zip(("y", "x", "weight", "bias"), actual, expected, strict=True):
+        assert_close_to_scale(ours, theirs, TOLERANCES[dtype], name)
+
+
+def test_the_convolution_gives_the_same_bits_twice_and_keeps_what_it_promises() -> None:
+    inputs = [torch.randn(s, requires_grad=True) for s in ((2, 20, 9), (9, 4), (9,))]
+    for first, second in zip(*(outputs_and_gradients(conv_silu, inputs) for _ in range(2)), strict=True):
+        assert torch.equal(first, second)
+    torch.library.opcheck(conv_silu, tuple(inputs))
+    rows, weight, bias = (t.detach() for t in inputs)
+    torch.library.opcheck(conv_silu, (rows[..., 2:7], weight[2:7], bias[2:7]))
+    torch.library.opcheck(conv_silu_backward, (rows, rows, weight, bias))
+
+
 def mixers(**overrides: Any) -> list[torch.nn.Module]:
     """One layer twice, in PyTorch and with the kernels."""
     sizes = {"hidden_size": 16, "mamba_head_dim": 8, "mamba_d_state": 6, "mamba_n_groups": 2, **overrides}
@@ -201,5 +233,7 @@ def test_a_second_copy_of_the_file_has_operators_of_its_own() -> None:
 
 
 def test_this_is_the_interpreter() -> None:
-    assert "triton" in sys.modules and not isinstance(ssd_triton_trm._forward, triton.JITFunction)
+    for module in (conv_triton_trm, ssd_triton_trm):
+        assert not isinstance(module._forward, triton.JITFunction)
+    assert "triton" in sys.modules
     assert ssd_triton_trm.triton_missing(torch.device("cpu")) is None

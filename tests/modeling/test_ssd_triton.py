@@ -37,24 +37,33 @@ except (RuntimeError, ImportError) as error:
 COMPILED = """
 import triton
 from triton.backends.compiler import GPUTarget
-from modeling_trm import ssd_triton_trm as kernels
+from modeling_trm import conv_triton_trm as convolution, ssd_triton_trm as kernels
+
+def compiled(kernel, pointers, given):
+    signature = {
+        name: "constexpr" if name in given else f"*{pointers[name]}" if name.endswith("_ptr") else "i32"
+        for name in kernel.arg_names
+    }
+    found = triton.compile(triton.compiler.ASTSource(kernel, signature, given), target=GPUTarget("cuda", 90, 32))
+    assert found.metadata.shared <= 48 * 1024, (kernel, pointers, given, found.metadata.shared)
 
 wide = {"c_ptr", "columns_ptr", "rows_ptr"}
 # Heads of another size than the block, so that no two axes are taken for each other; Triton compiles a size of 1 in.
 variants = [
-    ("fp32", {"BLOCK": 32, "WIDTH": 64}),
-    ("bf16", {"BLOCK": 64, "WIDTH": 16, "G": 1}),
-    ("bf16", {"BLOCK": 16, "WIDTH": 16, "L": 1, "H": 1, "G": 1}),
+    ("fp32", {"BLOCK": 32, "WIDTH": 64, "L": 97, "H": 4, "P": 33, "G": 2}),
+    ("bf16", {"BLOCK": 64, "WIDTH": 16, "L": 82, "H": 16, "P": 16, "G": 1}),
+    ("bf16", {"BLOCK": 16, "WIDTH": 16, "L": 1, "H": 1, "P": 3, "G": 1}),
 ]
 for kernel in (kernels._forward, kernels._backward_inputs, kernels._backward_scores):
     for factors, given in variants:
-        signature = {
-            name: "constexpr" if name in given else "i32" if not name.endswith("_ptr")
-            else "*fp32" if name in wide else f"*{factors}"
-            for name in kernel.arg_names
-        }
-        found = triton.compile(triton.compiler.ASTSource(kernel, signature, given), target=GPUTarget("cuda", 90, 32))
-        assert found.metadata.shared <= 48 * 1024, (kernel, factors, given, found.metadata.shared)
+        pointers = {name: "fp32" if name in wide else factors for name in kernel.arg_names}
+        compiled(kernel, pointers, given)
+wide = {"weight_ptr", "bias_ptr", "sums_ptr"}
+for kernel, shape in ((convolution._forward, convolution.FORWARD), (convolution._backward, convolution.BACKWARD)):
+    for factors, K in (("bf16", 4), ("fp32", 2)):
+        pointers = {name: "fp32" if name in wide else factors for name in kernel.arg_names}
+        sizes = {"K": K, "ROWS": shape["ROWS"], "CHANNELS": shape["CHANNELS"], "L": 97, "C": 70, "x_row": 96}
+        compiled(kernel, pointers, sizes)
 print("compiled")
 """
 
