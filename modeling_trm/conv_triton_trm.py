@@ -26,9 +26,10 @@ except ImportError as error:
 # A copy of this file that comes with a checkpoint has operators of its own.
 NAMESPACE = re.sub(r"\W", "_", __name__)
 WIDEST = 4  # of the kernel, which keeps a sum of the weight's gradient for each of its columns
-# Of a program; 64 channels are 128 bytes of bfloat16 a row.
-FORWARD = {"ROWS": 16, "CHANNELS": 64, "num_warps": 4}
-BACKWARD = {"ROWS": 8, "CHANNELS": 64, "num_warps": 4}
+# Of a program, the fastest of those tried on an H200 for [384, 82, 1280] in bfloat16 (dev/LOG.md): forward each thread
+# loads 16 bytes at once, backward fewer rows leave registers for more programs at a time.
+FORWARD = {"ROWS": 8, "CHANNELS": 128, "num_warps": 4}
+BACKWARD = {"ROWS": 4, "CHANNELS": 128, "num_warps": 4}
 
 
 @torch.library.custom_op(f"{NAMESPACE}::conv_silu", mutates_args=())

@@ -120,7 +120,8 @@ def test_the_peak_memory_of_a_large_call_is_seen() -> None:
 
 @pytest.mark.cuda
 def test_peak_memory_of_a_gpu() -> None:
-    assert peak_memory(lambda: torch.ones(16 * MB, device="cuda"), torch.device("cuda")) == 64 * MB
+    found = peak_memory(lambda: torch.ones(16 * MB, device="cuda"), torch.device("cuda"))
+    assert found is not None and 64 * MB <= found < 64 * MB + 2**21  # PyTorch hands out large pieces in units of 2 MiB
 
 
 def test_peak_memory_is_unknown_where_it_cannot_be_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:

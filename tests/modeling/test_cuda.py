@@ -20,8 +20,10 @@ needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="triton is
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
-    difference = (actual.detach().double().cpu() - expected.detach().double().cpu()).square().mean().sqrt()
-    return (difference / expected.detach().double().cpu().square().mean().sqrt()).item()
+    """Of the root mean squares; the error itself where nothing is expected (the decay's gradient at one position)."""
+    actual, expected = (t.detach().double().cpu() for t in (actual, expected))
+    scale = expected.square().mean().sqrt().item()
+    return (actual - expected).square().mean().sqrt().item() / (scale or 1.0)
 
 
 def step(model: TRMForGridReasoning, batch: dict[str, Tensor], device: str, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -41,21 +43,27 @@ def step(model: TRMForGridReasoning, batch: dict[str, Tensor], device: str, dtyp
 @pytest.mark.parametrize("backend", ["torch", "auto", pytest.param("triton", marks=needs_triton)])
 @pytest.mark.parametrize("preset", PRESETS)
 def test_float32_agrees_with_the_cpu(preset: str, backend: str, tiny_model, tiny_batch) -> None:
-    model = tiny_model(preset, ssd_backend=backend, **SIZES)
+    model = tiny_model(preset, ssd_backend="torch", **SIZES)
     batch = tiny_batch(model.config)
-    expected, actual = (step(model, batch, device, torch.float32) for device in ("cpu", "cuda"))
+    expected = step(model, batch, "cpu", torch.float32)
+    model.set_kernels(ssd_backend=backend)
+    actual = step(model, batch, "cuda", torch.float32)
     for name, value in expected.items():
-        # mamba_ssm's kernels multiply in TF32 (10 bits), everything else in float32.
-        tolerance = 1e-4 if backend != "auto" or mamba2_trm.CUDA_KERNELS_MISSING else 2e-2
+        # mamba_ssm's kernels multiply in TF32 (10 bits), everything else in float32. The few numbers of A are sums over
+        # all positions, with cancellation (1.4e-4 was seen on an H200).
+        tolerance = 5e-4 if backend != "auto" or mamba2_trm.CUDA_KERNELS_MISSING else 2e-2
         assert relative_error(actual[name], value) < tolerance, name
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_bf16_trains_near_float32(preset: str, tiny_model, tiny_batch) -> None:
+def test_bf16_trains_as_near_to_float32_as_on_the_cpu(preset: str, tiny_model, tiny_batch) -> None:
+    """Untrained models that mix positions by an MLP or Mamba-2 multiply bfloat16's rounding up to 0.3 in two steps."""
     model = tiny_model(preset, **SIZES)
     batch = tiny_batch(model.config, 16)
-    expected, actual = step(model, batch, "cpu", torch.float32), step(model, batch, "cuda", torch.bfloat16)
-    assert relative_error(actual["logits"], expected["logits"]) < 0.1
+    exact, rounded = (step(model, batch, "cpu", dtype) for dtype in (torch.float32, torch.bfloat16))
+    actual = step(model, batch, "cuda", torch.bfloat16)
+    allowed = 1.5 * relative_error(rounded["logits"], exact["logits"]) + 0.02
+    assert relative_error(actual["logits"], exact["logits"]) < allowed
     for name, value in actual.items():
         assert value.isfinite().all(), name
         assert value.abs().max() > 0, name
