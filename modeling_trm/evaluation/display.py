@@ -45,10 +45,10 @@ def grid_text(processor: GridProcessor, grid: Grid | None, given: Any = "", chan
 def print_solution(
     console: Console, processor: GridProcessor, solution: Mapping[str, Any], whole_trace: bool = False
 ) -> None:
-    """The puzzle, the answer, the verdict, the choice; see `solutions`. Of a trace what its steps change, on a few lines.
+    """The puzzle, the answer, the verdict, the choice; see `solutions`. With a trace what its steps change, briefly.
 
     Args:
-        whole_trace: of a trace the puzzle, the grid after each step and the answer.
+        whole_trace: with a trace the puzzle, the grid after each step, and the answer.
     """
     puzzle = solution["puzzle"]
     console.print(Text(solution["name"], style="bold underline"), soft_wrap=True)

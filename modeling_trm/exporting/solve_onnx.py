@@ -35,7 +35,7 @@ UNKNOWN_CELL = "?"  # shown where the model answers padding
 def solve(
     session: Any, initial: dict[str, np.ndarray], input_ids: np.ndarray, facts: dict[str, Any], max_steps: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Supervision steps until a puzzle's halt probability is above facts["halt"], at most max_steps (None: all of them).
+    """Supervision steps until a puzzle's halt probability is above facts["halt"] (None: never), at most max_steps.
 
     A puzzle that has stopped leaves the batch.
 

@@ -25,10 +25,11 @@ SOLVE = """(async (puzzles) => {
   const { Solver, solve } = await import("/solver.js");
   const contents = await (await fetch("/demo.json")).json();
   const solver = new Solver(contents.models[0], contents.runtime);
+  const options = { maxSteps: contents.models[0].max_steps, halt: true };
   await solver.load();
   const solved = [];
   for (const tokens of puzzles) {
-    const { answers, steps, haltProbability } = await solve(solver, tokens, { maxSteps: contents.models[0].max_steps, halt: true });
+    const { answers, steps, haltProbability } = await solve(solver, tokens, options);
     solved.push({ answers, steps, haltProbability });
   }
   return solved;
