@@ -109,6 +109,9 @@ def _metric_lines(metrics: dict[str, Any]) -> Iterable[str]:
         if name in metrics:
             low, high = metrics[f"{name}_ci95"]
             yield f"{words}: {metrics[name]:.1%} ({low:.1%} to {high:.1%})"
+    if "baseline" in metrics:
+        low, high = metrics["baseline"]["ci95"]
+        yield f"{metrics['baseline']['name']}: {metrics['baseline']['exact_accuracy']:.1%} ({low:.1%} to {high:.1%})"
     if metrics["cell_accuracy"] is not None:
         yield f"cells right: {metrics['cell_accuracy']:.1%}"
     yield (
