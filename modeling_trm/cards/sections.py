@@ -176,7 +176,9 @@ def _paragraphs(name: str, evaluation: dict[str, Any], told: dict[str, str]) -> 
             f"{where}, {counts['votes']:,} votes on {counts['inputs']:,} test inputs of "
             f"{counts['tasks']:,} {_voted(votes)}{steps}{_machine(votes)}.{_protocol(votes['protocol'])}"
         )
-        shown.append({"name": f"{name}, by voting", "text": text, **_reproduce(f"{name}, by voting", votes["command"], told)})
+        shown.append(
+            {"name": f"{name}, by voting", "text": text, **_reproduce(f"{name}, by voting", votes["command"], told)}
+        )
     return shown
 
 

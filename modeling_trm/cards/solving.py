@@ -11,7 +11,7 @@ from ..evaluation.runner import Puzzles, choose_subset
 from ..modeling_trm import TRMForGridReasoning
 
 TASKS = ("sudoku", "maze")  # whose cells the picture knows to colour
-TRIED = 8  # puzzles; the one that takes the most steps is shown
+TRIED = 24  # puzzles; the one that takes the most steps is shown
 
 
 def solving_picture(model: TRMForGridReasoning, puzzles: Puzzles, output: str | Path) -> Path | None:

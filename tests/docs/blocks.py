@@ -34,6 +34,7 @@ REASONS = (
     "needs files of yours",
     "installs packages",
     "starts processes, tests/training/test_processes.py does",
+    "starts processes, tests/training/test_launching.py does",
     "starts processes, a test of its own does",
     "takes long, its parts have tests of their own",
 )
