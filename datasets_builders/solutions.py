@@ -1,7 +1,9 @@
 """Whether Sudokus have more than one solution: where one has, its label is one of several right answers.
 
-And which of them need no search: those that single and hidden digits solve. For the first question every puzzle is searched depth first, all of them in step: candidates that single and hidden digits rule out are struck
-off in the latest open states of all puzzles at once, then each such state is split over its narrowest cell.
+And which of them need no search, because single and hidden digits, again and again, fill in every cell.
+
+The search is depth first, of all puzzles in step: candidates that single and hidden digits rule out are struck off in
+the latest open states of all puzzles at once, then each such state is split over its narrowest cell.
 
 Shapes: N puzzles, M states, S side, C = S * S cells, U = 3 * S units (rows, columns, boxes). A state is int32 [C], with
 bit d of a cell set while digit d may stand there.
