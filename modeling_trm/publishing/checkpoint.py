@@ -27,8 +27,8 @@ CONFIG, PROCESSOR, WEIGHTS, TABLE = (
 )
 CARD, METRICS, REASONING = "README.md", "metrics.json", "reasoning_config.json"
 PATTERNS = (
-    CARD, METRICS, CONFIG, REASONING, PROCESSOR, TABLE, "*_trm.py", ".eval_results/*.yaml", "plots/*.png", "plots/*.gif",
-    "LICENSE*", "NOTICE*",
+    CARD, METRICS, CONFIG, REASONING, PROCESSOR, TABLE, "*_trm.py", ".eval_results/*.yaml", "plots/*.png",
+    "plots/*.gif", "LICENSE*", "NOTICE*",
 )  # fmt: skip
 # Which class each file must name for AutoModel and AutoProcessor to find the code.
 AUTO_CLASSES = {CONFIG: ("AutoConfig", "AutoModel"), PROCESSOR: ("AutoFeatureExtractor",)}
