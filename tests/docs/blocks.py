@@ -23,7 +23,7 @@ from modeling_trm.commands import trm
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(
     page
-    for pattern in ("*.md", "docs/**/*.md", "examples/*.ipynb")
+    for pattern in ("*.md", "docs/**/*.md", "examples/*.ipynb", "datasets_builders/**/*.md", "model_cards/README.md")
     for page in ROOT.glob(pattern)
     if page.name != "CHANGELOG.md"
 )
