@@ -33,6 +33,12 @@ def test_the_launcher_has_nothing_to_warn_of(command: str, monkeypatch: pytest.M
     assert (ROOT / arguments.training_script).is_file()
 
 
+def test_torchrun_is_told_its_threads() -> None:
+    """Else it says at length, for each command, that it takes one a process."""
+    lines = [line for text in TEXTS for line in text.splitlines() if "torchrun --" in line]
+    assert lines and all("OMP_NUM_THREADS=1 " in line.partition("torchrun")[0] for line in lines)
+
+
 def test_there_are_such_commands() -> None:
     assert any("--multi_gpu" in command for command in COMMANDS)
     assert any("--multi_gpu" not in command for command in COMMANDS)
