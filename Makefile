@@ -6,6 +6,7 @@ VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.complete
+INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
 .PHONY: help install quickstart test test-oldest lint campaign check docs clean
@@ -15,11 +16,10 @@ help: ## list the targets
 	@echo
 	@echo "  No NVIDIA GPU? Set PIP_EXTRA_INDEX_URL to PyTorch's CPU index (see pytorch.org, Get Started) for the small CPU build."
 
-install: ## what `trm` needs to solve, train and evaluate, without the tools of developers
-	@test -e $(STAMP) || sh scripts/create_venv.sh $(VENV) $(CONSTRAINTS) .
+install: $(INSTALLED) ## what `trm` needs to solve, train and evaluate, without the tools of developers
 	@echo "Next: $(BIN)/trm solve --help"
 
-quickstart: $(STAMP) ## watch a full-size model solve hard Sudokus; train a small one, evaluate it, watch it too
+quickstart: $(INSTALLED) ## watch a full-size model solve hard Sudokus; train a small one, evaluate it, watch it too
 	$(BIN)/trm solve --model tr-mamba2mlpt-sudoku modeling_trm/recipes/hard_puzzles.txt --max-steps 16 --halt 0.95 --trace
 	$(BIN)/trm train quickstart
 	$(BIN)/trm solve --model runs/quickstart/model modeling_trm/recipes/quickstart_puzzles.txt --max-steps 32 --trace
@@ -48,7 +48,12 @@ clean: ## remove the environment and every cache
 	rm -rf .venv .venv-ci .venv-oldest build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The stamp is written last, so an environment whose creation was interrupted is built anew.
+# A stamp is written last, so an environment whose creation was interrupted is built anew. One with the tools of
+# developers is good for users as well.
+$(INSTALLED): pyproject.toml $(CONSTRAINTS)
+	@test -e $(STAMP) || sh scripts/create_venv.sh $(VENV) $(CONSTRAINTS) .
+	@touch $@
+
 $(STAMP): pyproject.toml $(CONSTRAINTS)
 	@sh scripts/create_venv.sh $(VENV) $(CONSTRAINTS)
 	@touch $@

@@ -1,11 +1,15 @@
 """Whether Sudokus have more than one solution: where one has, its label is one of several right answers.
 
-Every puzzle is searched depth first, all of them in step: candidates that single and hidden digits rule out are struck
-off in the latest open states of all puzzles at once, then each such state is split over its narrowest cell.
+And which of them need no search, because single and hidden digits, again and again, fill in every cell.
+
+The search is depth first, of all puzzles in step: candidates that single and hidden digits rule out are struck off in
+the latest open states of all puzzles at once, then each such state is split over its narrowest cell.
 
 Shapes: N puzzles, M states, S side, C = S * S cells, U = 3 * S units (rows, columns, boxes). A state is int32 [C], with
 bit d of a cell set while digit d may stand there.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -21,16 +25,42 @@ def several_solutions(inputs_NC: np.ndarray, units_US: np.ndarray) -> np.ndarray
     Args:
         inputs_NC: uint8 token ids. units_US: the cells of every row, column and box.
     """
+    return _in_parts(_search, inputs_NC, units_US)
+
+
+def solved_by_singles(inputs_NC: np.ndarray, units_US: np.ndarray) -> np.ndarray:
+    """bool [N]: naked and hidden singles, again and again, fill in every cell. Arguments as of `several_solutions`."""
+    return _in_parts(_strike_off_alone, inputs_NC, units_US)
+
+
+def _in_parts(
+    ask: Callable[[np.ndarray, np.ndarray], np.ndarray], inputs_NC: np.ndarray, units_US: np.ndarray
+) -> np.ndarray:
     starts = range(0, len(inputs_NC), STATES_AT_A_TIME)
-    parts = [_search(inputs_NC[start : start + STATES_AT_A_TIME], units_US) for start in starts]
+    parts = [ask(inputs_NC[start : start + STATES_AT_A_TIME], units_US) for start in starts]
     return np.concatenate([np.zeros(0, dtype=bool), *parts])
 
 
-def _search(inputs_NC: np.ndarray, units_US: np.ndarray) -> np.ndarray:
+def _strike_off_alone(inputs_NC: np.ndarray, units_US: np.ndarray) -> np.ndarray:
+    states_NC, alive_N = _strike_off(_first_states(inputs_NC, units_US), units_US, _units_of_cells(units_US))
+    return alive_N & ((states_NC & (states_NC - 1)) == 0).all(axis=1)
+
+
+def _units_of_cells(units_US: np.ndarray) -> np.ndarray:
+    """[C, 3]: the row, column and box of each cell, as places in `units_US`."""
     side = units_US.shape[1]
-    units_C3 = np.argsort(units_US.reshape(3, -1), axis=1).T // side + side * np.arange(3)  # of each cell
+    return np.argsort(units_US.reshape(3, -1), axis=1).T // side + side * np.arange(3)
+
+
+def _first_states(inputs_NC: np.ndarray, units_US: np.ndarray) -> np.ndarray:
+    side = units_US.shape[1]
     bits = np.array([(1 << side) - 1] * FIRST_DIGIT_ID + [1 << digit for digit in range(side)], dtype=np.int32)
-    stacks = [[state_C] for state_C in bits[inputs_NC]]
+    return bits[inputs_NC]
+
+
+def _search(inputs_NC: np.ndarray, units_US: np.ndarray) -> np.ndarray:
+    side, units_C3 = units_US.shape[1], _units_of_cells(units_US)
+    stacks = [[state_C] for state_C in _first_states(inputs_NC, units_US)]
     found, searched = np.zeros(len(stacks), dtype=np.int64), np.zeros(len(stacks), dtype=np.int64)
     while True:
         going = [n for n, stack in enumerate(stacks) if stack and found[n] < 2 and searched[n] < STATES_OF_A_PUZZLE]

@@ -1,4 +1,4 @@
-"""`trm adapt`, for `accelerate launch scripts/adapt.py ...`."""
+"""`trm adapt`, for `accelerate launch --config_file scripts/accelerate.yaml scripts/adapt.py ...`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""`trm train`, for `accelerate launch scripts/train.py RECIPE`."""
+"""`trm train`, for `accelerate launch --config_file scripts/accelerate.yaml scripts/train.py RECIPE`."""
 
 import sys
 

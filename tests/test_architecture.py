@@ -90,8 +90,10 @@ ROOMS = {
     "modeling_trm/comparison": {
         "flat", "modeling_trm/utils", "modeling_trm/evaluation", "modeling_trm/voting",
     },
-    "modeling_trm/cards": {"flat", "modeling_trm/utils", "modeling_trm/evaluation", "modeling_trm/voting"},
     "modeling_trm/diagnostics": {"flat", "modeling_trm/utils", "modeling_trm/evaluation"},
+    "modeling_trm/cards": {
+        "flat", "modeling_trm/utils", "modeling_trm/evaluation", "modeling_trm/voting", "modeling_trm/diagnostics",
+    },
     "modeling_trm/training": {
         "flat", "datasets_builders", "modeling_trm/utils", "modeling_trm/evaluation", "modeling_trm/voting",
         "modeling_trm/cards",

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..configuration_trm import TRMConfig
+from ..configuration_trm import PRESETS, TRMConfig
 from ..evaluation.runner import Puzzles
 from ..modeling_trm import TRMForGridReasoning
 
@@ -56,10 +56,15 @@ class Settings:
 
 
 def preset_config(preset: str, length: int, **overrides: Any) -> TRMConfig:
-    """The full-size preset. L_cycles as published: 6 for Sudoku, 4 for the larger grids of Maze and ARC."""
+    """The full-size preset, or the stack of operators that a name as attention+mlp lists.
+
+    L_cycles are as published: 6 for Sudoku, 4 for the larger grids of Maze and ARC.
+    """
     cells = length - PREFIX
     sizes = {"vocab_size": VOCABULARY, "seq_len": cells, "L_cycles": 6 if cells <= SUDOKU_CELLS else 4}
-    return TRMConfig.from_preset(preset, **sizes | overrides)
+    if preset in PRESETS:
+        return TRMConfig.from_preset(preset, **sizes | overrides)
+    return TRMConfig(block_operators=preset.split("+"), **sizes | overrides)
 
 
 def random_model(config: TRMConfig, device: torch.device) -> TRMForGridReasoning:

@@ -9,7 +9,8 @@ grid from the processor, everything else from metrics.json:
     license      optional: the Hub's id of the weights' licence, such as mit; "other" where it has none. Without it a
                  checkpoint that was trained by us is apache-2.0; of any other the card says none.
     recipe       the training recipe, a mapping; absent for a checkpoint that was not trained by us (converted).
-                 With it are required:
+                 stated       optional: of `recipe` what is no default of the trainer's; the card shows this
+                 With `recipe` are required:
     command        the command line of the training run
     seed           int
     steps          optimiser steps taken
@@ -47,6 +48,7 @@ from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_res
 
 from ..configuration_trm import TRMConfig
 from ..evaluation.records import VALIDITY
+from ..pretrained_trm import find_reasoning_config
 from ..processing_trm import GridProcessor
 from ..utils.files import write_json, write_text
 from .sections import (
@@ -56,6 +58,7 @@ from .sections import (
     is_plain,
     parameter_counts,
     preset_name,
+    reasoning_in_words,
     training_section,
     vote_figure_name,
 )
@@ -64,6 +67,7 @@ TRAINING_KEYS = ("command", "seed", "steps", "seconds", "hardware", "versions", 
 CONVERSION_KEYS = ("source", "sha256", "facts")
 EVALUATION_KEYS = ("task", "dataset", "split")
 VOTE_KEYS = ("command", "protocol", "counts", "pass_at_k")
+SOLVING = "solving.gif"  # in plots/: a puzzle being solved, see `solving`
 PLACEHOLDER = "path/to/this/folder"
 OUR_LICENSE = "apache-2.0"
 PROJECT = "https://github.com/modeling-trm/modeling-trm"
@@ -91,7 +95,8 @@ def write_model_card(
     """Write README.md, metrics.json and .eval_results/ into a checkpoint's folder, each file whole or not at all.
 
     Args:
-        model_folder: folder with config.json and the processor's configuration; PNG files in its plots/ are shown.
+        model_folder: folder with config.json, the processor's configuration and where there is one
+            reasoning_config.json; PNG files and the GIF in its plots/ are shown.
         metrics: see the module's docstring.
         model_name: title of the card, kept in metrics.json; None: that of `metrics`, or else preset and task
             ("tr-mamba2attn-sudoku").
@@ -147,6 +152,8 @@ def render_card(model_folder: str | Path, metrics: dict[str, Any]) -> str:
         example_puzzle=example_puzzle(processor),
         knows_tasks=config.num_puzzles > 1,
         halts=metrics.get("recipe", {}).get("halt_loss_weight", 1) > 0,
+        reasoning=reasoning_in_words(find_reasoning_config(str(folder)), config),
+        solving=f"plots/{SOLVING}" if (folder / "plots" / SOLVING).is_file() else None,
         plots=_plots(folder),
         **evaluation_section(metrics["evaluations"]),
         **training_section(metrics),

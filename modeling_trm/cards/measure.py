@@ -7,7 +7,9 @@ from ..evaluation.plots import write_plots
 from ..evaluation.runner import Puzzles
 from ..modeling_trm import TRMForGridReasoning
 from ..utils.machine import library_versions
+from .card import SOLVING
 from .protocol import Protocol, measure
+from .solving import solving_picture
 from .ways import plain_figures, rows_of
 
 
@@ -44,4 +46,5 @@ def measure_card(
     }
     plots = Path(folder) / "plots"
     write_plots(plots, {figures["split"]: figures})
+    solving_picture(model, puzzles, plots / SOLVING)
     return figures, plots

@@ -3,6 +3,7 @@
 Every function takes a part of metrics.json (see `card`) and returns plain values; nothing here reads or writes files.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,11 +16,17 @@ from ..evaluation.records import VALIDITY
 from ..evaluation.sources import source_in_words
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
+from ..reasoning_config_trm import ReasoningConfig
 
 NOTHING = "–"
 EXAMPLE_SUDOKU = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
 OFFICIAL = "pass@2"  # ARC's two attempts
 DATA_FIELDS = ("data", "dataset", "data_dir", "data_files")  # of a recipe; none of them: the shipped sample
+# scripts/NAME.py of commands that are called otherwise.
+SCRIPTS = {
+    "build_datasets": "build-data", "convert_reference": "convert", "eval_puzzles": "evaluate", "export_onnx": "export",
+    "report_votes": "vote-report", "sweep_inference": "sweep",
+}  # fmt: skip
 PROTOCOLS = {
     "transductive": "demonstrations of the evaluated tasks were trained on, their test pairs were not",
     "inductive": "neither demonstrations nor test pairs of the evaluated tasks were trained on",
@@ -66,15 +73,16 @@ def evaluation_section(evaluations: dict[str, Any]) -> dict[str, Any]:
         for one in evaluations.values()
         if "votes" in one and OFFICIAL in one["votes"]["pass_at_k"]
     ]
+    told: dict[str, str] = {}  # commands that stand on the card, and under which name
     return {
-        "evaluations": [part for name, one in evaluations.items() for part in _paragraphs(name, one)],
+        "evaluations": [part for name, one in evaluations.items() for part in _paragraphs(name, one, told)],
         "figures": [figure for name, one in evaluations.items() for figure in _figures(name, one)],
         "headline": "\n".join(headlines),
         "ways": [
             {
                 "name": name,
-                "text": f"{one['dataset']}, split `{one['split']}`{_machine(one['ways'][0])}. Reproduce with",
-                "command": one["ways"][0]["command"],
+                "text": f"{one['dataset']}, split `{one['split']}`{_machine(one['ways'][0])}.",
+                **_reproduce(name, one["ways"][0]["command"], told),
                 "rows": [_way(row) for row in one["ways"]],
             }
             for name, one in evaluations.items()
@@ -100,6 +108,25 @@ def _way(row: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def command_source(command: str) -> str | None:
+    """The file of this project that says what a command does, with examples; None for another's command."""
+    found = re.search(r"(?:\btrm|modeling_trm\.commands) ([a-z][a-z-]*)|\bscripts/(\w+)\.py", command)
+    if found is None:
+        return None
+    name = found[1] or SCRIPTS.get(found[2], found[2])
+    return f"modeling_trm/commands/{name.replace('-', '_')}.py"
+
+
+def reasoning_in_words(reasoning: ReasoningConfig, config: TRMConfig) -> str:
+    """How a checkpoint solves a puzzle where nobody says otherwise."""
+    steps = f"{reasoning.max_steps or config.halt_max_steps} supervision steps"
+    halt = 0.5 if reasoning.halt is True else reasoning.halt
+    solving = f"at most {steps}, stopping at a halt probability above {halt:g}" if halt else f"all {steps}"
+    views = f"; in the pipeline {reasoning.views} views of a puzzle vote" if reasoning.views > 1 else ""
+    search = f"; {reasoning.num_trajectories} trajectories of each" if reasoning.num_trajectories > 1 else ""
+    return f"{solving}{views}{search}"
+
+
 def vote_figure_name(k: str, votes: dict[str, Any]) -> str:
     protocol = "" if votes["protocol"] is None else f" ({votes['protocol']})"
     return f"{k} of {_voted(votes)}, by voting{protocol}"
@@ -119,7 +146,14 @@ def _vote_headline(votes: dict[str, Any]) -> str:
     )
 
 
-def _paragraphs(name: str, evaluation: dict[str, Any]) -> list[dict[str, str]]:
+def _reproduce(name: str, command: str, told: dict[str, str]) -> dict[str, Any]:
+    """The command and its file; and under which name the card has told it already, if it has."""
+    again = told.get(command)
+    told.setdefault(command, name)
+    return {"command": command, "source": command_source(command), "again": again}
+
+
+def _paragraphs(name: str, evaluation: dict[str, Any], told: dict[str, str]) -> list[dict[str, Any]]:
     """What was evaluated, how, and the command: one paragraph for single answers, one for votes."""
     shown = []
     where = f"{evaluation['dataset']}, split `{evaluation['split']}`"
@@ -131,7 +165,7 @@ def _paragraphs(name: str, evaluation: dict[str, Any]) -> list[dict[str, str]]:
             f"{evaluation['steps']} supervision steps{stopped}, {_precision(evaluation)}"
             f"{evaluation['seconds']:,.1f} s{_machine(evaluation)}."
         )
-        shown.append({"name": name, "text": text, "command": evaluation["command"]})
+        shown.append({"name": name, "text": text, **_reproduce(name, evaluation["command"], told)})
     if "votes" in evaluation:
         votes = evaluation["votes"]
         counts = votes["counts"]
@@ -142,7 +176,9 @@ def _paragraphs(name: str, evaluation: dict[str, Any]) -> list[dict[str, str]]:
             f"{where}, {counts['votes']:,} votes on {counts['inputs']:,} test inputs of "
             f"{counts['tasks']:,} {_voted(votes)}{steps}{_machine(votes)}.{_protocol(votes['protocol'])}"
         )
-        shown.append({"name": f"{name}, by voting", "text": text, "command": votes["command"]})
+        shown.append(
+            {"name": f"{name}, by voting", "text": text, **_reproduce(f"{name}, by voting", votes["command"], told)}
+        )
     return shown
 
 
@@ -195,6 +231,8 @@ def _summary(one: dict[str, Any]) -> Iterator[tuple[str, float | None, list[floa
     for name, words in VALIDITY.items():
         if name in one:
             yield words, one[name], one[f"{name}_ci95"], count
+    if "baseline" in one:
+        yield one["baseline"]["name"], one["baseline"]["exact_accuracy"], one["baseline"]["ci95"], count
 
 
 def _breakdown(one: dict[str, Any]) -> Iterator[tuple[str, float | None, list[float] | None, int]]:
@@ -210,8 +248,9 @@ def _breakdown(one: dict[str, Any]) -> Iterator[tuple[str, float | None, list[fl
 
 def training_section(metrics: dict[str, Any]) -> dict[str, Any]:
     if "recipe" not in metrics:
-        return {"recipe": None, "command": None, "training_facts": []}
+        return {"recipe": None, "command": None, "command_source": None, "training_facts": []}
     recipe, seconds = metrics["recipe"], metrics["seconds"]
+    stated = {name: value for name, value in metrics.get("stated", recipe).items() if value is not None}
     facts: dict[str, Any] = {}
     if recipe.keys() & set(DATA_FIELDS):
         facts["data"] = next(filter(None, map(recipe.get, DATA_FIELDS)), "the sample that is shipped")
@@ -225,19 +264,11 @@ def training_section(metrics: dict[str, Any]) -> dict[str, Any]:
     }
     facts |= {name.replace("_", " "): value for name, value in metrics["train"].items()}
     return {
-        "recipe": yaml.safe_dump(_stated(recipe), sort_keys=False, allow_unicode=True).strip(),
+        "recipe": yaml.safe_dump(stated, sort_keys=False, allow_unicode=True).strip(),
         "command": metrics["command"],
+        "command_source": command_source(metrics["command"]),
         "training_facts": [(name, cell(_fact(value))) for name, value in facts.items()],
     }
-
-
-def _stated(recipe: dict[str, Any]) -> dict[str, Any]:
-    """Without what is switched off, and without a preset of which the recipe overrides every field."""
-    stated = {name: value for name, value in recipe.items() if value is not None}
-    preset = stated.get("preset")
-    if preset in PRESETS and PRESETS[preset].keys() <= stated.keys():
-        del stated["preset"]
-    return stated
 
 
 def conversion_section(metrics: dict[str, Any]) -> dict[str, Any]:

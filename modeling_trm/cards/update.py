@@ -17,15 +17,16 @@ from typing import Any
 
 from ..utils.files import write_json
 from ..utils.reading import read_json
-from .card import check_metrics, check_name, write_model_card
+from .card import SOLVING, check_metrics, check_name, write_model_card
 from .sections import is_plain
 
 VOTES_ON_CARD = ("protocol", "counts", "pass_at_k", "coverage", "means")
 VOTING_FACTS = ("command", "dataset", "hardware", "max_steps", "halt", "precision", "num_views")  # of the manifest
 PLAIN_PLOTS = ("accuracy_by_step", "halting")
 VOTE_PLOTS = ("vote_entropy", "pass_at_k", "correct_rank")
+PICTURES = ("*.png", "*.gif")
 WORKPLACE, PLAN = ".card.trm-part", "plan.json"  # in the checkpoint's folder, while its card is replaced
-RENDERED_FROM = ("config.json", "preprocessor_config.json")
+RENDERED_FROM = ("config.json", "preprocessor_config.json", "reasoning_config.json")
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ class CardUpdate:
         """Put what `evaluate_puzzles` returned, with what a card needs, in the place of the entry's single answers.
 
         Args:
-            plots: folder with the plots of `figures`, named after their split (`plots.write_plots`).
+            plots: folder with the plots of `figures`, named after their split (`plots.write_plots`), and where there is
+                one the picture of a puzzle being solved.
 
         Returns:
             The files written.
@@ -87,6 +89,8 @@ class CardUpdate:
         metrics["evaluations"][self.entry] = new
         drawn = PLAIN_PLOTS if "by_step" in figures else PLAIN_PLOTS[1:]
         pictures = {self._picture(name): plots / f"{figures['split']}_{name}.png" for name in drawn}
+        if (plots / SOLVING).is_file():
+            pictures[f"plots/{SOLVING}"] = plots / SOLVING
         return self._write(metrics, pictures, {self._picture(name) for name in PLAIN_PLOTS})
 
     def write_votes(self, report: Mapping[str, Any], split: str, plots: Path) -> list[Path]:
@@ -117,13 +121,15 @@ class CardUpdate:
         try:
             stage = workplace / "new"
             (stage / "plots").mkdir(parents=True)
-            for name in RENDERED_FROM:
+            copied = [name for name in RENDERED_FROM if (self.folder / name).is_file()]
+            for name in copied:
                 shutil.copyfile(self.folder / name, stage / name)
-            kept = {f"plots/{path.name}": path for path in (self.folder / "plots").glob("*.png")}
+            shown = [path for pattern in PICTURES for path in (self.folder / "plots").glob(pattern)]
+            kept = {f"plots/{path.name}": path for path in shown}
             for name, path in {**{name: path for name, path in kept.items() if name not in gone}, **pictures}.items():
                 shutil.copyfile(path, stage / name)
             write_model_card(stage, metrics)
-            for name in RENDERED_FROM:
+            for name in copied:
                 (stage / name).unlink()
             written = _swap(stage, self.folder, gone | {f".eval_results/{self.entry}.yaml"})
             (workplace / PLAN).unlink()  # from here on there is nothing to undo

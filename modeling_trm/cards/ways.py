@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..evaluation.baseline import baseline
 from ..evaluation.chunks import SECONDS
 from ..evaluation.records import EvaluationRecords, summarise
 from ..utils.intervals import wilson_interval
@@ -69,6 +70,7 @@ def plain_figures(measured: Measured) -> dict[str, Any]:
         "hardware": measured.hardware,
         "seconds": seconds,
         "puzzles_per_second": len(records) / seconds,
+        **baseline(puzzles),
     }
 
 

@@ -8,7 +8,7 @@ augmentations, and the votes are counted. Stopped at any moment, the same comman
 examples:
   trm adapt --model MODEL --data arc-agi_test_challenges.json --output runs/adapted
   trm adapt --model MODEL --subset evaluation --max-tasks 20 --output runs/adapted --train_steps 500
-  accelerate launch -m modeling_trm.commands adapt --model MODEL --data FILE --output runs/adapted
+  accelerate launch --config_file scripts/accelerate.yaml scripts/adapt.py --model MODEL --data FILE --output DIR
 
 Options with underscores are fields of the recipe arc-adapt (trm recipes show arc-adapt; trm recipes fields lists all).
 """

@@ -4,6 +4,7 @@ examples:
   trm benchmark --output runs/benchmark
   trm benchmark --part all --output runs/benchmark-all
   trm benchmark --part supervision --presets trm-attn --batch-sizes 1 8 64 --max-tflop 10 --output DIR
+  trm benchmark --part supervision --presets gated_conv+mlp trm-attn --import my_ops.py --output runs/mine
   trm benchmark --part mamba2-layer --rounds 7 --output runs/benchmark-mamba2
   trm benchmark --part reference --reference ../TinyRecursiveModels --checkpoint runs/sudoku/model \
       --puzzles 1024 --output runs/benchmark-reference
@@ -35,7 +36,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .options import CommandParser, add_device, add_output, given, require_at_least
+from .options import CommandParser, add_device, add_import, add_output, given, require_at_least
 
 # Names of modeling_trm.benchmarking.run.PARTS and engines.ENGINES, here so that --help need not import PyTorch.
 PARTS = (
@@ -53,12 +54,14 @@ CPU_MAX_TFLOP = 0.5
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser("benchmark", __doc__)
     add = parser.add_argument
+    add_import(parser)
     add_output(parser, "benchmark.json and benchmark.md")
     default: Sequence[str] = [name for name in PARTS if name not in SLOW_PARTS]
     parts = f"see below; all: every one (default: all but {' and '.join(SLOW_PARTS)})"
     add("--part", nargs="+", default=default, choices=("all", *PARTS), metavar="PART", help=parts)
     add("--rounds", type=int, default=3, metavar="N", help="measurements of each line (default: 3)")
-    add("--presets", nargs="+", default=PRESETS, metavar="NAME", help=f"(default: {' '.join(PRESETS)})")
+    presets = f"presets, or operators as in attention+mlp (default: {' '.join(PRESETS)})"
+    add("--presets", nargs="+", default=PRESETS, metavar="NAME", help=presets)
     add("--lengths", type=int, nargs="+", default=(97, 916), metavar="L", help="(default: 97 916)")
     add("--batch-sizes", type=int, nargs="+", default=(1, 8, 64), metavar="B", help="(default: 1 8 64)")
     add("--dtype", nargs="+", default=DTYPES, choices=DTYPES, help="bfloat16: under autocast (default: both)")
@@ -135,12 +138,16 @@ def make_settings(arguments: argparse.Namespace) -> Any:
     from ..benchmarking.reference import load_reference
     from ..benchmarking.settings import Settings
     from ..configuration_trm import PRESETS as KNOWN
+    from ..operators_trm import OPERATORS
     from ..utils.loading import choose_device
 
     device = choose_device(arguments.device)
-    unknown = [name for name in arguments.presets if name not in KNOWN]
+    unknown = [name for name in arguments.presets if name not in KNOWN and not {*name.split("+")} <= {*OPERATORS}]
     if unknown:
-        raise ValueError(f"--presets: {unknown[0]!r} is unknown; allowed: {', '.join(KNOWN)}")
+        raise ValueError(
+            f"--presets: {unknown[0]!r} is unknown; allowed: {', '.join(KNOWN)}, or names of operators with + between "
+            f"them: {', '.join(OPERATORS)}"
+        )
     if arguments.reference is not None:
         load_reference(arguments.reference)
     default_bound = CPU_MAX_TFLOP if device.type == "cpu" else None

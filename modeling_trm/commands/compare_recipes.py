@@ -3,6 +3,7 @@
 examples:
   trm compare-recipes sudoku-cpu-act sudoku-cpu-dis \
       --seeds 0 1 2 --output runs/act-and-dis
+  trm compare-recipes mine.yaml sudoku-cpu-act --import my_ops.py --output runs/mine-and-act
   trm compare-recipes A.yaml B.yaml --flops 1e14 --seeds 0 1 --output runs/a-and-b --set test_puzzles=512
 
 The budget is --flops, or what the first recipe's own train_steps cost; every recipe gets as many steps as it buys. The
@@ -18,7 +19,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from .options import CommandParser, add_output, given, print_written, valid_seed
+from .options import CommandParser, add_import, add_output, given, print_written, valid_seed
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -29,6 +30,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="RECIPE",
         help="names or files; the others are compared to the first",
     )
+    add_import(parser)
     add_output(parser, "the runs and the report")
     parser.add_argument("--flops", type=float, metavar="N", help="training FLOPs of each run (default: the first's)")
     parser.add_argument("--seeds", type=valid_seed, nargs="+", default=[0], metavar="N", help="(default: 0)")
@@ -74,7 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             for contender in contenders:
                 steps = contender.steps_for(budget)
                 print(f"seed {seed} ({number + 1} of {len(arguments.seeds)}), {contender.name}: {steps:,} steps")
-                runs[contender.name][seed] = train(contender, seed, steps, folders[contender.name][seed])
+                runs[contender.name][seed] = train(
+                    contender, seed, steps, folders[contender.name][seed], arguments.imports
+                )
         report = compare(contenders, runs) | {
             "command": command_line("compare-recipes", given(argv)),
             "versions": library_versions(),

@@ -72,6 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from datasets_builders.validation import validity_check
 
+    from ..cards.card import SOLVING
+    from ..cards.solving import solving_picture
     from ..evaluation.display import print_metrics
     from ..evaluation.engine import precision
     from ..evaluation.runner import check_puzzles_fit, evaluate_puzzles
@@ -113,6 +115,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         metrics["search"]["seed"] = arguments.seed
         print("search:", ", ".join(f"{name}={value}" for name, value in metrics["search"].items()))
     with user_errors(OSError, ValueError):
+        if update is not None:
+            solving_picture(model, puzzles, Path(arguments.output) / "plots" / SOLVING)
         written = write_results(arguments, metrics, describe_machine(device), update)
     print_written(written)
     return 0

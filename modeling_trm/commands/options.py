@@ -72,7 +72,9 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 def add_import(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--import",
+        dest="imports",
         action=_Import,
+        default=(),
         metavar="FILE.py",
         help="read this file first, which registers operators of your own; may be given several times",
     )
@@ -88,6 +90,7 @@ class _Import(argparse.Action):
             import_operators(values)
         except (OSError, ValueError) as error:
             parser.error(f"--import: {error}")
+        setattr(namespace, self.dest, [*vars(namespace)[self.dest], values])
 
 
 def add_output(parser: argparse.ArgumentParser, contents: str, check: Callable[[str], str] = output_folder) -> None:

@@ -7,7 +7,7 @@ examples:
   trm train arc-trm-attn --data data/arc1 --output_dir runs/arc
   trm train my-recipe.yaml --source_weights null
   trm train quickstart --import my_ops.py --block_operators gated_conv mlp
-  accelerate launch --multi_gpu --num_processes 4 -m modeling_trm.commands train sudoku-trm-attn
+  accelerate launch --config_file scripts/accelerate.yaml --multi_gpu --num_processes 4 scripts/train.py sudoku-trm-attn
 
 RECIPE is the name of one that is shipped (trm recipes lists them) or a YAML file, which may say `base: NAME` and state
 only what differs. Every field of a recipe is an option, --field value; null switches off what can be switched off.

@@ -5,7 +5,7 @@ examples:
   trm vote --model MODEL --data data/arc --views 100 --output runs/arc
   trm vote --model MODEL --data ARC-AGI --subset training --output runs/arc
   trm vote --model MODEL --shard 0/2 --output runs/arc                 1/2 on another machine
-  torchrun --nproc_per_node 8 -m modeling_trm.commands vote --model MODEL --output runs/arc
+  OMP_NUM_THREADS=1 torchrun --nproc_per_node 8 -m modeling_trm.commands vote --model MODEL --output runs/arc
   trm vote --model MODEL --views 16 --output runs/voting               Sudoku, relabelled; mazes, turned
   trm vote --model MODEL --views 16 --update-card --output runs/voting
   trm vote report runs/arc/records --output runs/arc/report            see trm vote report --help

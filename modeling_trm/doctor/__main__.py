@@ -22,10 +22,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "checkpoints", nargs="*", metavar="MODEL", help="folders or Hub ids, whose weights are verified"
     )
+    parser.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="FILE.py",
+        help="read this file first, which registers operators of your own; may be given several times",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON: can_run, and findings with what to do")
     arguments = parser.parse_args(argv)
     from .examination import report
 
+    if arguments.imports:
+        from ..operator_files_trm import import_operators
+
+        try:
+            for file in arguments.imports:
+                import_operators(file)
+        except (OSError, ValueError) as error:
+            parser.error(f"--import: {error}")
     return report(arguments.json, arguments.checkpoints)
 
 

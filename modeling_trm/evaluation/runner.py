@@ -20,6 +20,7 @@ Metrics (JSON-ready; shares in [0, 1], intervals are Wilson's at 95 %):
     steps, early_exit                supervision steps a puzzle could take; whether puzzles really stopped early, at
                                      a halt probability of 0.5 (true) or this number
     non_finite                       puzzles with a NaN or infinite halt logit (a diverged model)
+    baseline                         of Sudokus {name, exact_accuracy, ci95}: what is solved without a model
     engine                           what computed the steps, by name; see engines_trm
     search                           only with a search: its settings
     seconds, puzzles_per_second      wall-clock time of the pass
@@ -46,6 +47,7 @@ from ..reasoning_config_trm import ReasoningConfig
 from ..reasoning_trm import answers_from_logits
 from ..trajectories_trm import Verifier, select
 from ..utils.loading import check_model_fits
+from .baseline import baseline
 from .records import EvaluationRecords, summarise
 from .stepwise import trajectories_by_step
 
@@ -136,6 +138,7 @@ def evaluate_puzzles(
         "engine": resolve_engine(model, config.engine),
         "seconds": seconds,
         "puzzles_per_second": len(records) / seconds,
+        **baseline(puzzles),
     }
     return metrics | ({"search": config.search} if config.search else {})
 

@@ -77,17 +77,22 @@ def read_contender(path: str, overrides: Sequence[str]) -> Contender:
     return Contender(find_recipe(path), recipe, config, tuple(overrides), data.fingerprint)
 
 
-def train(contender: Contender, seed: int, steps: int, folder: Path) -> dict[str, Any]:
+def train(contender: Contender, seed: int, steps: int, folder: Path, imports: Sequence[str] = ()) -> dict[str, Any]:
     """The figures of a run, metrics.json; a run that is complete is read, one that was stopped goes on.
+
+    Args:
+        imports: files with operators of a user's own, which the run's process reads too.
 
     Raises:
         RuntimeError: when the run fails or is stopped; its own message stands before on stderr.
     """
-    command = [
-        sys.executable, "-m", "modeling_trm.commands", "train", str(contender.path), *contender.overrides,
+    fields = [
+        str(contender.path), *contender.overrides,
         "--train_steps", str(steps), "--seed", str(seed), "--output_dir", str(folder),
     ]  # fmt: skip
-    wanted = parse_recipe(command[4:]).to_dict()
+    own = [word for file in imports for word in ("--import", file)]
+    command = [sys.executable, "-m", "modeling_trm.commands", "train", *fields, *own]
+    wanted = parse_recipe(fields).to_dict()
 
     def finished() -> dict[str, Any] | None:
         if not (folder / "metrics.json").exists():

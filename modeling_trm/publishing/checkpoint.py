@@ -27,8 +27,8 @@ CONFIG, PROCESSOR, WEIGHTS, TABLE = (
 )
 CARD, METRICS, REASONING = "README.md", "metrics.json", "reasoning_config.json"
 PATTERNS = (
-    CARD, METRICS, CONFIG, REASONING, PROCESSOR, TABLE, "*_trm.py", ".eval_results/*.yaml", "plots/*.png", "LICENSE*",
-    "NOTICE*",
+    CARD, METRICS, CONFIG, REASONING, PROCESSOR, TABLE, "*_trm.py", ".eval_results/*.yaml", "plots/*.png",
+    "plots/*.gif", "LICENSE*", "NOTICE*",
 )  # fmt: skip
 # Which class each file must name for AutoModel and AutoProcessor to find the code.
 AUTO_CLASSES = {CONFIG: ("AutoConfig", "AutoModel"), PROCESSOR: ("AutoFeatureExtractor",)}
@@ -163,8 +163,9 @@ def _rendered(folder: Path, metrics: dict[str, Any], repository: str) -> dict[st
     with tempfile.TemporaryDirectory() as temporary:
         copy = Path(temporary, folder.resolve().name)
         copy.mkdir()
-        for name in (CONFIG, PROCESSOR):
-            (copy / name).write_bytes((folder / name).read_bytes())
+        for name in (CONFIG, PROCESSOR, REASONING):
+            if (folder / name).is_file():
+                (copy / name).write_bytes((folder / name).read_bytes())
         (copy / "plots").symlink_to((folder / "plots").resolve())  # the card shows what is there
         write_model_card(copy, metrics, repository=repository)
         made = select(copy, (CARD, METRICS, ".eval_results/*.yaml"))

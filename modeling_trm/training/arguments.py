@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
-from ..configuration_trm import IMPROVEMENT, KERNELS, AttentionBackend, MlpTBackend, SsdBackend, TRMConfig
+from ..configuration_trm import IMPROVEMENT, KERNELS, PRESETS, AttentionBackend, MlpTBackend, SsdBackend, TRMConfig
 from ..losses_trm import TOKEN_LOSSES
 from ..processing_trm import GridProcessor
 from .fields import (
@@ -341,6 +341,13 @@ class Recipe:
         """Flat, without the architecture fields that are left to the preset; what a YAML recipe would say."""
         model = {name: value for name, value in vars(self.model).items() if value is not None}
         return model | vars(self.data) | vars(self.optimisation) | vars(self.run)
+
+    def stated(self) -> dict[str, Any]:
+        """A recipe that says the same without its defaults, and without a preset of which it overrides every field."""
+        stated = {name: value for name, value in self.to_dict().items() if value != _default(FIELDS[name])}
+        if "preset" in stated and PRESETS[stated["preset"]].keys() <= stated.keys():
+            del stated["preset"]
+        return stated
 
 
 def parse_recipe(arguments: Sequence[str]) -> Recipe:

@@ -10,6 +10,8 @@ from pyarrow import parquet
 from datasets_builders.features import PuzzleSet
 from datasets_builders.validation import validity_check
 
+from ..cards.card import SOLVING
+from ..cards.solving import solving_picture
 from ..cards.update import VOTES_ON_CARD
 from ..evaluation.halting import calibrate_halting
 from ..evaluation.runner import Puzzles, evaluate_puzzles
@@ -54,11 +56,13 @@ def evaluate_and_publish(trainer: Trainer, data: RunData, arguments: Sequence[st
         if metrics:
             metrics["test"]["votes"] = {name: report[name] for name in VOTES_ON_CARD} | {"command": names["command"]}
     facts = data.facts | trainer.facts
-    own = operator_files(trainer.published_weights)
+    pictures, own = output / "evaluation" / "plots", operator_files(trainer.published_weights)
     if own:
         facts["operators of its own"] = ", ".join(own)
     if trainer.validation is not None:
         facts["inference defaults"] = _calibrate(trainer, trainer.validation, model)
+    if len(test):
+        solving_picture(model, test, pictures / SOLVING)
     best = trainer.progress["best"]
     if best is not None:
         facts["published step"] = best["step"]
@@ -68,7 +72,7 @@ def evaluate_and_publish(trainer: Trainer, data: RunData, arguments: Sequence[st
         output,
         reasoning=model.reasoning_config,
         metrics=metrics,
-        recipe=trainer.recipe.to_dict(),
+        recipe=trainer.recipe,
         run={
             "command": command_line("train", arguments),
             "steps": trainer.train_steps,
@@ -77,7 +81,7 @@ def evaluate_and_publish(trainer: Trainer, data: RunData, arguments: Sequence[st
             "device": accelerator.device,
             "train": facts,
         },
-        plots=None if records is None else output / "evaluation" / "plots",
+        plots=pictures if pictures.is_dir() else None,
     )
 
 

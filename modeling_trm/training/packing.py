@@ -28,7 +28,7 @@ README = """# Checkpoint to resume from, step {step:,} of {train_steps:,}
 {megabytes:.1f} MB in {pieces} files: weights, averaged weights and the state of the optimisers, by name of the
 parameter. To go on, on any machine with the same data and recipe:
 
-    {command} RECIPE.yaml --resume_from THIS_FOLDER
+    trm train RECIPE.yaml --resume_from THIS_FOLDER
 
 Left out, so that the run goes on within its noise, not bit for bit:
 
@@ -63,9 +63,7 @@ def pack_checkpoint(run: Path, output: Path) -> dict[str, Any]:
         }
     )
     pieces = [content[start : start + PIECE_BYTES] for start in range(0, len(content), PIECE_BYTES)]
-    readme = README.format(
-        **progress, megabytes=len(content) / 1e6, pieces=len(pieces), command="accelerate launch scripts/train.py"
-    )
+    readme = README.format(**progress, megabytes=len(content) / 1e6, pieces=len(pieces))
     with new_folder(output, overwrite=True, sources=[run]) as folder:
         for number, piece in enumerate(pieces, start=1):
             (folder / f"state-{number}-of-{len(pieces)}.bin").write_bytes(piece)

@@ -117,7 +117,7 @@ def publish_folder(
     *,
     reasoning: ReasoningConfig,
     metrics: dict[str, Any],
-    recipe: dict[str, Any],
+    recipe: Recipe,
     run: dict[str, Any],
     plots: Path | None = None,
 ) -> Path:
@@ -129,9 +129,10 @@ def publish_folder(
             flops, device and facts of the training. plots: a folder of pictures to show besides those made here.
     """
     facts = {
-        "recipe": recipe,
+        "recipe": recipe.to_dict(),
+        "stated": recipe.stated(),
         "command": run["command"],
-        "seed": recipe["seed"],
+        "seed": recipe.run.seed,
         "steps": run["steps"],
         "seconds": run["seconds"],
         "flops": run["flops"],

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,17 @@ from typing import Any
 import pytest
 import yaml
 from huggingface_hub import ModelCard, parse_eval_result_entries
+from PIL import Image
 
-from modeling_trm import PRESETS, GridProcessor
-from modeling_trm.cards.card import render_card, write_model_card
+from modeling_trm import PRESETS, GridProcessor, ReasoningConfig
+from modeling_trm.cards.card import PROJECT, render_card, write_model_card
+from modeling_trm.cards.sections import command_source
+from modeling_trm.cards.solving import solving_picture
+from modeling_trm.commands import trm
 from modeling_trm.evaluation import evaluate_puzzles
 from modeling_trm.evaluation.plots import write_plots
 
+ROOT = Path(__file__).parents[2]
 RUN = {
     "recipe": {"task": "sudoku", "learning_rate": 1e-4, "block_operators": ["mamba2", "mlp"]},
     "command": "accelerate launch scripts/train.py scripts/recipes/quickstart.yaml",
@@ -69,7 +75,7 @@ def test_accuracy_by_compute_a_note_and_flops(checkpoint, metrics: dict[str, Any
     text = write_model_card(folder, metrics | more).read_text(encoding="utf-8")
     assert text.index("**Unfinished.**") < text.index("- Solves ")
     assert "| floating-point operations | 4.6e+07 |" in text
-    assert "### By compute: b\n\nfile b.csv, split `validation` on a box. Reproduce with" in text
+    assert "### By compute: b\n\nfile b.csv, split `validation` on a box. Reproduce with:" in text  # nobody's command
     assert (
         "| halting at 0.95, up to 64 steps | 75.0 % | 70.0 to 80.0 % | 1,200 | 12.3 | 50.0 % | – | 1,234 | "
         "int8, int8 with bfloat16 |" in text
@@ -77,6 +83,68 @@ def test_accuracy_by_compute_a_note_and_flops(checkpoint, metrics: dict[str, Any
     del alone["ways"]
     with pytest.raises(ValueError, match=r"\['b'\]: missing command, exact_accuracy"):
         write_model_card(folder, metrics | more)
+
+
+def test_commands_lead_to_their_files_and_are_told_once(checkpoint, metrics: dict[str, Any]) -> None:
+    text = write_model_card(checkpoint("trm-attn", SMALL), metrics).read_text(encoding="utf-8")
+    assert text.count(REPRODUCE["command"]) == 1 and "By the command of **test**." in text
+    linked = re.findall(rf"\[`([\w/.]+)`\]\({PROJECT}/blob/main/\1\), which explains it", text)
+    assert linked == ["modeling_trm/commands/evaluate.py", "modeling_trm/commands/train.py"]
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "scripts").glob("*.py")), ids=lambda path: path.stem)
+def test_every_script_leads_to_the_file_of_its_command(script: Path) -> None:
+    imported = re.search(r"from modeling_trm\.commands\.(\w+) import main", script.read_text(encoding="utf-8"))
+    if imported is not None:
+        assert command_source(f"accelerate launch scripts/{script.name} x") == f"modeling_trm/commands/{imported[1]}.py"
+
+
+def test_commands_of_trm_lead_to_files_that_are_there() -> None:
+    for name in trm.COMMANDS:
+        for command in (f"trm {name} x", f"python -m modeling_trm.commands {name} x"):
+            assert (ROOT / str(command_source(command))).is_file()
+    assert command_source("another program") is None
+
+
+def test_it_solves_as_the_checkpoint_says(checkpoint) -> None:
+    folder = checkpoint("trm-attn", SMALL, num_puzzles=1)
+    for reasoning, words in (
+        (None, "says: all 4 supervision steps."),
+        (
+            ReasoningConfig(max_steps=20, halt=0.95),
+            "says: at most 20 supervision steps, stopping at a halt probability",
+        ),
+        (ReasoningConfig(halt=True, views=8), "above 0.5; in the pipeline 8 views of a puzzle vote."),
+    ):
+        if reasoning is not None:
+            reasoning.save_pretrained(folder)
+        text = write_model_card(folder, {"evaluations": {}}).read_text(encoding="utf-8")
+        assert words in text and "model.solve(processor(puzzle).input_ids)\n" in text
+
+
+def test_the_baseline_and_the_picture_stand_beside_the_figures(checkpoint, metrics: dict[str, Any]) -> None:
+    folder = checkpoint("trm-attn", SMALL)
+    share = metrics["evaluations"]["test"]["baseline"]["exact_accuracy"]
+    assert 0 < share <= 1
+    text = write_model_card(folder, metrics).read_text(encoding="utf-8")
+    assert f"no guess | {100 * share:.1f} % |" in text and "solving.gif" not in text
+    (folder / "plots").mkdir()
+    (folder / "plots" / "solving.gif").write_bytes(b"a picture")
+    text = write_model_card(folder, metrics).read_text(encoding="utf-8")
+    assert text.index("- Solves") < text.index("](plots/solving.gif)") < text.index("## How to use")
+
+
+def test_the_picture_is_of_a_solved_puzzle_in_the_steps_it_took(tiny_model, small_sudoku, tmp_path: Path) -> None:
+    model, puzzles = tiny_model("trm-attn", blank_token_id=1).eval(), small_sudoku(3)
+    assert solving_picture(model, puzzles, tmp_path / "none.gif") is None  # a random model solves nothing
+    assert not list(tmp_path.iterdir())
+    inputs = puzzles.inputs.copy()
+    inputs[1] = puzzles.labels[1]  # nothing to fill in: solved whatever the weights
+    model.reasoning_config = ReasoningConfig(max_steps=3)
+    picture = solving_picture(model, dataclasses.replace(puzzles, inputs=inputs), tmp_path / "one.gif")
+    with Image.open(picture) as gif:
+        assert gif.n_frames == 1 + 3  # the puzzle, and after each step
+    assert solving_picture(model, dataclasses.replace(puzzles, task="grid"), tmp_path / "grid.gif") is None
 
 
 def test_front_matter_equals_the_metrics(checkpoint, metrics: dict[str, Any]) -> None:
@@ -319,8 +387,8 @@ def test_a_head_that_was_not_trained_is_not_advertised(checkpoint, metrics: dict
     silent = one | {"never_halted": one["count"]}
     trained = metrics["recipe"] | {"objective": "dis", "halt_loss_weight": 0.0}
     text = render_card(folder, metrics | {"recipe": trained, "evaluations": {name: silent}})
-    assert "halt=True" not in text and "at first halt (mean" not in text
+    assert "halt=0.9" not in text and "at first halt (mean" not in text
     assert "The halting head was not trained" in text
     assert "| number of the step | 6 learned embeddings |" in text
     assert "| each step after the first reads | the answer of the step before |" in text
-    assert "halt=True" in render_card(folder, metrics)
+    assert "halt=0.9" in render_card(folder, metrics)

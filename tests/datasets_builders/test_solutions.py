@@ -8,7 +8,7 @@ import pytest
 
 from datasets_builders import features
 from datasets_builders.features import load_puzzles
-from datasets_builders.solutions import several_solutions
+from datasets_builders.solutions import several_solutions, solved_by_singles
 from datasets_builders.validation import sudoku_is_valid, sudoku_units, validity_check
 from modeling_trm.processing_trm import GridProcessor
 
@@ -44,6 +44,47 @@ def test_a_second_solution_is_found_where_there_is_one() -> None:
     contradictory = SMALL.encode("11" + "." * 14).numpy().astype(np.uint8)[None]
     assert several_solutions(contradictory, units_US).tolist() == [False]
     assert several_solutions(inputs_NC[:0], units_US).tolist() == []
+
+
+def filled_by_singles(grid: str) -> bool:
+    """Cell by cell, as the rules of naked and hidden singles are told to people."""
+    units = [positions.tolist() for _, positions in sudoku_units(4)]
+    cells = list(grid)
+    while True:
+        allowed = [
+            {cell} if cell != "." else set("1234") - {cells[other] for unit in units if at in unit for other in unit}
+            for at, cell in enumerate(cells)
+        ]
+        for at in (at for at, cell in enumerate(cells) if cell == "."):
+            hidden = [
+                digit
+                for digit in sorted(allowed[at])
+                for unit in units
+                if at in unit and not any(digit in allowed[other] for other in unit if other != at)
+            ]
+            found = sorted(allowed[at]) if len(allowed[at]) == 1 else hidden
+            if found:
+                cells[at] = found[0]
+                break
+        else:
+            return "." not in cells and all(len({cells[at] for at in unit}) == 4 for unit in units)
+
+
+def test_what_singles_solve_is_what_people_solve_with_them() -> None:
+    random = np.random.RandomState(1)
+    grids = [ANSWER, "." * 16, "11" + "." * 14]
+    for _ in range(80):
+        blanks = random.permutation(16)[: random.randint(6, 13)]
+        grids.append("".join("." if n in blanks else cell for n, cell in enumerate(ANSWER)))
+    units_US = np.stack([positions for _, positions in sudoku_units(4)])
+    inputs_NC = np.stack([SMALL.encode(grid).numpy() for grid in grids]).astype(np.uint8)
+    expected = [filled_by_singles(grid) for grid in grids]
+    assert 10 < sum(expected) < len(grids) - 10
+    assert solved_by_singles(inputs_NC, units_US).tolist() == expected
+    sample = load_puzzles("sudoku", "test", subset=60)
+    easy = sample.sources == "gen_easy"
+    solved = solved_by_singles(sample.inputs, np.stack([positions for _, positions in sudoku_units(9)]))
+    assert solved[easy].all() and not solved[sample.sources == "gen_vicinity_hard"].any()
 
 
 def test_the_sample_has_one_solution_each() -> None:

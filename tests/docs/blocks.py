@@ -23,7 +23,7 @@ from modeling_trm.commands import trm
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(
     page
-    for pattern in ("*.md", "docs/**/*.md", "examples/*.ipynb")
+    for pattern in ("*.md", "docs/**/*.md", "examples/*.ipynb", "datasets_builders/**/*.md", "model_cards/README.md")
     for page in ROOT.glob(pattern)
     if page.name != "CHANGELOG.md"
 )
@@ -34,6 +34,7 @@ REASONS = (
     "needs files of yours",
     "installs packages",
     "starts processes, tests/training/test_processes.py does",
+    "starts processes, tests/training/test_launching.py does",
     "starts processes, a test of its own does",
     "takes long, its parts have tests of their own",
 )

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,11 +13,13 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file
 from torch import nn
 
-from modeling_trm import OPERATORS, TRMForGridReasoning
-from modeling_trm.commands import evaluate, solve, train
+from modeling_trm import OPERATORS, GridProcessor, TRMForGridReasoning
+from modeling_trm.commands import benchmark, compare_recipes, doctor, evaluate, solve, sweep, train
 from modeling_trm.engines_trm import choose_engine
 from modeling_trm.layers_trm import rms_norm
 from modeling_trm.operator_files_trm import import_operators, operator_files, write_operators
+from modeling_trm.utils.files import write_json
+from modeling_trm.utils.manifest import weights_sha256
 
 ROOT = Path(__file__).parents[2]
 PUZZLE = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
@@ -97,6 +100,36 @@ def test_the_operator_of_the_guide_is_trained_saved_and_loaded_without_the_packa
     TRMForGridReasoning.from_pretrained("again").save_pretrained("third")
     for name in ("my_ops_trm.py", "own_operators_trm.py"):
         assert Path("third", name).read_bytes() == Path("again", name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_sweep_benchmark_doctor_and_compare_recipes_read_them_too(tiny_model, monkeypatch, capsys) -> None:
+    """A checkpoint of another process: nothing is registered until --import is met."""
+    Path("my_ops.py").write_text(PLAIN)
+    import_operators("my_ops.py")
+    model = tiny_model("trm-attn", block_operators=["plain", "mlp"], vocab_size=11, seq_len=81, num_puzzles=1)
+    model.save_pretrained("model")
+    GridProcessor("sudoku").save_pretrained("model")
+    write_json("model/metrics.json", {"evaluations": {}, "weights": weights_sha256(Path("model"))})
+    stack = "--part supervision --presets plain+mlp --lengths 18 --batch-sizes 1 --dtype float32 --engines eager"
+    puzzles = "--max-puzzles 2 --steps 1 --random-start --trajectories 2"
+    for command, words in (
+        (sweep, f"--model model --output swept {puzzles}"),
+        (benchmark, f"{stack} --rounds 1 --output timed --device cpu"),
+        (doctor, "model"),
+    ):
+        del OPERATORS["plain"]
+        assert command.main([*words.split(), "--import", "my_ops.py"]) == 0
+    assert "loads; its weights are those that metrics.json names" in capsys.readouterr().out
+
+    commands: list[list[str]] = []
+    monkeypatch.setattr(subprocess, "run", lambda words, check: commands.append(words) or SimpleNamespace(returncode=3))
+    Path("mine.yaml").write_text("base: sudoku-cpu-act\npreset: null\nblock_operators: [plain, mlp]\n")
+    del OPERATORS["plain"]
+    with pytest.raises(SystemExit):  # the run of the first recipe ends with code 3
+        compare_recipes.main("mine.yaml sudoku-cpu-act --import my_ops.py --flops 1e9 --output compared".split())
+    assert "exit code 3" in capsys.readouterr().err
+    (train_words,) = commands
+    assert train_words[-2:] == ["--import", "my_ops.py"] and train.parse_arguments(train_words[4:])[1][0] == "mine.yaml"
 
 
 def test_any_module_will_do(tiny_config) -> None:

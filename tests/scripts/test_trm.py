@@ -31,6 +31,8 @@ heavy &= sys.modules.keys()
 assert not heavy, heavy
 """
 MODEL_COMMANDS = ("solve", "evaluate", "vote", "sweep", "diagnose", "adapt", "export")
+# All others meet models whose operators may be a user's own.
+WITHOUT_OPERATORS = ("recipes", "build-data", "convert", "solve-onnx", "pack-checkpoint", "loop-experiment")
 PUZZLE_COMMANDS = ("evaluate", "vote", "compare", "sweep", "diagnose")
 
 
@@ -57,6 +59,11 @@ def test_help_and_wrong_arguments_wait_for_no_library() -> None:
 def test_every_command_has_a_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     shown = help_of(command, capsys)
     assert shown.startswith("usage: ") and (command in ("compare-recipes", "loop-experiment") or "example" in shown)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_that_meets_a_model_reads_operators_of_ones_own(command: str, capsys) -> None:
+    assert ("--import" in help_of(command, capsys)) == (command not in WITHOUT_OPERATORS)
 
 
 def test_without_arguments_every_command_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from modeling_trm import GridProcessor
 from modeling_trm.commands import recipes
 from modeling_trm.training.arguments import FIELDS, parse_recipe
 from modeling_trm.training.recipes import SHIPPED, find_recipe, read_recipe, shipped_names
@@ -76,6 +77,20 @@ def test_a_recipe_that_is_shown_is_the_recipe(name, tmp_path, capsys):
     assert read_recipe(str(shown)) == read_recipe(name)
     more = ["--data", "data"] if name == "arc-adapt" else []
     assert parse_recipe([str(shown), *more]) == parse_recipe([name, *more])
+
+
+@pytest.mark.parametrize("name", shipped_names())
+def test_what_a_card_states_is_the_recipe_without_defaults(name, tmp_path):
+    """A file of it trains the same model in the same way; a preset that nothing is left of is not named."""
+    recipe = parse_recipe([name, *(["--data", "data"] if name == "arc-adapt" else [])])
+    stated = recipe.stated()
+    again = parse_recipe([write(tmp_path, name, **stated)])
+    without = {field: value for field, value in recipe.to_dict().items() if field != "preset"}
+    assert {field: value for field, value in again.to_dict().items() if field != "preset"} == without
+    processor = GridProcessor(recipe.data.task)
+    assert again.model_config(processor, 1).to_dict() == recipe.model_config(processor, 1).to_dict()
+    assert len(stated) < len(recipe.to_dict()) / 2 and None not in stated.values()
+    assert "preset" not in stated or "block_operators" not in stated
 
 
 def test_a_family_differs_in_what_it_is_named_for():

@@ -137,7 +137,7 @@ function render() {
     board.verdict.classList.toggle("solved", Boolean(found.verdict?.solved));
     return found;
   });
-  const named = state.chosen.map((model, i) => ({ name: model.name, frames: state.runs[i]?.frames ?? [], haltStep: state.runs[i]?.haltStep ?? 0 }));
+  const named = state.chosen.map((model, i) => ({ name: model.name, halt: model.halt, frames: state.runs[i]?.frames ?? [], haltStep: state.runs[i]?.haltStep ?? 0 }));
   byId("curves").replaceChildren(legend(), ...curves(named, state.shown));
   byId("numbers").lastElementChild.replaceChildren(table(named));
   const wrong = problems();
@@ -192,7 +192,7 @@ function setKind(kind) {
 
 function setModels(chosen) {
   state.chosen = chosen;
-  const limit = Math.max(...chosen.map((model) => model.halt_max_steps));
+  const limit = Math.max(...chosen.map((model) => model.max_steps));
   byId("limit").value = limit;
   models.show(chosen);
   byId("about").replaceChildren(...chosen.map(about));
