@@ -5,7 +5,7 @@ examples:
   trm demo --model runs/quickstart/model                          one of your own; Ctrl-C ends it
   trm demo --model model_cards/NAME org/name --port 8000          two models, to be compared
   trm demo build --model model_cards/NAME org/name --output site  static files for any web server
-  trm publish site org/see-it-think                               ... or for a static Space on the Hub
+  trm publish site --space org/see-it-think                       ... or for a static Space on the Hub
 
 The models run in the browser by onnxruntime-web, which comes from npm once and is kept in ~/.cache, or from --runtime.
 A web server that isolates the page (the headers of `trm demo` and of the Space) lets them use several threads. Exit
@@ -46,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     from ..demo.build import build_page
     from ..utils.cli import user_errors
+    from ..utils.shipped import smallest_first
 
     with user_errors(OSError, ValueError, ImportError), tempfile.TemporaryDirectory() as folder:
         output = arguments.output or Path(folder) / "page"
@@ -56,14 +57,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             serve(output, arguments.port, not arguments.no_browser)
     return 0
-
-
-def smallest_first() -> list[str]:
-    """The shipped checkpoints: a page loads the first one at once."""
-    from ..utils.shipped import shipped_checkpoints
-
-    folders = shipped_checkpoints()
-    return sorted(folders, key=lambda name: (folders[name] / "model.safetensors").stat().st_size)
 
 
 def serve(folder: Path, port: int, open_browser: bool) -> None:
