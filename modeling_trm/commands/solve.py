@@ -2,7 +2,8 @@
 
 examples:
   trm solve --model MODEL 53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79
-  trm solve --model MODEL puzzles.txt --trace        one puzzle a line, or 9 lines of 9; or csv, parquet, ...
+  trm solve --model MODEL puzzles.txt                one puzzle a line, or 9 lines of 9; or csv, parquet, ...
+  trm solve --model MODEL puzzles.txt --trace        what each step changes; --trace all: the grid after each step
   trm solve --model MODEL table.csv --columns question=start
   trm solve --model MODEL - --json < puzzles.txt
   trm solve --model MODEL puzzles.txt --max-steps 64 --halt 0.95 --output answers.json
@@ -32,12 +33,14 @@ from .options import (
     add_reading,
     add_seed,
     add_views,
+    given,
     reading,
     refuse_reading,
 )
 from .search_options import add_halt_option, add_search_options, check_reasoning, reasoning_options
 
 MAX_NAMED = 20  # wrong puzzles told one by one
+CHANGES, ALL = "changes", "all"  # what --trace shows
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import: --help and wrong arguments must not wait for it
     import torch
@@ -56,20 +59,37 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add_halt_option(parser, default=None)
     add_views(parser, "the checkpoint's own, usually 1")
     add_seed(parser)
-    parser.add_argument("--trace", action="store_true", help="show which cells each supervision step changes")
-    parser.add_argument("--trace-all", action="store_true", help="show the whole grid after each supervision step")
+    parser.add_argument(
+        "--trace",
+        nargs="?",
+        const=CHANGES,
+        choices=(CHANGES, ALL),
+        metavar=ALL,
+        help="show what each supervision step changes, on a few lines; all: the whole grid after each step",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of grids")
     add_output_file(parser, "write the JSON to this file as well")
     add_device(parser)
     add_engine(parser)
     add_search_options(parser)
     parser.set_defaults(engine=None)  # the checkpoint's own
-    arguments = parser.parse_intermixed_args(argv)  # puzzles may stand before and after the options
-    arguments.trace |= arguments.trace_all
+    arguments = parser.parse_intermixed_args(with_trace(given(argv)))  # puzzles may stand before and after the options
     config = check_reasoning(parser, arguments)
     if arguments.trace and config.num_trajectories > 1:
         parser.error("--trace is for a single trajectory, not for --num-trajectories above 1")
     return arguments
+
+
+def with_trace(words: Sequence[str]) -> list[str]:
+    """The arguments with the value of --trace joined to it: a puzzle that stands behind it is none."""
+    joined: list[str] = []
+    for word in words:
+        if joined[-1:] == ["--trace"]:
+            joined[-1] = f"--trace={ALL if word == ALL else CHANGES}"
+            if word == ALL:
+                continue
+        joined.append(word)
+    return joined
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -103,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ]
         if arguments.output is not None:
             write_json(arguments.output, results)
-    show(results if arguments.json else None, processor, solutions, arguments.trace_all)
+    show(results if arguments.json else None, processor, solutions, arguments.trace == ALL)
     return USER_ERROR if wrong else 0
 
 
@@ -140,7 +160,7 @@ def solve(
         list(puzzles),
         reasoning_config=config,
         seed=arguments.seed,
-        return_trace=arguments.trace,
+        return_trace=arguments.trace is not None,
         unknown=UNKNOWN_CELL,
     )
     return [solution_of(processor, puzzle, result, config) for puzzle, result in zip(puzzles, results, strict=True)]

@@ -24,7 +24,7 @@ TASKS = ("sudoku", "maze")  # whose rules the page knows
 EXAMPLES = 12
 # Of export.json, what the page computes with.
 FACTS = (
-    "task", "grid_shape", "characters", "blank_token_id", "halt_max_steps", "vocab_size", "seq_len",
+    "task", "grid_shape", "characters", "blank_token_id", "max_steps", "halt", "vocab_size", "seq_len",
     "num_positions", "hidden_size", "block_operators",
 )  # fmt: skip
 

@@ -1,6 +1,6 @@
 """Grids, answers and metrics for people: coloured by rich on a terminal, plain text in a file or a pipe."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -14,7 +14,9 @@ from .records import VALIDITY
 from .solutions import describe_choice
 from .sources import source_in_words
 
-CELLS_TOLD = 9  # changed cells of a step that are named on its line
+CELLS_TOLD = 4  # changed cells of a step that are named on its line, which then fits 80 columns
+TRACE_LINES = 4  # of a puzzle: with name, answer and verdict three puzzles fit a screen of 24 lines
+LINE_CELLS = 100  # cells of an answer that is told on a line
 CHANGED = "bold black on green"
 GIVEN = "bold"
 MAZE_STYLES = {"#": "dim", "S": "bold yellow", "G": "bold yellow", "o": "bold cyan"}
@@ -43,28 +45,23 @@ def grid_text(processor: GridProcessor, grid: Grid | None, given: Any = "", chan
 def print_solution(
     console: Console, processor: GridProcessor, solution: Mapping[str, Any], whole_trace: bool = False
 ) -> None:
-    """The puzzle, the trace where there is one, the answer, the verdict, the choice; see `solutions`.
+    """The puzzle, the answer, the verdict, the choice; see `solutions`. Of a trace what its steps change, on a few lines.
 
     Args:
-        whole_trace: the grid after each step, and not the changed cells on a line.
+        whole_trace: of a trace the puzzle, the grid after each step and the answer.
     """
     puzzle = solution["puzzle"]
     console.print(Text(solution["name"], style="bold underline"), soft_wrap=True)
-    console.print(grid_text(processor, puzzle, given=puzzle))
-    if whole_trace:
+    if solution["trace"] and not whole_trace:
+        _print_changes(console, solution, processor.grid_shape[1])
+    else:
+        console.print(grid_text(processor, puzzle, given=puzzle))
         for frame in solution["trace"]:
             _print_frame(console, processor, puzzle, frame)
-    else:
-        for line in _trace_lines(solution["trace"], processor.grid_shape[1]):
-            console.print(Text(line, style="cyan"), soft_wrap=True)
-    console.print()
-    steps = f"{solution['steps']} supervision step{'' if solution['steps'] == 1 else 's'}"
-    console.print(Text(f"answer after {steps}, halt probability {_probability(solution['halt_probability'])}:"))
-    console.print(grid_text(processor, solution["answer"], given=puzzle))
-    if solution["valid"]:
-        console.print(Text("a valid solution", style="bold green"))
-    elif solution["fault"]:
-        console.print(Text(f"NOT a valid solution: {solution['fault']}", style="bold red"), soft_wrap=True)
+        console.print(f"\n{_after(solution)}:")
+        console.print(grid_text(processor, solution["answer"], given=puzzle))
+        if solution["valid"] is not None:
+            console.print(_verdict(solution), soft_wrap=True)
     console.print()
     if solution["choice"] is not None:
         console.print(describe_choice(solution), soft_wrap=True)
@@ -123,27 +120,60 @@ def _metric_lines(metrics: dict[str, Any]) -> Iterable[str]:
         yield f"WARNING: NaN or infinite halt logits on {metrics['non_finite']} puzzles: the model has diverged"
 
 
+def _print_changes(console: Console, solution: Mapping[str, Any], width: int) -> None:
+    """The lines of the trace, the verdict, and an answer that fits a line."""
+    for line in _trace_lines(solution["trace"], width):
+        console.print(Text(line, style="cyan"), soft_wrap=True)
+    verdict = Text(_after(solution))
+    console.print(verdict if solution["valid"] is None else verdict + ": " + _verdict(solution), soft_wrap=True)
+    answer = solution["answer"]
+    if isinstance(answer, str) and len(answer) <= LINE_CELLS:
+        console.print(Text(answer), soft_wrap=True)
+
+
+def _after(solution: Mapping[str, Any]) -> str:
+    steps = f"{solution['steps']} supervision step{'' if solution['steps'] == 1 else 's'}"
+    return f"answer after {steps}, halt probability {_probability(solution['halt_probability'])}"
+
+
+def _verdict(solution: Mapping[str, Any]) -> Text:
+    if solution["valid"]:
+        return Text("a valid solution", style="bold green")
+    return Text(f"NOT a valid solution: {solution['fault']}", style="bold red")
+
+
 def _trace_lines(trace: Iterable[Mapping[str, Any]], width: int) -> Iterable[str]:
-    """A line a step: the cells that it changed; steps that change nothing, one after the other, are one line."""
-    for changes, frames in groupby(trace, key=lambda frame: bool(frame["changed"])):
-        run = list(frames)
-        if changes:
-            for frame in run:
-                cells = _changed_cells(frame, width) if len(frame["changed"]) <= CELLS_TOLD else ""
-                yield f"{_frame_title(frame)}{cells}"
-        elif len(run) == 1:
-            yield _frame_title(run[0])
-        else:
-            last = _probability(run[-1]["halt_probability"])
-            yield f"steps {run[0]['step']} to {run[-1]['step']}: no cell changed, halt probability {last} at the end"
+    """A step that changes a few cells is a line that names them; others, one after the other, are a line together.
+
+    The first lines are kept, and the last one; what is between them is one line where there were too many.
+    """
+    runs: list[list[Mapping[str, Any]]] = []
+    for count, group in groupby(trace, key=lambda frame: min(len(frame["changed"]), CELLS_TOLD + 1)):
+        frames = list(group)
+        runs += [frames] if count in (0, CELLS_TOLD + 1) else [[frame] for frame in frames]
+    if len(runs) > TRACE_LINES:
+        between = runs[TRACE_LINES - 2 : -1]
+        runs = [*runs[: TRACE_LINES - 2], [frame for run in between for frame in run], runs[-1]]
+    for run in runs:
+        yield f"{_run_title(run)}{_changed_cells(run[0], width) if len(run) == 1 else ''}"
+
+
+def _run_title(run: Sequence[Mapping[str, Any]]) -> str:
+    """Of successive steps, the numbers of cells that each of them changes; of one, its own."""
+    if len(run) == 1:
+        return _frame_title(run[0])
+    counts = [len(frame["changed"]) for frame in run]
+    changed = f"{', '.join(map(str, counts))} cells" if any(counts) else "no cell"
+    last = _probability(run[-1]["halt_probability"])
+    return f"steps {run[0]['step']} to {run[-1]['step']}: {changed} changed, halt probability {last} at the end"
 
 
 def _changed_cells(frame: Mapping[str, Any], width: int) -> str:
-    """As ": r2c3=7 r9c1=4", row and column from 1; of an answer that is no grid of this width, nothing."""
-    answer = frame["answer"]
-    if not isinstance(answer, str):
+    """As ": r2c3=7 r9c1=4", row and column from 1; of many, or of an answer that is no grid of this width, nothing."""
+    answer, changed = frame["answer"], frame["changed"]
+    if not isinstance(answer, str) or not 0 < len(changed) <= CELLS_TOLD:
         return ""
-    return ": " + " ".join(f"r{cell // width + 1}c{cell % width + 1}={answer[cell]}" for cell in frame["changed"])
+    return ": " + " ".join(f"r{cell // width + 1}c{cell % width + 1}={answer[cell]}" for cell in changed)
 
 
 def _frame_title(frame: Mapping[str, Any]) -> str:

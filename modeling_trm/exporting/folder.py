@@ -3,7 +3,7 @@
 step.onnx (step.onnx.weights beside it when a single file would exceed 2 GB) or step.pt2
                           input_ids, puzzle_ids, z_H, z_L -> logits, halt_logits, next_z_H, next_z_L
 initial_state.npz         z_H, z_L [D], to be repeated over batch and positions
-export.json               alphabet, sizes, steps, the largest difference to PyTorch, versions
+export.json               alphabet, sizes, steps and halting, the largest difference to PyTorch, versions
 preprocessor_config.json  as in the checkpoint, with the code of the processor
 puzzle_index.npz          tasks, task_of_row [N], augmentation_of_row [N, 11]: what the puzzle ids are (N > 1)
 """
@@ -70,7 +70,7 @@ def _write_state(model: TRMForGridReasoning, folder: Path) -> None:
 
 
 def _facts(model: TRMForGridReasoning, processor: GridProcessor, kind: str, found: dict[str, float]) -> dict[str, Any]:
-    config = model.config
+    config, reasoning = model.config, model.reasoning_config
     packages = ONNX_PACKAGES if kind == "onnx" else ()
     return {
         "format": kind,
@@ -79,7 +79,8 @@ def _facts(model: TRMForGridReasoning, processor: GridProcessor, kind: str, foun
         "grid_shape": list(processor.grid_shape),
         "characters": None if processor.task == "arc" else processor.characters,  # of the token ids 1, 2, ...
         "blank_token_id": config.blank_token_id,  # None: every cell is answered; else only those with this id
-        "halt_max_steps": config.halt_max_steps,
+        "max_steps": reasoning.max_steps or config.halt_max_steps,  # as the checkpoint reasons, with the next line
+        "halt": 0.5 if reasoning.halt is True else reasoning.halt or None,  # probability above which it stops, or never
         "block_operators": list(config.block_operators),
         "vocab_size": config.vocab_size,
         "seq_len": config.seq_len,

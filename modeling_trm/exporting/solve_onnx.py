@@ -27,7 +27,7 @@ LATENTS = {1: ("z_H",), 2: ("z_H", "z_L")}
 # What this script reads of export.json, and what that must be.
 FACTS: dict[str, Any] = {
     "format": str, "file": str, "task": str, "grid_shape": list, "characters": str, "blank_token_id": (int, type(None)),
-    "halt_max_steps": int, "num_positions": int, "hidden_size": int, "num_latents": int,
+    "max_steps": int, "halt": (float, type(None)), "num_positions": int, "hidden_size": int, "num_latents": int,
 }  # fmt: skip
 UNKNOWN_CELL = "?"  # shown where the model answers padding
 
@@ -35,7 +35,9 @@ UNKNOWN_CELL = "?"  # shown where the model answers padding
 def solve(
     session: Any, initial: dict[str, np.ndarray], input_ids: np.ndarray, facts: dict[str, Any], max_steps: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Supervision steps until each puzzle's halt logit is positive; a puzzle that has stopped leaves the batch.
+    """Supervision steps until a puzzle's halt probability is above facts["halt"], at most max_steps (None: all of them).
+
+    A puzzle that has stopped leaves the batch.
 
     Args:
         initial: z_H (and z_L) [D]. input_ids: int64 [B, L]. facts: export.json.
@@ -44,6 +46,7 @@ def solve(
         answers [B, L], halt probability [B], steps [B].
     """
     shape = (len(input_ids), facts["num_positions"], facts["hidden_size"])
+    stop = None if facts["halt"] is None else math.log(facts["halt"] / (1 - facts["halt"]))  # a halt logit
     latents = [np.broadcast_to(z_D, shape) for z_D in initial.values()]
     rows, answers = np.arange(len(input_ids)), np.empty_like(input_ids)
     halt_logits, steps = np.empty(len(input_ids)), np.zeros(len(input_ids), dtype=int)
@@ -51,7 +54,9 @@ def solve(
         inputs = {"input_ids": input_ids[rows], "puzzle_ids": np.zeros(len(rows), dtype=np.int64)}
         logits, halt_logits[rows], *latents = session.run(None, inputs | dict(zip(initial, latents)))
         answers[rows], steps[rows] = logits.argmax(-1), step
-        running = halt_logits[rows] <= 0
+        if stop is None:
+            continue
+        running = halt_logits[rows] <= stop
         rows, latents = rows[running], [z[running] for z in latents]
         if not len(rows):
             break
@@ -75,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if problem is not None:
             print(f"error: puzzle {number}: {problem}", file=sys.stderr)
     good = [puzzle for puzzle, problem in zip(puzzles, problems) if problem is None]
-    results = answer_all(good, facts, initial, session, arguments.max_steps or facts["halt_max_steps"])
+    results = answer_all(good, facts, initial, session, arguments.max_steps or facts["max_steps"])
     show(results, facts, arguments.json)
     return 2 if len(good) < len(puzzles) else 0
 
@@ -104,7 +109,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("puzzles", nargs="+", metavar="PUZZLE", help="a puzzle, a file of puzzles, or - for stdin")
     parser.add_argument("--export", required=True, metavar="DIR", help="folder that `trm export` wrote")
-    parser.add_argument("--max-steps", type=int, metavar="N", help="supervision steps (default: as in training)")
+    parser.add_argument("--max-steps", type=int, metavar="N", help="supervision steps (default: the checkpoint's own)")
     parser.add_argument("--json", action="store_true", help="print JSON instead of grids")
     arguments = parser.parse_intermixed_args(argv)
     if arguments.max_steps is not None and arguments.max_steps < 1:
@@ -155,9 +160,10 @@ def load_facts(path: Path) -> dict[str, Any]:
     if (
         [type(size) for size in facts["grid_shape"]] != [int, int]
         or facts["num_latents"] not in LATENTS
-        or facts["halt_max_steps"] < 1
+        or facts["max_steps"] < 1
+        or (facts["halt"] is not None and not 0 < facts["halt"] < 1)
     ):
-        shown = ", ".join(f"{name} {facts[name]!r}" for name in ("grid_shape", "num_latents", "halt_max_steps"))
+        shown = ", ".join(f"{name} {facts[name]!r}" for name in ("grid_shape", "num_latents", "max_steps", "halt"))
         raise ValueError(f"{path} is damaged: {shown}")
     return facts
 
@@ -235,23 +241,33 @@ def show(results: list[dict[str, Any]], facts: dict[str, Any], as_json: bool) ->
     if as_json:
         print(json.dumps(results, indent=2, allow_nan=False))
         return
-    width = facts["grid_shape"][1]
     for result in results:
-        rows = [result["answer"][start : start + width] for start in range(0, len(result["answer"]), width)]
-        print("\n".join(with_boxes(rows) if facts["task"] == "sudoku" else rows))
-        probability, plural = result["halt_probability"], "s" if result["steps"] > 1 else ""
-        shown = "undefined (NaN)" if probability is None else f"{probability:.3f}"
-        print(f"{result['steps']} supervision step{plural}, halt probability {shown}")
+        plural = "s" if result["steps"] > 1 else ""
+        probability = "undefined (NaN)" if result["halt_probability"] is None else f"{result['halt_probability']:.3f}"
+        print(as_grid(result["puzzle"], facts))
+        print(f"\nanswer after {result['steps']} supervision step{plural}, halt probability {probability}:")
+        print(as_grid(result["answer"], facts))
         if facts["task"] == "sudoku":
-            wrong = "." in result["answer"] or UNKNOWN_CELL in result["answer"]
-            kept = all(given in (".", cell) for given, cell in zip(result["puzzle"], result["answer"]))
-            right = kept and not wrong and find_repeated_digit(result["answer"], width) is None
-            print("a valid solution" if right else "NOT a valid solution")
+            print("a valid solution" if is_solved(result["puzzle"], result["answer"]) else "NOT a valid solution")
         print()
 
 
+def is_solved(puzzle: str, answer: str) -> bool:
+    """Whether the answer to a Sudoku obeys its rules and keeps what is given."""
+    kept = all(given in (".", cell) for given, cell in zip(puzzle, answer))
+    full = "." not in answer and UNKNOWN_CELL not in answer
+    return kept and full and find_repeated_digit(answer, math.isqrt(len(answer))) is None
+
+
+def as_grid(cells: str, facts: dict[str, Any]) -> str:
+    """The lines of a grid as `trm solve` shows them."""
+    width = facts["grid_shape"][1]
+    rows = [cells[start : start + width] for start in range(0, len(cells), width)]
+    return "\n".join(with_boxes(rows) if facts["task"] == "sudoku" else rows)
+
+
 def with_boxes(rows: list[str]) -> list[str]:
-    """A Sudoku's rows as `trm solve` shows them."""
+    """A Sudoku's rows with spaces between the cells and lines between the boxes."""
     box = math.isqrt(len(rows))
     between = "+".join(["-" * (2 * box + 1)] * box)[1:-1]
     lines = [" | ".join(" ".join(row[start : start + box]) for start in range(0, len(row), box)) for row in rows]

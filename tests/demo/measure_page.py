@@ -5,7 +5,7 @@
 
 First interaction: from opening the address until a digit typed is in the grid. Ready: until the first model can take a
 step, its download from this machine included. A puzzle: all supervision steps until the model halts, at most as many as
-in its training; the puzzles are of the hardest source of the shipped sample's test split, at equal distances.
+its checkpoint says; the puzzles are of the hardest source of the shipped sample's test split, at equal distances.
 """
 
 import argparse
@@ -34,7 +34,7 @@ SOLVE = """(async (index, puzzles) => {
   const found = [];
   for (const tokens of puzzles) {
     const start = performance.now();
-    const { steps } = await solve(solver, tokens, { maxSteps: model.halt_max_steps, halt: true });
+    const { steps } = await solve(solver, tokens, { maxSteps: model.max_steps, halt: true });
     found.push({ seconds: (performance.now() - start) / 1000, steps });
   }
   return found;

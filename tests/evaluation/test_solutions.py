@@ -1,11 +1,14 @@
 """Solutions: traces and choices agree with model.solve; rules judge; grids are drawn for terminals."""
 
 import io
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from modeling_trm import GridProcessor, GridReasoningPipeline, ReasoningConfig
@@ -126,6 +129,8 @@ def test_arc_solutions_are_rows_and_have_no_rules(tiny_model) -> None:
     assert np.shape(solution["answer"]) == (4, 4) and solution["trace"][0]["changed"] == list(range(16))
     stream = io.StringIO()
     print_solution(Console(file=stream, width=60), processor, solution)
+    assert "16 cells" in stream.getvalue() and "1 2\n3 4\n" not in stream.getvalue()
+    print_solution(Console(file=stream, width=60), processor, solution, whole_trace=True)
     assert "1 2\n3 4\n" in stream.getvalue()
 
 
@@ -174,15 +179,16 @@ def printed(fault: str | None, valid: bool | None, terminal: bool, whole_trace: 
 
 
 def test_printed_solution() -> None:
-    plain = printed("row 1 of it " * 10, False, terminal=False)
+    plain = printed("row 1 of it " * 10, False, terminal=False, whole_trace=True)
     assert "\x1b" not in plain
     assert plain.startswith(f"puzzle 1\n{SUDOKU.render(PUZZLE)}\n")
-    assert "step 1: 2 cells changed, halt probability 0.125: r1c2=2 r1c3=3\n" in plain
+    assert "step 1: 2 cells changed, halt probability 0.125\n" in plain
     assert "step 2: no cell changed, halt probability undefined (NaN)" in plain
-    assert "answer after 2 supervision steps, halt probability 0.250:" in plain
+    assert "\nanswer after 2 supervision steps, halt probability 0.250:\n" in plain
     assert f"NOT a valid solution: {'row 1 of it ' * 10}\n" in plain
-    assert "a valid solution\n" in printed(None, True, terminal=False).splitlines(keepends=True)
-    assert "valid" not in printed(None, None, terminal=False)
+    assert "a valid solution\n" in printed(None, True, terminal=False, whole_trace=True).splitlines(keepends=True)
+    for whole_trace in (False, True):
+        assert "valid" not in printed(None, None, terminal=False, whole_trace=whole_trace)
     coloured = printed(None, True, terminal=True, whole_trace=True)
     assert "\x1b[1;30;42m2" in coloured
 
@@ -190,6 +196,37 @@ def test_printed_solution() -> None:
 def test_a_trace_tells_what_changes_and_grids_only_where_asked() -> None:
     grid = SUDOKU.render("1234" + PUZZLE[4:])
     brief, whole = (printed(None, True, terminal=False, whole_trace=choice, idle=5) for choice in (False, True))
-    assert "steps 2 to 6: no cell changed, halt probability undefined (NaN) at the end\n" in brief
-    assert (brief.count(grid), whole.count(grid)) == (1, 2)  # the answer; and the grid after step 1
+    assert brief.splitlines() == [
+        "puzzle 1",
+        "step 1: 2 cells changed, halt probability 0.125: r1c2=2 r1c3=3",
+        "steps 2 to 6: no cell changed, halt probability undefined (NaN) at the end",
+        "answer after 2 supervision steps, halt probability 0.250: a valid solution",
+        "1234" + PUZZLE[4:],
+        "",
+    ]
+    assert "NOT a valid solution: why" in printed("why", False, terminal=False)
+    assert whole.count(grid) == 2  # after step 1, and the answer
     assert "step 1: 2 cells changed, halt probability 0.125\n" in whole and "step 6: no cell changed" in whole
+
+
+@given(st.lists(st.integers(0, 16), min_size=1, max_size=40))
+def test_three_puzzles_with_their_traces_fit_a_screen(counts: list[int]) -> None:
+    """Whatever their steps change: every step stands in one line, in order, and there are few."""
+    frames = [
+        {"step": step, "answer": FULL, "changed": list(range(count)), "halt_probability": 0.5}
+        for step, count in enumerate(counts, start=1)
+    ]
+    solution = {"name": "puzzle 1", "puzzle": PUZZLE, "answer": FULL, "halt_probability": 0.5, "steps": len(counts)}
+    solution |= {"trace": frames, "choice": None, "valid": True, "fault": None}
+    stream = io.StringIO()
+    print_solution(Console(file=stream, width=80), SUDOKU, solution)
+    lines = stream.getvalue().splitlines()
+    assert 3 * len(lines) <= 24
+    told = [re.match(r"steps? (\d+)(?: to (\d+))?: (.*) changed", line) for line in lines]
+    found = [(int(match[1]), int(match[2] or match[1]), match[3]) for match in told if match]
+    assert [first for first, *_ in found] == [1, *(last + 1 for _, last, _ in found[:-1])]
+    assert found[-1][1] == len(counts)
+    for first, last, words in found:
+        of_these = counts[first - 1 : last]
+        assert [int(number) for number in re.findall(r"\d+", words)] == (of_these if any(of_these) else [])
+    assert all(len(line) <= 80 for line in lines if line.startswith("step "))

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from modeling_trm import GridProcessor, TRMForGridReasoning
-from modeling_trm.commands import export
+from modeling_trm import GridProcessor, ReasoningConfig, TRMForGridReasoning
+from modeling_trm.commands import export, solve
 from modeling_trm.exporting import checking, solve_onnx
 from modeling_trm.puzzle_index_trm import PuzzleIndex
 
@@ -59,11 +59,12 @@ def save(model: TRMForGridReasoning, processor: GridProcessor, folder: Path) -> 
 
 
 def halting_at_different_steps(model: TRMForGridReasoning, input_ids: torch.Tensor) -> None:
-    """Move the halting bias into the widest gap between what it says, so that some puzzles stop, others go on."""
+    """Give the model a threshold in the widest gap between what it says, so that some puzzles stop, others go on."""
+    model.reasoning_config = ReasoningConfig(max_steps=6, halt=0.7)
     with torch.no_grad():
         middle = model(input_ids).halt_logits.sort().values[len(input_ids) // 4 : -len(input_ids) // 4]
         gap = middle.diff().argmax()
-        model.q_head.bias[0] -= middle[gap : gap + 2].mean()
+        model.q_head.bias[0] += model.reasoning_config.halt_logit - middle[gap : gap + 2].mean()
 
 
 def random_sudoku(count: int) -> list[str]:
@@ -92,14 +93,17 @@ def test_the_same_answers_as_solve_without_pytorch(tiny_model, tmp_path: Path, c
     assert {path.name for path in folder.iterdir()} == FILES
     facts = json.loads((folder / "export.json").read_text(encoding="utf-8"))
     assert facts["difference_to_pytorch"]["one_step"] < checking.TOLERANCE
-    assert (facts["characters"], facts["blank_token_id"], facts["halt_max_steps"]) == (".1234", 1, 4)
+    assert (facts["characters"], facts["blank_token_id"]) == (".1234", 1)
+    assert (facts["max_steps"], facts["halt"]) == (6, 0.7)  # the checkpoint's own
     with np.load(folder / "initial_state.npz") as initial:
         assert np.array_equal(initial["z_H"], model.model.H_init.numpy())
         assert np.array_equal(initial["z_L"], model.model.L_init.numpy())
 
-    shown = solve_alone(folder, puzzles[0]).stdout
-    assert shown.startswith(processor.render(json.loads(solve_alone(folder, "--json", puzzles[0]).stdout)[0]["answer"]))
-    expected = model.solve(input_ids, halt=True)
+    assert solve.main(["--model", str(checkpoint), *puzzles[:2]]) == 0
+    told = [re.sub("^(NOT a valid solution): .*", r"\1", line) for line in capsys.readouterr().out.splitlines()]
+    names = ["puzzle 1", "puzzle 2"]
+    assert solve_alone(folder, *puzzles[:2]).stdout.splitlines() == [line for line in told if line not in names]
+    expected = model.solve(input_ids)
     assert len(set(expected.steps.tolist())) > 1, "every puzzle stops at one step: nothing is compacted"
     done = solve_alone(folder, "-", "--json", stdin="\n".join(puzzles))
     assert (done.returncode, done.stderr) == (0, "")
@@ -160,11 +164,11 @@ def assert_bad_folders_are_refused(folder: Path, tmp_path: Path) -> None:
 
 GOOD_FACTS = {
     "format": "onnx", "file": "step.onnx", "task": "sudoku", "grid_shape": [4, 4], "characters": ".1234",
-    "blank_token_id": 1, "halt_max_steps": 4, "num_positions": 16, "hidden_size": 8, "num_latents": 2,
+    "blank_token_id": 1, "max_steps": 4, "halt": 0.5, "num_positions": 16, "hidden_size": 8, "num_latents": 2,
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("change", [*GOOD_FACTS, [], {"grid_shape": [4]}, {"num_latents": 3}, {"halt_max_steps": 0}])
+@pytest.mark.parametrize("change", [*GOOD_FACTS, [], {"grid_shape": [4]}, {"num_latents": 3}, {"max_steps": 0}, {"halt": 1.0}])
 def test_damaged_facts_are_one_line(change: Any, tmp_path: Path, capsys) -> None:
     """One is missing, all are, or one is wrong."""
     facts: Any = {**GOOD_FACTS, **change} if isinstance(change, dict) else {**GOOD_FACTS}
@@ -226,6 +230,7 @@ def test_arc_takes_the_rows_asked_for_along(tiny_model, tmp_path: Path, capsys) 
     model = tiny_model("trm-attn", block_operators=["attention", "mlp"], vocab_size=12, num_puzzles=4).eval()
     augmentations = np.array([[0, *range(10)], [3, *range(10)], [0, *range(10)], [5, *range(10)]], dtype=np.uint8)
     model.set_puzzle_index(PuzzleIndex(("evaluation/aa", "evaluation/bb"), np.array([-1, 0, 1, 1]), augmentations))
+    model.reasoning_config = ReasoningConfig(halt=True)
     checkpoint = save(model, GridProcessor("arc", grid_shape=(4, 4)), tmp_path / "model")
     folder = tmp_path / "export"
     arguments = ["--model", str(checkpoint), "--output", str(folder)]
@@ -240,6 +245,7 @@ def test_arc_takes_the_rows_asked_for_along(tiny_model, tmp_path: Path, capsys) 
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
     assert export.main([*arguments, "--puzzle-tasks", "evaluation/bb"]) == 0
+    assert json.loads((folder / "export.json").read_text(encoding="utf-8"))["halt"] == 0.5
     with np.load(folder / "puzzle_index.npz") as index:
         assert index["tasks"].tolist() == ["evaluation/bb"]
         assert index["task_of_row"].tolist() == [-1, 0, 0]
@@ -264,6 +270,8 @@ def test_a_torch_program_of_a_bfloat16_checkpoint(tiny_model, tmp_path: Path) ->
     folder = tmp_path / "export"
     assert export.main(["--model", str(checkpoint), "--output", str(folder), "--format", "torch"]) == 0
     assert {path.name for path in folder.iterdir()} == {"step.pt2", *FILES} - {"step.onnx"}
+    facts = json.loads((folder / "export.json").read_text(encoding="utf-8"))
+    assert (facts["max_steps"], facts["halt"]) == (model.config.halt_max_steps, None)  # it says nothing of its own
     model = model.float()
     input_ids = torch.randint(6, (5, 16))
     run = checking.program_runner(folder / "step.pt2")
@@ -332,13 +340,17 @@ class Scripted:
 def test_the_loop_stops_each_puzzle_for_itself() -> None:
     nan = math.nan
     session = Scripted([[-1, -1, -1, -1], [-1, 2, 9, 9], [0, 0, 3, 9], [nan, 9, 9, 9], [1, 9, 9, 9]])
-    facts = {"num_positions": 3, "hidden_size": 1, "blank_token_id": None}
+    facts = {"num_positions": 3, "hidden_size": 1, "blank_token_id": None, "halt": 0.5}
     input_ids = np.repeat(np.arange(5)[:, None], 2, axis=1)
     answers, probability, steps = solve_onnx.solve(session, {"z_H": np.zeros(1)}, input_ids, facts, 4)
     assert steps.tolist() == [4, 2, 3, 1, 1]
     assert answers[:, 0].tolist() == [3, 1, 2, 0, 0]
     wanted = 1 / (1 + np.exp([1.0, -2.0, -3.0, nan, -1.0]))
     np.testing.assert_allclose(probability, wanted)
+    for halt, expected in ((0.95, [4, 3, 3, 1, 2]), (None, [4] * 5)):
+        session = Scripted(session.halt_logits)
+        *_, steps = solve_onnx.solve(session, {"z_H": np.zeros(1)}, input_ids, facts | {"halt": halt}, 4)
+        assert steps.tolist() == expected
 
 
 def test_help_and_wrong_arguments(capsys, monkeypatch) -> None:

@@ -4,12 +4,12 @@ import { drawn, element } from "./dom.js";
 
 const WIDTH = 320, HEIGHT = 120, LEFT = 34, RIGHT = 10, TOP = 10, BOTTOM = 22;
 export const CURVES = [
-  { name: "Halt probability", of: (frame) => frame.haltProbability, top: 1, digits: 2, line: 0.5 },
+  { name: "Halt probability", of: (frame) => frame.haltProbability, top: 1, digits: 2, bound: (run) => run.halt },
   { name: "Entropy (nats a cell)", of: (frame) => frame.entropy, top: 0.5, digits: 3 },
   { name: "Cells changed", of: (frame) => frame.changed.length, top: 10, digits: 0 },
 ];
 
-// runs: [{ name, frames, haltStep }]; shown: the step that the boards show.
+// runs: [{ name, halt, frames, haltStep }]; shown: the step that the boards show.
 export function curves(runs, shown) {
   return CURVES.map((curve) => element("figure", {}, element("figcaption", {}, curve.name), chart(curve, runs, shown)));
 }
@@ -24,7 +24,9 @@ function chart(curve, runs, shown) {
     ...[1, longest].map((step) => drawn("text", { x: x(step), y: HEIGHT - 6, class: "tick middle" }, String(step))),
     drawn("path", { d: `M${LEFT} ${TOP}V${HEIGHT - BOTTOM}H${WIDTH - RIGHT}`, class: "axis" }),
   ];
-  if (curve.line) parts.push(drawn("path", { d: `M${LEFT} ${y(curve.line)}H${WIDTH - RIGHT}`, class: "bound" }));
+  for (const bound of new Set(curve.bound ? runs.map(curve.bound) : [])) {
+    if (bound !== null) parts.push(drawn("path", { d: `M${LEFT} ${y(bound)}H${WIDTH - RIGHT}`, class: "bound" }));
+  }
   runs.forEach((run, number) => parts.push(...lineOf(run, number, curve, x, y, shown)));
   return drawn("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": described(curve, runs) }, ...parts);
 }

@@ -15,7 +15,7 @@ export function frameOf(logits, haltLogit, tokens, before, model) {
   }
   const changed = answers.flatMap((token, cell) => (token === before[cell] ? [] : [cell]));
   entropy /= Math.max(1, free.filter(Boolean).length);
-  return { answers, confidence, entropy, changed, haltLogit, haltProbability: 1 / (1 + Math.exp(-haltLogit)) };
+  return { answers, confidence, entropy, changed, haltProbability: 1 / (1 + Math.exp(-haltLogit)) };
 }
 
 // The likeliest token, its probability and the entropy of one cell's logits.

@@ -20,6 +20,7 @@ const state = {
   uploaded: [],
   runs: [],
   shown: 0, // 0: the puzzle
+  limit: null, // of steps, where the visitor set one; else each model's own
   playing: false,
   failure: "", // why the last step could not be computed
   brush: null,
@@ -54,8 +55,10 @@ const problems = () => [...state.mistakes, ...TASKS[state.kind.task].problems(st
 
 function start() {
   const tokens = tokensOf(state.puzzle, state.kind);
-  const options = { maxSteps: byId("limit").valueAsNumber, halt: byId("halt").checked };
-  state.runs = state.chosen.map((model) => new Run(models.solver(model), tokens, options));
+  const halt = byId("halt").checked;
+  state.runs = state.chosen.map((model) => new Run(models.solver(model), tokens, {
+    maxSteps: state.limit ?? model.max_steps, halt, puzzleId: model.puzzle_ids[state.example?.name] ?? 0,
+  }));
 }
 
 // Everything that step `number` needs is computed; false where no model goes that far, or the puzzle was changed.
@@ -137,7 +140,7 @@ function render() {
     board.verdict.classList.toggle("solved", Boolean(found.verdict?.solved));
     return found;
   });
-  const named = state.chosen.map((model, i) => ({ name: model.name, frames: state.runs[i]?.frames ?? [], haltStep: state.runs[i]?.haltStep ?? 0 }));
+  const named = state.chosen.map((model, i) => ({ name: model.name, halt: model.halt, frames: state.runs[i]?.frames ?? [], haltStep: state.runs[i]?.haltStep ?? 0 }));
   byId("curves").replaceChildren(legend(), ...curves(named, state.shown));
   byId("numbers").lastElementChild.replaceChildren(table(named));
   const wrong = problems();
@@ -192,8 +195,8 @@ function setKind(kind) {
 
 function setModels(chosen) {
   state.chosen = chosen;
-  const limit = Math.max(...chosen.map((model) => model.halt_max_steps));
-  byId("limit").value = limit;
+  state.limit = null;
+  byId("limit").value = Math.max(...chosen.map((model) => model.max_steps));
   models.show(chosen);
   byId("about").replaceChildren(...chosen.map(about));
   const task = TASKS[state.kind.task];
@@ -261,7 +264,8 @@ byId("text").addEventListener("input", (event) => readText(event.target.value));
 byId("file").addEventListener("change", (event) => event.target.files[0] && takeFile(event.target.files[0]));
 for (const id of ["model", "other"]) byId(id).addEventListener("change", () => setModels(chosenModels()));
 byId("limit").addEventListener("change", ({ target }) => {
-  target.value = Math.min(target.max, Math.max(target.min, Math.round(target.valueAsNumber || 0)));
+  state.limit = Math.min(target.max, Math.max(target.min, Math.round(target.valueAsNumber || 0)));
+  target.value = state.limit;
   setPuzzle(state.puzzle, state.mistakes);
 });
 byId("halt").addEventListener("change", () => setPuzzle(state.puzzle, state.mistakes));

@@ -76,13 +76,15 @@ export class Run {
   static #number = 0;
   #next = null;
 
-  // halt: stop after the first step whose halt probability is above one half; else after maxSteps.
+  // halt: stop where the model would; else after maxSteps. puzzleId: the row of the model's puzzle table.
   constructor(solver, tokens, { maxSteps, halt, puzzleId = 0 }) {
     Object.assign(this, { solver, tokens, maxSteps, halt, puzzleId, name: (Run.#number += 1), frames: [] });
   }
 
+  // The first step whose halt probability is above the model's threshold, where it has one; 0: not yet.
   get haltStep() {
-    return this.frames.findIndex((frame) => frame.haltLogit > 0) + 1; // 0: not yet
+    const { halt } = this.solver.model;
+    return halt === null ? 0 : this.frames.findIndex((frame) => frame.haltProbability > halt) + 1;
   }
 
   get finished() {
