@@ -54,7 +54,7 @@ def keep_tasks(model: TRMForGridReasoning, tasks: list[ArcTask]) -> dict[str, in
 
 
 def arc_puzzle(task: ArcTask) -> dict[str, Any]:
-    """The task as the page shows it, grids as text: {name, train: [[input, output]], test: [[input, output or None]]}."""
+    """As the page shows it, with grids as text: {name, train: [[input, output]], test: [[input, output or None]]}."""
     train, test = ([_as_text(pair) for pair in pairs] for pairs in (task.train, task.test))
     return {"name": task_name(task), "train": train, "test": test}
 

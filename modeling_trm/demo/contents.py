@@ -18,7 +18,7 @@ from ..exporting.folder import write_export
 from ..exporting.programs import latents
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
-from ..utils.loading import check_model_fits, load_model, load_processor
+from ..utils.loading import check_model_fits, folder_of, load_model, load_processor
 from ..utils.shipped import find_checkpoint
 from .arc import arc_puzzle, keep_tasks, known_tasks
 
@@ -64,7 +64,7 @@ def read_model(source: str, data: str | None = None) -> DemoModel:
     """
     processor = load_processor(source)
     if processor.task not in TASKS:
-        raise DemoError(f"{source}: is for the task {processor.task!r}; the page has {' and '.join(TASKS)}")
+        raise DemoError(f"{source}: is for the task {processor.task!r}; allowed: {', '.join(TASKS)}")
     model = load_model(source).float()
     check_model_fits(model, processor)
     parameters = model.num_parameters_core() + model.num_parameters_table()
@@ -103,12 +103,12 @@ def _puzzles(
 
 def describe(source: str) -> dict[str, Any]:
     """What the card says: name, repository on the Hub (None: not known), note, training, accuracy of single answers."""
-    folder = Path(find_checkpoint(source))
-    metrics = read_metrics(folder) if folder.is_dir() else {"evaluations": {}}
+    found = find_checkpoint(source)
+    metrics = read_metrics(folder_of(found))
     trained = ("steps", "seconds", "hardware")
     return {
-        "name": metrics.get("model_name") or folder.absolute().name,
-        "repository": metrics.get("repository") if folder.is_dir() else source,
+        "name": metrics.get("model_name") or Path(found).absolute().name,
+        "repository": metrics.get("repository") if Path(found).is_dir() else source,
         "note": metrics["note"].replace("*", "") if "note" in metrics else None,
         "training": {name: metrics[name] for name in trained} if "recipe" in metrics else None,
         "accuracy": [row for one in metrics["evaluations"].values() for row in _accuracy(one)],

@@ -34,7 +34,10 @@ def prepare_page(folder: Path) -> Contents:
                 f"{file}: {'is missing' if size is None else f'has {size} bytes'}, but {CONTENTS} says "
                 f"{packed['bytes']}; build the page again"
             )
-    notes = [f"{name}: the Space links no repository of it, for its card names none" for name in unlinked]
+    notes = [
+        f"{name} is not linked, for its card names no repository; a model that is given by its id on the Hub is"
+        for name in unlinked
+    ]
     return collect(folder, "page", "space", select(folder, PATTERNS), notes)
 
 

@@ -43,7 +43,7 @@ def runtime() -> dict[str, bytes]:
 
 @pytest.fixture(scope="session")
 def page(runtime: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a page: the shipped quickstart, the same again as a large model would be, a maze and an ARC model."""
+    """The folder of a page: the shipped quickstart, the same as a large model would be, a maze and an ARC model."""
     if find_browser() is None:
         pytest.skip(f"no browser: none of {', '.join(NAMES)} is installed")
     base = tmp_path_factory.getbasetemp()
