@@ -281,6 +281,7 @@ byId("kind").addEventListener("change", (event) => setKind(contents.kinds[Number
 byId("example").addEventListener("change", (event) => takeExample(event.target.value));
 byId("clear").addEventListener("click", () => takeExample(""));
 byId("text").addEventListener("input", (event) => readText(event.target.value));
+byId("file").addEventListener("click", ({ target }) => { target.value = ""; }); // the same file may have been corrected
 byId("file").addEventListener("change", (event) => event.target.files[0] && takeFile(event.target.files[0]));
 for (const id of ["model", "other"]) byId(id).addEventListener("change", () => setModels(chosenModels()));
 byId("limit").addEventListener("change", ({ target }) => {
