@@ -20,7 +20,7 @@ from modeling_trm.demo.contents import EXAMPLES, DemoError, DemoModel, describe,
 from modeling_trm.demo.serving import make_server
 from modeling_trm.processing_trm import colours_to_text
 from modeling_trm.puzzle_index_trm import PuzzleIndex
-from modeling_trm.utils.loading import load_model
+from modeling_trm.utils.loading import load_model, load_processor
 from tests.demo.conftest import (
     ARC,
     ARC_SHAPE,
@@ -97,6 +97,7 @@ def test_a_dozen_real_puzzles_from_easy_to_hard() -> None:
         assert order == sorted(order)
         assert all(one["source"].startswith("gen_") for one in chosen)
     assert examples(GridProcessor("sudoku", grid_shape=(4, 4))) == []
+    assert examples(load_processor(str(QUICKSTART))) == examples(GridProcessor("sudoku"))
 
 
 def test_what_a_card_says_is_what_the_page_says(tmp_path: Path) -> None:

@@ -134,6 +134,7 @@ def test_answers_steps_and_halt_probabilities_are_those_of_solve(visit: Visit) -
 def test_a_visitor_plays_pauses_steps_and_goes_back(visit: Visit, pictures: Path) -> None:
     browser = visit()
     assert text(browser, "#shown") == ["0"]
+    assert any(text(browser, "[role=gridcell]"))  # the first example
     browser.picture(pictures / "puzzle.png")
     choose(browser, "example", "6")
     press(browser, "Step")

@@ -8,6 +8,11 @@ export function hasGpu() {
 }
 
 async function ask() {
-  const adapter = await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" });
-  return Boolean(adapter) && !adapter.info.isFallbackAdapter;
+  try {
+    const adapter = await navigator.gpu?.requestAdapter({ powerPreference: "high-performance" });
+    return Boolean(adapter) && !adapter.info?.isFallbackAdapter;
+  } catch (error) {
+    console.warn(`WebGPU is not used: ${error.message}`);
+    return false;
+  }
 }
