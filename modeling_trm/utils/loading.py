@@ -47,7 +47,7 @@ def load_model(name: str, device: torch.device | str = "cpu", *, verify: bool = 
     """
     name = _checked(name)
     with _one_line_errors(name, "model"):
-        if verify and (problem := changed_weights(_folder_of(name))) is not None:
+        if verify and (problem := changed_weights(folder_of(name))) is not None:
             raise ValueError(problem)
         return TRMForGridReasoning.from_pretrained(name).eval().to(device)
 
@@ -102,8 +102,8 @@ def _hint(name: str) -> str:
     return f"; shipped: {', '.join(shipped)}" + (f"; did you mean {near[0]}?" if near else "")
 
 
-def _folder_of(name: str) -> Path:
-    """Where the files of a checkpoint lie on this machine; those of the Hub are fetched."""
+def folder_of(name: str) -> Path:
+    """Where weights and figures of a checkpoint (a folder, or an id on the Hub, which is asked) lie on this machine."""
     return Path(name) if Path(name).is_dir() else Path(snapshot_download(name, allow_patterns=WEIGHTS))
 
 

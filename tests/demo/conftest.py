@@ -7,22 +7,28 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from filelock import FileLock
 
+from datasets_builders.arc_tasks import load_tasks
 from modeling_trm import GridProcessor, TRMConfig, TRMForGridReasoning
+from modeling_trm.arc_augmentation_trm import draw_augmentations
+from modeling_trm.arc_task_trm import task_name
 from modeling_trm.demo.build import write_page
 from modeling_trm.demo.contents import DemoModel, read_model
 from modeling_trm.demo.runtime import PACKAGE, RuntimeFilesError, runtime_files
 from modeling_trm.demo.serving import address_of, make_server
+from modeling_trm.puzzle_index_trm import IDENTITY, NO_TASK, PuzzleIndex
 from tests.conftest import TINY
 from tests.demo.browser import NAMES, Browser, find_browser
 
 ROOT = Path(__file__).parents[2]
 QUICKSTART = ROOT / "model_cards/tr-mamba2mlpt-sudoku-quickstart"
-OTHER, MAZE = "asked for", "small mazes"
-MAZE_SHAPE = (6, 8)
+OTHER, MAZE, ARC = "asked for", "small mazes", "small arc"
+MAZE_SHAPE, ARC_SHAPE = (6, 8), (6, 6)
+NUM_ARC_TASKS = 14
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +43,7 @@ def runtime() -> dict[str, bytes]:
 
 @pytest.fixture(scope="session")
 def page(runtime: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a page: the shipped quickstart, the same again as a large model would be, and a maze model."""
+    """The folder of a page: the shipped quickstart, the same as a large model would be, a maze and an ARC model."""
     if find_browser() is None:
         pytest.skip(f"no browser: none of {', '.join(NAMES)} is installed")
     base = tmp_path_factory.getbasetemp()
@@ -50,19 +56,53 @@ def page(runtime: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) ->
 
 def _build(runtime: dict[str, bytes], folder: Path, workplace: Path) -> None:
     quickstart = read_model(str(QUICKSTART))
-    other = DemoModel({**quickstart.facts, "name": OTHER}, quickstart.step)
-    processor = GridProcessor("maze", grid_shape=MAZE_SHAPE)
-    sizes = {**TINY, "vocab_size": processor.vocab_size, "seq_len": processor.seq_len, "num_puzzles": 1}
-    sizes |= {"block_operators": ["mlp_t"], "H_cycles": 1, "L_cycles": 1}
-    torch.manual_seed(0)
-    TRMForGridReasoning(TRMConfig.from_preset("trm-mlp-t", **sizes)).save_pretrained(workplace / MAZE)
-    processor.save_pretrained(workplace / MAZE)
+    other = DemoModel({**quickstart.facts, "name": OTHER}, quickstart.step, quickstart.puzzles)
+    save_random_model(GridProcessor("maze", grid_shape=MAZE_SHAPE), PuzzleIndex.blank(), workplace / MAZE)
+    write_arc_tasks(workplace / "tasks")
+    save_arc_model(workplace)
+    models = [read_model(str(workplace / MAZE)), read_model(str(workplace / ARC), str(workplace / "tasks"))]
     new = folder.with_name("new")
-    write_page([quickstart, other, read_model(str(workplace / MAZE))], runtime, new)
+    write_page([quickstart, other, *models], runtime, new)
     contents = json.loads((new / "demo.json").read_text(encoding="utf-8"))
     contents["models"][1]["large"] = True
     (new / "demo.json").write_text(json.dumps(contents), encoding="utf-8")
     shutil.move(new, folder)
+
+
+def save_random_model(processor: GridProcessor, index: PuzzleIndex, folder: Path) -> None:
+    """A checkpoint of random weights, those of the puzzle table among them."""
+    sizes = {**TINY, "vocab_size": processor.vocab_size, "seq_len": processor.seq_len, "num_puzzles": len(index)}
+    sizes |= {"block_operators": ["mlp_t"], "H_cycles": 1, "L_cycles": 1}
+    torch.manual_seed(0)
+    model = TRMForGridReasoning(TRMConfig.from_preset("trm-mlp-t", **sizes))
+    torch.nn.init.normal_(model.base_model.puzzle_emb.weight)
+    model.set_puzzle_index(index)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+
+
+def write_arc_tasks(folder: Path) -> None:
+    """training/ and evaluation/ of tasks with random grids, one of which is larger than the canvas of ARC_SHAPE."""
+    generator = np.random.default_rng(0)
+
+    def pair(number: int) -> dict[str, list[list[int]]]:
+        sides = generator.integers(2, 7, (2, 2)) if number else np.full((2, 2), 7)
+        return {name: generator.integers(0, 10, shape).tolist() for name, shape in zip(("input", "output"), sides)}
+
+    for subset in ("training", "evaluation"):
+        (folder / subset).mkdir(parents=True)
+        for number in range(NUM_ARC_TASKS + 1):
+            task = {"train": [pair(number), pair(number)], "test": [pair(number)]}
+            (folder / subset / f"task{number:02}.json").write_text(json.dumps(task), encoding="utf-8")
+
+
+def save_arc_model(workplace: Path) -> None:
+    """One whose table knows the training tasks, each as it is and once augmented, in that order."""
+    tasks = load_tasks("training", data_dir=workplace / "tasks")
+    task_of_row = [NO_TASK, *np.repeat(np.arange(len(tasks)), 2)]
+    augmentations = np.concatenate([IDENTITY[None], *(draw_augmentations(task, 1, 0) for task in tasks)])
+    index = PuzzleIndex(tuple(map(task_name, tasks)), np.array(task_of_row), augmentations)
+    save_random_model(GridProcessor("arc", grid_shape=ARC_SHAPE), index, workplace / ARC)
 
 
 @pytest.fixture(scope="session")

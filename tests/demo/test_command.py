@@ -17,8 +17,8 @@ def built(monkeypatch) -> list[tuple]:
     """Instead of a build, which takes its time and a runtime: a folder with a single file, and what was asked for."""
     calls = []
 
-    def build_page(sources, output: Path, *, overwrite: bool, runtime: Path | None) -> int:
-        calls.append((sources, overwrite, runtime))
+    def build_page(sources, output: Path, *, overwrite: bool, runtime: Path | None, data: str | None) -> int:
+        calls.append((sources, overwrite, runtime, data))
         output.mkdir()
         (output / "index.html").write_text("the page", encoding="utf-8")
         return 8_000_000
@@ -29,8 +29,11 @@ def built(monkeypatch) -> list[tuple]:
 
 def test_it_builds_a_folder(built, tmp_path: Path, capsys) -> None:
     output = tmp_path / "site"
-    assert demo.main(["build", "--model", "a", "b/c", "--output", str(output), "--runtime", "dist"]) == 0
-    assert built == [(["a", "b/c"], False, Path("dist"))]
+    assert (
+        demo.main(["build", "--model", "a", "b/c", "--output", str(output), "--runtime", "dist", "--data", "tasks"])
+        == 0
+    )
+    assert built == [(["a", "b/c"], False, Path("dist"), "tasks")]
     assert capsys.readouterr().out == f"{output / 'index.html'}: the page, 8.0 MB with models and runtime\n"
 
 

@@ -2,8 +2,8 @@
 //
 // To a screen reader it is a grid of one tab stop, in which the arrows move (ARIA Authoring Practices, "grid").
 
-import { element, percent } from "./dom.js";
-import { placeName, TASKS } from "./tasks.js";
+import { element, percent, placeName } from "./dom.js";
+import { TASKS } from "./tasks.js";
 
 // How sure the model is, from 0 to 1; of these three colours the blind to red and green see the order too.
 const SCALE = [[0xd5, 0x5e, 0x00], [0xf6, 0xe3, 0xb4], [0x56, 0xb4, 0xe9]];
@@ -77,10 +77,12 @@ export class Board {
     node.classList.toggle("answered", answered);
     node.classList.toggle("changed", changed.has(place));
     node.classList.toggle("broken", broken.has(place));
-    node.style.backgroundColor = answered && confidence ? colourOf(confidence[place]) : "";
+    const sureness = answered && confidence ? confidence[place] : null;
+    node.style.backgroundColor = sureness === null || this.#task.hasTasks ? "" : colourOf(sureness);
+    node.style.setProperty("--sure", sureness ?? 1); // where the colours are the answer's, it is the size that tells
     node.toggleAttribute("aria-invalid", false);
     if (wrong) node.setAttribute("aria-invalid", "true");
-    const sure = answered && confidence ? `, ${percent(confidence[place])} sure` : "";
+    const sure = sureness === null ? "" : `, ${percent(sureness)} sure`;
     const more = `${changed.has(place) ? ", changed" : ""}${broken.has(place) ? ", breaks a rule" : ""}`;
     const problem = this.#problemsAt(place).map((one) => `, ${one.text}`).join("");
     const role = fixed ? "given " : "";

@@ -23,6 +23,19 @@ export function setOptions(select, entries) {
   )));
 }
 
+// ---- words and places
+
 export const percent = (share, digits = 0) => `${(100 * share).toFixed(digits)} %`;
 export const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
 export const counted = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
+export const notAllowed = (cell, kind) => `“${cell}” is not allowed here; allowed: ${kind.characters}`;
+
+export function placeName(place, kind) {
+  const width = kind.grid_shape[1];
+  return `Row ${Math.floor(place / width) + 1}, column ${(place % width) + 1}`;
+}
+
+export function rowsOf(grid, kind) {
+  const [height, width] = kind.grid_shape;
+  return Array.from({ length: height }, (_, row) => grid.slice(row * width, (row + 1) * width));
+}

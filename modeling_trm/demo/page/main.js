@@ -3,10 +3,11 @@
 import { about } from "./about.js";
 import { Board } from "./board.js";
 import { curves, table } from "./curves.js";
-import { byId, counted, element, percent, setOptions } from "./dom.js";
+import { byId, counted, element, notAllowed, percent, placeName, setOptions } from "./dom.js";
 import { Models } from "./models.js";
+import { pairs } from "./pairs.js";
 import { Run } from "./solver.js";
-import { cellsOfTokens, notAllowed, placeName, puzzlesOfFile, readGrid, TASKS, textOf, tokensOf } from "./tasks.js";
+import { TASKS } from "./tasks.js";
 
 const MILLISECONDS = 350; // a step is shown so long at least
 
@@ -16,26 +17,36 @@ const state = {
   kind: contents.kinds[0],
   chosen: [], // one or two models
   puzzle: [],
+  example: null, // of the list or of a file; of ARC the task, whatever is asked of it
   mistakes: [], // problems of what was typed or pasted, beside those of the rules
   uploaded: [],
   runs: [],
   shown: 0, // 0: the puzzle
+  limit: null, // of steps, where the visitor set one; else each model's own
   playing: false,
   failure: "", // why the last step could not be computed
   brush: null,
 };
 let boards = [];
+const task = () => TASKS[state.kind.task];
 
 // ---- the puzzle
 
 function setPuzzle(grid, mistakes = []) {
   Object.assign(state, { puzzle: grid, mistakes, runs: [], shown: 0, playing: false, failure: "" });
-  if (document.activeElement !== byId("text")) byId("text").value = textOf(grid, state.kind);
+  if (document.activeElement !== byId("text")) byId("text").value = task().textOf(grid, state.kind);
+  showPairs();
   render();
 }
 
+function showPairs() {
+  if (!task().hasTasks) return byId("pairs").replaceChildren();
+  const asked = task().textOf(state.puzzle, state.kind).replaceAll("\n", "/");
+  return byId("pairs").replaceChildren(...pairs(state.example, asked, readText));
+}
+
 function write(place, cell) {
-  setPuzzle(TASKS[state.kind.task].written(state.puzzle, place, cell));
+  setPuzzle(task().written(state.puzzle, place, cell, state.kind));
 }
 
 function mistake(place, key) {
@@ -43,19 +54,21 @@ function mistake(place, key) {
 }
 
 function readText(text) {
-  const { grid, problems } = readGrid(text, state.kind);
-  byId("example").value = "";
+  const { grid, problems } = task().read(text, state.kind);
+  if (!task().hasTasks) byId("example").value = "";
   setPuzzle(grid, problems);
 }
 
-const problems = () => [...state.mistakes, ...TASKS[state.kind.task].problems(state.puzzle, state.kind)];
+const problems = () => [...state.mistakes, ...task().problems(state.puzzle, state.kind)];
 
 // ---- the runs
 
 function start() {
-  const tokens = tokensOf(state.puzzle, state.kind);
-  const options = { maxSteps: byId("limit").valueAsNumber, halt: byId("halt").checked };
-  state.runs = state.chosen.map((model) => new Run(models.solver(model), tokens, options));
+  const tokens = task().tokensOf(state.puzzle, state.kind);
+  const halt = byId("halt").checked;
+  state.runs = state.chosen.map((model) => new Run(models.solver(model), tokens, {
+    maxSteps: state.limit ?? model.max_steps, halt, puzzleId: model.puzzle_ids[state.example?.name] ?? 0,
+  }));
 }
 
 // Everything that step `number` needs is computed; false where no model goes that far, or the puzzle was changed.
@@ -108,12 +121,11 @@ const atEnd = () => state.runs.every((run) => run.finished) && state.shown >= lo
 // ---- what is shown
 
 function viewOf(run) {
-  const task = TASKS[state.kind.task];
   const step = Math.min(state.shown, run?.frames.length ?? 0);
   const frame = step ? run.frames[step - 1] : null;
-  const cells = frame ? cellsOfTokens(frame.answers, state.kind) : state.puzzle;
-  const verdict = frame ? task.verdict(state.puzzle, cells, state.kind) : null;
-  const given = state.puzzle.map((cell, place) => !task.isFree(cell) && cells[place] === cell);
+  const cells = frame ? task().cellsOfTokens(frame.answers, state.kind) : state.puzzle;
+  const verdict = frame ? task().verdict(state.puzzle, cells, state.kind, state.example) : null;
+  const given = state.puzzle.map((cell, place) => !task().hasTasks && !task().isFree(cell) && cells[place] === cell);
   const view = {
     puzzle: state.puzzle, cells, given, confidence: frame?.confidence, changed: new Set(frame?.changed),
     broken: verdict?.places ?? new Set(), problems: frame ? [] : problems(),
@@ -122,7 +134,10 @@ function viewOf(run) {
 }
 
 function captionOf(model, run, { frame, step }) {
-  if (!frame) return `${model.name}: the puzzle`;
+  if (!frame) {
+    const unknown = task().hasTasks && !(state.example.name in model.puzzle_ids);
+    return `${model.name}: the puzzle${unknown ? ", of a task that it was not trained on" : ""}`;
+  }
   const halts = run.haltStep && step >= run.haltStep;
   const end = halts ? `; would halt at step ${run.haltStep}` : run.finished && step === run.frames.length ? "; did not halt" : "";
   return `${model.name}: step ${step}, ${counted(frame.changed.length, "cell")} changed, halt probability ${percent(frame.haltProbability)}${end}`;
@@ -181,9 +196,9 @@ function setKind(kind) {
   setOptions(byId("model"), own.map((model) => [model.name, model.name]));
   setOptions(byId("other"), [["", "no other"], ...own.map((model) => [model.name, model.name])]);
   byId("other-label").hidden = own.length < 2;
-  byId("text-label").textContent = `Puzzle as text, ${kind.grid_shape.join(" × ")} of the characters ${kind.characters.replace(" ", "space ")}`;
+  byId("text-label").textContent = `Puzzle as text, ${task().hint(kind)}`;
   byId("text").rows = kind.grid_shape[0];
-  state.uploaded = [];
+  Object.assign(state, { uploaded: [], puzzle: [], example: kind.examples[0] ?? null });
   buildPad();
   listExamples();
   setModels([own[0]]);
@@ -192,27 +207,28 @@ function setKind(kind) {
 
 function setModels(chosen) {
   state.chosen = chosen;
-  const limit = Math.max(...chosen.map((model) => model.max_steps));
-  byId("limit").value = limit;
+  state.limit = null;
+  byId("limit").value = Math.max(...chosen.map((model) => model.max_steps));
   models.show(chosen);
   byId("about").replaceChildren(...chosen.map(about));
-  const task = TASKS[state.kind.task];
   boards = chosen.map((model, number) => new Board(state.kind, model.name, number ? {} : {
-    onWrite: write, onMistake: mistake, brush: task.draws ? () => state.brush : null,
+    onWrite: write, onMistake: mistake, brush: task().draws ? () => state.brush : null,
   }));
   byId("boards").replaceChildren(...boards.map((board) => board.node));
   byId("boards").dataset.count = boards.length;
-  if (state.puzzle.length === state.kind.grid_shape[0] * state.kind.grid_shape[1]) setPuzzle(state.puzzle, state.mistakes);
+  if (state.puzzle.length) setPuzzle(state.puzzle, state.mistakes);
 }
 
 function buildPad() {
-  const task = TASKS[state.kind.task];
-  const entries = task.pad(state.kind);
+  const { draws } = task();
+  const entries = task().pad(state.kind);
   state.brush = entries[0].write;
   const buttons = entries.map(({ write: cell, name, show }) => {
-    const button = element("button", { type: "button", "aria-label": name, "aria-pressed": task.draws ? cell === state.brush : null }, show ?? cell);
+    const button = element("button", {
+      type: "button", "aria-label": name, "aria-pressed": draws ? String(cell === state.brush) : null, "data-write": cell,
+    }, show ?? cell);
     button.addEventListener("click", () => {
-      if (!task.draws) {
+      if (!draws) {
         write(boards[0].focusedPlace, cell);
         return;
       }
@@ -222,46 +238,55 @@ function buildPad() {
     return button;
   });
   byId("pad").replaceChildren(...buttons);
+  byId("pad").classList.toggle("colours", Boolean(task().hasTasks));
 }
 
 function listExamples() {
-  const known = state.kind.examples.map((example, i) => [String(i), `${i + 1}: ${example.source}, rating ${example.rating}`]);
-  const given = state.uploaded.map((_, i) => [`file ${i}`, `puzzle ${i + 1}`]);
+  const known = state.kind.examples.map((example, i) => [String(i), `${i + 1}: ${task().exampleName(example)}`]);
+  const given = state.uploaded.map((example, i) => [`file ${i}`, example.name ? task().exampleName(example) : `puzzle ${i + 1}`]);
   setOptions(byId("example"), [
-    ["", "your own"],
+    ...(task().hasTasks ? [] : [["", "your own"]]),
     ...(known.length ? [{ group: "Real ones, easiest first", options: known }] : []),
     ...(given.length ? [{ group: "From your file", options: given }] : []),
   ]);
 }
 
 function takeExample(value) {
-  const example = state.kind.examples[Number(value)];
-  if (value.startsWith("file ")) readText(state.uploaded[Number(value.slice(5))]);
-  else if (value !== "" && example) setPuzzle([...example.puzzle]);
-  else setPuzzle(TASKS[state.kind.task].emptyGrid(state.kind));
-  byId("example").value = value === "" || example || value.startsWith("file ") ? value : "";
+  const list = value.startsWith("file ") ? state.uploaded : state.kind.examples;
+  const example = value === "" ? null : list[Number(value.replace("file ", ""))];
+  if (!task().hasTasks || example?.name) state.example = example;
+  if (example?.text) readText(example.text);
+  else setPuzzle(example ? task().gridOf(example, state.kind) : task().emptyGrid(state.kind));
+  if (example || !task().hasTasks) byId("example").value = example ? value : "";
 }
 
 async function takeFile(file) {
-  state.uploaded = puzzlesOfFile(await file.text(), state.kind);
+  try {
+    state.uploaded = task().examplesOfFile(await file.text(), state.kind, file.name);
+    if (!state.uploaded.length) throw new Error(`${file.name} holds no puzzle`);
+  } catch (error) {
+    setPuzzle(state.puzzle, [{ places: [], text: error.message }]);
+    return;
+  }
   listExamples();
-  if (state.uploaded.length) takeExample("file 0");
-  else setPuzzle(state.puzzle, [{ places: [], text: `${file.name} holds no puzzle` }]);
+  takeExample("file 0");
 }
 
 const modelNamed = (name) => contents.models.find((model) => model.name === name);
 const chosenModels = () => [byId("model").value, byId("other").value].filter(Boolean).map(modelNamed);
 
-setOptions(byId("kind"), contents.kinds.map((kind, i) => [String(i), `${kind.task}, ${kind.grid_shape.join(" × ")}`]));
+setOptions(byId("kind"), contents.kinds.map((kind, i) => [String(i), `${TASKS[kind.task].title}, ${kind.grid_shape.join(" × ")}`]));
 byId("kind-label").hidden = contents.kinds.length < 2;
 byId("kind").addEventListener("change", (event) => setKind(contents.kinds[Number(event.target.value)]));
 byId("example").addEventListener("change", (event) => takeExample(event.target.value));
 byId("clear").addEventListener("click", () => takeExample(""));
 byId("text").addEventListener("input", (event) => readText(event.target.value));
+byId("file").addEventListener("click", ({ target }) => { target.value = ""; }); // the same file may have been corrected
 byId("file").addEventListener("change", (event) => event.target.files[0] && takeFile(event.target.files[0]));
 for (const id of ["model", "other"]) byId(id).addEventListener("change", () => setModels(chosenModels()));
 byId("limit").addEventListener("change", ({ target }) => {
-  target.value = Math.min(target.max, Math.max(target.min, Math.round(target.valueAsNumber || 0)));
+  state.limit = Math.min(target.max, Math.max(target.min, Math.round(target.valueAsNumber || 0)));
+  target.value = state.limit;
   setPuzzle(state.puzzle, state.mistakes);
 });
 byId("halt").addEventListener("change", () => setPuzzle(state.puzzle, state.mistakes));

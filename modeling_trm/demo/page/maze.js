@@ -3,6 +3,8 @@
 
 import { counted } from "./dom.js";
 
+export const title = "Maze";
+
 const WALL = "#", OPEN = " ", START = "S", GOAL = "G", PATH = "o";
 const NAMES = { [WALL]: "wall", [OPEN]: "open", [START]: "start", [GOAL]: "goal", [PATH]: "path" };
 

@@ -1,7 +1,7 @@
 // Which models are shown, and how far each has come: at once, or on request with the progress of its download.
 
-import { counted, element, megabytes, percent } from "./dom.js";
-import { Solver, threads } from "./solver.js";
+import { element, megabytes, percent } from "./dom.js";
+import { programOf, Solver } from "./solver.js";
 
 export class Models {
   #solvers = new Map();
@@ -23,7 +23,11 @@ export class Models {
   }
 
   solver(model) {
-    if (!this.#solvers.has(model.name)) this.#solvers.set(model.name, new Solver(model, this.contents.runtime));
+    if (!this.#solvers.has(model.name)) {
+      const [text] = this.#line(model).children;
+      const onEngine = (engine) => { text.textContent = `${model.name}: ready, ${engine}`; };
+      this.#solvers.set(model.name, new Solver(model, this.contents.runtime, { onEngine }));
+    }
     return this.#solvers.get(model.name);
   }
 
@@ -40,7 +44,6 @@ export class Models {
         text.textContent = `${model.name}: ${megabytes(received)} of ${megabytes(total)}`;
         bar.textContent = percent(received / total);
       });
-      text.textContent = `${model.name}: ready, ${counted(threads(), "thread")}`;
     } catch (error) {
       text.textContent = `${model.name} could not be loaded: ${error.message}`;
       button.hidden = false;
@@ -52,8 +55,10 @@ export class Models {
 
   #line(model) {
     if (!this.#lines.has(model.name)) {
-      const size = megabytes(model.step.bytes + this.contents.runtime.wasm.bytes);
-      const button = element("button", { type: "button" }, `Load ${size}`);
+      const button = element("button", { type: "button" }, "Load");
+      programOf(model, this.contents.runtime).then(({ program }) => {
+        button.textContent = `Load ${megabytes(model.step.bytes + program.wasm.bytes)}`;
+      });
       button.addEventListener("click", () => this.load(model).catch(() => {})); // its line says what failed
       const waiting = model.large ? `${model.name} is not loaded yet` : `${model.name}: loading`;
       this.#lines.set(model.name, element("div", { class: "loading" }, element("p", {}, waiting),

@@ -1,9 +1,17 @@
 // A model and its runs, as the page sees them; the work is done in worker.js.
 
+import { hasGpu } from "./gpu.js";
+
 const MOST_THREADS = 4; // more gain nothing on grids of this size
 
 // Threads need a page that is isolated from others (crossOriginIsolated), which is up to the headers of its server.
-export const threads = () => (globalThis.crossOriginIsolated ? Math.min(MOST_THREADS, navigator.hardwareConcurrency) : 1);
+const threads = () => (globalThis.crossOriginIsolated ? Math.min(MOST_THREADS, navigator.hardwareConcurrency) : 1);
+
+// { program, gpu }: the file of onnxruntime for a model. A small one does without a GPU, whose program is twice as large.
+export async function programOf(model, runtime, gpu = null) {
+  const wanted = gpu ?? (model.large && await hasGpu());
+  return { program: runtime.programs[wanted ? "gpu" : "processor"], gpu: wanted };
+}
 
 export class Solver {
   #worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
@@ -11,10 +19,9 @@ export class Solver {
   #number = 0;
   #loading = null;
 
-  constructor(model, runtime) {
-    this.model = model;
-    this.runtime = runtime;
-    this.ready = false;
+  // gpu: whether one is tried; null: if the model is large and there is one. onEngine(text): what computes from now on.
+  constructor(model, runtime, { gpu = null, onEngine = () => {} } = {}) {
+    Object.assign(this, { model, runtime, gpu, onEngine, ready: false });
     this.#worker.onmessage = ({ data }) => this.#receive(data);
     this.#worker.onerror = (event) => {
       for (const { reject } of this.#waiting.values()) reject(new Error(event.message ?? "the model's worker ended"));
@@ -23,17 +30,21 @@ export class Solver {
 
   // Downloads and prepares the model, once. onProgress(received, total) in bytes.
   load(onProgress = () => {}) {
-    this.#loading ??= this.#ask({ load: this.model, runtime: this.runtime, threads: threads() }, onProgress).then(() => {
-      this.ready = true;
-    }, (error) => {
+    this.#loading ??= this.#load(onProgress).catch((error) => {
       this.#loading = null; // so that it can be tried again
       throw error;
     });
     return this.#loading;
   }
 
-  async step(run, tokens) {
-    return (await this.#ask({ step: run, tokens })).frame;
+  async #load(onProgress) {
+    const { program, gpu } = await programOf(this.model, this.runtime, this.gpu);
+    await this.#ask({ load: this.model, program, gpu, threads: threads() }, onProgress);
+    this.ready = true;
+  }
+
+  async step(run, tokens, puzzleId) {
+    return (await this.#ask({ step: run, tokens, puzzleId })).frame;
   }
 
   #ask(message, onProgress) {
@@ -45,6 +56,10 @@ export class Solver {
   }
 
   #receive(data) {
+    if ("engine" in data) {
+      this.onEngine(data.engine);
+      return;
+    }
     const asked = this.#waiting.get(data.id);
     if ("progress" in data) {
       asked.onProgress(data.progress, data.total);
@@ -61,9 +76,9 @@ export class Run {
   static #number = 0;
   #next = null;
 
-  // halt: stop where the model would; else after maxSteps.
-  constructor(solver, tokens, { maxSteps, halt }) {
-    Object.assign(this, { solver, tokens, maxSteps, halt, name: (Run.#number += 1), frames: [] });
+  // halt: stop where the model would; else after maxSteps. puzzleId: the row of the model's puzzle table.
+  constructor(solver, tokens, { maxSteps, halt, puzzleId = 0 }) {
+    Object.assign(this, { solver, tokens, maxSteps, halt, puzzleId, name: (Run.#number += 1), frames: [] });
   }
 
   // The first step whose halt probability is above the model's threshold, where it has one; 0: not yet.
@@ -78,7 +93,7 @@ export class Run {
 
   // One more step; those who ask while it is computed wait for the same one.
   advance() {
-    this.#next ??= this.solver.step(this.name, this.tokens).then((frame) => {
+    this.#next ??= this.solver.step(this.name, this.tokens, this.puzzleId).then((frame) => {
       this.frames.push(frame);
     }).finally(() => {
       this.#next = null;

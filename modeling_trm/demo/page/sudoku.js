@@ -3,7 +3,9 @@
 
 import { counted } from "./dom.js";
 
-export const BLANK = ".";
+export const title = "Sudoku";
+
+const BLANK = ".";
 
 export const pad = (kind) => [...kind.characters.slice(1)].map((digit) => ({ write: digit, name: digit }))
   .concat({ write: BLANK, name: "empty", show: "⌫" });
