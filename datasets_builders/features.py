@@ -16,7 +16,6 @@ import numpy as np
 from datasets_builders.files import SPLITS, Paths
 from datasets_builders.solutions import several_solutions
 from datasets_builders.sources import Rows, open_source
-from datasets_builders.tables import ANSWERS_THAT_TELL
 from datasets_builders.validation import (
     BadRow,
     DataError,
@@ -29,6 +28,7 @@ from datasets_builders.validation import (
 )
 from modeling_trm.grid_text_trm import GridReader, sudoku_side
 from modeling_trm.processing_trm import GridProcessor
+from modeling_trm.puzzle_tables_trm import ANSWERS_THAT_TELL
 from modeling_trm.randomness_trm import subset_rows
 
 if TYPE_CHECKING:

@@ -74,15 +74,22 @@ class GridReader:
         Args:
             grid: text, or rows or cells as (nested) lists, tuples, arrays.
         """
+        return self.read_as_written(grid)[0]
+
+    def read_as_written(self, grid: Any) -> tuple[str, str]:
+        """The same, and the characters that stand for `characters` in the grid, in their order.
+
+        Numbers of more than one digit stand for characters: 10 for A, or counted from 0 for the eleventh, A again.
+        """
         if self.written is None and isinstance(grid, str) and self._is_plain(grid):
-            return grid
+            return grid, self.characters
         cells = self._cells_of_text(grid) if isinstance(grid, str) else self._cells_of_lists(as_lists(grid))
         words = [_word(cell) for cell in cells]
-        meaning = self._choose_meaning(words)
+        symbols, meaning = self._choose_meaning(words)
         for position, word in enumerate(words):
             if word not in meaning:
                 raise ValueError(self.not_allowed(position, cells[position]))
-        return "".join(map(meaning.__getitem__, words))
+        return "".join(map(meaning.__getitem__, words)), symbols
 
     def not_allowed(self, position: int, cell: Any) -> str:
         """The message for a cell outside the alphabet at a position of the grid."""
@@ -251,13 +258,16 @@ class GridReader:
 
     # --- what the characters stand for --------------------------------------------------------------------------------
 
-    def _choose_meaning(self, words: Sequence[str]) -> dict[str, str]:
-        """{word: character}. Raises ValueError naming both readings where a 0 (or an x) may be a blank or a digit.
+    def _choose_meaning(self, words: Sequence[str]) -> tuple[str, dict[str, str]]:
+        """What the words are written with, and {word: character}.
+
+        Raises ValueError naming both readings where a 0 (or an x) may be a blank or a digit.
 
         A puzzle with one solution shows all of its digits but one, so other characters than 0 and x do tell.
         """
         if self.task != "sudoku" or self.written is not None:
-            return self._meaning(self.written or self.characters, words)
+            symbols = self.written or self.characters
+            return symbols, self._meaning(symbols, words)
         counts = Counter(word.upper() for word in words)
         fitting = []
         for symbols in self._notations():
@@ -273,7 +283,7 @@ class GridReader:
                     f"{blank!r} may be a blank or a digit here: say characters={roles[True]!r} if it is a blank, "
                     f"characters={roles[False]!r} if it is a digit"
                 )
-        return fitting[0][1] if fitting else self._meaning(self.characters, words)
+        return fitting[0] if fitting else (self.characters, self._meaning(self.characters, words))
 
     def _notations(self) -> list[str]:
         """What the digits of a Sudoku are written with, the blank first; the processor's own before the others."""

@@ -26,14 +26,15 @@ def test_a_copy_and_a_pickle_compute_the_same(preset: str, tiny_model, tiny_batc
     assert torch.equal(again.state.z_H, expected.state.z_H) and type(again.state) is type(expected.state)
 
 
-@pytest.mark.skipif(torch.__version__ < "2.13", reason="torch 2.11 stops with an AssertionError of its own")
-def test_the_whole_model_is_compiled(tiny_model, tiny_batch) -> None:
-    """torch.compile(model), whose names begin with _orig_mod: two steps, the loss and its gradients."""
-    model = tiny_model("trm-mlp-t", H_cycles=1, L_cycles=1)
-    compiled = torch.compile(copy.deepcopy(model), backend="aot_eager")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_the_whole_model_is_compiled(dtype: torch.dtype, tiny_model, tiny_batch) -> None:
+    """torch.compile(model) as one graph, whose names begin with _orig_mod: two steps, the loss and its gradients."""
+    model = tiny_model("trm-mlp-t", H_cycles=2, L_cycles=1)
+    compiled = torch.compile(copy.deepcopy(model), backend="aot_eager", fullgraph=True)
     batch, ours, theirs = tiny_batch(model.config), None, None
     for _ in range(2):
-        expected, out = model(**batch, state=ours), compiled(**batch, state=theirs)
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            expected, out = model(**batch, state=ours), compiled(**batch, state=theirs)
         ours, theirs = expected.state, out.state
         torch.testing.assert_close(out.logits, expected.logits)
         torch.testing.assert_close(out.loss, expected.loss)

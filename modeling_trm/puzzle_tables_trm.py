@@ -7,17 +7,21 @@ mark, UTF-16; any of them packed by gzip.
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from datasets_builders.columns import NEEDED, choose_columns, describe_columns, grid_as_text, normalise
-from datasets_builders.validation import DataError
-from modeling_trm.grid_text_trm import MAZE_CHARACTERS, REMARK, SUDOKU_DIGITS, SUDOKU_SIDES, GridReader, shown
-from modeling_trm.text_file_trm import GZIP, MARKS, decode, unpack
+from .grid_text_trm import MAZE_CHARACTERS, REMARK, SUDOKU_DIGITS, SUDOKU_SIDES, GridReader, shown
+from .puzzle_columns_trm import NEEDED, DataError, choose_columns, describe_columns, grid_as_text, normalise
+from .text_file_trm import GZIP, MARKS, decode, unpack
 
-if TYPE_CHECKING:
+try:
     import pyarrow as pa
+    from pyarrow import compute as pc
+    from pyarrow import csv as pa_csv
+    from pyarrow import parquet
+except ImportError:  # a checkpoint's code runs without it; tables are not read then
+    pa = pa_csv = pc = parquet = None
 
 SUFFIXES = (".parquet", ".csv", ".tsv", ".txt", ".json", ".jsonl", ".arrow")
 ANSWERS_THAT_TELL = 100  # how the digits of large Sudokus are written
@@ -31,7 +35,7 @@ def read_table(
     file: Path,
     columns: Mapping[str, str] | None = None,
     characters: str | None = None,
-) -> tuple["pa.Table", str | None]:
+) -> tuple[pa.Table, str | None]:
     """(source, question, answer and rating of every row; a line saying which columns were taken, where that is news).
 
     Args:
@@ -53,8 +57,13 @@ def read_table(
     return normalise(task, table, chosen, str(file), default_source), describe_columns(names, chosen, file.name)
 
 
-def read_puzzles(file: Path, reader: GridReader, columns: Mapping[str, str] | None = None) -> list[tuple[str, str]]:
-    """(place, text) of every puzzle of a file: the questions of a table, or the grids of a text.
+def read_puzzles(
+    file: Path, reader: GridReader, columns: Mapping[str, str] | None = None
+) -> tuple[list[tuple[str, str]], GridReader, str | None]:
+    """(place, text) of every puzzle of a file: the questions of a table, or the grids of a text; what reads them; and
+    a line saying which column was taken, where that is news.
+
+    The reader is the one given, unless the answers beside the questions tell what large Sudokus are written with.
 
     Raises:
         DataError: naming the file and what is wrong with it.
@@ -62,22 +71,12 @@ def read_puzzles(file: Path, reader: GridReader, columns: Mapping[str, str] | No
     content = _content(file)
     found = _table(reader.task, content, columns, ("question",), reader.written or reader.characters, str(file))
     if found is None:
-        return read_grids(_text(content, str(file)), reader, str(file))
-    table, chosen, _ = found
+        return read_grids(_text(content, str(file)), reader, str(file)), reader, None
+    table, chosen, names = found
     rows = normalise(reader.task, table, chosen, str(file), "")
     told = reader.told_by(rows["answer"][:ANSWERS_THAT_TELL].to_pylist()) if "answer" in chosen else reader
-    return [
-        (f"{file}, row {row}", text if told is reader else _as_told(text, told))
-        for row, text in enumerate(rows["question"].fill_null("").to_pylist(), start=1)
-    ]
-
-
-def _as_told(text: str, told: GridReader) -> str:
-    """A puzzle in the processor's characters, where the answers beside it tell its own."""
-    try:
-        return told.read(text)
-    except ValueError:  # which will be said when it is read
-        return text
+    texts = enumerate(rows["question"].fill_null("").to_pylist(), start=1)
+    return [(f"{file}, row {row}", text) for row, text in texts], told, describe_columns(names, chosen, file.name)
 
 
 def read_grids(text: str, reader: GridReader, where: str) -> list[tuple[str, str]]:
@@ -88,9 +87,8 @@ def read_grids(text: str, reader: GridReader, where: str) -> list[tuple[str, str
     ]
 
 
-def _content(file: Path) -> "pa.Buffer":
+def _content(file: Path) -> pa.Buffer:
     """The bytes of a file, unpacked."""
-    import pyarrow as pa
 
     try:
         if file.stat().st_size == 0:
@@ -109,14 +107,13 @@ def _content(file: Path) -> "pa.Buffer":
 
 def _table(
     task: str,
-    content: "pa.Buffer",
+    content: pa.Buffer,
     columns: Mapping[str, str] | None,
     needed: Sequence[str],
     characters: str | None,
     where: str,
-) -> tuple["pa.Table", Chosen, list[str]] | None:
+) -> tuple[pa.Table, Chosen, list[str]] | None:
     """(the columns chosen, which is what, the names of all columns); None for a text without columns."""
-    import pyarrow as pa
 
     head = content[:8].to_pybytes()
     try:
@@ -127,18 +124,16 @@ def _table(
         raise DataError(f"{where}: cannot be read as {kind}: {str(error).splitlines()[0]}") from error
     text = _text(content, where, HEAD)
     if text.lstrip().startswith(("{", "[")) and not REMARK.fullmatch(text.lstrip().partition("\n")[0]):
-        return _read_json(task, _text(content, where), columns, needed, where)
+        return _read_json(task, _text(content, where), columns, needed, characters, where)
     return _read_csv(task, content, text, columns, needed, characters, where)
 
 
 def _read_columns(
-    head: bytes, stream: "pa.BufferReader", columns: Mapping[str, str] | None, needed: Sequence[str], where: str
-) -> tuple["pa.Table", Chosen, list[str]]:
-    import pyarrow as pa
-    import pyarrow.parquet
+    head: bytes, stream: pa.BufferReader, columns: Mapping[str, str] | None, needed: Sequence[str], where: str
+) -> tuple[pa.Table, Chosen, list[str]]:
 
     if head.startswith(b"PAR1"):
-        file = pa.parquet.ParquetFile(stream)
+        file = parquet.ParquetFile(stream)
         names = file.schema_arrow.names
         chosen = choose_columns(names, columns, where, needed)
         return file.read(columns=list(chosen.values())), chosen, names
@@ -151,7 +146,7 @@ def _read_columns(
 # --- text -----------------------------------------------------------------------------------------------------------
 
 
-def _text(content: "pa.Buffer", where: str, size: int | None = None) -> str:
+def _text(content: pa.Buffer, where: str, size: int | None = None) -> str:
     """The text of a file, or about its first `size` bytes."""
     try:
         return decode(content[:size].to_pybytes(), is_whole=size is None or size >= content.size)
@@ -161,16 +156,13 @@ def _text(content: "pa.Buffer", where: str, size: int | None = None) -> str:
 
 def _read_csv(
     task: str,
-    content: "pa.Buffer",
+    content: pa.Buffer,
     head: str,
     columns: Mapping[str, str] | None,
     needed: Sequence[str],
     characters: str | None,
     where: str,
-) -> tuple["pa.Table", Chosen, list[str]] | None:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.csv
+) -> tuple[pa.Table, Chosen, list[str]] | None:
 
     layout = _layout(task, head, columns, needed, characters, where)
     if layout is None:
@@ -179,13 +171,13 @@ def _read_csv(
     if content[:2].to_pybytes() in MARKS:  # UTF-16
         content = pa.py_buffer(_text(content, where).encode())
     try:
-        table = pa.csv.read_csv(
+        table = pa_csv.read_csv(
             pa.BufferReader(content),
             # With threads its errors lack the row number.
-            read_options=pa.csv.ReadOptions(use_threads=False, column_names=None if has_header else names),
+            read_options=pa_csv.ReadOptions(use_threads=False, column_names=None if has_header else names),
             # Left to itself it ends a row inside a quoted grid, and takes a grid of digits for a number.
-            parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-            convert_options=pa.csv.ConvertOptions(
+            parse_options=pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+            convert_options=pa_csv.ConvertOptions(
                 include_columns=list(chosen.values()), column_types=dict.fromkeys(chosen.values(), pa.string())
             ),
         )
@@ -242,12 +234,16 @@ def _is_grid(task: str, field: str, characters: str | None) -> bool:
 
 
 def _read_json(
-    task: str, text: str, columns: Mapping[str, str] | None, needed: Sequence[str], where: str
-) -> tuple["pa.Table", Chosen, list[str]]:
+    task: str,
+    text: str,
+    columns: Mapping[str, str] | None,
+    needed: Sequence[str],
+    characters: str | None,
+    where: str,
+) -> tuple[pa.Table, Chosen, list[str]]:
     """Rows as a list of objects, as an object a line, or as an object of columns."""
-    import pyarrow as pa
 
-    rows = _json_rows(text, where)
+    rows = _json_rows(text, where, lambda cells: _is_one_grid(task, cells, characters))
     names = list(dict.fromkeys(name for row in rows for name in row))
     chosen = choose_columns(names, columns, where, needed)
     values = {}
@@ -260,7 +256,13 @@ def _read_json(
         raise DataError(f"{where}: a column holds values of several kinds: {str(error).splitlines()[0]}") from error
 
 
-def _json_rows(text: str, where: str) -> list[dict[str, Any]]:
+def _is_one_grid(task: str, cells: list[Any], characters: str | None) -> bool:
+    """Whether a list is a grid, in its rows or cells, and not a column of grids."""
+    whole, *parts = (grid_as_text(task, part) for part in (cells, *cells))
+    return _is_grid(task, whole or "", characters) and not all(_is_grid(task, part or "", characters) for part in parts)
+
+
+def _json_rows(text: str, where: str, is_one_grid: Callable[[list[Any]], bool]) -> list[dict[str, Any]]:
     try:
         content = _load_json(text, where)
     except json.JSONDecodeError as error:
@@ -268,7 +270,8 @@ def _json_rows(text: str, where: str) -> list[dict[str, Any]]:
         if len(lines) < 2 or not error.msg.startswith("Extra data"):
             raise DataError(f"{where}, line {error.lineno}: is no JSON, or cut short: {error.msg}") from error
         content = [_load_line(line, f"{where}, line {number}") for number, line in lines]
-    if isinstance(content, dict) and content and all(isinstance(column, list) for column in content.values()):
+    are_lists = isinstance(content, dict) and content and all(isinstance(value, list) for value in content.values())
+    if are_lists and not any(map(is_one_grid, content.values())):
         lengths = {name: len(column) for name, column in content.items()}
         if len(set(lengths.values())) > 1:
             raise DataError(f"{where}: its columns differ in length: {lengths}")
