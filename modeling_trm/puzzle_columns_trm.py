@@ -51,7 +51,7 @@ def choose_columns(
                 hint = f"; did you mean {close[0]!r}?" if close else ""
                 raise DataError(f"{where}: has no column {wanted[role]!r} for the {role}; it has {_list(names)}{hint}")
         else:
-            found = [name for name in names if re.sub("(?:zes|s)$", "", name.strip().lower()) in known]
+            found = [name for name in names if singular(name) in known]
             own = [name for name in found if name.strip() == role]
             # A data set that has the column's own name, or input and label, means that one.
             found = own or [name for name in found if name in ("input", "label")] or found
@@ -67,6 +67,11 @@ def choose_columns(
         if len(found) == 1:
             chosen[role] = found[0]
     return chosen
+
+
+def singular(name: str) -> str:
+    """A column's name as COLUMN_NAMES has it."""
+    return re.sub("(?:zes|s)$", "", name.strip().lower())
 
 
 def describe_columns(names: Sequence[str], chosen: Mapping[str, str], where: str) -> str | None:

@@ -7,12 +7,23 @@ mark, UTF-16; any of them packed by gzip.
 import csv
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
 from .grid_text_trm import MAZE_CHARACTERS, REMARK, SUDOKU_DIGITS, SUDOKU_SIDES, GridReader, shown
-from .puzzle_columns_trm import NEEDED, DataError, choose_columns, describe_columns, grid_as_text, normalise
+from .puzzle_columns_trm import (
+    COLUMN_NAMES,
+    NEEDED,
+    DataError,
+    choose_columns,
+    describe_columns,
+    grid_as_text,
+    normalise,
+    singular,
+)
 from .text_file_trm import GZIP, MARKS, decode, unpack
 
 try:
@@ -114,7 +125,6 @@ def _table(
     where: str,
 ) -> tuple[pa.Table, Chosen, list[str]] | None:
     """(the columns chosen, which is what, the names of all columns); None for a text without columns."""
-
     head = content[:8].to_pybytes()
     try:
         if head.startswith((b"PAR1", b"ARROW1", b"\xff\xff\xff\xff")):
@@ -131,7 +141,6 @@ def _table(
 def _read_columns(
     head: bytes, stream: pa.BufferReader, columns: Mapping[str, str] | None, needed: Sequence[str], where: str
 ) -> tuple[pa.Table, Chosen, list[str]]:
-
     if head.startswith(b"PAR1"):
         file = parquet.ParquetFile(stream)
         names = file.schema_arrow.names
@@ -163,7 +172,8 @@ def _read_csv(
     characters: str | None,
     where: str,
 ) -> tuple[pa.Table, Chosen, list[str]] | None:
-
+    preface = _preface(task, head)
+    head = "".join(head.splitlines(keepends=True)[preface:])
     layout = _layout(task, head, columns, needed, characters, where)
     if layout is None:
         return None
@@ -174,7 +184,9 @@ def _read_csv(
         table = pa_csv.read_csv(
             pa.BufferReader(content),
             # With threads its errors lack the row number.
-            read_options=pa_csv.ReadOptions(use_threads=False, column_names=None if has_header else names),
+            read_options=pa_csv.ReadOptions(
+                use_threads=False, skip_rows=preface, column_names=None if has_header else names
+            ),
             # Left to itself it ends a row inside a quoted grid, and takes a grid of digits for a number.
             parse_options=pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
             convert_options=pa_csv.ConvertOptions(
@@ -188,6 +200,12 @@ def _read_csv(
             column = pc.replace_substring_regex(table[name], '^ "?|"$', "")
             table = table.set_column(table.column_names.index(name), name, column)
     return table, chosen, names
+
+
+def _preface(task: str, head: str) -> int:
+    """Lines in front of a table: what Excel writes there, and remarks, not of mazes, which have # for a wall."""
+    is_preface = re.compile(r"sep=.\s*|#.*\s*" if task == "sudoku" else r"sep=.\s*")
+    return sum(1 for _ in takewhile(is_preface.fullmatch, head.splitlines(keepends=True)))
 
 
 def _layout(
@@ -211,7 +229,7 @@ def _layout(
         if len(grids) >= 2 and columns is None:
             names = [f"column {number + 1}" for number in range(len(fields))]
             return delimiter, names, {"question": names[grids[0]], "answer": names[grids[1]]}, False
-    if columns is None and ("answer" not in needed or any(_is_grid(task, text, characters) for text in records[","])):
+    if columns is None and ("answer" not in needed or _holds_grids(task, head, characters)):
         return None
     raise problems[max(DELIMITERS[:-1], key=lambda delimiter: len(records[delimiter]))]
 
@@ -221,6 +239,14 @@ def _first_record(text: str, delimiter: str) -> list[str]:
         return next((record for record in csv.reader(io.StringIO(text), delimiter=delimiter) if record), [""])
     except csv.Error:  # a field that is longer than csv allows: no header, and no grid
         return [""]
+
+
+def _holds_grids(task: str, text: str, characters: str | None) -> bool:
+    """Whether a text begins with a grid, in a line or in rows."""
+    if task != "sudoku":
+        return _is_grid(task, text, characters) or _is_grid(task, text.partition("\n")[0], characters)
+    readers = (GridReader("sudoku", (side, side), "." + SUDOKU_DIGITS[:side]) for side in SUDOKU_SIDES)
+    return any(reader.fits(grid) for reader in readers for _, _, grid in islice(reader.split(text), 1))
 
 
 def _is_grid(task: str, field: str, characters: str | None) -> bool:
@@ -243,7 +269,8 @@ def _read_json(
 ) -> tuple[pa.Table, Chosen, list[str]]:
     """Rows as a list of objects, as an object a line, or as an object of columns."""
 
-    rows = _json_rows(text, where, lambda cells: _is_one_grid(task, cells, characters))
+    known = {*COLUMN_NAMES["question"], *(columns or {}).values()}
+    rows = _json_rows(text, where, known, lambda cells: _is_one_grid(task, cells, characters))
     names = list(dict.fromkeys(name for row in rows for name in row))
     chosen = choose_columns(names, columns, where, needed)
     values = {}
@@ -262,7 +289,10 @@ def _is_one_grid(task: str, cells: list[Any], characters: str | None) -> bool:
     return _is_grid(task, whole or "", characters) and not all(_is_grid(task, part or "", characters) for part in parts)
 
 
-def _json_rows(text: str, where: str, is_one_grid: Callable[[list[Any]], bool]) -> list[dict[str, Any]]:
+def _json_rows(
+    text: str, where: str, known: Collection[str], is_one_grid: Callable[[list[Any]], bool]
+) -> list[dict[str, Any]]:
+    """Args: known: names of a column of questions. is_one_grid: whether a list is a grid, and not a column."""
     try:
         content = _load_json(text, where)
     except json.JSONDecodeError as error:
@@ -270,6 +300,7 @@ def _json_rows(text: str, where: str, is_one_grid: Callable[[list[Any]], bool]) 
         if len(lines) < 2 or not error.msg.startswith("Extra data"):
             raise DataError(f"{where}, line {error.lineno}: is no JSON, or cut short: {error.msg}") from error
         content = [_load_line(line, f"{where}, line {number}") for number, line in lines]
+    content = _without_wrapping(content, where, known)
     are_lists = isinstance(content, dict) and content and all(isinstance(value, list) for value in content.values())
     if are_lists and not any(map(is_one_grid, content.values())):
         lengths = {name: len(column) for name, column in content.items()}
@@ -281,6 +312,23 @@ def _json_rows(text: str, where: str, is_one_grid: Callable[[list[Any]], bool]) 
         if not isinstance(row, dict):
             raise DataError(f"{where}, row {number}: is {shown(row)}; allowed: an object with question and answer")
     return rows
+
+
+def _without_wrapping(content: Any, where: str, known: Collection[str]) -> Any:
+    """Rows under one name, {"puzzles": [...]}, and what pandas writes: columns or rows by the numbers of the rows."""
+    if not isinstance(content, dict) or not content:
+        return content
+    values = list(content.values())
+    if all(isinstance(value, list) and value and all(isinstance(row, dict) for row in value) for value in values):
+        if len(values) > 1:
+            raise DataError(
+                f"{where}: holds several tables, {', '.join(map(repr, content))}: give each a file of its own"
+            )
+        return values[0]
+    if all(isinstance(value, dict) and value.keys() == values[0].keys() for value in values):
+        by_column = any(singular(name) in known or name in known for name in content)
+        return {name: list(column.values()) for name, column in content.items()} if by_column else values
+    return content
 
 
 def _load_line(line: str, where: str) -> Any:
