@@ -241,7 +241,7 @@ class GridReader:
     def _between(self, line: str, count: int) -> list[str]:
         """The cells of a line that has one between each of its separators, an empty one a blank; none of any other."""
         separator = next((mark for mark in ",;\t" if line.count(mark) == count - 1), None)
-        return [] if separator is None else [cell.strip() or self.characters[0] for cell in line.split(separator)]
+        return [] if separator is None else [cell.strip(" []") or self.characters[0] for cell in line.split(separator)]
 
     def _row(self, row: str) -> list[str]:
         """The cells of one line: its characters, or of a Sudoku numbers between blanks."""

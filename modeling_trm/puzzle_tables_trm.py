@@ -61,7 +61,7 @@ def read_table(
     if found is None:
         raise DataError(
             f"{file}: has neither a header nor a question and an answer in each row; puzzles without answers can be "
-            "solved (scripts/solve.py), not trained or scored on"
+            "solved (trm solve), not trained or scored on"
         )
     table, chosen, names = found
     default_source = Path(file.name.removesuffix(".gz")).stem  # ends up in the fingerprint
