@@ -134,7 +134,7 @@ def load_puzzles(
     Args:
         task: "sudoku", "maze" or "grid" (puzzles of your own; needs grid_shape and alphabet).
         split: "train", "validation" or "test".
-        data_dir: folder whose file names say the split; data_files: files of any kind that tables.py reads,
+        data_dir: folder whose file names say the split; data_files: files of any kind that puzzle_tables_trm reads,
             {split: files} or files; dataset: "hub" (the pinned source), a Hub id, a local data set folder, or a
             Dataset in memory. What was taken for the question and the answer is said by a warning of `logging`.
         subset: keep this many puzzles, those with the smallest splitmix64 hashes of (seed, row number).

@@ -319,7 +319,7 @@ def test_puzzles_of_files_to_be_solved(tmp_path: Path) -> None:
         ("lines.txt", f"# two\n{QUESTION}\n{QUESTION.replace('.', '-')}\n", ["line 2", "line 3"]),
         ("a.sdk", "[Puzzle]\n" + "\n".join(QUESTION[i : i + 4] for i in range(0, 16, 4)), ["lines 2 to 5"]),
         ("bom.txt", f"\ufeff{QUESTION}", ["line 1"]),
-        ("simple.ss", "*-------*\n|1.|3.|\n|.4|1.|\n|--+--|\n|2.|.3|\n|.3|2.|\n*-------*\n", ["lines 2 to 7"]),
+        ("simple.ss", "*-------*\n|1.|3.|\n|.4|1.|\n|--+--|\n|2.|.3|\n|.3|2.|\n*-------*\n", ["lines 2 to 6"]),
         ("cells.csv", "1,,3,\n,4,1,\n2,,,3\n,3,2,\n", ["lines 1 to 4"]),
         ("line.csv", ",".join(QUESTION.replace(".", " ")), ["line 1"]),
     ):
