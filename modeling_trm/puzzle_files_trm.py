@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from .arc_task_trm import ArcTask, arc_task
+from .arc_task_trm import ArcTask, arc_task, tasks_of
 from .grid_text_trm import LayoutError, shown
 from .processing_trm import GridProcessor
 from .puzzle_input_trm import Puzzle, read_puzzle
@@ -138,23 +138,28 @@ def _read_stdin(stdin: TextIO) -> str:
 
 
 def _arc_tests(text: str, processor: GridProcessor, source: str) -> Iterator[Puzzle | NoPuzzle]:
-    """The test inputs of one task, which has the file's name, or of tasks by their ids; or a grid."""
+    """The test inputs of the tasks of a file (see arc_task_trm.tasks_of); or a grid."""
     try:
         content = json.loads(text)
     except ValueError as error:
         yield NoPuzzle(source, text[:100], f"is no JSON, or cut short: {error}")
         return
-    if not isinstance(content, dict):
+    if not isinstance(content, dict) and not (isinstance(content, list) and content and isinstance(content[0], dict)):
         yield checked(content, processor, source)
         return
-    is_task = "train" in content and "test" in content
-    tasks = {Path(source).stem: content} if is_task else content
+    try:
+        tasks = tasks_of(content, Path(source).stem, source)
+    except ValueError as error:
+        yield NoPuzzle(source, text[:100], str(error).removeprefix(f"{source}: "))
+        return
     for task_id, task in tasks.items():
         try:
             parsed = arc_task(task, task_id, "", source)
         except ValueError as error:
             yield NoPuzzle(f"{source}: task {task_id}", str(task)[:100], str(error).removeprefix(f"{source}: "))
             continue
+        if not parsed.test:
+            yield NoPuzzle(f"{source}: task {task_id}", "", "is demonstrations alone, of which nothing is asked")
         for number in range(len(parsed.test)):
             yield _arc_test(parsed, number, processor, f"{source}: task {task_id}, test {number + 1}")
 
