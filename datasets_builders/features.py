@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from datasets_builders.files import SPLITS, Paths
 from datasets_builders.solutions import several_solutions
 from datasets_builders.sources import Rows, open_source
-from datasets_builders.tables import ANSWERS_THAT_TELL
 from datasets_builders.validation import (
     BadRow,
     DataError,
@@ -28,7 +28,9 @@ from datasets_builders.validation import (
     tokenise,
 )
 from modeling_trm.grid_text_trm import GridReader, sudoku_side
-from modeling_trm.processing_trm import GridProcessor
+from modeling_trm.losses_trm import IGNORE_INDEX
+from modeling_trm.processing_trm import PAD_TOKEN_ID, GridProcessor
+from modeling_trm.puzzle_tables_trm import ANSWERS_THAT_TELL
 from modeling_trm.randomness_trm import subset_rows
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class PuzzleSet:
-    """Puzzles of one task and shape.
+    """Puzzles of one task and shape; a map-style data set, as PyTorch's DataLoader and transformers' Trainer take it.
 
     Attributes:
         inputs, labels: uint8 [N, L] token ids of question and answer.
@@ -67,6 +69,15 @@ class PuzzleSet:
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        """What the model takes: input_ids and labels int64 [L], padding ignored; puzzle_ids where there are any."""
+        labels = torch.from_numpy(self.labels[index].astype(np.int64))
+        row = {
+            "input_ids": torch.from_numpy(self.inputs[index].astype(np.int64)),
+            "labels": labels.masked_fill(labels == PAD_TOKEN_ID, IGNORE_INDEX),
+        }
+        return row if self.puzzle_ids is None else row | {"puzzle_ids": torch.tensor(int(self.puzzle_ids[index]))}
 
     @cached_property
     def fingerprint(self) -> str:
@@ -123,7 +134,7 @@ def load_puzzles(
     Args:
         task: "sudoku", "maze" or "grid" (puzzles of your own; needs grid_shape and alphabet).
         split: "train", "validation" or "test".
-        data_dir: folder whose file names say the split; data_files: files of any kind that tables.py reads,
+        data_dir: folder whose file names say the split; data_files: files of any kind that puzzle_tables_trm reads,
             {split: files} or files; dataset: "hub" (the pinned source), a Hub id, a local data set folder, or a
             Dataset in memory. What was taken for the question and the answer is said by a warning of `logging`.
         subset: keep this many puzzles, those with the smallest splitmix64 hashes of (seed, row number).

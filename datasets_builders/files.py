@@ -5,9 +5,9 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from datasets_builders.tables import SUFFIXES
 from datasets_builders.validation import DataError
 from modeling_trm.processing_trm import TASKS
+from modeling_trm.puzzle_tables_trm import SUFFIXES
 
 SPLITS = ("train", "validation", "test")
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datasets_builders.columns import choose_columns, describe_columns, normalise
 from datasets_builders.files import SPLITS, Paths, file_sha256, files_by_split, named_files
-from datasets_builders.tables import read_table
 from datasets_builders.validation import DataError
+from modeling_trm.puzzle_columns_trm import choose_columns, describe_columns, normalise
+from modeling_trm.puzzle_tables_trm import read_table
 
 if TYPE_CHECKING:
     import datasets

@@ -16,15 +16,12 @@ import numpy as np
 from datasets_builders.mazes import GOAL, OPEN, PATH, START, are_shortest_paths, distances_to_goal
 from modeling_trm.grid_text_trm import SUDOKU_DIGITS, UNKNOWN, GridReader, sudoku_side
 from modeling_trm.processing_trm import PAD_TOKEN_ID, GridProcessor
+from modeling_trm.puzzle_columns_trm import DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 MAX_LISTED = 5  # bad rows named in one message
-
-
-class DataError(ValueError):
-    """A data set that cannot be used: its message names the file and what is wrong."""
 
 
 class PuzzleError(DataError):

@@ -33,6 +33,29 @@ class ArcTask:
     test: tuple[Pair, ...]
 
 
+def tasks_of(content: Any, name: str, source: str) -> dict[str, Any]:
+    """{id: task, its pairs not yet read} of what a JSON file holds. Raises ValueError naming the file.
+
+    That is a task or a list of pairs, named as the file; tasks by their ids, or as a list; or the pairs of every task
+    by its id under "train" and "test".
+    """
+    if isinstance(content, Mapping) and isinstance(content.get("train"), list):
+        return {name: content}
+    if isinstance(content, Mapping) and content.keys() == {"train", "test"}:
+        train, test = (part if isinstance(part, Mapping) else {} for part in (content["train"], content["test"]))
+        return {task: {"train": train.get(task), "test": test.get(task)} for task in {**train, **test}}
+    if isinstance(content, list) and content and all(isinstance(task, Mapping) and "train" in task for task in content):
+        tasks = {str(task.get("id", f"{name}-{number}")): task for number, task in enumerate(content, start=1)}
+        if len(tasks) < len(content):
+            raise ValueError(f"{source}: has {len(content)} tasks, but only {len(tasks)} different ids")
+        return tasks
+    if isinstance(content, list):
+        return {name: content}
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{source}: holds a {type(content).__name__}; expected a task, or tasks by their ids")
+    return dict(content)
+
+
 def arc_task(task: Any, name: str, subset: str, source: str) -> ArcTask:
     """A task from the official form, or from a list of demonstrations. Raises ValueError naming task, pair and row."""
     where = f"{source}: task {name}"

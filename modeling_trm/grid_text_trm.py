@@ -32,7 +32,8 @@ MAZE_CHARACTERS = "# SGo"
 BLANKS = ".0-_*?xX "
 UNKNOWN = 255  # marks a character outside the alphabet in token_table(); the ASCII alphabets are shorter
 FRAME = str.maketrans("|+,[]", "     ")  # what ruled grids and printed lists have between their cells
-RULE = re.compile(r"[-=+|\s]*")  # a line between the boxes, where it has a + or no |
+DRAWN = dict.fromkeys(range(0x2500, 0x2580), "+") | str.maketrans("─━═│┃║", "---|||")  # lines that Unicode draws
+RULE = re.compile(r"[-=+|\s]*|\*[-=+|]+\*")  # a line between the boxes, where it has a + or no |
 NUMBER = re.compile(r"\d{1,4}(\.0*)?", re.ASCII)
 REMARK = re.compile(r"\s*(#.*|\[\w+\]|(grid|puzzle|sudoku)\s*\d*:?)\s*", re.IGNORECASE)
 
@@ -74,15 +75,22 @@ class GridReader:
         Args:
             grid: text, or rows or cells as (nested) lists, tuples, arrays.
         """
+        return self.read_as_written(grid)[0]
+
+    def read_as_written(self, grid: Any) -> tuple[str, str]:
+        """The same, and the characters that stand for `characters` in the grid, in their order.
+
+        Numbers of more than one digit stand for characters: 10 for A, or counted from 0 for the eleventh, A again.
+        """
         if self.written is None and isinstance(grid, str) and self._is_plain(grid):
-            return grid
+            return grid, self.characters
         cells = self._cells_of_text(grid) if isinstance(grid, str) else self._cells_of_lists(as_lists(grid))
         words = [_word(cell) for cell in cells]
-        meaning = self._choose_meaning(words)
+        symbols, meaning = self._choose_meaning(words)
         for position, word in enumerate(words):
             if word not in meaning:
                 raise ValueError(self.not_allowed(position, cells[position]))
-        return "".join(map(meaning.__getitem__, words))
+        return "".join(map(meaning.__getitem__, words)), symbols
 
     def not_allowed(self, position: int, cell: Any) -> str:
         """The message for a cell outside the alphabet at a position of the grid."""
@@ -128,6 +136,7 @@ class GridReader:
     def split(self, text: str) -> Iterator[tuple[int, int, str]]:
         """(first line, last line, text) of each grid in a text: one a line, or `height` lines; empty lines separate."""
         block: list[tuple[int, str]] = []
+        text = text.translate(DRAWN) if self.task == "sudoku" else text
         for number, line in enumerate([*text.splitlines(), ""], start=1):
             if self.task == "sudoku" and REMARK.fullmatch(line):
                 continue
@@ -156,6 +165,8 @@ class GridReader:
     def length(self, line: str) -> int:
         """The number of cells of a line."""
         height, width = self.grid_shape
+        if self._between(line, height * width):
+            return height * width
         return len(line) if len(line) in (width, height * width) else len(self._row(line))
 
     def _is_rule(self, line: str) -> bool:
@@ -184,7 +195,10 @@ class GridReader:
     def _sudoku_of_text(self, text: str) -> list[str]:
         height, width = self.grid_shape
         whole = height * width
-        lines = text.replace("\r", "").strip("\n").split("\n")
+        lines = text.translate(DRAWN).replace("\r", "").strip("\n").split("\n")
+        separated = [self._between(line, whole if len(lines) == 1 else width) for line in lines]
+        if all(separated):
+            return self._counted([cell for row in separated for cell in row])
         if all(len(line) in (width, whole) for line in lines) and sum(map(len, lines)) == whole:
             cells = list("".join(lines))
             if not set(cells) & set("|+\t") and not (" " in cells and set(cells[1::2]) == {" "}):
@@ -224,10 +238,17 @@ class GridReader:
             )
         )
 
+    def _between(self, line: str, count: int) -> list[str]:
+        """The cells of a line that has one between each of its separators, an empty one a blank; none of any other."""
+        separator = next((mark for mark in ",;\t" if line.count(mark) == count - 1), None)
+        return [] if separator is None else [cell.strip(" []") or self.characters[0] for cell in line.split(separator)]
+
     def _row(self, row: str) -> list[str]:
         """The cells of one line: its characters, or of a Sudoku numbers between blanks."""
         if self.task != "sudoku":
             return list(row)
+        if separated := self._between(row, self.grid_shape[1]):
+            return separated
         words = row.translate(FRAME).split()
         are_numbers = len(words) == self.grid_shape[1] and all(
             len(word) == 1 or NUMBER.fullmatch(word) for word in words
@@ -251,13 +272,16 @@ class GridReader:
 
     # --- what the characters stand for --------------------------------------------------------------------------------
 
-    def _choose_meaning(self, words: Sequence[str]) -> dict[str, str]:
-        """{word: character}. Raises ValueError naming both readings where a 0 (or an x) may be a blank or a digit.
+    def _choose_meaning(self, words: Sequence[str]) -> tuple[str, dict[str, str]]:
+        """What the words are written with, and {word: character}.
+
+        Raises ValueError naming both readings where a 0 (or an x) may be a blank or a digit.
 
         A puzzle with one solution shows all of its digits but one, so other characters than 0 and x do tell.
         """
         if self.task != "sudoku" or self.written is not None:
-            return self._meaning(self.written or self.characters, words)
+            symbols = self.written or self.characters
+            return symbols, self._meaning(symbols, words)
         counts = Counter(word.upper() for word in words)
         fitting = []
         for symbols in self._notations():
@@ -273,7 +297,7 @@ class GridReader:
                     f"{blank!r} may be a blank or a digit here: say characters={roles[True]!r} if it is a blank, "
                     f"characters={roles[False]!r} if it is a digit"
                 )
-        return fitting[0][1] if fitting else self._meaning(self.characters, words)
+        return fitting[0] if fitting else (self.characters, self._meaning(self.characters, words))
 
     def _notations(self) -> list[str]:
         """What the digits of a Sudoku are written with, the blank first; the processor's own before the others."""

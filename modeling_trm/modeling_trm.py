@@ -77,9 +77,9 @@ class TRMModel(TRMPreTrainedModel):
         shape = (batch_size, config.num_positions, config.hidden_size)
         latents = RecursionState(self.H_init, self.L_init).map(lambda z: z.to(dtype or z.dtype).expand(shape))
         if config.answer_feedback:
-            latents = latents._replace(answers=torch.zeros(batch_size, config.seq_len, dtype=torch.long, device=device))
+            latents = latents.replaced(answers=torch.zeros(batch_size, config.seq_len, dtype=torch.long, device=device))
         if config.answer_feedback or config.num_step_embeddings:
-            latents = latents._replace(steps=torch.zeros(batch_size, dtype=torch.long, device=device))
+            latents = latents.replaced(steps=torch.zeros(batch_size, dtype=torch.long, device=device))
         return latents
 
     def embed(self, input_ids: Tensor, puzzle_ids: Tensor | None, state: RecursionState) -> Tensor:
@@ -128,7 +128,7 @@ class TRMModel(TRMPreTrainedModel):
         if self.gradient_checkpointing and self.training:
             stack = partial(self._gradient_checkpointing_func, stack)
         state = recurse(stack, state.map(lambda z: z.to(x.dtype)), x, H_cycles, L_cycles)
-        return state._replace(steps=None if state.steps is None else state.steps + 1)
+        return state.replaced(steps=None if state.steps is None else state.steps + 1)
 
     def _check(self, input_ids: Tensor, puzzle_ids: Tensor | None, state: RecursionState | None) -> None:
         require_token_ids(input_ids)
@@ -235,4 +235,4 @@ class TRMForGridReasoning(ReasoningMixin, TRMPreTrainedModel):
         """The state with the answers of these logits, where the model reads them in its next step."""
         if state.answers is None:
             return state
-        return state._replace(answers=answers_from_logits(logits, input_ids, self.config.blank_token_id).detach())
+        return state.replaced(answers=answers_from_logits(logits, input_ids, self.config.blank_token_id).detach())

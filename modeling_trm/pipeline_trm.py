@@ -10,7 +10,7 @@ Shapes: B views of a forward pass, K trajectories of each, L = height * width po
 """
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,7 @@ from transformers import Pipeline
 
 from .arc_task_trm import ArcTask, Pair
 from .processing_trm import crop_colours, text_to_colours
-from .puzzle_files_trm import NoPuzzle, read_text_file
+from .puzzle_files_trm import NoPuzzle, read_file
 from .puzzle_index_trm import PuzzleIndex
 from .puzzle_input_trm import Puzzle, read_puzzle, split_puzzles
 from .reasoning_config_trm import ReasoningConfig
@@ -39,13 +39,25 @@ OF_THE_CALL = (
     "seed",
     "unknown",
     "characters",
+    "columns",
 )  # parameters that are no fields of its own
+
+
+class Viewed(NamedTuple):
+    """A view of puzzle `number`: its token ids [L]; is_own: that of the puzzle itself."""
+
+    number: int
+    puzzle: Puzzle
+    is_own: bool
+    view: View
+    input_ids: np.ndarray
 
 
 class Vote(NamedTuple):
     """The answer to one view of puzzle `number`, as text in the puzzle's own frame, "" for no grid."""
 
     number: int
+    puzzle: Puzzle
     answer: str
     halt_probability: float
     steps: int
@@ -76,7 +88,8 @@ class GridReasoningPipeline(Pipeline):
         return_trace: keep the answers of every step.
         seed: of the noise, and of the views: view v of puzzle n of a list is that of puzzle n of an evaluation.
         characters: what the puzzles are written with, in the order of the processor's characters, where that can be
-            read in two ways or is something else; answers are in the processor's.
+            read in two ways or is something else. Answers are written as their puzzles are.
+        columns: {"question": name of its column}, of a file's table, where the name does not say it.
         unknown: a character to show for a cell that the model leaves empty; None: such an answer is None.
         batch_size: views that run together, 64 by default.
 
@@ -120,8 +133,10 @@ class GridReasoningPipeline(Pipeline):
             one_by_one: Any = inputs
             puzzles_read = (self._read(number, one, characters) for number, one in enumerate(one_by_one, start=1))
             return self._answers(puzzles_read, batch_size, call)
-        processor = self.feature_extractor
-        several = self._file(inputs, characters) if isinstance(inputs, Path) else split_puzzles(inputs, processor)
+        processor, columns = self.feature_extractor, call.get("columns")
+        several = (
+            self._file(inputs, characters, columns) if isinstance(inputs, Path) else split_puzzles(inputs, processor)
+        )
         if several is None:
             puzzles = [self._known(read_puzzle(inputs, processor, characters))]
         else:
@@ -183,14 +198,14 @@ class GridReasoningPipeline(Pipeline):
                 result |= {"answer": ranked[0].answer, "halt_probability": ranked[0].halt_probability}
         if ranked is not None:
             result["views"] = len(votes)
-            result["votes"] = [self._shown(candidate._asdict()) for candidate in ranked]
+            result["votes"] = [self._shown(candidate._asdict(), own.puzzle) for candidate in ranked]
         if own.trace:
-            result["trace"] = [self._shown(step) for step in own.trace]
-        return self._shown(result)
+            result["trace"] = [self._shown(step, own.puzzle) for step in own.trace]
+        return self._shown(result, own.puzzle)
 
-    def _file(self, path: Path, characters: str | None) -> list[Puzzle]:
+    def _file(self, path: Path, characters: str | None, columns: Mapping[str, str] | None) -> list[Puzzle]:
         puzzles: list[Puzzle] = []
-        for found in read_text_file(path, self.feature_extractor, characters):
+        for found in read_file(path, self.feature_extractor, characters, columns):
             if isinstance(found, NoPuzzle):
                 raise ValueError(f"{found.name}: {found.error}")
             puzzles.append(found)
@@ -231,7 +246,7 @@ class GridReasoningPipeline(Pipeline):
         if config.selection == "valid":
             how["verifier"] = verifier_for(self.feature_extractor.task, self.feature_extractor.grid_shape)
         views = (
-            (number, position == 0, view, view.apply(puzzle.input_ids))
+            Viewed(number, puzzle, position == 0, view, view.apply(puzzle.input_ids))
             for number, puzzle in enumerate(puzzles)
             for position, view in enumerate(self.preprocess(puzzle, number, config.views, seed))
         )
@@ -240,29 +255,26 @@ class GridReasoningPipeline(Pipeline):
         for _, of_puzzle in groupby(votes, key=lambda vote: vote.number):
             yield self.postprocess(list(of_puzzle), config.views)
 
-    def _votes(
-        self, batch: list[tuple[int, bool, View, np.ndarray]], how: dict[str, Any], unknown: str | None
-    ) -> list[Vote]:
-        """The votes of a batch of (number of the puzzle, whether this is the puzzle itself, view, its ids)."""
+    def _votes(self, batch: list[Viewed], how: dict[str, Any], unknown: str | None) -> list[Vote]:
         inputs = {
-            "input_ids": torch.from_numpy(np.stack([ids for *_, ids in batch])),
-            "puzzle_ids": torch.tensor([view.puzzle_row for _, _, view, _ in batch]),
+            "input_ids": torch.from_numpy(np.stack([viewed.input_ids for viewed in batch])),
+            "puzzle_ids": torch.tensor([viewed.view.puzzle_row for viewed in batch]),
         }
         solved = self.forward(inputs, **how)
         traces: list[list[dict[str, Any]]] = [[] for _ in batch]
         for step, (rows, answers_bL, probability_b, *_) in enumerate(solved["trace"], start=1):
             for row, answer_L, probability in zip(rows.tolist(), answers_bL.numpy(), probability_b.tolist()):
-                _, is_own, view, _ = batch[row]
-                if is_own:
-                    answer = self._text(view, answer_L, unknown)
+                if batch[row].is_own:
+                    answer = self._text(batch[row].view, answer_L, unknown)
                     traces[row].append({"step": step, "answer": answer, "halt_probability": probability})
         outcomes = zip(solved["answers"].numpy(), solved["halt_probability"].tolist(), solved["steps"].tolist(), traces)
         votes = []
-        for row, ((number, is_own, view, _), (answer_L, probability, steps, trace)) in enumerate(zip(batch, outcomes)):
+        for row, (viewed, (answer_L, probability, steps, trace)) in enumerate(zip(batch, outcomes)):
+            number, puzzle, is_own, view, _ = viewed
             answer, shown, ranked = self._text(view, answer_L), "", None
             if is_own:
                 shown, ranked = self._text(view, answer_L, unknown), self._ranked(view, row, solved["trajectories"])
-            votes.append(Vote(number, answer, probability, steps, shown, trace, ranked))
+            votes.append(Vote(number, puzzle, answer, probability, steps, shown, trace, ranked))
         return votes
 
     def _ranked(self, view: View, row: int, trajectories: Any) -> list[Candidate] | None:
@@ -281,11 +293,12 @@ class GridReasoningPipeline(Pipeline):
         characters = unknown + processor.characters
         return "".join(characters[token] for token in ids_L)
 
-    def _shown(self, result: dict[str, Any]) -> dict[str, Any]:
-        """With the answer as the grid that users have, None for no grid; a probability that is no number as None."""
+    def _shown(self, result: dict[str, Any], puzzle: Puzzle) -> dict[str, Any]:
+        """With the answer as the puzzle is written, None for no grid; a probability that is no number as None."""
         answer, probability = result["answer"] or None, result["halt_probability"]
         if answer is not None and self.feature_extractor.task == "arc":
             answer = text_to_colours(answer).tolist()
+        answer = puzzle.as_written(answer, self.feature_extractor) if puzzle.written else answer
         return result | {"answer": answer, "halt_probability": probability if math.isfinite(probability) else None}
 
 

@@ -1,22 +1,27 @@
-"""Files of puzzles: one puzzle a line, or a puzzle in rows; of ARC, tasks as JSON. What is none is told with its place.
+"""Files of puzzles: tables, one puzzle a line, or a puzzle in rows; of ARC, tasks as JSON. What is no puzzle is told.
 
-A file of Sudokus, mazes or text grids holds one puzzle a line, or a puzzle as `height` lines of `width` characters;
-empty lines separate. A file of ARC holds one task ({"train": [...], "test": [...]}), tasks by their ids (Kaggle's
-challenges), of which each test input is a puzzle, or one grid a line ("012/340").
+A file of Sudokus, mazes or text grids is any that data sets are read from (see puzzle_tables_trm); a text holds one
+puzzle a line, or a puzzle as `height` lines of `width` characters; empty lines separate. A file of ARC holds one task
+({"train": [...], "test": [...]}), tasks by their ids (Kaggle's challenges), of which each test input is a puzzle, or
+one grid a line ("012/340").
 """
 
 import json
+import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from .arc_task_trm import ArcTask, arc_task
+from .arc_task_trm import ArcTask, arc_task, tasks_of
 from .grid_text_trm import LayoutError, shown
 from .processing_trm import GridProcessor
 from .puzzle_input_trm import Puzzle, read_puzzle
+from .puzzle_tables_trm import pa, read_puzzles
 from .text_file_trm import decode, unpack
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -28,10 +33,29 @@ class NoPuzzle:
     error: str
 
 
-def read_text_file(
-    path: str | Path, processor: GridProcessor, characters: str | None = None
+def read_file(
+    path: str | Path, processor: GridProcessor, characters: str | None = None, columns: Mapping[str, str] | None = None
 ) -> list[Puzzle | NoPuzzle]:
-    """All puzzles of a file of text, in its order. Raises OSError; ValueError for a file that is no text."""
+    """All puzzles of a file, in its order; a warning of `logging` says which column was taken, where that is news.
+
+    Args:
+        characters: see `read_puzzle`. columns: {"question": name of its column} where the name does not say it.
+
+    Raises:
+        OSError: it cannot be read. ValueError: it is no file of puzzles, naming it and the reason.
+    """
+    if processor.task == "arc" or pa is None:
+        return _read_text_file(path, processor, characters)
+    reader = replace(processor.reader, written=characters)
+    found, told, note = read_puzzles(Path(path), reader, columns)
+    if note is not None:
+        logger.warning(note)
+    return [checked(text, processor, place, told.written) for place, text in found] or [
+        NoPuzzle(str(path), "", "holds no puzzle")
+    ]
+
+
+def _read_text_file(path: str | Path, processor: GridProcessor, characters: str | None) -> list[Puzzle | NoPuzzle]:
     try:
         text = decode(unpack(Path(path).read_bytes()))
     except ValueError as error:
@@ -44,19 +68,19 @@ def read_arguments(
     processor: GridProcessor,
     stdin: TextIO,
     characters: str | None = None,
-    read_file: Callable[[str, GridProcessor, str | None], list[Puzzle | NoPuzzle]] = read_text_file,
+    columns: Mapping[str, str] | None = None,
 ) -> list[Puzzle | NoPuzzle]:
     """What a command line means: each argument "-" for stdin, the name of a file, or a puzzle itself.
 
     Args:
-        characters: see `read_puzzle`. read_file: reads a file of puzzles.
+        characters, columns: see `read_file`.
     """
     found: list[Puzzle | NoPuzzle] = []
     for number, argument in enumerate(arguments, start=1):
         if argument == "-":
             found += read_text(_read_stdin(stdin), processor, "stdin", characters)
         elif os.path.isfile(argument):
-            found += read_file(argument, processor, characters)
+            found += read_file(argument, processor, characters, columns)
         else:
             found.append(_typed(argument, processor, f"puzzle {number}", characters))
     return found
@@ -114,23 +138,28 @@ def _read_stdin(stdin: TextIO) -> str:
 
 
 def _arc_tests(text: str, processor: GridProcessor, source: str) -> Iterator[Puzzle | NoPuzzle]:
-    """The test inputs of one task, which has the file's name, or of tasks by their ids; or a grid."""
+    """The test inputs of the tasks of a file (see arc_task_trm.tasks_of); or a grid."""
     try:
         content = json.loads(text)
     except ValueError as error:
         yield NoPuzzle(source, text[:100], f"is no JSON, or cut short: {error}")
         return
-    if not isinstance(content, dict):
+    if not isinstance(content, dict) and not (isinstance(content, list) and content and isinstance(content[0], dict)):
         yield checked(content, processor, source)
         return
-    is_task = "train" in content and "test" in content
-    tasks = {Path(source).stem: content} if is_task else content
+    try:
+        tasks = tasks_of(content, Path(source).stem, source)
+    except ValueError as error:
+        yield NoPuzzle(source, text[:100], str(error).removeprefix(f"{source}: "))
+        return
     for task_id, task in tasks.items():
         try:
             parsed = arc_task(task, task_id, "", source)
         except ValueError as error:
             yield NoPuzzle(f"{source}: task {task_id}", str(task)[:100], str(error).removeprefix(f"{source}: "))
             continue
+        if not parsed.test:
+            yield NoPuzzle(f"{source}: task {task_id}", "", "is demonstrations alone, of which nothing is asked")
         for number in range(len(parsed.test)):
             yield _arc_test(parsed, number, processor, f"{source}: task {task_id}, test {number + 1}")
 

@@ -32,12 +32,25 @@ class Puzzle:
         puzzle_task: the ARC task whose rows of the puzzle table are used; None for the blank row.
         arc_task: the task that an ARC grid is a test of, where it came with it.
         name: where it was given, for people.
+        written: the characters that it is written with, in the order of the processor's; None for those themselves.
     """
 
     input_ids: np.ndarray
     puzzle_task: str | None = None
     arc_task: ArcTask | None = None
     name: str = ""
+    written: str | None = None
+
+    def as_written(self, grid: Any, processor: GridProcessor) -> Any:
+        """A text in the processor's characters in those of this puzzle; anything else is itself."""
+        return self._translated(grid, processor.characters, self.written) if isinstance(grid, str) else grid
+
+    def as_read(self, grid: Any, processor: GridProcessor) -> Any:
+        """The way back."""
+        return self._translated(grid, self.written, processor.characters) if isinstance(grid, str) else grid
+
+    def _translated(self, grid: str, theirs: str | None, others: str | None) -> str:
+        return grid if theirs is None or others is None else grid.translate(str.maketrans(theirs, others))
 
 
 def split_puzzles(inputs: Any, processor: GridProcessor) -> list[Any] | None:
@@ -81,7 +94,8 @@ def read_puzzle(puzzle: Any, processor: GridProcessor, characters: str | None = 
             raise ValueError(f"puzzle_task={task!r} is not allowed; allowed: the name of an ARC task, as a string")
     grid = as_lists(puzzle)
     if processor.task != "arc":
-        return puzzle_of_cells(replace(processor.reader, written=characters).read(grid), processor)
+        cells, written = replace(processor.reader, written=characters).read_as_written(grid)
+        return puzzle_of_cells(cells, processor, written=None if written == processor.characters else written)
     colours = text_to_colours(grid).tolist() if isinstance(grid, str) else grid
     if not isinstance(colours, list) or not all(isinstance(row, list) for row in colours):
         raise ValueError(f"an arc grid is a list of rows of colours 0..9 or text like '012/340'; got {shown(puzzle)}")
@@ -92,11 +106,11 @@ def read_puzzle(puzzle: Any, processor: GridProcessor, characters: str | None = 
     return Puzzle(processor.encode(colours).numpy(), task)
 
 
-def puzzle_of_cells(cells: str, processor: GridProcessor, name: str = "") -> Puzzle:
+def puzzle_of_cells(cells: str, processor: GridProcessor, name: str = "", written: str | None = None) -> Puzzle:
     """The puzzle of a grid in the processor's own text. Raises ValueError as `read_puzzle`."""
     input_ids = processor.encode_cells(cells)
     _check_clues(cells, processor)
-    return Puzzle(input_ids, name=name)
+    return Puzzle(input_ids, name=name, written=written)
 
 
 def _check_clues(cells: str, processor: GridProcessor) -> None:

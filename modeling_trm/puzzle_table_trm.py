@@ -13,6 +13,7 @@ puzzle_table.safetensors:
 Shapes: N rows of the table, n of them read, D hidden.
 """
 
+import filecmp
 import json
 import logging
 import os
@@ -32,6 +33,7 @@ from .puzzle_index_trm import BLANK_ROW, PuzzleIndex, checked_names
 
 logger = logging.getLogger(__name__)
 TASKS = "trm-puzzle-table"  # the one key of the metadata: safetensors writes several in random order
+CORE_FILE = "model.safetensors"
 TABLE_KEY = "puzzle_emb.weight"  # of a state dict, behind the name of the base model
 TENSORS = ("augmentation_of_row", "task_of_row", "weight")
 ROWS_AT_ONCE = 16384  # read and checked together: 32 MB of 512 channels
@@ -91,6 +93,7 @@ class PuzzleTableMixin:
     config: Any
     base_model: Any
     num_parameters: Callable[..., int]
+    _saved_in: tuple[Path, ...] = ()  # the folders that this model has been saved in
 
     @property
     def puzzle_index(self) -> PuzzleIndex | None:
@@ -153,21 +156,43 @@ class PuzzleTableMixin:
     def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False) -> Any:
         """As PyTorch's. transformers' Trainer fills a model with the weights of a checkpoint's core alone (not strict).
 
+        Where this model has saved that core itself (load_best_model_at_end), its table comes from the same folder.
+
         Raises:
-            ValueError: another core than the model's comes without the table that was trained with it.
+            ValueError: another core than the model's comes without the table that was trained with it; or it could be
+                any of several tables.
         """
         table, ours = self.base_model.puzzle_emb, self.state_dict()  # type: ignore[attr-defined]
         if not strict and table is not None and table.weight.requires_grad:
             core = {name: value for name, value in ours.items() if not name.endswith(TABLE_KEY)}
-            is_core = core.keys() == state_dict.keys()
-            if is_core and not all(torch.equal(value, state_dict[name].to(value)) for name, value in core.items()):
-                raise ValueError(
-                    f"these weights come without their puzzle table, which is in {table_file_name(None)} beside them: "
-                    f"give the Trainer the model that from_pretrained makes of the checkpoint, then resume (for "
-                    f"load_best_model_at_end, load its state.best_model_checkpoint so); or, if the table is not to be "
-                    f"trained, freeze it with model.model.puzzle_emb.requires_grad_(False)"
-                )
+            if core.keys() == state_dict.keys():
+                self._find_table(state_dict, is_ours=_are_equal(core, state_dict))
         return super().load_state_dict(state_dict, strict, assign)  # type: ignore[misc]
+
+    def _find_table(self, core: Mapping[str, Tensor], is_ours: bool) -> None:
+        """Fill in the table that was saved with a core; is_ours: the model has this core already."""
+        folders = [folder for folder in self._saved_in if _holds(folder, core)]
+        tables = [folder / table_file_name(None) for folder in folders]
+        if any(not filecmp.cmp(tables[0], other, shallow=False) for other in tables):
+            raise ValueError(
+                f"these weights were saved with several puzzle tables, in {', '.join(map(str, folders))}: load one of "
+                f"them with from_pretrained (for load_best_model_at_end, the Trainer's state.best_model_checkpoint)"
+            )
+        if tables:
+            self._fill_table(tables[0])
+        elif not is_ours:
+            raise ValueError(
+                f"these weights come without their puzzle table, which is in {table_file_name(None)} beside them: give "
+                f"the Trainer the model that from_pretrained makes of the checkpoint, then resume; or, if the table is "
+                f"not to be trained, freeze it with model.model.puzzle_emb.requires_grad_(False)"
+            )
+
+    @torch.no_grad()
+    def _fill_table(self, path: Path) -> None:
+        """The rows of a file in the place of the present ones, in the same parameter."""
+        table = self._puzzle_table()
+        N, D = table.weight.shape
+        table.weight.copy_(read_table(str(path), width=D, rows=N, tasks=None, dtype=table.weight.dtype)[0])
 
     def num_parameters_table(self) -> int:
         """Parameters of the puzzle table; reports state a model's size as core + table."""
@@ -213,6 +238,7 @@ class PuzzleTableMixin:
             given = (value for key, value in (state_dict or {}).items() if key.endswith(TABLE_KEY))
             Path(folder).mkdir(parents=True, exist_ok=True)
             write_table(Path(folder, table_file_name(variant)), next(given, table.weight), table.index)
+            self._saved_in = (*self._saved_in, Path(folder))
 
     def _replace_table(self, weight_ND: Tensor, index: PuzzleIndex) -> None:
         self._puzzle_table().replace(weight_ND, index)
@@ -223,6 +249,20 @@ class PuzzleTableMixin:
         if table is None:
             raise ValueError(f"puzzle_prefix_len={self.config.puzzle_prefix_len}: the model has no puzzle table")
         return table
+
+
+def _are_equal(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> bool:
+    return all(torch.equal(value, theirs[name].to(value)) for name, value in ours.items())
+
+
+def _holds(folder: Path, core: Mapping[str, Tensor]) -> bool:
+    """Whether these weights lie in the folder, beside a table."""
+    path = folder / CORE_FILE
+    if not path.is_file() or not (folder / table_file_name(None)).is_file():
+        return False
+    with safe_open(path, framework="pt") as file:
+        names = set(file.keys())
+        return names == core.keys() and all(torch.equal(file.get_tensor(name), core[name].cpu()) for name in names)
 
 
 # --- the file -------------------------------------------------------------------------------------------------------

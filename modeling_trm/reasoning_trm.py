@@ -165,7 +165,7 @@ class ReasoningMixin:
                 trace[step - 1].append(TraceStep(*taken))
             state, logits = out.state.damped(state, config.damping), out.logits
             if state.answers is not None:
-                state = state._replace(answers=ended.answers[rows])  # guided ones, where the logits are
+                state = state.replaced(answers=ended.answers[rows])  # guided ones, where the logits are
             if config.halt_logit is not None:
                 running = out.halt_logits.float() <= config.halt_logit  # bfloat16 would round the bound
                 if not running.any():

@@ -25,9 +25,13 @@ class RecursionState(NamedTuple):
     answers: Tensor | None = None
     steps: Tensor | None = None
 
+    def replaced(self, **fields: Tensor | None) -> "RecursionState":
+        """With other fields. (torch.compile of torch 2.11 cannot trace NamedTuple's own _replace.)"""
+        return RecursionState(*(fields.get(name, value) for name, value in zip(self._fields, self)))  # type: ignore[arg-type]
+
     def map(self, function: Callable[[Tensor], Tensor]) -> "RecursionState":
         """The function of each latent."""
-        return self._replace(z_H=function(self.z_H), z_L=None if self.z_L is None else function(self.z_L))
+        return self.replaced(z_H=function(self.z_H), z_L=None if self.z_L is None else function(self.z_L))
 
     def detach(self) -> "RecursionState":
         return self.map(Tensor.detach)
@@ -41,7 +45,7 @@ class RecursionState(NamedTuple):
         if not share:
             return self
         z_L = None if self.z_L is None or before.z_L is None else self.z_L.lerp(before.z_L.to(self.z_L.dtype), share)
-        return self._replace(z_H=self.z_H.lerp(before.z_H.to(self.z_H.dtype), share), z_L=z_L)
+        return self.replaced(z_H=self.z_H.lerp(before.z_H.to(self.z_H.dtype), share), z_L=z_L)
 
     def carries_as_much_as(self, other: "RecursionState") -> bool:
         return all(ours is not None or theirs is None for ours, theirs in zip(self, other))
@@ -69,10 +73,10 @@ def cycle(stack: Callable[[Tensor], Tensor], state: RecursionState, x: Tensor, L
     if z_L is None:
         for _ in range(L_cycles):
             z_H = stack(z_H + x)
-        return state._replace(z_H=z_H)
+        return state.replaced(z_H=z_H)
     for _ in range(L_cycles):
         z_L = stack(z_L + z_H + x)
-    return state._replace(z_H=stack(z_H + z_L), z_L=z_L)
+    return state.replaced(z_H=stack(z_H + z_L), z_L=z_L)
 
 
 def recurse(
@@ -83,9 +87,15 @@ def recurse(
     autocast keeps the bf16 copies of the weights. They must be neither those from before an optimiser step nor, in the
     last cycle, those made without gradient, which have no history: hence the two clearings.
     """
-    torch.clear_autocast_cache()
+    _clear_autocast_cache()
     with torch.no_grad():
         for _ in range(H_cycles - 1):
             state = cycle(stack, state, x, L_cycles)
-    torch.clear_autocast_cache()
+    _clear_autocast_cache()
     return cycle(stack, state, x, L_cycles)
+
+
+def _clear_autocast_cache() -> None:
+    """Not while torch.compile traces: it keeps no copies, and would break its graph here (torch 2.11 would stop)."""
+    if not torch.compiler.is_compiling():
+        torch.clear_autocast_cache()

@@ -55,7 +55,7 @@ class Noise:
     def add(self, state: RecursionState, rows: Tensor, latent: str, std: float) -> RecursionState:
         """The state with noise on one latent. rows: int64, which trajectories of the batch are left in `state`."""
         z = state._asdict()[latent]
-        return state._replace(**{latent: z + std * self._draw(z, rows)})
+        return state.replaced(**{latent: z + std * self._draw(z, rows)})
 
     def _draw(self, like: Tensor, rows: Tensor) -> Tensor:
         shape, device = like.shape[1:], like.device

@@ -1,4 +1,4 @@
-"""Turn a checkpoint of the public TinyRecursiveModels code into a checkpoint folder of ours, or back.
+"""Turn a checkpoint of the public TinyRecursiveModels code, or of nano-trm, into a checkpoint folder of ours, or back.
 
 examples:
   trm convert checkpoints/run/step_50000 --output converted      all_config.yaml lies beside it
@@ -6,13 +6,15 @@ examples:
   trm convert weights.pt --H-cycles 3 --L-cycles 6 --num-heads 8 --output converted
   trm convert step_155718 --identifiers identifiers.json --subset evaluation --output converted
   trm convert both.pt --entry ema --output converted             a file with several state dicts
+  trm convert last.ckpt --entry callbacks.EMACallback.shadow --output converted      nano-trm, a Lightning file
   trm convert step_50000 --license mit --output converted        as its author published it
   trm convert converted --to-reference --output back/step_0      and all_config.yaml beside it
 
 What the tensors tell is inferred, and checked against what is given; they do not tell H_cycles, L_cycles and, for
 attention, num_heads; nor, for attention without a puzzle table, --puzzle-emb-len: 0 where it was trained without one,
 16 where the table was stripped from the file (a blank row of zeros takes its place). A puzzle table whose rows are
-wider than hidden_size is refused. Nothing in the file is run: a pickle that needs more than tensors is refused.
+wider than hidden_size is refused. Nothing in the file is run: a pickle that asks for code is refused; paths, settings
+and states of generators beside the weights are passed over.
 
 Converted weights are somebody else's, and so is their licence: --license puts the one that they were published under
 on the card; without it the card names none.

@@ -20,7 +20,6 @@ error; the others are still answered.
 import argparse
 import sys
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .options import (
@@ -46,7 +45,6 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import: --help and wrong arguments
     import torch
 
     from .. import GridProcessor
-    from ..puzzle_files_trm import NoPuzzle
     from ..puzzle_input_trm import Puzzle
 
 
@@ -107,8 +105,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         processor = load_processor(arguments.model)
         if processor.task == "arc":
             refuse_reading(arguments)
-        read = partial(read_file, columns=reading(arguments)["columns"])
-        found = read_arguments(arguments.puzzles, processor, sys.stdin, arguments.characters, read)
+        how = reading(arguments)
+        found = read_arguments(arguments.puzzles, processor, sys.stdin, how["characters"], how["columns"])
         wrong = [one for one in found if isinstance(one, NoPuzzle)]
         for one in wrong[:MAX_NAMED]:
             print(f"error: {one.name}: {one.error}", file=sys.stderr)
@@ -125,24 +123,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_json(arguments.output, results)
     show(results if arguments.json else None, processor, solutions, arguments.trace == ALL)
     return USER_ERROR if wrong else 0
-
-
-def read_file(
-    path: str, processor: "GridProcessor", characters: str | None, columns: dict[str, str] | None
-) -> "list[Puzzle | NoPuzzle]":
-    """The puzzles of any file that data sets are read from, or of text alone."""
-    from dataclasses import replace
-    from pathlib import Path
-
-    from datasets_builders.tables import read_puzzles
-
-    from ..puzzle_files_trm import checked, read_text_file
-
-    if processor.task == "arc":
-        return read_text_file(path, processor)
-    reader = replace(processor.reader, written=characters)
-    found = read_puzzles(Path(path), reader, columns)
-    return [checked(text, processor, place, characters) for place, text in found] or read_text_file(path, processor)
 
 
 def solve(

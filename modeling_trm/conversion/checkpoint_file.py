@@ -1,97 +1,117 @@
-"""Read the state dict of a checkpoint file without running anything that is in it.
+"""The state dicts of a file of weights by their plain names, and what the file says of its training.
 
-Sources: PyTorch's two formats (zip, and the older plain pickle), with weights_only=True and memory-mapped where the
-format allows; safetensors. Wrappers leave their names on the keys of a state dict, in front the reference's loss head
-`model.` and its ACT wrapper `inner.`, anywhere torch.compile `_orig_mod.` and DistributedDataParallel `module.`: they
-are taken off. Buffers that other code saves and ours computes, rotary tables and the batch's rows of the puzzle table,
-are left out.
+Wrappers leave their names on the keys of a state dict, in front the reference's loss head `model.` and its ACT wrapper
+`inner.`, anywhere torch.compile `_orig_mod.` and DistributedDataParallel `module.`: they are taken off. Buffers that
+other code saves and ours computes, rotary tables and the batch's rows of the puzzle table, are left out.
 """
 
 import hashlib
-import pickle
 import re
-import textwrap
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .plain_pickle import imports_of_pickle
+from .weights_file import ConversionError, load
 
 PREFIX = re.compile(r"^(?:(?:model|inner)\.)+")
 WRAPPER = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|module)\.")
-COMPUTED = re.compile(r"(^|\.)(puzzle_emb\.local_(weights|ids)|cos_cached|sin_cached|inv_freq)$")
+COMPUTED = re.compile(r"(^|\.)(puzzle_emb\.local_(weights|ids)|(cos|sin)_cached(_height|_width)?|inv_freq)$")
 # What tells a state dict of the reference's family from any other dictionary, its relatives included.
-FAMILY = re.compile(r"^(lm_head|q_head|embed_tokens|embed_pos|puzzle_emb|[HL]_level|[HL]\d?_init)(\.|$)")
-BUFFERS = ("H_init", "L_init", "puzzle_emb.weights")  # an average over parameters does not hold them
-LEGACY = bytes.fromhex("8a0a6cfc9c46f9206aa850192e")  # PyTorch's older format begins with this number, pickled
-START = 32  # bytes that tell the format
-REASON = 200  # characters of another library's message
+FAMILY = re.compile(
+    r"^(lm_head|q_head|embed_tokens|input_embedding|embed_pos|puzzle_emb|[HL]_level|lenet|(z_)?[HL]\d?_init)(\.|$)"
+)
+# An average over parameters does not hold them.
+BUFFERS = ("H_init", "L_init", "z_H_init", "z_L_init", "puzzle_emb.weights")
 NESTING = 3  # dictionaries within dictionaries that are searched for state dicts
-
-
-class ConversionError(ValueError):
-    """Something that cannot be converted; the message is one line that names it and says what is allowed."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`tensors` by their name without those of wrappers; `facts` worth recording."""
+    """One state dict: `tensors` by their name without those of wrappers; `facts` worth recording.
+
+    settings: the fields of the training, as its own code names them, where the file has them; else empty.
+    """
 
     path: Path
     tensors: dict[str, Tensor]
     facts: dict[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     def sha256(self) -> str:
         with self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_checkpoint(path: str | Path, entry: str | None = None) -> Checkpoint:
-    """The state dict of a file; of the one named `entry` where the file holds several.
+@dataclass(frozen=True)
+class CheckpointFile:
+    """All state dicts of a file, each under its dotted name in it ("" for the file itself); settings: as above."""
 
-    An entry without the buffers (an EMA of the parameters) takes them from the other one that has them.
+    path: Path
+    entries: dict[str, dict[str, Tensor]]
+    settings: Mapping[str, Any]
 
-    Raises:
-        ConversionError: no checkpoint, a damaged one, one that needs code to be run, or several state dicts without
-            `entry`; the message names the file and the reason.
-    """
+    @property
+    def names(self) -> set[str]:
+        """Of the weights of all state dicts."""
+        return set().union(*self.entries.values())
+
+    def choose(self, entry: str | None) -> Checkpoint:
+        """The state dict named `entry`; None: the only one.
+
+        An entry without the buffers (an EMA of the parameters) takes them from the other one that has them.
+
+        Raises:
+            ConversionError: no such entry, several without `entry`, or a buffer that several others have.
+        """
+        name = self._name(entry)
+        tensors = self.entries[name]
+        plain, facts = {key: tensor for key, tensor in tensors.items() if not COMPUTED.search(key)}, {}
+        if left_out := sorted(tensors.keys() - plain.keys()):
+            facts["left out"] = f"{', '.join(left_out)}: buffers that are computed, not learnt"
+        if name:
+            facts["entry"] = f"{name} (of {', '.join(self.entries)})"
+        for buffer in BUFFERS:
+            owners = [other for other, content in self.entries.items() if buffer in content]
+            if buffer not in plain and owners:
+                if len(owners) > 1:
+                    raise ConversionError(
+                        f"{self.path}: entry {name!r} has no {buffer}, which {' and '.join(map(repr, owners))} have"
+                    )
+                plain[buffer] = self.entries[owners[0]][buffer]
+                facts[buffer] = f"from entry {owners[0]}: {name} does not hold it"
+        return Checkpoint(self.path, plain, facts, self.settings)
+
+    def _name(self, entry: str | None) -> str:
+        names = ", ".join(name or "the file itself" for name in self.entries)
+        if entry is None:
+            if len(self.entries) > 1:
+                raise ConversionError(
+                    f"{self.path}: holds {len(self.entries)} state dicts: {names}; say which with --entry NAME"
+                )
+            return next(iter(self.entries))
+        if entry not in self.entries:
+            raise ConversionError(f"{self.path}: has no entry {entry!r}; allowed: {names}")
+        return entry
+
+
+def read_file(path: str | Path) -> CheckpointFile:
+    """Raises ConversionError for no checkpoint, a damaged one, one that needs code to be run; file and reason named."""
     path = Path(path)
-    entries = dict(_state_dicts(_load(path), path))
+    content = load(path)
+    entries = dict(_state_dicts(content, path))
     if not entries:
         raise ConversionError(f"{path}: holds no state dict of a TRM (no tensor named lm_head, L_level, H_init, ...)")
-    name = _choose(path, entries, entry)
-    plain, facts = {key: tensor for key, tensor in entries[name].items() if not COMPUTED.search(key)}, {}
-    if left_out := sorted(entries[name].keys() - plain.keys()):
-        facts["left out"] = f"{', '.join(left_out)}: buffers that are computed, not learnt"
-    if name:
-        facts["entry"] = f"{name} (of {', '.join(entries)})"
-    for buffer in BUFFERS:
-        owners = [other for other, content in entries.items() if buffer in content]
-        if buffer not in plain and owners:
-            if len(owners) > 1:
-                raise ConversionError(
-                    f"{path}: entry {name!r} has no {buffer}, which {' and '.join(map(repr, owners))} have"
-                )
-            plain[buffer] = entries[owners[0]][buffer]
-            facts[buffer] = f"from entry {owners[0]}: {name} does not hold it"
-    return Checkpoint(path, plain, facts)
+    return CheckpointFile(path, entries, _settings(content))
 
 
-def _choose(path: Path, entries: Mapping[str, Any], entry: str | None) -> str:
-    names = ", ".join(name or "the file itself" for name in entries)
-    if entry is None:
-        if len(entries) > 1:
-            raise ConversionError(f"{path}: holds {len(entries)} state dicts: {names}; say which with --entry NAME")
-        return next(iter(entries))
-    if entry not in entries:
-        raise ConversionError(f"{path}: has no entry {entry!r}; allowed: {names}")
-    return entry
+def _settings(content: Any) -> Mapping[str, Any]:
+    """Lightning's hyper_parameters, or the arch section of the configuration that EqR's trainings store."""
+    config = content.get("config")
+    found = content.get("hyper_parameters", config.get("arch") if isinstance(config, Mapping) else None)
+    return found if isinstance(found, Mapping) else {}
 
 
 def _state_dicts(content: Any, path: Path, name: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
@@ -120,73 +140,3 @@ def _plainly_named(content: Mapping[Any, Any], path: Path) -> dict[str, Tensor]:
             raise ConversionError(f"{path}: two weights are named {plain}, under different prefixes")
         found[plain] = tensor
     return found
-
-
-def _load(path: Path) -> Any:
-    if path.is_dir():
-        raise ConversionError(f"{path}: is a folder; give the checkpoint file in it")
-    try:
-        with path.open("rb") as file:
-            start = file.read(START)
-    except OSError as error:
-        raise ConversionError(f"{path}: cannot be read: {error.strerror}") from error
-    if not start:
-        raise ConversionError(f"{path}: is empty (0 bytes)")
-    if start[8:9] == b"{":  # eight bytes of length, then the JSON header
-        return _load_safetensors(path)
-    if start.startswith(b"PK"):
-        _check_zip(path)
-        return _load_torch(path, mmap=True)
-    if LEGACY in start:
-        return _load_torch(path, mmap=False)
-    names = imports_of_pickle(path)
-    if names is not None:
-        needs = f" that needs {', '.join(names[:3])}{', ...' if names[3:] else ''}" if names else ""
-        raise ConversionError(
-            f"{path}: is a plain pickle{needs}; nothing was run. Give a file of torch.save or safetensors"
-        )
-    if start[0] == 0x80:  # how every pickle of protocol 2 and up begins, PyTorch's older format among them
-        raise ConversionError(f"{path}: is damaged: it begins as a pickle and cannot be read to its end")
-    raise ConversionError(f"{path}: is no checkpoint: neither of torch.save nor safetensors")
-
-
-def _check_zip(path: Path) -> None:
-    """PyTorch does not look at the checksums of its own zip format, so that a flipped bit would become a weight."""
-    if not zipfile.is_zipfile(path):
-        raise ConversionError(f"{path}: is damaged: it ends early, the directory at the end of a zip file is missing")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            # torch.serialization.set_crc32_options(False) leaves all of them 0: then there is nothing to compare
-            bad = archive.testzip() if any(record.CRC for record in archive.infolist()) else None
-    except (zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise ConversionError(f"{path}: is damaged: {_one_line(error)}") from error
-    if bad is not None:
-        raise ConversionError(f"{path}: is damaged: its record {bad!r} does not give the checksum stored with it")
-
-
-def _load_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (it is no dictionary)
-    except (SafetensorError, ValueError) as error:
-        raise ConversionError(f"{path}: is damaged: {_one_line(error)}") from error
-
-
-def _load_torch(path: Path, mmap: bool) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except pickle.UnpicklingError as error:
-        needed = re.search(r"(?:GLOBAL|global)[: ]+([\w.]+\.\w+)", str(error))
-        if needed is None:
-            raise ConversionError(f"{path}: is damaged: {_one_line(error)}") from error
-        raise ConversionError(
-            f"{path}: holds more than tensors: it asks to run {needed[1]}; nothing was run. Save its state dict alone"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise ConversionError(f"{path}: is damaged: {_one_line(error).split('. ')[0] or 'it ends early'}") from error
-
-
-def _one_line(error: BaseException) -> str:
-    """What the message says, without what torch.load puts in front of it, up to the end of a word."""
-    _, _, refusal = str(error).rpartition("WeightsUnpickler error: ")
-    return textwrap.shorten(refusal, REASON, placeholder=" ...")

@@ -15,14 +15,17 @@ from torch import Tensor
 
 from ..cards.card import write_model_card
 from ..modeling_trm import TRMForGridReasoning
+from ..processing_trm import GridProcessor
 from ..puzzle_index_trm import PuzzleIndex
 from ..utils.files import replaced
 from ..utils.manifest import weights_sha256
 from .architecture import Architecture, choose_processor, resolve
-from .checkpoint_file import Checkpoint, ConversionError, read_checkpoint
-from .given import CONFIG_FILE, Said, gather
+from .checkpoint_file import Checkpoint, CheckpointFile, ConversionError, read_file
+from .given import CONFIG_FILE, Said, gather, read_fields, tells_cycles
 from .identifiers import read_identifiers
 from .layout import TABLE, Layout, read_layout
+from .nano_trm import is_nano_trm, read_nano_trm
+from .relatives import refuse_relatives
 
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 DTYPES = ("torch.float16", "torch.bfloat16", "torch.float32", "torch.float64")
@@ -64,12 +67,18 @@ def convert_reference(
     output = Path(output)
     refuse_existing(output)
     licensed = {} if license is None else {"license": _checked_license(license)}
-    checkpoint = read_checkpoint(path, entry)
+    file = read_file(path)
+    refuse_relatives(file.names, str(path))
+    if arch is None and Path(path).with_name(CONFIG_FILE).is_file():
+        arch = Path(path).with_name(CONFIG_FILE)
+    checkpoint, own, grids = _translated(file, entry, arch, options or {}, task, grid_shape)
     _check_kinds(checkpoint)
     layout = read_layout(checkpoint.tensors, str(path))
-    beside = Path(path).with_name(CONFIG_FILE)
-    said = gather(arch or (beside if beside.is_file() else None), options or {})
-    processor, how = choose_processor(layout, str(path), task, grid_shape, alphabet)
+    said = gather(own, arch, options or {})
+    if grids is None:
+        processor, how = choose_processor(layout, str(path), task, grid_shape, alphabet)
+    else:
+        processor, how = grids, "told by its token ids"
     architecture = resolve(layout, said, processor, str(path))
     _check_values(checkpoint)
     dtype = reduce(torch.promote_types, (tensor.dtype for tensor in checkpoint.tensors.values()))
@@ -89,6 +98,25 @@ def convert_reference(
         processor.save_pretrained(folder)
         write_model_card(folder, licensed | {"evaluations": {}, "conversion": record} | _weights(folder))
     return facts
+
+
+def _translated(
+    file: CheckpointFile,
+    entry: str | None,
+    arch: str | Path | None,
+    options: Mapping[str, Any],
+    task: str | None,
+    grid_shape: tuple[int, int] | None,
+) -> tuple[Checkpoint, dict[str, Any], GridProcessor | None]:
+    """The state dict in the reference's names, the fields that the file itself tells, and its grids where it does.
+
+    An arch YAML stands for what the file says: from a copy of it a field can be taken out.
+    """
+    checkpoint = file.choose(entry)
+    if is_nano_trm(checkpoint):
+        return read_nano_trm(checkpoint, options, task, grid_shape)
+    is_told = arch is None and tells_cycles(file.settings)
+    return checkpoint, read_fields(file.settings, str(file.path)) if is_told else {}, None
 
 
 def _weights(folder: Path) -> dict[str, Any]:

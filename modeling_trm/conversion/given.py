@@ -1,7 +1,8 @@
-"""What is said about a checkpoint's architecture: the reference's arch YAML and the command line, with their origin.
+"""What is said about a checkpoint's architecture, with its origin: the file itself, the arch YAML, the command line.
 
 Source: config/arch/trm.yaml and the configuration class in models/recursive_reasoning/trm.py of the public code of
 arXiv 2510.04871; a training run writes all_config.yaml, whose `arch:` section is such a YAML, beside its checkpoints.
+locuslab/EqR (models/trm.py) trains the same model without a puzzle table, and stores that section in its checkpoints.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ from typing import Any
 import yaml
 
 from .checkpoint_file import ConversionError
+from .relatives import EQR, refusal
 
 # Field -> its type. Those of the last group change nothing that a converted checkpoint does at inference.
 INTEGERS = (
@@ -26,8 +28,11 @@ NUMBERS = ("expansion", "rms_norm_eps", "rope_theta")
 POSITIONS = ("rope", "learned", "none")
 TEXTS = ("pos_encodings", "forward_dtype")
 FLAGS = ("mlp_t",)
-WITHOUT_EFFECT = ("name", "loss", "H_layers", "halt_exploration_prob", "no_ACT_continue", "batch_size", "causal")
-MODULE = "recursive_reasoning.trm"
+WITHOUT_EFFECT = (
+    "name loss H_layers halt_exploration_prob no_ACT_continue batch_size causal short_name board_height board_width "
+    "disable_act_halt act_inference halt_threshold halt_confirm_steps halt_confirm_mode"
+).split()
+MODULE, WITHOUT_TABLE = "recursive_reasoning.trm", "trm"  # of the reference; of EqR's baseline
 CONFIG_FILE = "all_config.yaml"
 
 
@@ -50,39 +55,62 @@ class Said:
             )
 
 
-def gather(yaml_file: str | Path | None, options: Mapping[str, Any]) -> Said:
-    """Both sources as one. `options` maps fields to values given on the command line.
+def gather(own: Mapping[str, Any], yaml_file: str | Path | None, options: Mapping[str, Any]) -> Said:
+    """All sources as one.
+
+    Args:
+        own: fields that the checkpoint's file itself holds. options: fields given on the command line.
 
     Raises:
         ConversionError: a file that is no arch YAML, an unknown field, a value of another type or sign, or two values
             that differ.
     """
-    values, origins = {}, {}
-    if yaml_file is not None:
-        values = _read_yaml(Path(yaml_file))
-        origins = dict.fromkeys(values, Path(yaml_file).name)
-    for name, value in options.items():
-        option = f"--{name.replace('_', '-')}"
+    values, origins = dict(own), dict.fromkeys(own, "the file itself")
+    written = {} if yaml_file is None else read_yaml(Path(yaml_file))
+    given = [(name, value, Path(str(yaml_file)).name, "") for name, value in written.items()]
+    given += [(name, value, f"--{name.replace('_', '-')}", f" {value}") for name, value in options.items()]
+    for name, value, origin, shown in given:
         if name in values and values[name] != value:
-            raise ConversionError(f"{name}: {option} {value} differs from {name}={values[name]} in {yaml_file}")
-        values[name], origins[name] = value, origins.get(name, option)
+            raise ConversionError(f"{name}: {origin}{shown} differs from {name}={values[name]} in {origins[name]}")
+        values[name], origins[name] = value, origins.get(name, origin)
     for name, value in values.items():
         _check_range(name, value, origins[name])
     return Said(values, origins)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConversionError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
     if isinstance(content, dict) and isinstance(content.get("arch"), dict):
         content = content["arch"]
-    if not isinstance(content, dict) or not {"H_cycles", "L_cycles"} & content.keys():
+    if not isinstance(content, dict) or not tells_cycles(content):
         raise ConversionError(f"{path}: has neither H_cycles nor L_cycles: no arch section of the reference")
-    _check_name(path, content.get("name"))
+    return read_fields(content, str(path))
+
+
+def tells_cycles(content: Mapping[str, Any]) -> bool:
+    """Whether this is such a section."""
+    return bool({"H_cycles", "L_cycles"} & content.keys())
+
+
+def read_fields(content: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """The fields of an arch section that say what a converted checkpoint computes; each of its type.
+
+    Raises:
+        ConversionError: another model's, an unknown field, or a value of another type.
+    """
+    module = str(content.get("name") or MODULE).partition("@")[0]
+    if module.startswith("eqr"):
+        kept, noise = content.get("lambda_", 0.95), content.get("noise_scale", 0.01)
+        raise refusal(f"{EQR} (lambda_={kept}, noise_scale={noise})", source)
+    if module not in (MODULE, WITHOUT_TABLE):
+        raise ConversionError(f"{source}: arch.name={content['name']!r} is another model; allowed: {MODULE}@...")
     values = {name: value for name, value in content.items() if name not in WITHOUT_EFFECT}
-    return {name: _typed(path, name, _resolved(path, name, values)) for name in values}
+    if module == WITHOUT_TABLE:
+        values |= {"puzzle_emb_ndim": 0, "puzzle_emb_len": 0}
+    return {name: typed(source, name, _resolved(source, name, values)) for name in values}
 
 
 def _check_range(name: str, value: Any, origin: str) -> None:
@@ -101,35 +129,31 @@ def _is_finite(value: float) -> bool:
         return False
 
 
-def _check_name(path: Path, name: Any) -> None:
-    if name is not None and str(name).partition("@")[0] != MODULE:
-        raise ConversionError(f"{path}: arch.name={name!r} is another model; allowed: {MODULE}@...")
-
-
-def _resolved(path: Path, name: str, values: Mapping[str, Any]) -> Any:
+def _resolved(source: str, name: str, values: Mapping[str, Any]) -> Any:
     """The value, or the one it refers to: `${.hidden_size}` is how the reference's own file says E = D."""
     match = re.fullmatch(r"\$\{\.(\w+)\}", str(values[name]))
     if match is None:
         return values[name]
     if match[1] not in values:
-        raise ConversionError(f"{path}: {name}={values[name]!r} refers to {match[1]}, which is not there")
+        raise ConversionError(f"{source}: {name}={values[name]!r} refers to {match[1]}, which is not there")
     return values[match[1]]
 
 
-def _typed(path: Path, name: str, value: Any) -> Any:
+def typed(source: str, name: str, value: Any) -> Any:
+    """The value, a number written as text as a number. Raises ConversionError for an unknown field or another type."""
     kinds: dict[str, tuple[type, ...]] = dict.fromkeys(INTEGERS, (int,))
     kinds |= dict.fromkeys(NUMBERS, (int, float)) | dict.fromkeys(TEXTS, (str,)) | dict.fromkeys(FLAGS, (bool,))
     if name not in kinds:
         raise ConversionError(
-            f"{path}: {name}={value!r} is no field of the reference's trm; a fork may compute something else with it. "
-            f"Take it out of a copy given with --arch if it does not"
+            f"{source}: {name}={value!r} is no field of the reference's trm; a fork may compute something else with "
+            f"it. Take it out of a copy given with --arch if it does not"
         )
     if name in NUMBERS and isinstance(value, str):
         with contextlib.suppress(ValueError):  # YAML 1.1 takes 1e-05 for text
             value = float(value)
     if not isinstance(value, kinds[name]) or (isinstance(value, bool) and name not in FLAGS):
         allowed = " or ".join(kind.__name__ for kind in kinds[name])
-        raise ConversionError(f"{path}: {name}={value!r}; allowed: {allowed}")
+        raise ConversionError(f"{source}: {name}={value!r}; allowed: {allowed}")
     if name == "pos_encodings" and value not in POSITIONS:
-        raise ConversionError(f"{path}: {name}={value!r}; allowed: {', '.join(POSITIONS)}")
+        raise ConversionError(f"{source}: {name}={value!r}; allowed: {', '.join(POSITIONS)}")
     return value

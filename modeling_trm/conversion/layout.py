@@ -88,9 +88,8 @@ def read_layout(tensors: Mapping[str, Tensor], source: str) -> Layout:
     """Infer the layout from some tensors and check all of them against it.
 
     Raises:
-        ConversionError: a relative of TRM, by its name; or the weights that are missing, unknown or of another shape.
+        ConversionError: the weights that are missing, unknown or of another shape.
     """
-    _refuse_relatives(tensors, source)
     mixers = [mixer for mixer, (module, _, _) in MIXER.items() if any(f".{module}." in name for name in tensors)]
     if len(mixers) > 1:
         raise ConversionError(f"{source}: has layers with self_attn and with mlp_t; the reference has either")
@@ -160,24 +159,3 @@ def _compare(tensors: Mapping[str, Tensor], layout: Layout, source: str) -> None
             f"{source}: is no TRM of {layout.layers} {layout.mixer} layers, hidden_size={layout.hidden_size}: "
             f"{'; '.join(found)}"
         )
-
-
-def _refuse_relatives(tensors: Mapping[str, Tensor], source: str) -> None:
-    """Models of the same code base that compute something else."""
-    has_level = {level: any(name.startswith(f"{level}_level.") for name in tensors) for level in "HL"}
-    relative = None
-    if any(name.startswith("lenet.") for name in tensors):
-        relative = "nano-trm (lenet: its token ids are others, 1 ends a grid and 2 is the blank of a Sudoku)"
-    elif has_level["H"]:
-        relative = "HRM (it has an H_level and an L_level)" if has_level["L"] else "transformers_baseline (H_level)"
-    elif not {"H_init", "L_init", TABLE} & tensors.keys():
-        relative = (
-            "EqR (neither H_init nor L_init: it starts at random and damps every call of its stack, ours does not), or "
-            "averaged parameters alone, whose buffers another file has"
-        )
-    elif any(re.fullmatch(r"L\d_init", name) for name in tensors):
-        relative = "trm_hier6 (six scratch latents: L1_init ...)"
-    elif "L_init" in tensors and "H_init" not in tensors:
-        relative = "trm_singlez (L_init without H_init): its last update has no input injection, which ours has"
-    if relative is not None:
-        raise ConversionError(f"{source}: is a checkpoint of {relative}; allowed: trm (attention or mlp_t)")

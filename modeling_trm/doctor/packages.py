@@ -3,16 +3,20 @@
 import platform
 import tomllib
 from collections.abc import Iterator
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 from .findings import Finding
 
 NAME = "modeling-trm"
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
+OLDER = "if pip has no build of it for this Python, take an older Python (3.11 to 3.13 are tested)"
+# What a package raises that was made for another Python, or whose libraries are missing.
+NOT_IMPORTED = (ImportError, AttributeError, SyntaxError, TypeError, ValueError, RuntimeError, OSError)
 EXTRAS = {
     "cuda": "compiled Mamba-2 kernels for NVIDIA GPUs; the PyTorch path gives the same results",
     "train": "training curves in TensorBoard; log.jsonl has the figures without it",
@@ -32,8 +36,12 @@ def check_packages() -> Iterator[Finding]:
     for requirement in requirements:
         found = _version(requirement.name)
         todo = f"pip install '{requirement}'"
+        problem = None if found is None else _import_problem(requirement.name)
         if found is None:
             yield Finding("versions", requirement.name, "not installed", todo)
+        elif problem is not None:
+            told = f"{found}, which Python {platform.python_version()} cannot import: {problem}"
+            yield Finding("versions", requirement.name, told, f"pip install --force-reinstall '{requirement}'; {OLDER}")
         else:
             yield _against("versions", requirement.name, found, requirement.specifier, todo)
     for extra, gives in EXTRAS.items():
@@ -42,6 +50,23 @@ def check_packages() -> Iterator[Finding]:
             # A machine without a GPU has no use for the kernels, so that a missing one is no fault: no `todo`.
             missing = f"not installed; pip install '{NAME}[{extra}]' gives {gives}"
             yield Finding("optional", requirement.name, missing if found is None else found)
+
+
+def _import_problem(package: str) -> str | None:
+    """Why an installed package cannot be imported, on one line; None for one that can."""
+    name = canonicalize_name(package)
+    modules = [
+        module
+        for module, owners in metadata.packages_distributions().items()
+        if name in map(canonicalize_name, owners) and module.isidentifier() and not module.startswith("_")
+    ]
+    own = [module for module in modules if canonicalize_name(module) == name]
+    for module in (own or modules)[:1]:
+        try:
+            import_module(module)
+        except NOT_IMPORTED as error:
+            return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return None
 
 
 def _against(section: str, name: str, found: str, wanted: SpecifierSet, todo: str) -> Finding:

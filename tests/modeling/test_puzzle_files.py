@@ -104,6 +104,12 @@ def test_arc_tasks_challenges_and_grids(tmp_path: Path) -> None:
         ("stdin: task b2", "task b2, test 1, input, row 1: colour 12; allowed: whole numbers 0..9"),
         ("stdin: task b3, test 1", "the grid is 1 x 5, at most 4 x 4"),
     ]
+    both = [("stdin: task b1, test 1", GRID), ("stdin: task b1, test 2", [[4]])]
+    assert texts(json.dumps([TASK | {"id": "b1"}]), ARC) == both
+    assert texts(json.dumps({part: {"b1": TASK[part]} for part in ("train", "test")}), ARC) == both
+    assert texts(json.dumps([DEMONSTRATION]), ARC) == [
+        ("stdin: task stdin", "is demonstrations alone, of which nothing is asked")
+    ]
     assert texts(json.dumps(GRID), ARC) == [("stdin", GRID)]
     assert texts("10/23\n\n12/3\n", ARC)[0] == ("stdin, line 1", GRID)
     assert "is no arc grid" in str(texts("10/23\n\n12/3\n", ARC)[1][1])

@@ -13,7 +13,8 @@ import torch
 from accelerate import PartialState
 from safetensors.torch import load_file, save_file
 
-from modeling_trm.training.checkpointing import LEARNT, load_checkpoint
+from modeling_trm.training.checkpointing import LEARNT, PROGRESS, load_checkpoint
+from modeling_trm.utils.manifest import write_manifest
 from scripts import train
 
 TOLERANCE = 5e-6  # relative, over 16 steps in float32: the gradient is summed in another order (seen: 5e-7)
@@ -44,6 +45,27 @@ def test_two_processes_train_as_one(write_recipe, tmp_path, caplog):
     ended = [load_file(tmp_path / run / "checkpoints/step-00000016/slots-0.safetensors") for run in ("one", "two")]
     for name in ("inputs", "labels", "puzzle_ids", "steps", "released"):
         assert torch.equal(ended[0][name], ended[1][name]), name
+
+
+def test_the_card_says_that_the_number_of_processes_changed(write_recipe, tmp_path: Path) -> None:
+    """A checkpoint is made to be of two processes: its slots in two files, its progress with their number."""
+    recipe = str(write_recipe("one", checkpoint_every=6))
+    assert train.main([recipe]) == 0
+    assert "the same puzzles in the same order" not in (tmp_path / "one/model/README.md").read_text(encoding="utf-8")
+    checkpoints = tmp_path / "one" / "checkpoints"
+    shutil.rmtree(checkpoints / "step-00000016")
+    older = checkpoints / "step-00000012"
+    slots = load_file(older / "slots-0.safetensors")
+    for process in range(2):
+        part = {name: value.chunk(2)[process].clone() for name, value in slots.items()}
+        save_file(part, older / f"slots-{process}.safetensors")
+    progress = json.loads((older / PROGRESS).read_text(encoding="utf-8"))
+    assert progress["processes"] == [[0, 1]]
+    (older / PROGRESS).write_text(json.dumps(progress | {"processes": [[0, 2]]}), encoding="utf-8")
+    write_manifest(older)
+    assert train.main([recipe]) == 0
+    card = (tmp_path / "one/model/README.md").read_text(encoding="utf-8")
+    assert "2, 1 after step 12: the same puzzles in the same order, within rounding" in card
 
 
 def assert_same_losses(first: Path, second: Path) -> None:

@@ -4,15 +4,17 @@ import difflib
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from datasets_builders.validation import DataError
-from modeling_trm.grid_text_trm import SUDOKU_DIGITS
+from .grid_text_trm import SUDOKU_DIGITS
 
-if TYPE_CHECKING:
+try:
     import pyarrow as pa
+    import pyarrow.compute as pc
+except ImportError:  # a checkpoint's code runs without it; tables are not read then
+    pa = pc = None
 
 # Role -> the names that say it, in lower case and in the singular.
 COLUMN_NAMES = {
@@ -22,6 +24,10 @@ COLUMN_NAMES = {
     "rating": ("rating", "difficulty"),
 }
 NEEDED = ("question", "answer")
+
+
+class DataError(ValueError):
+    """Data that cannot be used: the message names the file and what is wrong."""
 
 
 def choose_columns(
@@ -45,7 +51,7 @@ def choose_columns(
                 hint = f"; did you mean {close[0]!r}?" if close else ""
                 raise DataError(f"{where}: has no column {wanted[role]!r} for the {role}; it has {_list(names)}{hint}")
         else:
-            found = [name for name in names if re.sub("(?:zes|s)$", "", name.strip().lower()) in known]
+            found = [name for name in names if singular(name) in known]
             own = [name for name in found if name.strip() == role]
             # A data set that has the column's own name, or input and label, means that one.
             found = own or [name for name in found if name in ("input", "label")] or found
@@ -63,6 +69,11 @@ def choose_columns(
     return chosen
 
 
+def singular(name: str) -> str:
+    """A column's name as COLUMN_NAMES has it."""
+    return re.sub("(?:zes|s)$", "", name.strip().lower())
+
+
 def describe_columns(names: Sequence[str], chosen: Mapping[str, str], where: str) -> str | None:
     """One line saying what was taken for what; None where the names say it themselves."""
     taken = [(role, name.strip()) for role, name in chosen.items() if role != name.strip()]
@@ -73,13 +84,12 @@ def describe_columns(names: Sequence[str], chosen: Mapping[str, str], where: str
     return f"{where}: read " + ", ".join(f"{name!r} as the {role}" for role, name in taken) + left
 
 
-def normalise(task: str, table: "pa.Table", chosen: Mapping[str, str], where: str, default_source: str) -> "pa.Table":
+def normalise(task: str, table: pa.Table, chosen: Mapping[str, str], where: str, default_source: str) -> pa.Table:
     """The columns source, question, answer (where there is one) and rating, typed, of a table of the chosen ones.
 
     Raises:
         DataError: naming the file, the column, what it holds and what is allowed.
     """
-    import pyarrow as pa
 
     columns = {
         role: as_text(task, table[chosen[role]], f"{where}: column {chosen[role]}") for role in NEEDED if role in chosen
@@ -94,9 +104,8 @@ def normalise(task: str, table: "pa.Table", chosen: Mapping[str, str], where: st
     return pa.table({name: columns[name] for name in ("source", *NEEDED, "rating") if name in columns})
 
 
-def as_text(task: str, column: "pa.ChunkedArray", where: str) -> "pa.ChunkedArray":
+def as_text(task: str, column: pa.ChunkedArray, where: str) -> pa.ChunkedArray:
     """Grids as strings; lists of cells, nested or not, become their characters or numbers between blanks."""
-    import pyarrow as pa
 
     kind = column.type
     if isinstance(kind, pa.BaseExtensionType):  # the arrays of `datasets`
@@ -137,9 +146,8 @@ def _cells(grid: Any) -> Iterator[Any]:
         yield grid
 
 
-def _digits_as_text(grids: "pa.Array") -> "pa.Array | None":
+def _digits_as_text(grids: pa.Array) -> pa.Array | None:
     """All grids of whole numbers 0 to 9 at once, 0 a blank; None where something else is among them."""
-    import pyarrow as pa
 
     bounds, values = np.arange(len(grids) + 1), grids
     while (
@@ -165,18 +173,15 @@ def _digits_as_text(grids: "pa.Array") -> "pa.Array | None":
     return pa.Array.from_buffers(pa.large_string(), len(grids), buffers)
 
 
-def _as_source(column: "pa.ChunkedArray", where: str) -> "pa.ChunkedArray":
-    import pyarrow as pa
+def _as_source(column: pa.ChunkedArray, where: str) -> pa.ChunkedArray:
 
     if pa.types.is_nested(column.type) or pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
         raise DataError(f"{where} holds {column.type}; allowed: text")
     return column.cast(pa.string()).fill_null("")
 
 
-def _as_rating(column: "pa.ChunkedArray", where: str) -> "pa.ChunkedArray":
+def _as_rating(column: pa.ChunkedArray, where: str) -> pa.ChunkedArray:
     """int32 where all are whole numbers, float64 otherwise; 0 for none."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
 
     if pa.types.is_nested(column.type) or pa.types.is_temporal(column.type) or pa.types.is_boolean(column.type):
         raise DataError(f"{where} holds {column.type}; allowed: numbers")

@@ -7,17 +7,32 @@ mark, UTF-16; any of them packed by gzip.
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import islice, takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from datasets_builders.columns import NEEDED, choose_columns, describe_columns, grid_as_text, normalise
-from datasets_builders.validation import DataError
-from modeling_trm.grid_text_trm import MAZE_CHARACTERS, REMARK, SUDOKU_DIGITS, SUDOKU_SIDES, GridReader, shown
-from modeling_trm.text_file_trm import GZIP, MARKS, decode, unpack
+from .grid_text_trm import MAZE_CHARACTERS, REMARK, SUDOKU_DIGITS, SUDOKU_SIDES, GridReader, shown
+from .puzzle_columns_trm import (
+    COLUMN_NAMES,
+    NEEDED,
+    DataError,
+    choose_columns,
+    describe_columns,
+    grid_as_text,
+    normalise,
+    singular,
+)
+from .text_file_trm import GZIP, MARKS, decode, unpack
 
-if TYPE_CHECKING:
+try:
     import pyarrow as pa
+    from pyarrow import compute as pc
+    from pyarrow import csv as pa_csv
+    from pyarrow import parquet
+except ImportError:  # a checkpoint's code runs without it; tables are not read then
+    pa = pa_csv = pc = parquet = None
 
 SUFFIXES = (".parquet", ".csv", ".tsv", ".txt", ".json", ".jsonl", ".arrow")
 ANSWERS_THAT_TELL = 100  # how the digits of large Sudokus are written
@@ -31,7 +46,7 @@ def read_table(
     file: Path,
     columns: Mapping[str, str] | None = None,
     characters: str | None = None,
-) -> tuple["pa.Table", str | None]:
+) -> tuple[pa.Table, str | None]:
     """(source, question, answer and rating of every row; a line saying which columns were taken, where that is news).
 
     Args:
@@ -46,15 +61,20 @@ def read_table(
     if found is None:
         raise DataError(
             f"{file}: has neither a header nor a question and an answer in each row; puzzles without answers can be "
-            "solved (scripts/solve.py), not trained or scored on"
+            "solved (trm solve), not trained or scored on"
         )
     table, chosen, names = found
     default_source = Path(file.name.removesuffix(".gz")).stem  # ends up in the fingerprint
     return normalise(task, table, chosen, str(file), default_source), describe_columns(names, chosen, file.name)
 
 
-def read_puzzles(file: Path, reader: GridReader, columns: Mapping[str, str] | None = None) -> list[tuple[str, str]]:
-    """(place, text) of every puzzle of a file: the questions of a table, or the grids of a text.
+def read_puzzles(
+    file: Path, reader: GridReader, columns: Mapping[str, str] | None = None
+) -> tuple[list[tuple[str, str]], GridReader, str | None]:
+    """(place, text) of every puzzle of a file: the questions of a table, or the grids of a text; what reads them; and
+    a line saying which column was taken, where that is news.
+
+    The reader is the one given, unless the answers beside the questions tell what large Sudokus are written with.
 
     Raises:
         DataError: naming the file and what is wrong with it.
@@ -62,22 +82,12 @@ def read_puzzles(file: Path, reader: GridReader, columns: Mapping[str, str] | No
     content = _content(file)
     found = _table(reader.task, content, columns, ("question",), reader.written or reader.characters, str(file))
     if found is None:
-        return read_grids(_text(content, str(file)), reader, str(file))
-    table, chosen, _ = found
+        return read_grids(_text(content, str(file)), reader, str(file)), reader, None
+    table, chosen, names = found
     rows = normalise(reader.task, table, chosen, str(file), "")
     told = reader.told_by(rows["answer"][:ANSWERS_THAT_TELL].to_pylist()) if "answer" in chosen else reader
-    return [
-        (f"{file}, row {row}", text if told is reader else _as_told(text, told))
-        for row, text in enumerate(rows["question"].fill_null("").to_pylist(), start=1)
-    ]
-
-
-def _as_told(text: str, told: GridReader) -> str:
-    """A puzzle in the processor's characters, where the answers beside it tell its own."""
-    try:
-        return told.read(text)
-    except ValueError:  # which will be said when it is read
-        return text
+    texts = enumerate(rows["question"].fill_null("").to_pylist(), start=1)
+    return [(f"{file}, row {row}", text) for row, text in texts], told, describe_columns(names, chosen, file.name)
 
 
 def read_grids(text: str, reader: GridReader, where: str) -> list[tuple[str, str]]:
@@ -88,9 +98,8 @@ def read_grids(text: str, reader: GridReader, where: str) -> list[tuple[str, str
     ]
 
 
-def _content(file: Path) -> "pa.Buffer":
+def _content(file: Path) -> pa.Buffer:
     """The bytes of a file, unpacked."""
-    import pyarrow as pa
 
     try:
         if file.stat().st_size == 0:
@@ -109,15 +118,13 @@ def _content(file: Path) -> "pa.Buffer":
 
 def _table(
     task: str,
-    content: "pa.Buffer",
+    content: pa.Buffer,
     columns: Mapping[str, str] | None,
     needed: Sequence[str],
     characters: str | None,
     where: str,
-) -> tuple["pa.Table", Chosen, list[str]] | None:
+) -> tuple[pa.Table, Chosen, list[str]] | None:
     """(the columns chosen, which is what, the names of all columns); None for a text without columns."""
-    import pyarrow as pa
-
     head = content[:8].to_pybytes()
     try:
         if head.startswith((b"PAR1", b"ARROW1", b"\xff\xff\xff\xff")):
@@ -127,18 +134,15 @@ def _table(
         raise DataError(f"{where}: cannot be read as {kind}: {str(error).splitlines()[0]}") from error
     text = _text(content, where, HEAD)
     if text.lstrip().startswith(("{", "[")) and not REMARK.fullmatch(text.lstrip().partition("\n")[0]):
-        return _read_json(task, _text(content, where), columns, needed, where)
+        return _read_json(task, _text(content, where), columns, needed, characters, where)
     return _read_csv(task, content, text, columns, needed, characters, where)
 
 
 def _read_columns(
-    head: bytes, stream: "pa.BufferReader", columns: Mapping[str, str] | None, needed: Sequence[str], where: str
-) -> tuple["pa.Table", Chosen, list[str]]:
-    import pyarrow as pa
-    import pyarrow.parquet
-
+    head: bytes, stream: pa.BufferReader, columns: Mapping[str, str] | None, needed: Sequence[str], where: str
+) -> tuple[pa.Table, Chosen, list[str]]:
     if head.startswith(b"PAR1"):
-        file = pa.parquet.ParquetFile(stream)
+        file = parquet.ParquetFile(stream)
         names = file.schema_arrow.names
         chosen = choose_columns(names, columns, where, needed)
         return file.read(columns=list(chosen.values())), chosen, names
@@ -151,7 +155,7 @@ def _read_columns(
 # --- text -----------------------------------------------------------------------------------------------------------
 
 
-def _text(content: "pa.Buffer", where: str, size: int | None = None) -> str:
+def _text(content: pa.Buffer, where: str, size: int | None = None) -> str:
     """The text of a file, or about its first `size` bytes."""
     try:
         return decode(content[:size].to_pybytes(), is_whole=size is None or size >= content.size)
@@ -161,17 +165,15 @@ def _text(content: "pa.Buffer", where: str, size: int | None = None) -> str:
 
 def _read_csv(
     task: str,
-    content: "pa.Buffer",
+    content: pa.Buffer,
     head: str,
     columns: Mapping[str, str] | None,
     needed: Sequence[str],
     characters: str | None,
     where: str,
-) -> tuple["pa.Table", Chosen, list[str]] | None:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.csv
-
+) -> tuple[pa.Table, Chosen, list[str]] | None:
+    preface = _preface(task, head)
+    head = "".join(head.splitlines(keepends=True)[preface:])
     layout = _layout(task, head, columns, needed, characters, where)
     if layout is None:
         return None
@@ -179,13 +181,15 @@ def _read_csv(
     if content[:2].to_pybytes() in MARKS:  # UTF-16
         content = pa.py_buffer(_text(content, where).encode())
     try:
-        table = pa.csv.read_csv(
+        table = pa_csv.read_csv(
             pa.BufferReader(content),
             # With threads its errors lack the row number.
-            read_options=pa.csv.ReadOptions(use_threads=False, column_names=None if has_header else names),
+            read_options=pa_csv.ReadOptions(
+                use_threads=False, skip_rows=preface, column_names=None if has_header else names
+            ),
             # Left to itself it ends a row inside a quoted grid, and takes a grid of digits for a number.
-            parse_options=pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-            convert_options=pa.csv.ConvertOptions(
+            parse_options=pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+            convert_options=pa_csv.ConvertOptions(
                 include_columns=list(chosen.values()), column_types=dict.fromkeys(chosen.values(), pa.string())
             ),
         )
@@ -196,6 +200,12 @@ def _read_csv(
             column = pc.replace_substring_regex(table[name], '^ "?|"$', "")
             table = table.set_column(table.column_names.index(name), name, column)
     return table, chosen, names
+
+
+def _preface(task: str, head: str) -> int:
+    """Lines in front of a table: what Excel writes there, and remarks, not of mazes, which have # for a wall."""
+    is_preface = re.compile(r"sep=.\s*|#.*\s*" if task == "sudoku" else r"sep=.\s*")
+    return sum(1 for _ in takewhile(is_preface.fullmatch, head.splitlines(keepends=True)))
 
 
 def _layout(
@@ -219,7 +229,7 @@ def _layout(
         if len(grids) >= 2 and columns is None:
             names = [f"column {number + 1}" for number in range(len(fields))]
             return delimiter, names, {"question": names[grids[0]], "answer": names[grids[1]]}, False
-    if columns is None and ("answer" not in needed or any(_is_grid(task, text, characters) for text in records[","])):
+    if columns is None and ("answer" not in needed or _holds_grids(task, head, characters)):
         return None
     raise problems[max(DELIMITERS[:-1], key=lambda delimiter: len(records[delimiter]))]
 
@@ -229,6 +239,14 @@ def _first_record(text: str, delimiter: str) -> list[str]:
         return next((record for record in csv.reader(io.StringIO(text), delimiter=delimiter) if record), [""])
     except csv.Error:  # a field that is longer than csv allows: no header, and no grid
         return [""]
+
+
+def _holds_grids(task: str, text: str, characters: str | None) -> bool:
+    """Whether a text begins with a grid, in a line or in rows."""
+    if task != "sudoku":
+        return _is_grid(task, text, characters) or _is_grid(task, text.partition("\n")[0], characters)
+    readers = (GridReader("sudoku", (side, side), "." + SUDOKU_DIGITS[:side]) for side in SUDOKU_SIDES)
+    return any(reader.fits(grid) for reader in readers for _, _, grid in islice(reader.split(text), 1))
 
 
 def _is_grid(task: str, field: str, characters: str | None) -> bool:
@@ -242,12 +260,17 @@ def _is_grid(task: str, field: str, characters: str | None) -> bool:
 
 
 def _read_json(
-    task: str, text: str, columns: Mapping[str, str] | None, needed: Sequence[str], where: str
-) -> tuple["pa.Table", Chosen, list[str]]:
+    task: str,
+    text: str,
+    columns: Mapping[str, str] | None,
+    needed: Sequence[str],
+    characters: str | None,
+    where: str,
+) -> tuple[pa.Table, Chosen, list[str]]:
     """Rows as a list of objects, as an object a line, or as an object of columns."""
-    import pyarrow as pa
 
-    rows = _json_rows(text, where)
+    known = {*COLUMN_NAMES["question"], *(columns or {}).values()}
+    rows = _json_rows(text, where, known, lambda cells: _is_one_grid(task, cells, characters))
     names = list(dict.fromkeys(name for row in rows for name in row))
     chosen = choose_columns(names, columns, where, needed)
     values = {}
@@ -260,7 +283,16 @@ def _read_json(
         raise DataError(f"{where}: a column holds values of several kinds: {str(error).splitlines()[0]}") from error
 
 
-def _json_rows(text: str, where: str) -> list[dict[str, Any]]:
+def _is_one_grid(task: str, cells: list[Any], characters: str | None) -> bool:
+    """Whether a list is a grid, in its rows or cells, and not a column of grids."""
+    whole, *parts = (grid_as_text(task, part) for part in (cells, *cells))
+    return _is_grid(task, whole or "", characters) and not all(_is_grid(task, part or "", characters) for part in parts)
+
+
+def _json_rows(
+    text: str, where: str, known: Collection[str], is_one_grid: Callable[[list[Any]], bool]
+) -> list[dict[str, Any]]:
+    """Args: known: names of a column of questions. is_one_grid: whether a list is a grid, and not a column."""
     try:
         content = _load_json(text, where)
     except json.JSONDecodeError as error:
@@ -268,7 +300,9 @@ def _json_rows(text: str, where: str) -> list[dict[str, Any]]:
         if len(lines) < 2 or not error.msg.startswith("Extra data"):
             raise DataError(f"{where}, line {error.lineno}: is no JSON, or cut short: {error.msg}") from error
         content = [_load_line(line, f"{where}, line {number}") for number, line in lines]
-    if isinstance(content, dict) and content and all(isinstance(column, list) for column in content.values()):
+    content = _without_wrapping(content, where, known)
+    are_lists = isinstance(content, dict) and content and all(isinstance(value, list) for value in content.values())
+    if are_lists and not any(map(is_one_grid, content.values())):
         lengths = {name: len(column) for name, column in content.items()}
         if len(set(lengths.values())) > 1:
             raise DataError(f"{where}: its columns differ in length: {lengths}")
@@ -278,6 +312,23 @@ def _json_rows(text: str, where: str) -> list[dict[str, Any]]:
         if not isinstance(row, dict):
             raise DataError(f"{where}, row {number}: is {shown(row)}; allowed: an object with question and answer")
     return rows
+
+
+def _without_wrapping(content: Any, where: str, known: Collection[str]) -> Any:
+    """Rows under one name, {"puzzles": [...]}, and what pandas writes: columns or rows by the numbers of the rows."""
+    if not isinstance(content, dict) or not content:
+        return content
+    values = list(content.values())
+    if all(isinstance(value, list) and value and all(isinstance(row, dict) for row in value) for value in values):
+        if len(values) > 1:
+            raise DataError(
+                f"{where}: holds several tables, {', '.join(map(repr, content))}: give each a file of its own"
+            )
+        return values[0]
+    if all(isinstance(value, dict) and value.keys() == values[0].keys() for value in values):
+        by_column = any(singular(name) in known or name in known for name in content)
+        return {name: list(column.values()) for name, column in content.items()} if by_column else values
+    return content
 
 
 def _load_line(line: str, where: str) -> Any:
