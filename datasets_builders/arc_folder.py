@@ -23,6 +23,7 @@ from datasets_builders.folder import size_category
 from datasets_builders.validation import DataError
 from modeling_trm.arc_task_trm import ArcTask, Pair
 from modeling_trm.puzzle_index_trm import AUGMENTATION_BYTES, PuzzleIndex
+from modeling_trm.utils.files import write_json, write_text
 from modeling_trm.utils.outputs import new_folder
 
 if TYPE_CHECKING:
@@ -62,8 +63,8 @@ def write_arc_folder(
             "provenance": provenance,
             "files": {name: file_sha256(folder / name) for name in tables},
         }
-        (folder / "README.md").write_text(_card(arc_set, summary), encoding="utf-8")
-        (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        write_text(folder / "README.md", _card(arc_set, summary))
+        write_json(folder / "summary.json", summary)
     return summary
 
 

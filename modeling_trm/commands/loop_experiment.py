@@ -64,11 +64,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ..experiments.loop_report import markdown_tables, plot_loops
     from ..experiments.loop_training import Settings, open_data
     from ..utils.cli import command_line, user_errors
-    from ..utils.files import write_json, write_text
+    from ..utils.files import alone_in, write_json, write_text
     from ..utils.loading import choose_device
     from ..utils.machine import describe_machine, library_versions
 
-    with user_errors(OSError, ValueError):
+    with user_errors(OSError, ValueError), alone_in(Path(arguments.output)):
         shared = ("train_loops", "loops", "steps", "batch_size", "test_puzzles", "source", "reveal", "learning_rate")
         settings = Settings(**{name: vars(arguments)[name] for name in shared})
         if arguments.threads is not None:

@@ -18,6 +18,7 @@ from ..modeling_trm import TRMForGridReasoning
 from ..puzzle_index_trm import PuzzleIndex
 from ..utils.files import replaced
 from ..utils.manifest import weights_sha256
+from ..utils.outputs import check_new_folder
 from .architecture import Architecture, choose_processor, resolve
 from .checkpoint_file import Checkpoint, ConversionError, read_checkpoint
 from .given import CONFIG_FILE, Said, gather
@@ -60,9 +61,10 @@ def convert_reference(
 
     Raises:
         ConversionError: naming the file or field, the value and what is allowed; nothing has been written.
+        ValueError: `output` holds something, or cannot be made; see `utils.outputs.check_new_folder`.
     """
     output = Path(output)
-    refuse_existing(output)
+    check_new_folder(output, overwrite=None)
     licensed = {} if license is None else {"license": _checked_license(license)}
     checkpoint = read_checkpoint(path, entry)
     _check_kinds(checkpoint)
@@ -93,11 +95,6 @@ def convert_reference(
 
 def _weights(folder: Path) -> dict[str, Any]:
     return {"weights": weights_sha256(folder)}
-
-
-def refuse_existing(output: Path) -> None:
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ConversionError(f"--output {output}: exists already; give a folder that is new or empty")
 
 
 def _checked_license(name: str) -> str:

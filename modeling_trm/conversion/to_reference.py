@@ -6,7 +6,7 @@ Shapes: N rows of the table of E numbers each, D hidden.
 """
 
 import json
-import tempfile
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import yaml
 from torch import Tensor
 
 from ..configuration_trm import TRMConfig
-from ..utils.files import write_text
+from ..utils.files import write_bytes, write_text
 from ..utils.loading import load_model
 from .checkpoint_file import ConversionError
 from .given import CONFIG_FILE
@@ -153,9 +153,7 @@ def _forward_dtype(initial_state: Tensor) -> str:
 
 
 def _write(output: Path, tensors: dict[str, Tensor]) -> list[Path]:
-    """torch.save, whole or not at all: to a folder beside the target, then renamed."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as temporary:
-        torch.save(tensors, Path(temporary, output.name))
-        Path(temporary, output.name).rename(output)
-    return [output]
+    """torch.save, whole or not at all. By way of the memory: on a full disk it gives an error without a reason."""
+    content = BytesIO()
+    torch.save(tensors, content)
+    return [write_bytes(output, content.getbuffer())]

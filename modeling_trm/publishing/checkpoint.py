@@ -1,10 +1,12 @@
 """A checkpoint's folder as a model repository: core, puzzle table, code, processor, card, figures, plots.
 
-The folder itself is not changed. Three things may differ on the Hub: the code files of the installed package go along
-where the folder has none; the figures and the card name the repository in the card's example; and a card that is what
-the template makes of metrics.json is made anew, while one that somebody wrote or changed stays theirs.
+The folder itself is not changed, but for an update of its card that was killed, which is undone. Three things may
+differ on the Hub: the code files of the installed package go along where the folder has none; the figures and the card
+name the repository in the card's example; and a card that is what the template makes of metrics.json is made anew,
+while one that somebody wrote or changed stays theirs.
 """
 
+import glob
 import json
 import re
 import tempfile
@@ -15,7 +17,7 @@ from transformers.dynamic_module_utils import get_relative_imports
 
 from ..cards.card import render_card, write_model_card
 from ..cards.image import installed_code
-from ..cards.update import read_metrics
+from ..cards.update import WORKPLACE, finish_update, read_metrics
 from ..utils.loading import check_model_fits, load_model, load_processor
 from .contents import Contents, ContentsError, collect, front_matter, read_text, select
 
@@ -45,7 +47,9 @@ def prepare_checkpoint(folder: Path, repository: str, *, rerender_card: bool = F
         ContentsError: a file is missing or wrong, or its code is incomplete.
         CheckpointError: the configuration, the processor or the weights do not load.
     """
-    files = select(folder, PATTERNS) | {name: folder / name for name in _weights(folder)}
+    if (folder / WORKPLACE).is_dir():
+        finish_update(folder)
+    files = select(folder, [*PATTERNS, *map(glob.escape, _weights(folder))])
     for name in (CARD, CONFIG, PROCESSOR):
         if name not in files:
             raise ContentsError(f"{folder / name}: is missing; a checkpoint needs {CARD}, {CONFIG} and {PROCESSOR}")

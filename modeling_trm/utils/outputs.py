@@ -81,8 +81,11 @@ def new_folder(output: Path, overwrite: bool, sources: Sources = ()) -> Iterator
         write_manifest(folder)
 
 
-def check_new_folder(output: Path, overwrite: bool, sources: Sources = ()) -> Path:
+def check_new_folder(output: Path, overwrite: bool | None, sources: Sources = ()) -> Path:
     """The folder that can be made, links followed.
+
+    Args:
+        overwrite: whether one that is there may be replaced; None where the command replaces none.
 
     Raises:
         ValueError: it is a file, one that the user is in, holds what is read, or holds something: with `overwrite`,
@@ -99,7 +102,8 @@ def check_new_folder(output: Path, overwrite: bool, sources: Sources = ()) -> Pa
     if not target.is_dir() or not any(target.iterdir()):
         return target
     if not overwrite:
-        raise ValueError(f"{output}: exists and is not empty; give --overwrite to replace it")
+        hint = "give one that is new or empty" if overwrite is None else "give --overwrite to replace it"
+        raise ValueError(f"{output}: exists and is not empty; {hint}")
     try:
         foreign = foreign_files(target)
     except ValueError as error:
