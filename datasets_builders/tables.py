@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from datasets_builders.columns import NEEDED, choose_columns, describe_columns, grid_as_text, normalise
 from datasets_builders.validation import DataError
 from modeling_trm.grid_text_trm import MAZE_CHARACTERS, REMARK, SUDOKU_DIGITS, SUDOKU_SIDES, GridReader, shown
-from modeling_trm.text_file_trm import GZIP, MARKS, decode, unpack
+from modeling_trm.text_file_trm import GZIP, MARKS, decode, parse_json, unpack
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -289,18 +289,8 @@ def _load_line(line: str, where: str) -> Any:
 
 def _load_json(text: str, where: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_without_repetition)
+        return parse_json(text)
     except json.JSONDecodeError:
         raise
-    except RecursionError as error:
-        raise DataError(f"{where}: is JSON nested too deeply to be a table of puzzles") from error
-    except ValueError as error:  # a key given twice, a number of thousands of digits
+    except ValueError as error:  # nested too deeply, a key given twice, a number of thousands of digits
         raise DataError(f"{where}: cannot be read as JSON: {error}") from error
-
-
-def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is given twice in one object")
-    return row

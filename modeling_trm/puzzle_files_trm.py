@@ -5,7 +5,6 @@ empty lines separate. A file of ARC holds one task ({"train": [...], "test": [..
 challenges), of which each test input is a puzzle, or one grid a line ("012/340").
 """
 
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from .arc_task_trm import ArcTask, arc_task
 from .grid_text_trm import LayoutError, shown
 from .processing_trm import GridProcessor
 from .puzzle_input_trm import Puzzle, read_puzzle
-from .text_file_trm import decode, unpack
+from .text_file_trm import decode, parse_json, unpack
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ def _read_stdin(stdin: TextIO) -> str:
 def _arc_tests(text: str, processor: GridProcessor, source: str) -> Iterator[Puzzle | NoPuzzle]:
     """The test inputs of one task, which has the file's name, or of tasks by their ids; or a grid."""
     try:
-        content = json.loads(text)
+        content = parse_json(text)
     except ValueError as error:
         yield NoPuzzle(source, text[:100], f"is no JSON, or cut short: {error}")
         return

@@ -134,7 +134,7 @@ class ReasoningConfig:
             if not isinstance(content, dict):
                 raise ValueError("is no JSON object")
             return cls().updated(**content)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"{path}: {error}") from error
 
     def _refuse(self, name: str, allowed: str) -> None:

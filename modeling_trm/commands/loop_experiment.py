@@ -16,7 +16,6 @@ done: the same command goes on after a stop with the arms that are missing.
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,7 +123,11 @@ def _run_arms(
 
 def _finished(file: Path, settings: "Settings", data: "Data") -> dict[str, Any]:
     """The result of an earlier run. Raises ValueError when it is of another experiment."""
-    result = json.loads(file.read_text(encoding="utf-8"))
+    from ..utils.reading import read_json
+
+    result = read_json(file)
+    if not {"settings", "fingerprints", "verdict"} <= result.keys():
+        raise ValueError(f"{file}: is no result of an arm; remove it, or give another --output")
     before, now = result["settings"] | result["fingerprints"], vars(settings) | data.fingerprints
     for name, value in now.items():
         if before.get(name) != value:

@@ -17,6 +17,7 @@ from torch import Tensor
 from ..configuration_trm import TRMConfig
 from ..utils.files import write_bytes, write_text
 from ..utils.loading import load_model
+from ..utils.reading import read_json
 from .checkpoint_file import ConversionError
 from .given import CONFIG_FILE
 from .identifiers import identifiers
@@ -130,7 +131,7 @@ def _arch(config: TRMConfig, layout: Layout, table_width: int, forward_dtype: st
 def _record(folder: Path) -> dict[str, Any]:
     """What the conversion wrote down about the file that the folder came from; empty for any other folder."""
     try:
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        metrics = read_json(folder / "metrics.json")
         return metrics["conversion"]["reference"]
     except (OSError, ValueError, KeyError, TypeError):
         return {}

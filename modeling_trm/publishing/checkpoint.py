@@ -7,7 +7,6 @@ while one that somebody wrote or changed stays theirs.
 """
 
 import glob
-import json
 import re
 import tempfile
 from pathlib import Path
@@ -19,7 +18,7 @@ from ..cards.card import render_card, write_model_card
 from ..cards.image import installed_code
 from ..cards.update import WORKPLACE, finish_update, read_metrics
 from ..utils.loading import check_model_fits, load_model, load_processor
-from .contents import Contents, ContentsError, collect, front_matter, read_text, select
+from .contents import Contents, ContentsError, collect, front_matter, parse_file, read_text, select
 
 CONFIG, PROCESSOR, WEIGHTS, TABLE = (
     "config.json",
@@ -74,7 +73,7 @@ def _weights(folder: Path) -> list[str]:
     if not index.is_file():
         raise ContentsError(f"{folder / WEIGHTS}: is missing; a checkpoint goes to the Hub as safetensors")
     try:
-        shards = sorted(set(json.loads(read_text(index))["weight_map"].values()))
+        shards = sorted(set(parse_file(index)["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ContentsError(f"{index}: is no index of shards: {error!r}") from error
     for name in shards:
@@ -95,7 +94,7 @@ def _check_that_it_loads(folder: Path) -> None:
 
 def _auto_modules(file: Path) -> list[str]:
     """The code files that auto_map of a JSON file names. Raises ContentsError when one of its classes is missing."""
-    auto_map: Any = json.loads(read_text(file)).get("auto_map", {})
+    auto_map: Any = parse_file(file).get("auto_map", {})
     needed = AUTO_CLASSES[file.name]
     if not isinstance(auto_map, dict):
         raise ContentsError(f"{file}: auto_map is {auto_map!r}, no mapping of {', '.join(needed)} to their code")

@@ -1,10 +1,9 @@
 """A page's folder as a static Space: the files that `modeling_trm.demo` builds, which the Hub serves as they are."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from .contents import Contents, ContentsError, collect, front_matter, read_text, select
+from .contents import Contents, ContentsError, collect, front_matter, parse_file, select
 
 CARD, CONTENTS = "README.md", "demo.json"
 PATTERNS = (CARD, CONTENTS, "*.html", "*.css", "*.js", "*.svg", "runtime/*", "models/*/*.packed")
@@ -39,7 +38,7 @@ def prepare_page(folder: Path) -> Contents:
 def _packed_files(file: Path) -> list[dict[str, Any]]:
     """{path, bytes} of the runtime and of each model."""
     try:
-        contents = json.loads(read_text(file))
+        contents = parse_file(file)
         packed = [contents["runtime"]["wasm"], *(model["step"] for model in contents["models"])]
         return [{"path": str(one["path"]), "bytes": one["bytes"]} for one in packed]
     except (ValueError, KeyError, TypeError) as error:
