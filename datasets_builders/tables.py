@@ -226,7 +226,9 @@ def _layout(
 
 def _first_record(text: str, delimiter: str) -> list[str]:
     try:
-        return next((record for record in csv.reader(io.StringIO(text), delimiter=delimiter) if record), [""])
+        return next(
+            (record for record in csv.reader(io.StringIO(text, newline=None), delimiter=delimiter) if record), [""]
+        )
     except csv.Error:  # a field that is longer than csv allows: no header, and no grid
         return [""]
 
