@@ -114,6 +114,7 @@ def manifests(draw: random.Random, folder: Path) -> Iterator[Case]:
         "num_views": 2,
         "num_items": 8,
         "chunk_size": 4,
+        "max_steps": 4,
     }
     whole[CHECKSUM] = checksum(whole)
     path = folder / "manifest.json"
