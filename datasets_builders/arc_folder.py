@@ -23,6 +23,7 @@ from datasets_builders.validation import DataError
 from modeling_trm.arc_task_trm import ArcTask, Pair
 from modeling_trm.puzzle_index_trm import AUGMENTATION_BYTES, PuzzleIndex
 from modeling_trm.utils.files import write_json, write_text
+from modeling_trm.utils.manifest import MANIFEST, find_damage
 from modeling_trm.utils.outputs import new_folder
 from modeling_trm.utils.reading import load_json
 
@@ -76,6 +77,8 @@ def load_arc_folder(path: str | Path) -> ArcSet:
     """
     folder = Path(path)
     summary = _read_summary(folder)
+    if (folder / MANIFEST).is_file() and (problem := find_damage(folder, ["summary.json"])):
+        raise DataError(f"{folder}: {problem}; build the folder again")
     try:
         return _load(folder, summary)
     except DataError:

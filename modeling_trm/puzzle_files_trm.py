@@ -122,6 +122,8 @@ def _arc_tests(text: str, processor: GridProcessor, source: str) -> Iterator[Puz
     if not isinstance(content, dict):
         yield checked(content, processor, source)
         return
+    if not content:
+        yield NoPuzzle(source, text, "holds no task")
     is_task = "train" in content and "test" in content
     tasks = {Path(source).stem: content} if is_task else content
     for task_id, task in tasks.items():

@@ -151,17 +151,27 @@ def undo(folder: Path) -> None:
     """Give a folder its former files back where an update did not come to its end; for who has its lock."""
     workplace = folder / WORKPLACE
     if (workplace / PLAN).is_file():
-        plan = read_json(workplace / PLAN)
-        for name in (*plan["new"], *plan["old"]):  # the folder may be another's: nothing outside of it is touched
-            if not (folder / name).resolve().is_relative_to(folder.resolve()):
-                raise ValueError(f"{workplace / PLAN}: names {name}, which is not in {folder}; remove {workplace}")
-        for name in set(plan["new"]) - set(plan["old"]):
+        new, old = _read_plan(workplace / PLAN, folder)
+        for name in new - old:
             (folder / name).unlink(missing_ok=True)
-        for name in plan["old"]:
+        for name in old:
             if (workplace / "old" / name).exists():
                 os.replace(workplace / "old" / name, folder / name)
         (workplace / PLAN).unlink()
     shutil.rmtree(workplace, ignore_errors=True)
+
+
+def _read_plan(path: Path, folder: Path) -> tuple[set[str], set[str]]:
+    """(files that come, files that were there). The folder may be another's: nothing outside of it is named."""
+    plan = read_json(path)
+    parts = [plan.get("new"), plan.get("old")]
+    if not all(isinstance(part, list) and all(isinstance(name, str) for name in part) for part in parts):
+        raise ValueError(f"{path}: is no plan of an update; remove {path.parent}")
+    new, old = map(set, parts)
+    for name in new | old:
+        if not (folder / name).resolve().is_relative_to(folder.resolve()):
+            raise ValueError(f"{path}: names {name}, which is not in {folder}; remove {path.parent}")
+    return new, old
 
 
 def _swap(stage: Path, folder: Path, gone: set[str]) -> list[Path]:

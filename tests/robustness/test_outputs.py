@@ -54,9 +54,14 @@ def test_only_files_of_the_manifest_are_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "set" / "a" / "b.txt").read_text() == "two"
     assert find_damage(tmp_path / "set") is None
     (tmp_path / "set" / "thesis.txt").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match=r"files of somebody else: thesis\.txt; move them away"):
+    with pytest.raises(ValueError, match=r"files that no run of ours wrote like this: thesis\.txt; move them away"):
         check_new_folder(tmp_path / "set", overwrite=True)
     (tmp_path / "set" / "thesis.txt").unlink()
+    written = (tmp_path / "set" / "a" / "b.txt").read_bytes()
+    (tmp_path / "set" / "a" / "b.txt").write_text("two, and what I think of it")
+    with pytest.raises(ValueError, match=r"no run of ours wrote like this: a/b\.txt; move them away"):
+        check_new_folder(tmp_path / "set", overwrite=True)
+    (tmp_path / "set" / "a" / "b.txt").write_bytes(written)
     (tmp_path / "set" / "manifest.json").write_text('{"name": "my package"}')
     with pytest.raises(ValueError, match=r"manifest\.json is damaged or of another program"):
         check_new_folder(tmp_path / "set", overwrite=True)
