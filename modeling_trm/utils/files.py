@@ -145,6 +145,9 @@ def clear_up(folder: Path) -> None:
                 if left.is_file():
                     os.close(open_alone(left, wait=False))
                     left.unlink()
+    for left in list(folder.rglob(f".?*{LOCK}")):
+        with contextlib.suppress(InUseError), locked(left.parent, left.name):
+            pass  # it goes with the block
 
 
 def sync_folder(folder: Path) -> None:

@@ -49,11 +49,13 @@ def try_inputs(folder: Path) -> tuple[Counter[str], list[str]]:
 
 def try_kills(name: str, every: int, folder: Path) -> tuple[int, str | None]:
     """(how many processes were killed, what was wrong)."""
-    command = [sys.executable, "-m", "tests.robustness.kills", name, f"{folder}/{name}", str(every)]
+    command = [sys.executable, "-m", "tests.robustness.kills", str(folder), f"{name}={every}"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        return 0, f"kills: {name} {done.stderr.strip().splitlines()[-1]}"
-    print(f"{name}: {done.stdout.split()[-1]} killed", file=sys.stderr, flush=True)
+        problem = f"kills: {name} {done.stderr.strip().splitlines()[-1]}"
+        print(problem, file=sys.stderr, flush=True)
+        return 0, problem
+    print(done.stdout.splitlines()[-1], file=sys.stderr, flush=True)
     return int(done.stdout.split()[-1]), None
 
 

@@ -1,10 +1,10 @@
 """Kill a process before each of its operations on files, one after the other, and look at what the next one finds.
 
-    python -m tests.robustness.kills SCENARIO FOLDER [EVERY]
+    python -m tests.robustness.kills FOLDER SCENARIO[=EVERY] ...
 
-prints how many processes were killed; with EVERY, before each EVERY-th operation only. It runs as a program of its own
-because it forks, which a test runner with threads must not. A scenario (scenarios.py) fails by an AssertionError that
-says at which operation.
+prints "killed", each scenario's name and how many processes were; with EVERY, before each EVERY-th operation only. It runs
+as a program of its own because it forks, which a test runner with threads must not. A scenario (scenarios.py) fails by
+an AssertionError that says at which operation.
 """
 
 import os
@@ -80,4 +80,5 @@ def kill_everywhere(
 if __name__ == "__main__":
     from tests.robustness.scenarios import SCENARIOS
 
-    print(SCENARIOS[sys.argv[1]](Path(sys.argv[2]), int(sys.argv[3]) if sys.argv[3:] else 1))
+    for scenario, _, text in (argument.partition("=") for argument in sys.argv[2:]):
+        print("killed", scenario, SCENARIOS[scenario](Path(sys.argv[1], scenario), int(text or 1)), flush=True)
