@@ -2,9 +2,9 @@
 
     python -m tests.robustness.kills FOLDER SCENARIO[=EVERY] ...
 
-prints "killed", each scenario's name and how many processes were; with EVERY, before each EVERY-th operation only. It runs
-as a program of its own because it forks, which a test runner with threads must not. A scenario (scenarios.py) fails by
-an AssertionError that says at which operation.
+prints "killed", each scenario's name and how many processes were; with EVERY, before each EVERY-th operation only. It
+runs as a program of its own because it forks, which a test runner with threads must not. A scenario (scenarios.py)
+fails by an AssertionError that says at which operation.
 """
 
 import os
