@@ -24,4 +24,4 @@ def load_json(path: str | Path) -> Any:
     try:
         return parse_json(decode(unpack(Path(path).read_bytes())))
     except ValueError as error:
-        raise ValueError(f"{path}: cannot be read as JSON: {error}") from error
+        raise ValueError(f"{path}: is no JSON, or cut short: {error}") from error

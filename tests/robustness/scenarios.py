@@ -159,6 +159,70 @@ def votes_scenario(folder: Path, every: int) -> int:
     return again_scenario(folder, every, lambda where: None, run, figures_of)
 
 
+def model_scenario(folder: Path, every: int) -> int:
+    """A model folder that replaces an earlier one: weights, table, processor and code."""
+    from modeling_trm.training.run_folder import save_model
+    from modeling_trm.utils.loading import load_model, load_processor
+
+    made = make_checkpoint(folder)
+    model, processor = load_model(str(made)), load_processor(str(made))
+    run = lambda where: save_model(model, processor, where / "model")  # noqa: E731
+
+    def is_whole(where: Path) -> None:
+        there = [one for one in (where / "model", where / ".model.trm-old") if one.exists()]
+        assert any(content(one) == content(old / "model") for one in there), os.listdir(where)
+
+    old = folder / "old"
+    run(old)
+    return again_scenario(folder, every, lambda where: copy(old, where), run, content, is_whole)
+
+
+def chunks_scenario(folder: Path, every: int) -> int:
+    """A long evaluation in chunks: chunks that are there are whole, and not run again."""
+    import numpy as np
+
+    from modeling_trm.evaluation.chunks import SECONDS, run_in_chunks
+
+    def run(where: Path) -> None:
+        square = lambda numbers: {"square": numbers**2}  # noqa: E731
+        found = run_in_chunks(square, 10, where, {"what": "squares"}, chunk_size=3, title="", progress=False)
+        assert np.array_equal(found["square"], np.arange(10) ** 2)
+
+    def outcome(where: Path) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for path in sorted(where.iterdir()):
+            if path.suffix == ".npz":
+                with np.load(path) as arrays:
+                    found[path.name] = {name: arrays[name].tolist() for name in arrays if name != SECONDS}
+            else:
+                found[path.name] = path.read_text()
+        return found
+
+    fill(folder, {})
+    return again_scenario(folder, every, lambda where: None, run, outcome)
+
+
+def arc_scenario(folder: Path, every: int) -> int:
+    """An ARC data set that replaces an earlier one: the same files, and it loads."""
+    from datasets_builders.arc_build import build_arc
+    from datasets_builders.arc_folder import load_arc_folder, write_arc_folder
+    from datasets_builders.arc_set import ArcOptions
+    from datasets_builders.arc_tasks import parse_task
+
+    pair = {"input": [[0, 1], [2, 3]], "output": [[1, 0]]}
+    tasks = [parse_task({"train": [pair], "test": [pair]}, "t1", "evaluation", "here")]
+    options = ArcOptions(subsets=("evaluation",), num_augmentations=2, validation_tasks=0, on_leak="report")
+    arc_set = build_arc({"evaluation": tasks}, options)
+
+    def run(where: Path) -> None:
+        write_arc_folder(arc_set, where / "set", overwrite=True)
+        assert load_arc_folder(where / "set").fingerprint == arc_set.fingerprint
+
+    fill(folder, {})
+    run(folder / "built")
+    return again_scenario(folder, every, lambda where: copy(folder / "built", where), run, content)
+
+
 def build_scenario(folder: Path, every: int) -> int:
     """A data set that replaces an earlier one: the same files, nothing beside them."""
     from modeling_trm.commands import build_data
@@ -244,14 +308,24 @@ def again_scenario(
         try:
             check_killed(where)
             assert not run_killed(lambda: run(where), NEVER)
-            assert outcome(where) == expected
+            assert outcome(where) == expected, f"differs: {differing(outcome(where), expected)}"
         except AssertionError as error:
-            raise AssertionError(f"operation {at}: {str(error)[:300] or 'another outcome'}") from error
+            raise AssertionError(f"operation {at}: {str(error)[:300]}") from error
 
     prepare()
     assert not run_killed(lambda: run(where), NEVER)
     expected = outcome(where)
     return kill_everywhere(prepare, lambda: run(where), check, every)
+
+
+def differing(found: Any, expected: Any) -> list[str]:
+    """The names under which two outcomes say different things, or have different names."""
+    if isinstance(found, list) and isinstance(expected, list):
+        return sorted(map(str, set(map(str, found)) ^ set(map(str, expected)))) or ["the order"]
+    names = found.keys() | expected.keys()
+    wrong = sorted(name for name in names if found.get(name) != expected.get(name))
+    inner = [differing(found[name], expected[name]) for name in wrong if isinstance(expected.get(name), dict | list)]
+    return [*wrong, *(one for part in inner for one in part)]
 
 
 def figures_of(folder: Path) -> dict[str, Any]:
@@ -312,5 +386,8 @@ SCENARIOS = {
     "evaluation": evaluation_scenario,
     "votes": votes_scenario,
     "build": build_scenario,
+    "arc": arc_scenario,
+    "model": model_scenario,
+    "chunks": chunks_scenario,
     "upload": upload_scenario,
 }
