@@ -6,10 +6,12 @@ prints what was tried and what was wrong as a table; exit code 1 if anything was
 EVERY-th operation only, SCENARIO=0 leaves it out.
 """
 
+import os
 import subprocess
 import sys
 import tempfile
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from modeling_trm.utils.machine import describe_machine
@@ -20,37 +22,35 @@ EACH = 500  # inputs of a kind
 
 
 def main() -> int:
-    every = dict.fromkeys(SCENARIOS, 1) | {
-        name: int(text) for name, _, text in (a.partition("=") for a in sys.argv[1:])
-    }
-    with tempfile.TemporaryDirectory() as folder:
+    asked = dict(argument.split("=") for argument in sys.argv[1:])
+    every = {name: int(asked.get(name, 1)) for name in SCENARIOS}
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
+        started = {name: pool.submit(try_kills, name, step, folder) for name, step in every.items() if step}
         tried, wrong = try_inputs(Path(folder))
-        killed = dict.fromkeys(every, 0)
-        for name, step in every.items():
-            if step:
-                killed[name], problem = try_kills(name, step, Path(folder))
-                wrong += filter(None, [problem])
+        results = {name: future.result() for name, future in started.items()}
+    wrong += [problem for _, problem in results.values() if problem is not None]
     print("\n".join([describe_machine(), "", "| tried | number | wrong |", "|---|---:|---:|"]))
-    for kind, number in (*tried.items(), *((f"kills: {name}", number) for name, number in killed.items())):
+    killed = {f"kills: {name}": number for name, (number, _) in results.items()}
+    for kind, number in (tried | killed).items():
         print(f"| {kind} | {number:,} | {sum(one.startswith(kind + ' ') for one in wrong)} |")
-    print("\n".join([f"inputs: {tried.total()}, kills: {sum(killed.values())}, wrong: {len(wrong)}", *wrong]))
+    print("\n".join([f"inputs: {sum(tried.values())}, kills: {sum(killed.values())}, wrong: {len(wrong)}", *wrong]))
     return 1 if wrong else 0
 
 
-def try_inputs(folder: Path) -> tuple[Counter[str], list[str]]:
+def try_inputs(folder: Path) -> tuple[dict[str, int], list[str]]:
     """(how many of each kind, what was wrong)."""
     tried: Counter[str] = Counter()
     wrong = []
     for case in cases(seed=1, each=EACH, folder=folder):
         tried[case.name.split()[0]] += 1
         wrong += filter(None, [judge(case)])
-    return tried, wrong
+    return dict(tried), wrong
 
 
-def try_kills(name: str, every: int, folder: Path) -> tuple[int, str | None]:
+def try_kills(name: str, every: int, folder: str) -> tuple[int, str | None]:
     """(how many processes were killed, what was wrong)."""
-    command = [sys.executable, "-m", "tests.robustness.kills", str(folder), f"{name}={every}"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    command = [sys.executable, "-m", "tests.robustness.kills", folder, f"{name}={every}"]
+    done = subprocess.run(command, capture_output=True, text=True, start_new_session=True)
     if done.returncode:
         problem = f"kills: {name} {done.stderr.strip().splitlines()[-1]}"
         print(problem, file=sys.stderr, flush=True)
