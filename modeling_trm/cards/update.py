@@ -164,14 +164,13 @@ def undo(folder: Path) -> None:
 def _read_plan(path: Path, folder: Path) -> tuple[set[str], set[str]]:
     """(files that come, files that were there). The folder may be another's: nothing outside of it is named."""
     plan = read_json(path)
-    parts = [plan.get("new"), plan.get("old")]
-    if not all(isinstance(part, list) and all(isinstance(name, str) for name in part) for part in parts):
+    new, old = plan.get("new"), plan.get("old")
+    if not isinstance(new, list) or not isinstance(old, list) or not all(isinstance(name, str) for name in new + old):
         raise ValueError(f"{path}: is no plan of an update; remove {path.parent}")
-    new, old = map(set, parts)
-    for name in new | old:
+    for name in new + old:
         if not (folder / name).resolve().is_relative_to(folder.resolve()):
             raise ValueError(f"{path}: names {name}, which is not in {folder}; remove {path.parent}")
-    return new, old
+    return set(new), set(old)
 
 
 def _swap(stage: Path, folder: Path, gone: set[str]) -> list[Path]:
