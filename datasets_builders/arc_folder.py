@@ -8,7 +8,6 @@
 Row k of puzzles.arrow is row k of the puzzle table. Tokens are made from examples and augmentations on the fly.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from importlib.metadata import version
@@ -23,7 +22,10 @@ from datasets_builders.folder import size_category
 from datasets_builders.validation import DataError
 from modeling_trm.arc_task_trm import ArcTask, Pair
 from modeling_trm.puzzle_index_trm import AUGMENTATION_BYTES, PuzzleIndex
+from modeling_trm.utils.files import write_json, write_text
+from modeling_trm.utils.manifest import MANIFEST, find_damage
 from modeling_trm.utils.outputs import new_folder
+from modeling_trm.utils.reading import load_json
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -62,8 +64,8 @@ def write_arc_folder(
             "provenance": provenance,
             "files": {name: file_sha256(folder / name) for name in tables},
         }
-        (folder / "README.md").write_text(_card(arc_set, summary), encoding="utf-8")
-        (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        write_text(folder / "README.md", _card(arc_set, summary))
+        write_json(folder / "summary.json", summary)
     return summary
 
 
@@ -75,6 +77,18 @@ def load_arc_folder(path: str | Path) -> ArcSet:
     """
     folder = Path(path)
     summary = _read_summary(folder)
+    if (folder / MANIFEST).is_file() and (problem := find_damage(folder, ["summary.json"])):
+        raise DataError(f"{folder}: {problem}; build the folder again")
+    try:
+        return _load(folder, summary)
+    except DataError:
+        raise
+    except (LookupError, TypeError, AttributeError, ValueError) as error:  # ValueError: of Arrow, too
+        said = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise DataError(f"{folder / 'summary.json'}: is not of this folder, or not ours ({said})") from error
+
+
+def _load(folder: Path, summary: dict[str, Any]) -> ArcSet:
     for name, sha256 in summary["files"].items():
         if not (folder / name).is_file():
             raise DataError(f"{folder / name}: is missing; build the folder again")
@@ -142,9 +156,9 @@ def _read_summary(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         raise DataError(f"{folder}: has no summary.json: not a folder that `trm build-data arc` has written")
     try:
-        summary = json.loads(file.read_bytes())
-    except ValueError as error:  # JSONDecodeError, UnicodeDecodeError
-        raise DataError(f"{file}: is no JSON, or cut short: {error}") from error
+        summary = load_json(file)
+    except ValueError as error:
+        raise DataError(str(error)) from error
     expected = {"task", "options", "report", "fingerprint", "files", "examples"}
     if not isinstance(summary, dict) or summary.get("task") != "arc" or not expected <= summary.keys():
         raise DataError(f"{file}: is not the summary of an ARC folder; it needs task 'arc' and {sorted(expected)}")

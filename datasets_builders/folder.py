@@ -3,7 +3,6 @@
 The folder is built under a temporary name beside its place and renamed at the end: it is there whole, or not at all.
 """
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from datasets_builders.features import PuzzleSet
 from datasets_builders.files import file_sha256
+from modeling_trm.utils.files import write_json, write_text
 from modeling_trm.utils.outputs import new_folder
 
 ROWS_PER_FILE = 500_000
@@ -58,8 +58,8 @@ def _write_all(
         "splits": {split: _write_split(folder, split, part) for split, part in puzzles.items()},
     }
     card = _card(summary, provenance, license_id)
-    (folder / "README.md").write_text(card, encoding="utf-8")
-    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_text(folder / "README.md", card)
+    write_json(folder / "summary.json", summary)
     return summary
 
 

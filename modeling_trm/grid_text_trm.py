@@ -29,6 +29,7 @@ import torch
 SUDOKU_DIGITS = "123456789ABCDEFGHIJKLMNOP"  # one character a digit, up to 25 x 25
 SUDOKU_SIDES = (4, 9, 16, 25)
 MAZE_CHARACTERS = "# SGo"
+DEEPEST = 8  # lists within lists: a batch of puzzles of rows of cells has three
 BLANKS = ".0-_*?xX "
 UNKNOWN = 255  # marks a character outside the alphabet in token_table(); the ASCII alphabets are shorter
 FRAME = str.maketrans("|+,[]", "     ")  # what ruled grids and printed lists have between their cells
@@ -63,7 +64,11 @@ class GridReader:
     def __post_init__(self) -> None:
         if self.written is None:
             return
-        if len(self.written) != len(self.characters) or len(set(self.written)) < len(self.written):
+        if (
+            not isinstance(self.written, str)
+            or len(self.written) != len(self.characters)
+            or len(set(self.written)) < len(self.written)
+        ):
             raise ValueError(
                 f"characters={self.written!r} is not allowed; allowed: {len(self.characters)} different characters "
                 f"that stand for {self.characters!r}, in that order"
@@ -334,8 +339,12 @@ def sudoku_side(grid: str) -> int | None:
     return None
 
 
-def as_lists(value: Any) -> Any:
+def as_lists(value: Any, depth: int = 0) -> Any:
     """Arrays and tuples, at any depth, as lists, and whole floats as integers; anything else as it is."""
+    if depth > DEEPEST:
+        raise ValueError(
+            f"the grid is nested more than {DEEPEST} deep; allowed: cells, rows of cells, or a list of these"
+        )
     if isinstance(value, torch.Tensor):
         if value.is_meta or value.layout != torch.strided:
             kind = "meta" if value.is_meta else str(value.layout).removeprefix("torch.")
@@ -345,7 +354,7 @@ def as_lists(value: Any) -> Any:
         value = value.tolist()
     if isinstance(value, float) and value.is_integer():  # pandas has whole numbers as 5.0
         return int(value)
-    return [as_lists(part) for part in value] if isinstance(value, list | tuple) else value
+    return [as_lists(part, depth + 1) for part in value] if isinstance(value, list | tuple) else value
 
 
 def shown(value: Any) -> str:

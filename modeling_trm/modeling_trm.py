@@ -224,6 +224,10 @@ class TRMForGridReasoning(ReasoningMixin, TRMPreTrainedModel):
         halt_logits = self.q_head(latents.z_H[:, 0])[:, 0]
         loss = None
         if labels is not None:
+            if labels.shape != input_ids.shape:
+                raise ValueError(
+                    f"labels has shape {list(labels.shape)}, input_ids {list(input_ids.shape)}; allowed: equal"
+                )
             with torch.no_grad():
                 exact = is_exact(logits, labels)
             token_loss, halt_loss = stablemax_cross_entropy(logits, labels), halting_loss(halt_logits, exact)

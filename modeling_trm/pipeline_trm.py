@@ -158,6 +158,8 @@ class GridReasoningPipeline(Pipeline):
 
     def _reasoning(self, parameters: dict[str, Any]) -> ReasoningConfig:
         config = parameters.get("reasoning_config") or self.model.reasoning_config
+        if type(config).__name__ != ReasoningConfig.__name__:  # by name: a checkpoint's own code has its own class
+            raise ValueError(f"reasoning_config={config!r} is not allowed; allowed: a ReasoningConfig")
         return config.updated(**{name: value for name, value in parameters.items() if name not in OF_THE_CALL})
 
     def preprocess(  # type: ignore[override]

@@ -15,6 +15,7 @@ Shapes: N grids, L = height * width positions of a grid, row-major.
 """
 
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -224,7 +225,10 @@ def _checked_shape(task: str, grid_shape: Sequence[int] | None) -> list[int]:
         if task == "grid":
             raise ValueError("task='grid' needs grid_shape=(height, width) of your puzzles")
         return [9, 9] if task == "sudoku" else [30, 30]
-    shape = [int(size) for size in grid_shape]
+    try:
+        shape = [operator.index(size) for size in grid_shape]
+    except TypeError as error:
+        raise ValueError(f"grid_shape={grid_shape!r} must be (height, width), two whole numbers") from error
     if len(shape) != 2 or min(shape) < 1:
         raise ValueError(f"grid_shape={tuple(grid_shape)} must be (height, width), both at least 1")
     if task == "sudoku":
@@ -235,7 +239,7 @@ def _checked_shape(task: str, grid_shape: Sequence[int] | None) -> list[int]:
 
 
 def _checked_alphabet(alphabet: str | None) -> str:
-    if not alphabet:
+    if not (alphabet and isinstance(alphabet, str)):
         raise ValueError("task='grid' needs alphabet='...', the characters of your puzzles")
     repeated = sorted({c for c in alphabet if alphabet.count(c) > 1})
     if repeated:

@@ -66,6 +66,9 @@ def choose_columns(
             raise DataError(f"{where}: has a {role} {twice}: {hint}")
         if len(found) == 1:
             chosen[role] = found[0]
+    shared = [role for role, name in chosen.items() if list(chosen.values()).count(name) > 1]
+    if shared:
+        raise DataError(f"{where}: the column {chosen[shared[0]]!r} cannot be the {' and the '.join(shared)}")
     return chosen
 
 

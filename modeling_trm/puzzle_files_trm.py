@@ -6,7 +6,6 @@ puzzle a line, or a puzzle as `height` lines of `width` characters; empty lines 
 one grid a line ("012/340").
 """
 
-import json
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from .grid_text_trm import LayoutError, shown
 from .processing_trm import GridProcessor
 from .puzzle_input_trm import Puzzle, read_puzzle
 from .puzzle_tables_trm import pa, read_puzzles
-from .text_file_trm import decode, unpack
+from .text_file_trm import decode, parse_json, unpack
 
 logger = logging.getLogger(__name__)
 
@@ -140,12 +139,15 @@ def _read_stdin(stdin: TextIO) -> str:
 def _arc_tests(text: str, processor: GridProcessor, source: str) -> Iterator[Puzzle | NoPuzzle]:
     """The test inputs of the tasks of a file (see arc_task_trm.tasks_of); or a grid."""
     try:
-        content = json.loads(text)
+        content = parse_json(text)
     except ValueError as error:
         yield NoPuzzle(source, text[:100], f"is no JSON, or cut short: {error}")
         return
     if not isinstance(content, dict) and not (isinstance(content, list) and content and isinstance(content[0], dict)):
         yield checked(content, processor, source)
+        return
+    if not content:
+        yield NoPuzzle(source, text, "holds no task")
         return
     try:
         tasks = tasks_of(content, Path(source).stem, source)

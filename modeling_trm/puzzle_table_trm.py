@@ -17,7 +17,6 @@ import filecmp
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -291,9 +290,12 @@ def write_table(path: Path, weight_ND: Tensor, index: PuzzleIndex) -> None:
         "augmentation_of_row": torch.tensor(index.augmentation_of_row),
     }
     metadata = {TASKS: json.dumps(index.tasks)}
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
-        save_file(tensors, Path(temporary, path.name), metadata)
-        os.replace(Path(temporary, path.name), path)
+    part = path.with_name(f".{path.name}.trm-part")  # one name: what a killed process left is written over
+    try:
+        save_file(tensors, part, metadata)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def read_table(
@@ -312,6 +314,8 @@ def read_table(
             index = _read_index(file)
             weight = file.get_slice("weight")
             shape = weight.get_shape()
+            if not weight.get_dtype().startswith(("F", "BF")):
+                raise ValueError(f"weight holds {weight.get_dtype()}; allowed: floating-point numbers")
             if shape != [len(index), width] or len(index) != rows:
                 raise ValueError(
                     f"weight is {shape} and {len(index)} rows are described; the config says [num_puzzles={rows}, "

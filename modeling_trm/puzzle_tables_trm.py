@@ -24,7 +24,7 @@ from .puzzle_columns_trm import (
     normalise,
     singular,
 )
-from .text_file_trm import GZIP, MARKS, decode, unpack
+from .text_file_trm import GZIP, MARKS, decode, parse_json, unpack
 
 try:
     import pyarrow as pa
@@ -236,7 +236,9 @@ def _layout(
 
 def _first_record(text: str, delimiter: str) -> list[str]:
     try:
-        return next((record for record in csv.reader(io.StringIO(text), delimiter=delimiter) if record), [""])
+        return next(
+            (record for record in csv.reader(io.StringIO(text, newline=None), delimiter=delimiter) if record), [""]
+        )
     except csv.Error:  # a field that is longer than csv allows: no header, and no grid
         return [""]
 
@@ -340,18 +342,8 @@ def _load_line(line: str, where: str) -> Any:
 
 def _load_json(text: str, where: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_without_repetition)
+        return parse_json(text)
     except json.JSONDecodeError:
         raise
-    except RecursionError as error:
-        raise DataError(f"{where}: is JSON nested too deeply to be a table of puzzles") from error
-    except ValueError as error:  # a key given twice, a number of thousands of digits
+    except ValueError as error:  # nested too deeply, a key given twice, a number of thousands of digits
         raise DataError(f"{where}: cannot be read as JSON: {error}") from error
-
-
-def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is given twice in one object")
-    return row

@@ -9,10 +9,11 @@ import difflib
 import json
 import math
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from .text_file_trm import decode, parse_json
 
 SELECTIONS = ("halt", "vote", "residual", "valid")
 LATENTS = ("z_H", "z_L")
@@ -121,16 +122,18 @@ class ReasoningConfig:
     def save_pretrained(self, folder: str | Path) -> None:
         """Write reasoning_config.json into the folder, whole or not at all."""
         text = json.dumps(dataclasses.asdict(self), indent=2) + "\n"
-        with tempfile.TemporaryDirectory(dir=folder, prefix=f".{REASONING_FILE}.") as temporary:
-            part = Path(temporary, REASONING_FILE)
+        part = Path(folder, f".{REASONING_FILE}.trm-part")  # one name: what a killed process left is written over
+        try:
             part.write_text(text, encoding="utf-8")
             os.replace(part, Path(folder, REASONING_FILE))
+        finally:
+            part.unlink(missing_ok=True)
 
     @classmethod
     def from_file(cls, path: str | Path) -> "ReasoningConfig":
         """Fields that the file does not have are the class's defaults. Raises ValueError naming file and field."""
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
+            content = parse_json(decode(Path(path).read_bytes()))
             if not isinstance(content, dict):
                 raise ValueError("is no JSON object")
             return cls().updated(**content)

@@ -55,6 +55,8 @@ def require_token_ids(input_ids: Any) -> None:
             f"input_ids is of type {type(input_ids).__name__}, not a tensor of token ids [B, L]; the processor makes "
             f'them, processor(puzzle)["input_ids"], and pipeline("grid-reasoning", model=...) takes puzzles as text'
         )
+    if input_ids.is_floating_point() or input_ids.is_complex() or input_ids.dtype == torch.bool:
+        raise TypeError(f"input_ids holds {input_ids.dtype}; allowed: whole numbers, the ids of tokens")
 
 
 class ReasoningMixin:

@@ -1,9 +1,11 @@
-"""The text of a file of the user's, whatever program wrote it: packed by gzip or not, UTF-8 or UTF-16."""
+"""The text of a file of the user's, whatever program wrote it, and the JSON in it: packed or not, UTF-8 or UTF-16."""
 
 import codecs
 import gzip
 import io
+import json
 import zlib
+from typing import Any
 
 MAX_UNPACKED = 2**31  # bytes that a packed file may become
 GZIP = b"\x1f\x8b"
@@ -43,3 +45,19 @@ def decode(data: bytes, is_whole: bool = True) -> str:
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise ValueError(f"is not {encoding.upper()} text in line {line} ({error.reason}); save it as UTF-8") from error
+
+
+def parse_json(text: str) -> Any:
+    """What JSON says. Raises ValueError in one line: no JSON, nested too deeply, a name given twice in an object."""
+    try:
+        return json.loads(text, object_pairs_hook=_without_repetition)
+    except RecursionError as error:
+        raise ValueError("is JSON nested too deeply") from error
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is given twice in one object")
+    return row

@@ -8,14 +8,14 @@ name are kept apart, and so are the evaluations of other names.
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..utils.files import write_json
+from ..utils.files import sync_folder, told, write_json
+from ..utils.locks import locked
 from ..utils.reading import read_json
 from .card import SOLVING, check_metrics, check_name, write_model_card
 from .sections import is_plain
@@ -25,7 +25,8 @@ VOTING_FACTS = ("command", "dataset", "hardware", "max_steps", "halt", "precisio
 PLAIN_PLOTS = ("accuracy_by_step", "halting")
 VOTE_PLOTS = ("vote_entropy", "pass_at_k", "correct_rank")
 PICTURES = ("*.png", "*.gif")
-WORKPLACE, PLAN = ".card.trm-part", "plan.json"  # in the checkpoint's folder, while its card is replaced
+# In the checkpoint's folder, while its card is replaced. No .trm-part: `files.clear_up` would lose the plan.
+WORKPLACE, PLAN, LOCKED = ".card.trm-update", "plan.json", ".card.trm-lock"
 RENDERED_FROM = ("config.json", "preprocessor_config.json", "reasoning_config.json")
 
 
@@ -50,10 +51,8 @@ class CardUpdate:
         if not folder.is_dir():
             raise ValueError(f"--update-card writes into a local folder; {str(folder)!r} is none")
         check_name(entry)
-        undo(folder)  # what a killed update began
+        finish_update(folder)  # and so it is known that it can be written into
         read_metrics(folder)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".card-"):
-            pass  # it can be written into
         return cls(folder, entry, may_replace, checkpoint_sha256(folder))
 
     def check_data(self, dataset: str, *, voting: bool) -> None:
@@ -79,77 +78,104 @@ class CardUpdate:
         Returns:
             The files written.
         """
-        metrics = read_metrics(self.folder)
-        old = metrics["evaluations"].get(self.entry, {})
-        new = {**figures, "date": _today()}
-        if "ways" in old and old["dataset"] == new["dataset"]:
-            new.setdefault("ways", old["ways"])
-        if "votes" in old:  # they keep their own data in words
-            new["votes"] = {"dataset": old["dataset"]} | old["votes"]
-        metrics["evaluations"][self.entry] = new
         drawn = PLAIN_PLOTS if "by_step" in figures else PLAIN_PLOTS[1:]
         pictures = {self._picture(name): plots / f"{figures['split']}_{name}.png" for name in drawn}
         if (plots / SOLVING).is_file():
             pictures[f"plots/{SOLVING}"] = plots / SOLVING
-        return self._write(metrics, pictures, {self._picture(name) for name in PLAIN_PLOTS})
+        with locked(self.folder, LOCKED):
+            metrics = read_metrics(self.folder)
+            old = metrics["evaluations"].get(self.entry, {})
+            new = {**figures, "date": _today()}
+            if "ways" in old and old["dataset"] == new["dataset"]:
+                new.setdefault("ways", old["ways"])
+            if "votes" in old:  # they keep their own data in words
+                new["votes"] = {"dataset": old["dataset"]} | old["votes"]
+            metrics["evaluations"][self.entry] = new
+            return self._write(metrics, pictures, {self._picture(name) for name in PLAIN_PLOTS})
 
     def write_votes(self, report: Mapping[str, Any], split: str, plots: Path) -> list[Path]:
         """Put a report of `voting.report.write_report` in the place of the entry's votes; as `write_plain`."""
-        metrics = read_metrics(self.folder)
         manifest = report["manifest"]
         votes = {name: report[name] for name in VOTES_ON_CARD}
         votes |= {name: manifest[name] for name in VOTING_FACTS if name in manifest} | {"date": _today()}
-        old = metrics["evaluations"].get(self.entry, {})
-        if not is_plain(old):
-            old = {"task": report["task"], "dataset": manifest["dataset"], "split": split}
-        metrics["evaluations"][self.entry] = {**old, "votes": votes}
         drawn = VOTE_PLOTS if report["pass_at_k"] else VOTE_PLOTS[:1]
         pictures = {self._picture(name): plots / f"{name}.png" for name in drawn}
         gone = {self._picture(name) for name in VOTE_PLOTS}
         if self.entry == "test":  # the trainer's are named without it
             gone |= {f"plots/{name}.png" for name in VOTE_PLOTS}
-        return self._write(metrics, pictures, gone)
+        with locked(self.folder, LOCKED):
+            metrics = read_metrics(self.folder)
+            old = metrics["evaluations"].get(self.entry, {})
+            if not is_plain(old):
+                old = {"task": report["task"], "dataset": manifest["dataset"], "split": split}
+            metrics["evaluations"][self.entry] = {**old, "votes": votes}
+            return self._write(metrics, pictures, gone)
 
     def _picture(self, name: str) -> str:
         return f"plots/{self.entry}_{name}.png"
 
     def _write(self, metrics: dict[str, Any], pictures: Mapping[str, Path], gone: set[str]) -> list[Path]:
-        """Write the card anew: `pictures` come in the place of those that are `gone`, the others stay."""
+        """Write the card anew, for who has its lock: `pictures` come in the place of those `gone`, others stay."""
         if checkpoint_sha256(self.folder) != self.weights:
             raise ValueError(f"the checkpoint in {self.folder} changed while it was evaluated; its card is as it was")
         workplace = self.folder / WORKPLACE
+        undo(self.folder)
         try:
-            stage = workplace / "new"
-            (stage / "plots").mkdir(parents=True)
-            copied = [name for name in RENDERED_FROM if (self.folder / name).is_file()]
-            for name in copied:
-                shutil.copyfile(self.folder / name, stage / name)
-            shown = [path for pattern in PICTURES for path in (self.folder / "plots").glob(pattern)]
-            kept = {f"plots/{path.name}": path for path in shown}
-            for name, path in {**{name: path for name, path in kept.items() if name not in gone}, **pictures}.items():
-                shutil.copyfile(path, stage / name)
-            write_model_card(stage, metrics)
-            for name in copied:
-                (stage / name).unlink()
-            written = _swap(stage, self.folder, gone | {f".eval_results/{self.entry}.yaml"})
+            with told(workplace, kept="the card is as it was"):
+                stage = workplace / "new"
+                (stage / "plots").mkdir(parents=True)
+                copied = [name for name in RENDERED_FROM if (self.folder / name).is_file()]
+                for name in copied:
+                    shutil.copyfile(self.folder / name, stage / name)
+                shown = [path for pattern in PICTURES for path in (self.folder / "plots").glob(pattern)]
+                kept = {f"plots/{path.name}": path for path in shown if f"plots/{path.name}" not in gone}
+                for name, path in {**kept, **pictures}.items():
+                    shutil.copyfile(path, stage / name)
+                write_model_card(stage, metrics)
+                for name in copied:
+                    (stage / name).unlink()
+                written = _swap(stage, self.folder, gone | {f".eval_results/{self.entry}.yaml"})
             (workplace / PLAN).unlink()  # from here on there is nothing to undo
             return written
         finally:
             undo(self.folder)
 
 
+def finish_update(folder: Path) -> None:
+    """Undo what an update began that was killed.
+
+    Raises:
+        InUseError: one is at it now, in another process.
+        OSError: the folder cannot be written into.
+    """
+    with locked(folder, LOCKED):
+        undo(folder)
+
+
 def undo(folder: Path) -> None:
-    """Give a folder its former files back where an update did not come to its end, however that ended."""
+    """Give a folder its former files back where an update did not come to its end; for who has its lock."""
     workplace = folder / WORKPLACE
     if (workplace / PLAN).is_file():
-        plan = read_json(workplace / PLAN)
-        for name in set(plan["new"]) - set(plan["old"]):
+        new, old = _read_plan(workplace / PLAN, folder)
+        for name in new - old:
             (folder / name).unlink(missing_ok=True)
-        for name in plan["old"]:
+        for name in old:
             if (workplace / "old" / name).exists():
                 os.replace(workplace / "old" / name, folder / name)
         (workplace / PLAN).unlink()
     shutil.rmtree(workplace, ignore_errors=True)
+
+
+def _read_plan(path: Path, folder: Path) -> tuple[set[str], set[str]]:
+    """(files that come, files that were there). The folder may be another's: nothing outside of it is named."""
+    plan = read_json(path)
+    new, old = plan.get("new"), plan.get("old")
+    if not isinstance(new, list) or not isinstance(old, list) or not all(isinstance(name, str) for name in new + old):
+        raise ValueError(f"{path}: is no plan of an update; remove {path.parent}")
+    for name in new + old:
+        if not (folder / name).resolve().is_relative_to(folder.resolve()):
+            raise ValueError(f"{path}: names {name}, which is not in {folder}; remove {path.parent}")
+    return set(new), set(old)
 
 
 def _swap(stage: Path, folder: Path, gone: set[str]) -> list[Path]:
@@ -161,6 +187,7 @@ def _swap(stage: Path, folder: Path, gone: set[str]) -> list[Path]:
     for name in old:
         (backup / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(folder / name, backup / name)
+    sync_folder(stage.parent)
     write_json(stage.with_name(PLAN), {"new": new, "old": old})  # the backup is whole: now it can be undone
     for name in new:
         (folder / name).parent.mkdir(exist_ok=True)

@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ..benchmarking.report import markdown
     from ..benchmarking.run import run_parts
     from ..utils.cli import command_line, user_errors
-    from ..utils.files import write_json, write_text
+    from ..utils.files import alone_in, write_json, write_text
     from ..utils.machine import describe_machine, library_versions
 
     if arguments.threads is not None:
@@ -120,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_json(output / "benchmark.json", report)
         write_text(output / "benchmark.md", markdown(report))
 
-    with user_errors(OSError, ValueError):
+    with user_errors(OSError, ValueError), alone_in(Path(arguments.output)):
         settings = make_settings(arguments)
         report = {
             "command": command_line("benchmark", given(argv)),

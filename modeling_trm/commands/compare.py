@@ -72,10 +72,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ..comparison.compare import check_task, compare_models
     from ..comparison.report import markdown_comparison, write_comparison
     from ..utils.cli import command_line, user_errors
+    from ..utils.files import alone_in
     from ..utils.loading import choose_device, load_model, load_processor
     from ..utils.machine import describe_machine, library_versions
 
-    with user_errors(OSError, ValueError):
+    with user_errors(OSError, ValueError), alone_in(Path(arguments.output)):
         device = choose_device(arguments.device)
         processor = load_processor(arguments.models[0])
         check_puzzle_task(arguments.task, processor, arguments.models[0])

@@ -52,11 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ..diagnostics.page import write_page
     from ..diagnostics.report import observe_puzzles, summarise_observation
     from ..utils.cli import command_line, user_errors
-    from ..utils.files import write_json
+    from ..utils.files import alone_in, write_json
     from ..utils.loading import choose_device, load_model, load_processor
     from ..utils.machine import describe_machine, library_versions
 
-    with user_errors(OSError, ValueError):
+    with user_errors(OSError, ValueError), alone_in(Path(arguments.output)):
         device = choose_device(arguments.device)
         processor = load_processor(arguments.model)
         check_task(arguments.task, processor, arguments.model)

@@ -78,10 +78,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ..evaluation.engine import precision
     from ..evaluation.runner import check_puzzles_fit, evaluate_puzzles
     from ..utils.cli import command_line, user_errors
+    from ..utils.files import alone_in
     from ..utils.loading import choose_device, load_model, load_processor
     from ..utils.machine import describe_machine
 
-    with user_errors(OSError, ValueError):
+    with user_errors(OSError, ValueError), alone_in(Path(arguments.output)):
         device = choose_device(arguments.device)
         update = begin_card_update(arguments)
         processor = load_processor(arguments.model)
@@ -103,18 +104,17 @@ def main(argv: Sequence[str] | None = None) -> int:
                 **beside,
             )
             metrics["precision"] = precision(model, arguments.engine)
-    metrics |= {
-        "command": command_line("evaluate", given(argv)),
-        "dataset": puzzles.origin,
-        "split": arguments.split,
-        "skipped_rows": [str(row) for row in puzzles.bad_rows],
-        **hub_data(arguments.data, processor.task),
-    }
-    print_metrics(Console(highlight=False), metrics)
-    if "search" in metrics:
-        metrics["search"]["seed"] = arguments.seed
-        print("search:", ", ".join(f"{name}={value}" for name, value in metrics["search"].items()))
-    with user_errors(OSError, ValueError):
+        metrics |= {
+            "command": command_line("evaluate", given(argv)),
+            "dataset": puzzles.origin,
+            "split": arguments.split,
+            "skipped_rows": [str(row) for row in puzzles.bad_rows],
+            **hub_data(arguments.data, processor.task),
+        }
+        print_metrics(Console(highlight=False), metrics)
+        if "search" in metrics:
+            metrics["search"]["seed"] = arguments.seed
+            print("search:", ", ".join(f"{name}={value}" for name, value in metrics["search"].items()))
         if update is not None:
             solving_picture(model, puzzles, Path(arguments.output) / "plots" / SOLVING)
         written = write_results(arguments, metrics, describe_machine(device), update)

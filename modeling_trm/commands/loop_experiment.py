@@ -16,7 +16,6 @@ done: the same command goes on after a stop with the arms that are missing.
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,11 +63,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ..experiments.loop_report import markdown_tables, plot_loops
     from ..experiments.loop_training import Settings, open_data
     from ..utils.cli import command_line, user_errors
-    from ..utils.files import write_json, write_text
+    from ..utils.files import alone_in, write_json, write_text
     from ..utils.loading import choose_device
     from ..utils.machine import describe_machine, library_versions
 
-    with user_errors(OSError, ValueError):
+    with user_errors(OSError, ValueError), alone_in(Path(arguments.output)):
         shared = ("train_loops", "loops", "steps", "batch_size", "test_puzzles", "source", "reveal", "learning_rate")
         settings = Settings(**{name: vars(arguments)[name] for name in shared})
         if arguments.threads is not None:
@@ -124,7 +123,11 @@ def _run_arms(
 
 def _finished(file: Path, settings: "Settings", data: "Data") -> dict[str, Any]:
     """The result of an earlier run. Raises ValueError when it is of another experiment."""
-    result = json.loads(file.read_text(encoding="utf-8"))
+    from ..utils.reading import read_json
+
+    result = read_json(file)
+    if not {"settings", "fingerprints", "verdict"} <= result.keys():
+        raise ValueError(f"{file}: is no result of an arm; remove it, or give another --output")
     before, now = result["settings"] | result["fingerprints"], vars(settings) | data.fingerprints
     for name, value in now.items():
         if before.get(name) != value:

@@ -82,10 +82,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ..cards.protocol import Protocol
     from ..cards.update import CardUpdate
     from ..utils.cli import command_line, user_errors
-    from ..utils.files import write_json
+    from ..utils.files import alone_in, write_json
     from ..utils.loading import choose_device, load_model, load_processor
 
-    with user_errors(OSError, ValueError):
+    with user_errors(OSError, ValueError), alone_in(Path(arguments.output)):
         protocol = Protocol(
             puzzles={name: vars(arguments)[f"{name}_puzzles"] for name in PUZZLES},
             steps=arguments.steps,

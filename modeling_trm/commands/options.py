@@ -134,8 +134,11 @@ def _named_column(text: str) -> tuple[str, str]:
 
 
 def reading(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What --columns and --characters are to `load_puzzles`."""
-    return {"columns": dict(arguments.columns or ()) or None, "characters": arguments.characters}
+    """What --columns and --characters are to `load_puzzles`. Raises ValueError for a role that is given twice."""
+    columns = dict(arguments.columns or ())
+    if len(columns) < len(arguments.columns or ()):
+        raise ValueError(f"--columns {' '.join(map('='.join, arguments.columns))}: names one role twice")
+    return {"columns": columns or None, "characters": arguments.characters}
 
 
 def refuse_reading(arguments: argparse.Namespace) -> None:

@@ -78,12 +78,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ..evaluation.sweep import Sweep, run_sweep
     from ..evaluation.sweep_plots import plot_sweep
     from ..utils.cli import command_line, user_errors
-    from ..utils.files import write_json
+    from ..utils.files import alone_in, write_json
     from ..utils.loading import choose_device, load_model, load_processor
     from ..utils.machine import describe_machine, library_versions
     from ..verifiers_trm import verifier_for
 
-    with user_errors(OSError, ValueError):
+    with user_errors(OSError, ValueError), alone_in(Path(arguments.output)):
         sweep = Sweep(
             arguments.steps,
             trajectories=() if arguments.views else arguments.trajectories or WIDTHS,

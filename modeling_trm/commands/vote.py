@@ -85,7 +85,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ..utils.machine import describe_machine, library_versions
     from ..voting.run import launched_processes, vote_and_report
 
-    with user_errors(OSError, ValueError), launched_processes(arguments.device, arguments.shard) as processes:
+    output = Path(arguments.output)
+    with (
+        user_errors(OSError, ValueError),
+        launched_processes(arguments.device, arguments.shard, output) as processes,
+    ):
         update = begin_card_update(arguments) if processes.is_main else None
         processor = load_processor(arguments.model)
         check_task(arguments.task, processor, arguments.model)
@@ -104,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             lines = vote_and_report(
                 model,
                 views,
-                Path(arguments.output),
+                output,
                 processes,
                 max_steps=arguments.max_steps,
                 halt=arguments.halt,

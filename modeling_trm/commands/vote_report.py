@@ -12,6 +12,7 @@ comparison.md and a plot of both. Runs no model. Exit code 0 only when everythin
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from .options import CommandParser, add_output, add_seed, print_written, require_at_least
 
@@ -38,11 +39,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     from ..utils.cli import user_errors
+    from ..utils.files import alone_in
     from ..voting.comparison import compare_votes, markdown_comparison, write_comparison
     from ..voting.records import load_records
     from ..voting.report import markdown_report, write_report
 
-    with user_errors(OSError, ValueError):
+    with user_errors(OSError, ValueError), alone_in(Path(arguments.output)):
         records = load_records(*arguments.records, accumulate=arguments.accumulate)
         comparison = None
         if arguments.compare is not None:

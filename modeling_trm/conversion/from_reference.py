@@ -19,6 +19,7 @@ from ..processing_trm import GridProcessor
 from ..puzzle_index_trm import PuzzleIndex
 from ..utils.files import replaced
 from ..utils.manifest import weights_sha256
+from ..utils.outputs import check_new_folder
 from .architecture import Architecture, choose_processor, resolve
 from .checkpoint_file import Checkpoint, CheckpointFile, ConversionError, read_file
 from .given import CONFIG_FILE, Said, gather, read_fields, tells_cycles
@@ -63,9 +64,10 @@ def convert_reference(
 
     Raises:
         ConversionError: naming the file or field, the value and what is allowed; nothing has been written.
+        ValueError: `output` holds something, or cannot be made; see `utils.outputs.check_new_folder`.
     """
     output = Path(output)
-    refuse_existing(output)
+    check_new_folder(output, overwrite=None)
     licensed = {} if license is None else {"license": _checked_license(license)}
     file = read_file(path)
     refuse_relatives(file.names, str(path))
@@ -121,11 +123,6 @@ def _translated(
 
 def _weights(folder: Path) -> dict[str, Any]:
     return {"weights": weights_sha256(folder)}
-
-
-def refuse_existing(output: Path) -> None:
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ConversionError(f"--output {output}: exists already; give a folder that is new or empty")
 
 
 def _checked_license(name: str) -> str:

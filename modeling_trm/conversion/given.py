@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from ..utils.yaml_reading import load_yaml
 from .checkpoint_file import ConversionError
 from .relatives import EQR, refusal
 
@@ -80,9 +79,9 @@ def gather(own: Mapping[str, Any], yaml_file: str | Path | None, options: Mappin
 
 def read_yaml(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConversionError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from error
+        content = load_yaml(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise ConversionError(f"{path}: cannot be read as YAML: {error}") from error
     if isinstance(content, dict) and isinstance(content.get("arch"), dict):
         content = content["arch"]
     if not isinstance(content, dict) or not tells_cycles(content):

@@ -5,13 +5,13 @@ row: "<blank>", then "task" or "task|||t3|||0123456789": the dihedral map and wh
 There a grid is recoloured and then mapped, here the other way round; recolouring works cell by cell: no difference.
 """
 
-import json
 import re
 from pathlib import Path
 
 import numpy as np
 
 from ..puzzle_index_trm import AUGMENTATION_BYTES, IDENTITY, NO_TASK, PuzzleIndex
+from ..utils.reading import load_json
 from .checkpoint_file import ConversionError
 
 BLANK, SEPARATOR = "<blank>", "|||"
@@ -32,9 +32,11 @@ def read_identifiers(path: str | Path, rows: int, subset: str | None = None) -> 
         ConversionError: a file that is no such list, of another length than the table, or a name that cannot be read.
     """
     try:
-        names = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        names = load_json(path)
+    except OSError as error:
         raise ConversionError(f"{path}: cannot be read as JSON: {error}") from error
+    except ValueError as error:
+        raise ConversionError(str(error)) from error
     if not isinstance(names, list) or not names or names[0] != BLANK or not all(isinstance(n, str) for n in names):
         raise ConversionError(f'{path}: is no list of names that begins with "{BLANK}"')
     if len(names) != rows:

@@ -6,7 +6,7 @@ Shapes: N rows of the table of E numbers each, D hidden.
 """
 
 import json
-import tempfile
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ import yaml
 from torch import Tensor
 
 from ..configuration_trm import TRMConfig
-from ..utils.files import write_text
+from ..utils.files import write_bytes, write_text
 from ..utils.loading import load_model
+from ..utils.reading import read_json
 from .checkpoint_file import ConversionError
 from .given import CONFIG_FILE
 from .identifiers import identifiers
@@ -130,7 +131,7 @@ def _arch(config: TRMConfig, layout: Layout, table_width: int, forward_dtype: st
 def _record(folder: Path) -> dict[str, Any]:
     """What the conversion wrote down about the file that the folder came from; empty for any other folder."""
     try:
-        metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        metrics = read_json(folder / "metrics.json")
         return metrics["conversion"]["reference"]
     except (OSError, ValueError, KeyError, TypeError):
         return {}
@@ -153,9 +154,7 @@ def _forward_dtype(initial_state: Tensor) -> str:
 
 
 def _write(output: Path, tensors: dict[str, Tensor]) -> list[Path]:
-    """torch.save, whole or not at all: to a folder beside the target, then renamed."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as temporary:
-        torch.save(tensors, Path(temporary, output.name))
-        Path(temporary, output.name).rename(output)
-    return [output]
+    """torch.save, whole or not at all. By way of the memory: on a full disk it gives an error without a reason."""
+    content = BytesIO()
+    torch.save(tensors, content)
+    return [write_bytes(output, content.getbuffer())]

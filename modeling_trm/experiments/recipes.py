@@ -6,7 +6,6 @@ supervision step, and there also by the cells that are right, which still differ
 utils/flops.py. Intervals are Student's over the seeds, differences are taken seed by seed.
 """
 
-import json
 import math
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from ..training.arguments import Recipe, parse_recipe
 from ..training.data import open_data
 from ..training.recipes import find_recipe
 from ..utils.flops import training_flops
+from ..utils.reading import read_json
 
 # Student's t at 97.5 %, by degrees of freedom from 1.
 T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
@@ -97,7 +97,7 @@ def train(contender: Contender, seed: int, steps: int, folder: Path, imports: Se
     def finished() -> dict[str, Any] | None:
         if not (folder / "metrics.json").exists():
             return None
-        run = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        run = read_json(folder / "metrics.json")
         return run if (run["recipe"], run["train"]["training data"]) == (wanted, contender.fingerprint) else None
 
     run = finished()

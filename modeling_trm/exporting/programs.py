@@ -11,6 +11,7 @@ import contextlib
 import logging
 import warnings
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from torch.export import ExportedProgram
 
 from ..modeling_trm import TRMForGridReasoning
 from ..recursion_trm import RecursionState
+from ..utils.files import write_bytes
 
 EXAMPLE_BATCH = 2  # traced with; 1 would be taken for a constant
 BATCH = "batch"
@@ -120,5 +122,8 @@ def quiet() -> Iterator[None]:
 
 
 def save_program(program: ExportedProgram, path: Path) -> None:
+    """By way of the memory: on a full disk torch.export.save ends the process."""
+    content = BytesIO()
     with quiet():
-        torch.export.save(program, path)
+        torch.export.save(program, content)
+    write_bytes(path, content.getbuffer())

@@ -1,11 +1,12 @@
 """A checkpoint's folder as a model repository: core, puzzle table, code, processor, card, figures, plots.
 
-The folder itself is not changed. Three things may differ on the Hub: the code files of the installed package go along
-where the folder has none; the figures and the card name the repository in the card's example; and a card that is what
-the template makes of metrics.json is made anew, while one that somebody wrote or changed stays theirs.
+The folder itself is not changed, but for an update of its card that was killed, which is undone. Three things may
+differ on the Hub: the code files of the installed package go along where the folder has none; the figures and the card
+name the repository in the card's example; and a card that is what the template makes of metrics.json is made anew,
+while one that somebody wrote or changed stays theirs.
 """
 
-import json
+import glob
 import re
 import tempfile
 from pathlib import Path
@@ -15,9 +16,9 @@ from transformers.dynamic_module_utils import get_relative_imports
 
 from ..cards.card import render_card, write_model_card
 from ..cards.image import installed_code
-from ..cards.update import read_metrics
+from ..cards.update import WORKPLACE, finish_update, read_metrics
 from ..utils.loading import check_model_fits, load_model, load_processor
-from .contents import Contents, ContentsError, collect, front_matter, read_text, select
+from .contents import Contents, ContentsError, collect, front_matter, parse_file, read_text, select
 
 CONFIG, PROCESSOR, WEIGHTS, TABLE = (
     "config.json",
@@ -45,7 +46,9 @@ def prepare_checkpoint(folder: Path, repository: str, *, rerender_card: bool = F
         ContentsError: a file is missing or wrong, or its code is incomplete.
         CheckpointError: the configuration, the processor or the weights do not load.
     """
-    files = select(folder, PATTERNS) | {name: folder / name for name in _weights(folder)}
+    if (folder / WORKPLACE).is_dir():
+        finish_update(folder)
+    files = select(folder, [*PATTERNS, *map(glob.escape, _weights(folder))])
     for name in (CARD, CONFIG, PROCESSOR):
         if name not in files:
             raise ContentsError(f"{folder / name}: is missing; a checkpoint needs {CARD}, {CONFIG} and {PROCESSOR}")
@@ -70,7 +73,7 @@ def _weights(folder: Path) -> list[str]:
     if not index.is_file():
         raise ContentsError(f"{folder / WEIGHTS}: is missing; a checkpoint goes to the Hub as safetensors")
     try:
-        shards = sorted(set(json.loads(read_text(index))["weight_map"].values()))
+        shards = sorted(set(parse_file(index)["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ContentsError(f"{index}: is no index of shards: {error!r}") from error
     for name in shards:
@@ -91,7 +94,7 @@ def _check_that_it_loads(folder: Path) -> None:
 
 def _auto_modules(file: Path) -> list[str]:
     """The code files that auto_map of a JSON file names. Raises ContentsError when one of its classes is missing."""
-    auto_map: Any = json.loads(read_text(file)).get("auto_map", {})
+    auto_map: Any = parse_file(file).get("auto_map", {})
     needed = AUTO_CLASSES[file.name]
     if not isinstance(auto_map, dict):
         raise ContentsError(f"{file}: auto_map is {auto_map!r}, no mapping of {', '.join(needed)} to their code")

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ..utils.reading import load_json
+from ..utils.yaml_reading import load_yaml
 
 FRONT_MATTER = re.compile(r"---\r?\n(.*?)\r?\n---(?:\r?\n|$)", re.DOTALL)
 BLOCK = 1 << 20
@@ -99,15 +100,25 @@ def read_text(file: Path) -> str:
         raise ContentsError(f"{file}: is no UTF-8 text: {error.reason} at byte {error.start}") from error
 
 
+def parse_file(file: Path) -> Any:
+    """What a JSON file says. Raises ContentsError naming what is wrong with it."""
+    try:
+        return load_json(file)
+    except FileNotFoundError:
+        raise ContentsError(f"{file}: is missing") from None
+    except ValueError as error:
+        raise ContentsError(str(error)) from error
+
+
 def front_matter(file: Path) -> dict[str, Any]:
     """The YAML mapping at the head of a README.md. Raises ContentsError naming what is wrong with it."""
     found = FRONT_MATTER.match(read_text(file))
     if found is None:
         raise ContentsError(f"{file}: has no front matter; a card on the Hub begins with YAML between two lines '---'")
     try:
-        values = yaml.safe_load(found[1])
-    except yaml.YAMLError as error:
-        raise ContentsError(f"{file}: its front matter is no YAML: {' '.join(str(error).split())}") from error
+        values = load_yaml(found[1])
+    except ValueError as error:
+        raise ContentsError(f"{file}: its front matter is no YAML: {error}") from error
     if not isinstance(values, dict):
         raise ContentsError(f"{file}: its front matter is no mapping of names to values, but {values!r}")
     return values

@@ -1,11 +1,10 @@
 """A data set's folder, as `trm build-data` writes it: a card with `configs:` and the files that these name."""
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
-from .contents import Contents, ContentsError, collect, front_matter, read_text, select
+from .contents import Contents, ContentsError, collect, front_matter, parse_file, read_text, select
 
 CARD, SUMMARY = "README.md", "summary.json"
 PATTERNS = (CARD, SUMMARY, "LICENSE*", "NOTICE*", "licences/*")
@@ -85,7 +84,7 @@ def _check_summary(folder: Path, data: set[str]) -> None:
     if not (folder / SUMMARY).is_file():
         return
     try:
-        summary = json.loads(read_text(folder / SUMMARY))
+        summary = parse_file(folder / SUMMARY)
         parts = [summary] if "files" in summary else list(summary["splits"].values())
         expected = {name: sha256 for part in parts for name, sha256 in part["files"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -1,10 +1,9 @@
 """A page's folder as a static Space: the files that `modeling_trm.demo` builds, which the Hub serves as they are."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from .contents import Contents, ContentsError, collect, front_matter, read_text, select
+from .contents import Contents, ContentsError, collect, front_matter, parse_file, select
 
 CARD, CONTENTS = "README.md", "demo.json"
 PATTERNS = (CARD, CONTENTS, "*.html", "*.css", "*.js", "*.svg", "runtime/*", "models/*/*.packed")
@@ -44,7 +43,7 @@ def prepare_page(folder: Path) -> Contents:
 def _read(file: Path) -> tuple[list[dict[str, Any]], list[str]]:
     """{path, bytes} of the runtimes and of each model; the names of models that no repository is known of."""
     try:
-        contents = json.loads(read_text(file))
+        contents = parse_file(file)
         programs, models = contents["runtime"]["programs"].values(), contents["models"]
         packed = [*(program["wasm"] for program in programs), *(model["step"] for model in models)]
         unlinked = [str(model["name"]) for model in models if not model["repository"]]

@@ -1,11 +1,10 @@
 """Tell what a folder is, and choose and check what goes to the Hub."""
 
-import json
 from pathlib import Path
 
 from ..configuration_trm import TRMConfig
 from .checkpoint import CONFIG, prepare_checkpoint
-from .contents import Contents, ContentsError, front_matter, read_text
+from .contents import Contents, ContentsError, front_matter, parse_file
 from .dataset import prepare_dataset
 from .metric import is_metric, prepare_metric
 from .page import is_page, prepare_page
@@ -47,10 +46,7 @@ def prepare(folder: str | Path, repository: str, *, rerender_card: bool = False)
 
 
 def _check_model_type(file: Path) -> None:
-    try:
-        config = json.loads(read_text(file))
-    except ValueError as error:  # ContentsError has named the file already
-        raise error if isinstance(error, ContentsError) else ContentsError(f"{file}: is no JSON: {error}") from error
+    config = parse_file(file)
     model_type = config.get("model_type") if isinstance(config, dict) else None
     if model_type != TRMConfig.model_type:
         raise ContentsError(f"{file}: model_type is {model_type!r}; allowed: {TRMConfig.model_type!r}")

@@ -15,11 +15,10 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.logging import get_logger
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..utils.files import part_of, replaced, write_json
+from ..utils.files import part_of, replaced, told, write_json
 from ..utils.manifest import find_damage, write_manifest
 
 logger = get_logger(__name__)
@@ -39,23 +38,23 @@ def save_checkpoint(
         OSError: naming the folder, for example when the disk is full; what was there before is untouched.
     """
     final = folder / f"step-{step:08d}"
-    try:
-        with replaced(final) if accelerator.is_main_process else nullcontext(part_of(final)) as temporary:
-            accelerator.wait_for_everyone()
-            _save(state["slots"], _slots_file(temporary, accelerator.process_index))
-            if accelerator.is_main_process:
-                for part in LEARNT:
-                    _save(state[part], temporary / f"{part}.safetensors")
-                write_json(temporary / PROGRESS, {"step": step, **progress})
-            accelerator.wait_for_everyone()
-            if accelerator.is_main_process:
-                write_manifest(temporary)
-        if accelerator.is_main_process:
-            prune(folder)
-    except (OSError, RuntimeError, SafetensorError) as error:  # PyTorch reports a full disk as a RuntimeError
-        raise OSError(
-            f"the checkpoint {final} could not be written: {error}; earlier checkpoints are intact"
-        ) from error
+    is_main = accelerator.is_main_process
+    size = sum(_size(state[part]) for part in LEARNT) + accelerator.num_processes * _size(state["slots"])
+    with (
+        told(final, size, "earlier checkpoints are intact"),
+        replaced(final) if is_main else nullcontext(part_of(final)) as temporary,
+    ):
+        accelerator.wait_for_everyone()
+        _save(state["slots"], _slots_file(temporary, accelerator.process_index))
+        if is_main:
+            for part in LEARNT:
+                _save(state[part], temporary / f"{part}.safetensors")
+            write_json(temporary / PROGRESS, {"step": step, **progress})
+        accelerator.wait_for_everyone()
+        if is_main:
+            write_manifest(temporary)
+    if is_main:
+        prune(folder)
     accelerator.wait_for_everyone()
     return final
 
@@ -115,6 +114,10 @@ def load_learnt(checkpoint: Path) -> State:
 
 def _slots_file(checkpoint: Path, process: int) -> Path:
     return checkpoint / f"slots-{process}.safetensors"
+
+
+def _size(tensors: Mapping[str, Tensor]) -> int:
+    return sum(value.nbytes for value in tensors.values())
 
 
 def _save(tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -1,6 +1,7 @@
 """The end of a run: the published weights on the test puzzles, votes where the task is ARC, card and plots."""
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ..evaluation.runner import Puzzles, evaluate_puzzles
 from ..modeling_trm import TRMForGridReasoning
 from ..operator_files_trm import operator_files
 from ..utils.cli import command_line
+from ..utils.files import write_bytes
 from ..utils.loading import load_model
 from ..utils.machine import describe_machine, library_versions
 from ..voting.collect import collect_votes
@@ -49,7 +51,9 @@ def evaluate_and_publish(trainer: Trainer, data: RunData, arguments: Sequence[st
         return output / "model"
     test = data.load_test()
     if data.test_is_made:  # written down, so that the command below can evaluate on it again
-        parquet.write_table(test.to_table(), output / MADE_TEST)
+        written = BytesIO()
+        parquet.write_table(test.to_table(), written)
+        write_bytes(output / MADE_TEST, written.getbuffer())
     metrics = {"test": _evaluate(trainer, test, model)} if len(test) else {}
     if records is not None:
         report, _ = write_report(records, output / "evaluation")

@@ -10,15 +10,13 @@ from typing import Any
 
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
-from safetensors import SafetensorError
 
 from ..cards.card import write_model_card
 from ..evaluation.plots import write_plots
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
 from ..reasoning_config_trm import ReasoningConfig
-from ..utils.files import clear_up, replaced, write_json, write_text
-from ..utils.locks import locked
+from ..utils.files import alone_in, replaced, told, write_json, write_text
 from ..utils.machine import describe_machine, library_versions
 from ..utils.manifest import weights_sha256
 from ..utils.outputs import check_folder, refuse_source
@@ -47,8 +45,7 @@ def own_folder(recipe: Recipe) -> Iterator[None]:
     files = (parse_mapping("data_files", data.data_files) or {}).values()
     named = [file for files in files for file in (files if isinstance(files, list) else [files])]
     refuse_source(output, [recipe.optimisation.start_from, data.data, data.data_dir, data.dataset, *named], WRITTEN)
-    with locked(output):
-        clear_up(output)
+    with alone_in(output):
         prune(output / "checkpoints")
         found = [name for name in RESULTS if (output / name).exists()]
         if found and not (output / "checkpoints").is_dir():
@@ -89,8 +86,9 @@ class RunLog:
 
     def write(self, record: dict[str, Any]) -> None:
         if self.accelerator.is_main_process:
-            with self.path.open("a", encoding="utf-8") as log:
-                log.write(json.dumps(record) + "\n")
+            line = json.dumps(record) + "\n"
+            with told(self.path, len(line), "the lines before it are intact"), self.path.open("a") as log:
+                log.write(line)
         values = record.get("eval", record)
         prefix = "eval" if "eval" in record else "train"
         scalars = {f"{prefix}/{k}": v for k, v in values.items() if isinstance(v, int | float) and k != "step"}
@@ -103,12 +101,9 @@ def save_model(model: TRMForGridReasoning, processor: GridProcessor, folder: Pat
     Raises:
         OSError: naming the folder, for example when the disk is full.
     """
-    try:
-        with replaced(folder) as temporary:
-            model.save_pretrained(temporary)
-            processor.save_pretrained(temporary)
-    except (OSError, SafetensorError) as error:
-        raise OSError(f"the model folder {folder} could not be written: {error}") from error
+    with replaced(folder, sum(value.nbytes for value in model.state_dict().values())) as temporary:
+        model.save_pretrained(temporary)
+        processor.save_pretrained(temporary)
 
 
 def publish_folder(

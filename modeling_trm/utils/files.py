@@ -6,20 +6,25 @@ nothing piles up.
 """
 
 import contextlib
+import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .locks import locked, open_alone
+from safetensors import SafetensorError
+
+from .locks import LOCK, InUseError, locked, open_alone
 
 PART, OLD = ".trm-part", ".trm-old"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's share of it, or what a file may be
 
 
-def write_bytes(path: str | Path, content: bytes) -> Path:
+def write_bytes(path: str | Path, content: bytes | memoryview) -> Path:
     """Write the file atomically, its folder created as needed; on an error (a full disk) nothing is left behind.
 
     A symbolic link is followed: what it points to is replaced. Raises ValueError for what is no regular file.
@@ -28,7 +33,7 @@ def write_bytes(path: str | Path, content: bytes) -> Path:
     target = check_file(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}{PART}")
-    with _told(path, len(content)):
+    with told(path, len(content)):
         file = open_alone(part)
         try:
             with os.fdopen(file, "wb", closefd=False) as stream:
@@ -78,8 +83,11 @@ def check_parent(path: Path, target: Path) -> None:
 
 
 @contextmanager
-def replaced(folder: Path) -> Iterator[Path]:
+def replaced(folder: Path, size: int | None = None) -> Iterator[Path]:
     """An empty folder to write in, which takes the place of `folder` when the block ends; after an error, nothing does.
+
+    Args:
+        size: bytes that will be written, where they are known, for the message of a full disk.
 
     Raises:
         InUseError: another process is doing that.
@@ -87,12 +95,13 @@ def replaced(folder: Path) -> Iterator[Path]:
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     part, old = part_of(folder), folder.with_name(f".{folder.name}{OLD}")
-    with locked(folder.parent, f".{folder.name}.trm-lock"):
+    with locked(folder.parent, lock_of(folder)):
         restore(folder)
         part.mkdir()
         try:
-            yield part
-            sync_folder(part)
+            with told(folder, size):
+                yield part
+                sync_folder(part)
             if folder.exists():
                 folder.rename(old)
             part.rename(folder)
@@ -114,13 +123,31 @@ def restore(folder: Path) -> None:
         shutil.rmtree(left, ignore_errors=True)
 
 
+@contextmanager
+def alone_in(folder: Path, name: str = LOCK) -> Iterator[None]:
+    """Results are written into this folder by this process alone while the block runs; litter of killed ones goes.
+
+    Raises:
+        InUseError: another process is writing there; it is named.
+    """
+    with locked(folder, name):
+        clear_up(folder)
+        yield
+
+
 def clear_up(folder: Path) -> None:
-    """The same for all that lies in the folder; only for who has its lock."""
+    """Undo or finish what killed processes began anywhere in the folder; what a living one writes is left alone."""
     for suffix in (OLD, PART):
         for left in list(folder.rglob(f".*{suffix}")):
-            restore(left.with_name(left.name.removeprefix(".").removesuffix(suffix)))
-            if left.is_file():
-                left.unlink()
+            target = left.with_name(left.name.removeprefix(".").removesuffix(suffix))
+            with contextlib.suppress(InUseError), locked(left.parent, lock_of(target)):
+                restore(target)
+                if left.is_file():
+                    os.close(open_alone(left, wait=False))
+                    left.unlink()
+    for left in list(folder.rglob(f".?*{LOCK}")):
+        with contextlib.suppress(InUseError), locked(left.parent, left.name):
+            pass  # it goes with the block
 
 
 def sync_folder(folder: Path) -> None:
@@ -139,16 +166,50 @@ def sync(path: Path) -> None:
         os.close(file)
 
 
+def lock_of(folder: Path) -> str:
+    """Name of the lock, beside it, of who replaces the folder."""
+    return f".{folder.name}{LOCK}"
+
+
 def part_of(folder: Path) -> Path:
     """Where `replaced` writes first."""
     return folder.with_name(f".{folder.name}{PART}")
 
 
 @contextmanager
-def _told(path: Path, size: int) -> Iterator[None]:
-    """An error of the system that names the file and what it needs."""
+def told(path: Path, size: int | None = None, kept: str = "what was there is intact") -> Iterator[None]:
+    """A full disk is told as an OSError that names the file or folder, what it needs and what is intact.
+
+    So is an error of the system that names no file. All others pass.
+
+    Args:
+        size: bytes to be written; where they are not known before, what was written until then is told.
+        kept: what is intact.
+    """
     try:
         yield
-    except OSError as error:
-        said = f"{error.strerror} ({size:,} bytes to write; what was there is intact)"
-        raise type(error)(error.errno, said, str(path)) from error
+    except (OSError, SafetensorError) as error:
+        code = _system_code(error)
+        if code is None or (code not in FULL and getattr(error, "filename", None) is not None):
+            raise
+        need = f"{size:,} bytes to write" if size is not None else f"more than {_written(path):,} bytes to write"
+        said = f"{os.strerror(code)} ({need}, {_free(path):,} are free; {kept})"
+        raise OSError(code, said, str(path)) from error
+
+
+def _system_code(error: Exception) -> int | None:
+    """The system's number of an error in writing; safetensors has it in its words alone. None: another error."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"os error (\d+)", str(error))
+    return None if found is None else int(found[1])
+
+
+def _written(path: Path) -> int:
+    """Bytes that lie in the folder, or in the one that `replaced` writes first."""
+    place = part_of(path) if part_of(path).exists() else path
+    return sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
+
+
+def _free(path: Path) -> int:
+    return shutil.disk_usage(next(one for one in path.absolute().parents if one.exists())).free

@@ -15,6 +15,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
+from ..configuration_trm import TRMConfig
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
 from .manifest import changed_weights
@@ -86,9 +87,14 @@ def _checked(name: str) -> str:
         if not (folder / "config.json").is_file():
             raise CheckpointError(f"checkpoint {name!r}: the folder holds no config.json")
         try:
-            read_json(folder / "config.json")
+            config = read_json(folder / "config.json")
         except ValueError as error:
             raise CheckpointError(f"checkpoint {name!r}: the file config.json is not a valid JSON object") from error
+        kind = config.get("model_type", TRMConfig.model_type)
+        if kind != TRMConfig.model_type:
+            raise CheckpointError(
+                f"checkpoint {name!r}: its config.json says model_type={kind!r}; allowed: {TRMConfig.model_type!r}"
+            )
     elif not re.fullmatch(r"[\w.-]+/[\w.-]+", found):
         raise CheckpointError(
             f"checkpoint {name!r}: no such folder (and not a Hub id of the form org/name){_hint(name)}"

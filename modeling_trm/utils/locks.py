@@ -26,7 +26,7 @@ def locked(folder: Path, name: str = LOCK) -> Iterator[None]:
     Raises:
         InUseError: another process does; it is named.
     """
-    is_new = not folder.exists()
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     file = _take(folder / name, folder)
     try:
@@ -34,15 +34,22 @@ def locked(folder: Path, name: str = LOCK) -> Iterator[None]:
     finally:
         (folder / name).unlink(missing_ok=True)  # while it is still ours
         os.close(file)
-        if is_new and not any(folder.iterdir()):
-            folder.rmdir()
+        for one in made:
+            if not any(one.iterdir()):
+                one.rmdir()
 
 
-def open_alone(path: Path) -> int:
-    """A file to write in, emptied; waits while another process has it open in this way."""
+def open_alone(path: Path, wait: bool = True) -> int:
+    """A file to write in, emptied; waits while another process has it open in this way.
+
+    Raises:
+        InUseError: where it is not to wait.
+    """
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
-        _lock(file, wait=True)
+        if not _lock(file, wait):
+            os.close(file)
+            raise InUseError(f"{path}: another process is writing it")
         if _is_at(file, path):
             os.ftruncate(file, 0)
             return file
@@ -57,8 +64,13 @@ def _take(path: Path, folder: Path) -> int:
             os.close(file)
             raise InUseError(f"{folder}: {owner} is writing there; wait for its end, or choose another folder")
         if _is_at(file, path):
-            os.ftruncate(file, 0)
-            os.write(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+            try:
+                os.ftruncate(file, 0)
+                os.write(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+            except OSError as error:  # a full disk: the system does not say which
+                path.unlink()
+                os.close(file)
+                raise OSError(error.errno, f"{error.strerror} (a line to say who writes there)", str(path)) from error
             return file
         os.close(file)  # its former owner had removed it: what is locked must be what others will find
 

@@ -5,6 +5,7 @@ It also tells that we made the folder, and which of its files are ours.
 
 import hashlib
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -40,20 +41,27 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return entries
 
 
-def find_damage(folder: Path) -> str | None:
-    """What is wrong with the folder, naming the file; None when every file is as the manifest says."""
+def find_damage(folder: Path, names: Collection[str] | None = None) -> str | None:
+    """What is wrong with the folder, naming the file; None when every file is as the manifest says.
+
+    Args:
+        names: of the files to look at; None for all.
+    """
     try:
         entries = read_manifest(folder)
     except ValueError as error:
         return str(error)
-    return next(filter(None, (_damage(folder / name, entry) for name, entry in entries.items())), None)
+    asked = {name: entry for name, entry in entries.items() if names is None or name in names}
+    return next(filter(None, (_damage(folder / name, entry) for name, entry in asked.items())), None)
 
 
 def foreign_files(folder: Path) -> list[str]:
-    """Files below the folder that its manifest does not name. Raises ValueError where it has none of ours."""
-    ours = {MANIFEST, *read_manifest(folder)}
+    """Files below the folder that are not as its manifest says. Raises ValueError where it has none of ours."""
+    entries = read_manifest(folder)
     paths = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
-    return sorted({path.relative_to(folder).as_posix() for path in paths} - ours)
+    there = {path.relative_to(folder).as_posix() for path in paths} - {MANIFEST}
+    ours = {name for name in there & entries.keys() if _damage(folder / name, entries[name]) is None}
+    return sorted(there - ours)
 
 
 def _damage(path: Path, entry: dict[str, Any]) -> str | None:

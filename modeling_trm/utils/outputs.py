@@ -8,6 +8,14 @@ from pathlib import Path
 
 from .files import check_file, check_parent, replaced
 from .manifest import foreign_files, write_manifest
+from .reading import read_json
+
+# What figures of ours are called, and a name in them that another program's have not.
+OURS = {
+    "metrics.json": "evaluations", "report.json": "pass_at_k", "sweep.json": "rows", "benchmark.json": "hardware",
+    "diagnosis.json": "block_operators", "loops.json": "results",
+}  # fmt: skip
+PAGE = "index.html"  # of a diagnosis
 
 Sources = Iterable[str | Path | None]  # what is read: paths, ids on the Hub, None for what was not given
 
@@ -44,11 +52,34 @@ def check_folder(folder: Path) -> Path:
 
 
 def check_results_folder(folder: Path) -> Path:
-    """As `check_folder`; nor may it be a training's, whose figures would be replaced."""
+    """As `check_folder`; nor may it be a training's, whose figures would be replaced, a home, or hold others' figures.
+
+    Raises:
+        ValueError: it is one of these, or a file of it is called like one of ours and does not say what ours say.
+    """
     target = check_folder(folder)
     if (target / "log.jsonl").is_file():
         raise ValueError(f"{folder}: is the folder of a training, whose metrics.json would be replaced; give another")
+    if target in _homes():
+        raise ValueError(f"{folder}: is your home, or around it; give a folder of its own")
+    for name, field in OURS.items():
+        if os.path.lexists(target / name) and not _says(target / name, field):
+            raise ValueError(f"{target / name}: is of another program, and would be replaced; give another folder")
+    if (target / PAGE).exists() and not (target / "diagnosis.json").exists():
+        raise ValueError(f"{target / PAGE}: is of another program, and would be replaced; give another folder")
     return target
+
+
+def _says(path: Path, field: str) -> bool:
+    try:
+        return field in read_json(path)
+    except (OSError, ValueError):
+        return False
+
+
+def _homes() -> set[Path]:
+    home = Path.home().resolve()
+    return {home, *home.parents}
 
 
 def check_result_file(path: Path) -> Path:
@@ -81,8 +112,11 @@ def new_folder(output: Path, overwrite: bool, sources: Sources = ()) -> Iterator
         write_manifest(folder)
 
 
-def check_new_folder(output: Path, overwrite: bool, sources: Sources = ()) -> Path:
+def check_new_folder(output: Path, overwrite: bool | None, sources: Sources = ()) -> Path:
     """The folder that can be made, links followed.
+
+    Args:
+        overwrite: whether one that is there may be replaced; None where the command replaces none.
 
     Raises:
         ValueError: it is a file, one that the user is in, holds what is read, or holds something: with `overwrite`,
@@ -92,14 +126,15 @@ def check_new_folder(output: Path, overwrite: bool, sources: Sources = ()) -> Pa
     target = output.resolve()
     if target.exists() and not target.is_dir():
         raise ValueError(f"{output}: is a file, not a folder")
-    if target in (Path.cwd(), *Path.cwd().parents, Path.home().resolve(), *Path.home().resolve().parents):
+    if target in {Path.cwd(), *Path.cwd().parents} | _homes():
         raise ValueError(f"{output}: is the folder you are in, your home, or around them; give a folder of its own")
     check_parent(output, target)
     refuse_source(output, sources)
     if not target.is_dir() or not any(target.iterdir()):
         return target
     if not overwrite:
-        raise ValueError(f"{output}: exists and is not empty; give --overwrite to replace it")
+        hint = "give one that is new or empty" if overwrite is None else "give --overwrite to replace it"
+        raise ValueError(f"{output}: exists and is not empty; {hint}")
     try:
         foreign = foreign_files(target)
     except ValueError as error:
@@ -108,7 +143,9 @@ def check_new_folder(output: Path, overwrite: bool, sources: Sources = ()) -> Pa
         ) from error
     if foreign:
         some = ", ".join(foreign[:3]) + (f" and {len(foreign) - 3} more" if foreign[3:] else "")
-        raise ValueError(f"{output}: is not replaced, as it holds files of somebody else: {some}; move them away")
+        raise ValueError(
+            f"{output}: is not replaced, as it holds files that no run of ours wrote like this: {some}; move them away"
+        )
     return target
 
 

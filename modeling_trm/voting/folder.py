@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -41,7 +42,7 @@ IDENTITY = (
     "num_items",
     "chunk_size",
 )
-COUNTS = ("num_views", "num_items", "chunk_size")
+COUNTS = ("num_views", "num_items", "chunk_size", "max_steps")
 CHECKSUM = "identity_sha256"
 NUMBER = b"chunk"  # in a chunk's metadata: which it is, whatever it is called
 VOTE_SCHEMA = pa.schema(
@@ -191,7 +192,7 @@ def write_chunk(folder: Path, number: int, votes: Sequence[Vote]) -> Path:
     return _write_table(chunk_path(folder, number), table)
 
 
-def read_chunk(folder: Path, number: int, manifest: Mapping[str, Any]) -> pa.Table:
+def read_chunk(folder: Path, number: int, manifest: Mapping[str, Any], num_inputs: int) -> pa.Table:
     """The votes of a chunk. Raises ValueError naming the file when it is unreadable or not what it should be."""
     path = chunk_path(folder, number)
     hint = "remove it and evaluate again: only its items are run"
@@ -202,6 +203,12 @@ def read_chunk(folder: Path, number: int, manifest: Mapping[str, Any]) -> pa.Tab
     named = (table.schema.metadata or {}).get(NUMBER, str(number).encode())  # those of earlier versions have none
     if named != str(number).encode():
         raise ValueError(f"{path}: is chunk {named.decode()} under another name, and would count twice; {hint}")
+    bounds = {"input": (0, num_inputs - 1), "view": (0, manifest["num_views"] - 1), "steps": (1, manifest["max_steps"])}
+    for name, (least, most) in (bounds | {"halt_probability": (0, 1)}).items():
+        values = table[name].to_numpy()  # of whole numbers with a null among them, NaN
+        wrong = table[name].null_count or (np.isfinite(values) & ((values < least) | (values > most))).any()
+        if wrong:
+            raise ValueError(f"{path}: {name} is empty or out of range; allowed: {least} to {most}; {hint}")
     written = table.filter(table["grid"].is_valid())
     hashes = written["grid_hash"].to_pylist()
     complete = set(table["grid_hash"].to_pylist()) <= {None, *hashes}

@@ -93,7 +93,7 @@ def load_records(*folders: str | Path, accumulate: bool = False) -> VoteRecords:
     columns: dict[str, list[np.ndarray]] = {name: [] for name in ("input", "view", "grid", "halt_probability", "steps")}
     view_offset = 0
     for manifest, members in evaluations:
-        for table in _chunks(members, manifest):
+        for table in _chunks(members, manifest, len(inputs)):
             columns["view"].append(table["view"].to_numpy() + np.int32(view_offset))
             columns["grid"].append(grids.numbers(table))
             for name in ("input", "halt_probability", "steps"):
@@ -134,7 +134,7 @@ def _check_may_add_up(
         )
 
 
-def _chunks(folders: Sequence[Path], manifest: Mapping[str, Any]) -> Iterator[pa.Table]:
+def _chunks(folders: Sequence[Path], manifest: Mapping[str, Any], num_inputs: int) -> Iterator[pa.Table]:
     """The votes of one evaluation in the order of its work items, a file at a time."""
     holder: dict[int, Path] = {}
     for folder in folders:
@@ -152,7 +152,7 @@ def _chunks(folders: Sequence[Path], manifest: Mapping[str, Any]) -> Iterator[pa
             f"finish the evaluation first"
         )
     for number in range(total):
-        yield read_chunk(holder[number], number, manifest)
+        yield read_chunk(holder[number], number, manifest, num_inputs)
 
 
 def _check_counted_once(folders: Sequence[Path], columns: Mapping[str, Sequence[np.ndarray]]) -> None:

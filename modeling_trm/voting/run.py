@@ -5,7 +5,7 @@ machines, each of which may start several processes.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
@@ -23,7 +23,9 @@ from ..arc_task_trm import task_name
 from ..evaluation.runner import stratified_indices
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
+from ..utils.files import alone_in
 from ..utils.loading import choose_device
+from ..utils.locks import LOCK
 from .collect import collect_votes
 from .folder import chunks_done, num_chunks, read_manifest
 from .records import load_records
@@ -84,23 +86,29 @@ class Processes:
 
 
 @contextmanager
-def launched_processes(device: str, shard: tuple[int, int]) -> Iterator[Processes]:
+def launched_processes(device: str, shard: tuple[int, int], output: Path) -> Iterator[Processes]:
     """The processes of this launch, usually one, and the chunks they share; the group is closed at the end.
 
     Args:
         device: a device's name, or "auto": this process's GPU where there is one.
         shard: (I, N): this launch is part I, from 0, of N.
+        output: where it writes, and no other launch of the same part while the block runs.
+
+    Raises:
+        InUseError: another one does.
     """
     state = PartialState(cpu=device == "cpu", timeout=LONGEST_WAIT)
     part, parts = shard
+    lock = LOCK if parts == 1 else f"{LOCK}-{part}-of-{parts}"  # the parts of an evaluation may share its folder
     try:
-        yield Processes(
-            # A chunk is this launch's if its number is I modulo N; every P-th of those is this process's.
-            shard=(part + parts * state.process_index, parts * state.num_processes),
-            index=state.process_index,
-            device=state.device if state.num_processes > 1 else choose_device(device),
-            state=state,
-        )
+        with alone_in(output, lock) if state.is_main_process else nullcontext():
+            yield Processes(
+                # A chunk is this launch's if its number is I modulo N; every P-th of those is this process's.
+                shard=(part + parts * state.process_index, parts * state.num_processes),
+                index=state.process_index,
+                device=state.device if state.num_processes > 1 else choose_device(device),
+                state=state,
+            )
     finally:
         if state.num_processes > 1:
             state.destroy_process_group()

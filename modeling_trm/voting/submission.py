@@ -15,6 +15,7 @@ from typing import Any
 from ..metrics.pass_at_k.ranking import rank_candidates
 from ..processing_trm import text_to_colours
 from ..utils.files import write_text
+from ..utils.reading import load_json
 from .records import VoteRecords
 
 ATTEMPTS = 2  # what the competition allows
@@ -113,10 +114,10 @@ def read_submission(
     Raises:
         ValueError: naming the file, and task, test, attempt and row of what is wrong.
     """
+    submission = load_json(path)
     try:
-        submission = json.loads(Path(path).read_text(encoding="utf-8"))
         check_submission(submission, expected, attempts)
-    except ValueError as error:  # of JSON and of UTF-8 too
+    except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return submission
 

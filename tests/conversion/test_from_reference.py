@@ -368,7 +368,7 @@ def test_an_output_folder_with_something_in_it_is_left_alone(
     (tmp_path / "empty").mkdir()
     convert_reference(path, tmp_path / "empty")
     before = sorted((tmp_path / "empty").iterdir())
-    with pytest.raises(ConversionError, match="exists already; give a folder that is new or empty"):
+    with pytest.raises(ValueError, match="exists and is not empty; give one that is new or empty"):
         convert_reference(path, tmp_path / "empty")
     assert sorted((tmp_path / "empty").iterdir()) == before
 

@@ -134,7 +134,7 @@ def test_a_build_of_ours_is_replaced_but_nothing_that_was_put_into_it(build, tmp
     (tmp_path / "made" / "data" / "mine.txt").write_text("mine")
     code, _, error = build(*made, "--overwrite")
     assert code == 1
-    assert "it holds files of somebody else: data/mine.txt; move them away" in error
+    assert "it holds files that no run of ours wrote like this: data/mine.txt; move them away" in error
     assert (tmp_path / "made" / "data" / "mine.txt").read_text() == "mine"
 
 

@@ -1,36 +1,62 @@
 """The long campaign: thousands of malformed inputs, processes killed at every file operation. `make campaign`.
 
-Prints what was tried and what was wrong; exit code 1 if anything was.
+    python -m tests.robustness.campaign [SCENARIO=EVERY ...]
+
+prints what was tried and what was wrong as a table; exit code 1 if anything was. SCENARIO=EVERY kills before each
+EVERY-th operation only, SCENARIO=0 leaves it out.
 """
 
+import os
 import subprocess
 import sys
 import tempfile
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from modeling_trm.utils.machine import describe_machine
 from tests.robustness.inputs import cases, judge
-from tests.robustness.kills import SCENARIOS
+from tests.robustness.scenarios import SCENARIOS
 
 EACH = 500  # inputs of a kind
-EVERY = {"training": 3}  # of its operations; of the others every one
 
 
 def main() -> int:
-    with tempfile.TemporaryDirectory() as folder:
-        tried, wrong = 0, []
-        for case in cases(seed=1, each=EACH, folder=Path(folder)):
-            tried += 1
-            wrong += filter(None, [judge(case)])
-        killed = 0
-        for scenario in SCENARIOS:
-            command = [sys.executable, "-m", "tests.robustness.kills", scenario, f"{folder}/{scenario}"]
-            done = subprocess.run([*command, str(EVERY.get(scenario, 1))], capture_output=True, text=True)
-            if done.returncode:
-                wrong.append(f"killed {scenario}: {done.stderr.strip().splitlines()[-1]}")
-            else:
-                killed += int(done.stdout.split()[-1])
-    print("\n".join([*wrong, f"inputs: {tried}, kills: {killed}, wrong: {len(wrong)}"]))
+    asked = dict(argument.split("=") for argument in sys.argv[1:])
+    every = {name: int(asked.get(name, 1)) for name in SCENARIOS}
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(os.cpu_count()) as pool:
+        started = {name: pool.submit(try_kills, name, step, folder) for name, step in every.items() if step}
+        tried, wrong = try_inputs(Path(folder))
+        results = {name: future.result() for name, future in started.items()}
+    wrong += [problem for _, problem in results.values() if problem is not None]
+    print("\n".join([describe_machine(), "", "| tried | number | wrong |", "|---|---:|---:|"]))
+    killed = {f"kills: {name}": number for name, (number, _) in results.items()}
+    for kind, number in (tried | killed).items():
+        print(f"| {kind} | {number:,} | {sum(one.startswith(kind + ' ') for one in wrong)} |")
+    print("\n".join([f"inputs: {sum(tried.values())}, kills: {sum(killed.values())}, wrong: {len(wrong)}", *wrong]))
     return 1 if wrong else 0
+
+
+def try_inputs(folder: Path) -> tuple[dict[str, int], list[str]]:
+    """(how many of each kind, what was wrong)."""
+    tried: Counter[str] = Counter()
+    wrong = []
+    for case in cases(seed=1, each=EACH, folder=folder):
+        tried[case.name.split()[0]] += 1
+        wrong += filter(None, [judge(case)])
+    return dict(tried), wrong
+
+
+def try_kills(name: str, every: int, folder: str) -> tuple[int, str | None]:
+    """(how many processes were killed, what was wrong)."""
+    command = [sys.executable, "-m", "tests.robustness.kills", folder, f"{name}={every}"]
+    done = subprocess.run(command, capture_output=True, text=True, start_new_session=True)
+    if done.returncode:
+        problem = f"kills: {name} {done.stderr.strip().splitlines()[-1]}"
+        print(problem, file=sys.stderr, flush=True)
+        return 0, problem
+    print(done.stdout.splitlines()[-1], file=sys.stderr, flush=True)
+    return int(done.stdout.split()[-1]), None
 
 
 if __name__ == "__main__":

@@ -30,14 +30,20 @@ def test_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         (solve, "/dev/null", "is a device or a pipe"),
         (solve, "checkpoint/config.json", "lies in a checkpoint's folder"),
         (evaluate, "run", "is the folder of a training"),
+        (evaluate, "theirs", "metrics.json: is of another program"),
+        (evaluate, "page", "index.html: is of another program"),
+        (evaluate, "home", "is your home, or around it"),
     ],
 )
 def test_an_output_is_refused_before_anything_is_read(
     command, output: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("file", "checkpoint/config.json", "run/log.jsonl"):
-        Path(name).parent.mkdir(exist_ok=True)
+    monkeypatch.setenv("HOME", str(tmp_path / "home" / "me"))
+    for name in (
+        "file", "checkpoint/config.json", "run/log.jsonl", "theirs/metrics.json", "page/index.html", "home/me/x",
+    ):  # fmt: skip
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text("{}")
     puzzle = ["." * 81] if command is solve else []
     with pytest.raises(SystemExit, match="2"):

@@ -54,9 +54,14 @@ def test_only_files_of_the_manifest_are_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "set" / "a" / "b.txt").read_text() == "two"
     assert find_damage(tmp_path / "set") is None
     (tmp_path / "set" / "thesis.txt").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(ValueError, match=r"files of somebody else: thesis\.txt; move them away"):
+    with pytest.raises(ValueError, match=r"files that no run of ours wrote like this: thesis\.txt; move them away"):
         check_new_folder(tmp_path / "set", overwrite=True)
     (tmp_path / "set" / "thesis.txt").unlink()
+    written = (tmp_path / "set" / "a" / "b.txt").read_bytes()
+    (tmp_path / "set" / "a" / "b.txt").write_text("two, and what I think of it")
+    with pytest.raises(ValueError, match=r"no run of ours wrote like this: a/b\.txt; move them away"):
+        check_new_folder(tmp_path / "set", overwrite=True)
+    (tmp_path / "set" / "a" / "b.txt").write_bytes(written)
     (tmp_path / "set" / "manifest.json").write_text('{"name": "my package"}')
     with pytest.raises(ValueError, match=r"manifest\.json is damaged or of another program"):
         check_new_folder(tmp_path / "set", overwrite=True)
@@ -78,17 +83,24 @@ def test_a_checkpoint_is_not_written_into(tmp_path: Path) -> None:
         check_result_file(tmp_path / "answers.json")
 
 
-def hold(folder: Path) -> subprocess.Popen:
+def hold(folder: Path, name: str = LOCK) -> subprocess.Popen:
     """A process that has the lock of the folder until it is told to go or is killed."""
     program = (
         "import sys; from pathlib import Path; from modeling_trm.utils.locks import locked\n"
-        "with locked(Path(sys.argv[1])):\n    print('taken', flush=True); sys.stdin.read()"
+        "with locked(Path(sys.argv[1]), sys.argv[2]):\n    print('taken', flush=True); sys.stdin.read()"
     )
-    command = [sys.executable, "-c", program, str(folder)]
+    command = [sys.executable, "-c", program, str(folder), name]
     process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "taken\n"
     return process
+
+
+def let_go(process: subprocess.Popen) -> None:
+    for stream in (process.stdin, process.stdout):
+        assert stream is not None
+        stream.close()
+    process.wait()
 
 
 def test_the_second_process_is_told_and_a_dead_one_holds_nothing(tmp_path: Path) -> None:
@@ -101,9 +113,7 @@ def test_the_second_process_is_told_and_a_dead_one_holds_nothing(tmp_path: Path)
     with locked(tmp_path / "run"):
         pass
     assert not (tmp_path / "run").exists() or not any((tmp_path / "run").iterdir())
-    for stream in (process.stdin, process.stdout):
-        assert stream is not None
-        stream.close()
+    let_go(process)
 
 
 def test_a_replacement_that_fails_changes_nothing(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ def test_errors_name_the_place(tmp_path: Path, submission, message: str) -> None
 def test_broken_file(tmp_path: Path) -> None:
     path = tmp_path / "submission.json"
     path.write_text('{"a": [', encoding="utf-8")
-    with pytest.raises(ValueError, match=r"submission\.json: Expecting value"):
+    with pytest.raises(ValueError, match=r"submission\.json: is no JSON, or cut short: Expecting value"):
         read_submission(path)
     check_submission(GOOD)
 

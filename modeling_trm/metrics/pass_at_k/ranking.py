@@ -43,7 +43,7 @@ def rank_candidates(predictions: Sequence[str | None], scores: Sequence[float] |
         raise ValueError(f"scores has {len(scores)} entries, predictions has {len(predictions)}; one score a vote")
     scores_of: dict[str, list[float]] = {}
     for grid, score in zip(predictions, scores):
-        if not isinstance(score, Real) or not isfinite(score):
+        if not isinstance(score, Real) or not _is_finite(score):
             raise ValueError(f"scores holds {score!r}: a halt probability is a finite number")
         if not (grid is None or isinstance(grid, str)):
             raise ValueError(f"predictions holds {grid!r}: a vote is the text of a grid, or None for no grid")
@@ -115,6 +115,13 @@ def checked_k(k: Sequence[int] | None, votes: int) -> Sequence[int]:
     if len(set(k)) < len(k):
         raise ValueError(f"k must be {allowed}; {list(k)} has a number twice")
     return k
+
+
+def _is_finite(score: Real) -> bool:
+    try:
+        return isfinite(score)
+    except OverflowError:  # a whole number that no float holds
+        return False
 
 
 def _rank(ranked: list[Candidate], reference: str) -> float:
