@@ -109,10 +109,11 @@ class TRMConfig(PreTrainedConfig):
         mamba_head_dim: head size P; divides the inner width.
         mamba_n_groups: groups that share B and C; divides the number of heads.
         mamba_rope_fraction: share of Mamba-3's state that is rotated (mamba_ssm: 0.5 or 1).
-        ssd_backend: of Mamba-2. "auto" picks per call (mamba_ssm's kernels on CUDA tensors if they import, else PyTorch); "torch"
-            and "cuda" force one of them; "triton" is our own kernel for CUDA tensors, with a deterministic backward
-            pass. It needs the package triton and has not been measured on a GPU, so "auto" never picks it.
-        delta_num_heads: heads H of gated DeltaNet (arXiv 2412.06464). With fla's advice, 0.75 hidden_size channels of
+        ssd_backend: of Mamba-2 alone. "auto" picks per call (mamba_ssm's kernels on CUDA tensors if they import, else
+            PyTorch); "torch" and "cuda" force one of them; "triton" is our own kernel for CUDA tensors, with a
+            deterministic backward pass. It needs the package triton and has not been measured on a GPU, so "auto" never
+            picks it.
+        delta_heads: heads H of gated DeltaNet (arXiv 2412.06464). With fla's advice, 0.75 hidden_size channels of
             keys and twice as many of values, a sublayer has 6 hidden_size^2 parameters; the defaults are for 512.
         delta_key_dim: channels of a head's queries and keys.
         delta_value_dim: channels of a head's values.
@@ -165,7 +166,7 @@ class TRMConfig(PreTrainedConfig):
     mamba_n_groups: int = 1
     mamba_rope_fraction: int | float = 0.5
     ssd_backend: SsdBackend = "auto"
-    delta_num_heads: int = 6
+    delta_heads: int = 6
     delta_key_dim: int = 64
     delta_value_dim: int = 128
     delta_d_conv: int = 4
@@ -242,7 +243,7 @@ class TRMConfig(PreTrainedConfig):
         self._require_positive(
             "vocab_size seq_len num_puzzles hidden_size H_cycles L_cycles halt_max_steps num_attention_heads "
             "mlp_multiple_of mlp_conv_kernel mamba_d_state mamba_d_conv mamba_expand mamba_head_dim mamba_n_groups "
-            "delta_num_heads delta_key_dim delta_value_dim delta_d_conv rope_theta mlp_expansion rms_norm_eps"
+            "delta_heads delta_key_dim delta_value_dim delta_d_conv rope_theta mlp_expansion rms_norm_eps"
         )
         for name, value in vars(self).items():
             if isinstance(value, float) and not math.isfinite(value):

@@ -15,7 +15,8 @@ from .mlp_trm import GatedMLP
 class ConvMlp(GatedMLP):
     """y = down(silu(conv(gate(g, v)))), [g, v] = up(x): the MLP of "mlp", and each inner channel sees its neighbours.
 
-    A convolution of k positions sees k // 2 before its own and (k - 1) // 2 after it; of 2, as published, the one before.
+    A convolution of k positions sees k // 2 before its own and (k - 1) // 2 after it: of 2, as published, the one
+    before.
     """
 
     def __init__(self, config: TRMConfig) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import initialization as init
 
 from .configuration_trm import TRMConfig
-from .layers_trm import Operator, rms_norm
+from .layers_trm import Operator, RMSNorm
 from .mamba2_trm import decay_between, depthwise_conv, draw_dt_bias, running_sum, split_chunks
 from .packed_linear_trm import Layer, PackedLinear, with_children, with_packed_linears
 
@@ -31,9 +31,9 @@ class GatedDeltaNet(Operator):
 
     def __init__(self, config: TRMConfig) -> None:
         super().__init__()
-        H, D = config.delta_num_heads, config.hidden_size
+        H, D = config.delta_heads, config.hidden_size
         keys, values = H * config.delta_key_dim, H * config.delta_value_dim
-        self.n_heads, self.eps = H, config.rms_norm_eps
+        self.n_heads = H
         self.q_proj = nn.Linear(D, keys, bias=False)
         self.k_proj = nn.Linear(D, keys, bias=False)
         self.v_proj = nn.Linear(D, values, bias=False)
@@ -45,24 +45,23 @@ class GatedDeltaNet(Operator):
         self.v_conv1d = nn.Conv1d(values, values, config.delta_d_conv, groups=values, bias=False)
         self.A_log = nn.Parameter(torch.empty(H))
         self.dt_bias = nn.Parameter(torch.empty(H))
-        self.o_norm = nn.Module()  # fla's name for a weight that all heads share
-        self.o_norm.weight = nn.Parameter(torch.empty(config.delta_value_dim))
+        self.o_norm = RMSNorm(config.delta_value_dim, config.rms_norm_eps)
         self.o_proj = nn.Linear(values, D, bias=False)
 
     def init_parameters(self) -> None:
         """fla's: rates uniform up to 16, dt log-uniform in [0.001, 0.1]."""
-        init.copy_(self.A_log, torch.empty(self.n_heads, device=self.A_log.device).uniform_(SLOWEST_DECAY, FASTEST_DECAY).log())
+        rates_H = torch.empty(self.n_heads, device=self.A_log.device).uniform_(SLOWEST_DECAY, FASTEST_DECAY)
+        init.copy_(self.A_log, rates_H.log())
         init.copy_(self.dt_bias, draw_dt_bias(self.dt_bias))
-        init.ones_(self.o_norm.weight)  # type: ignore[arg-type]
+        init.ones_(self.o_norm.weight)
 
     def forward(self, x_BLD: Tensor) -> Tensor:
-        q, k, v, gate = (
-            x.unflatten(-1, (self.n_heads, -1))
-            for x in (
-                F.silu(depthwise_conv(self.q_proj(x_BLD), self.q_conv1d)),
-                F.silu(depthwise_conv(self.k_proj(x_BLD), self.k_conv1d)),
-                F.silu(depthwise_conv(self.v_proj(x_BLD), self.v_conv1d)),
-                self.g_proj(x_BLD),
+        q, k, v = (
+            F.silu(depthwise_conv(proj(x_BLD), conv)).unflatten(-1, (self.n_heads, -1))
+            for proj, conv in (
+                (self.q_proj, self.q_conv1d),
+                (self.k_proj, self.k_conv1d),
+                (self.v_proj, self.v_conv1d),
             )
         )
         a_BLH, b_BLH = self.a_proj(x_BLD), self.b_proj(x_BLD)
@@ -71,11 +70,10 @@ class GatedDeltaNet(Operator):
         with torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext():
             wide = torch.promote_types(v.dtype, torch.float32)
             decay_BLH = -self.A_log.to(wide).exp() * F.softplus(a_BLH.to(wide) + self.dt_bias.to(wide))
-            y_BLHP = gated_delta_rule(
-                unit(q.to(wide)) * q.shape[-1] ** -0.5, unit(k.to(wide)), v.to(wide), decay_BLH, b_BLH.to(wide).sigmoid()
-            )
-        normed = rms_norm(y_BLHP, self.eps).to(v.dtype) * self.o_norm.weight.to(v.dtype)  # type: ignore[operator]
-        return self.o_proj((normed * F.silu(gate)).flatten(-2))
+            q_BLHN, k_BLHN = unit(q.to(wide)) * q.shape[-1] ** -0.5, unit(k.to(wide))
+            y_BLHP = gated_delta_rule(q_BLHN, k_BLHN, v.to(wide), decay_BLH, b_BLH.to(wide).sigmoid())
+        gate_BLHP = F.silu(self.g_proj(x_BLD)).unflatten(-1, (self.n_heads, -1))
+        return self.o_proj((self.o_norm(y_BLHP.to(v.dtype)) * gate_BLHP).flatten(-2))
 
     def packed(self, dtype: torch.dtype, linear: Layer) -> Callable[[Tensor], Tensor]:
         """The forward, its rates and writing strengths never in 8 bits: they act over all positions."""
@@ -98,9 +96,8 @@ def gated_delta_rule(q_BLHN: Tensor, k_BLHN: Tensor, v_BLHP: Tensor, decay_BLH: 
         decay_BLH: logarithm of alpha, negative. beta_BLH: in (0, 1).
     """
     L = q_BLHN.shape[1]
-    chunk = min(CHUNK, 1 << (L - 1).bit_length())
     q, k, v, decay, beta = (
-        split_chunks(t, chunk).transpose(2, 3) for t in (q_BLHN, k_BLHN, v_BLHP, decay_BLH, beta_BLH)
+        split_chunks(t, chunk_size(L)).transpose(2, 3) for t in (q_BLHN, k_BLHN, v_BLHP, decay_BLH, beta_BLH)
     )
     total_BKHQ = running_sum(decay, 3)
     since_start = total_BKHQ.exp()[..., None]
@@ -109,27 +106,30 @@ def gated_delta_rule(q_BLHN: Tensor, k_BLHN: Tensor, v_BLHP: Tensor, decay_BLH: 
     written_k = k * beta[..., None]
     solve_BKHQQ = inverse_of_unit_lower((written_k @ k.mT * kept_BKHQQ).tril(-1))
     from_values = solve_BKHQQ @ (v * beta[..., None])
-    from_state = solve_BKHQQ @ (written_k * since_start)
     read_BKHQQ = (q @ k.mT * kept_BKHQQ).tril()
-    read_state, add_state = q * since_start, (k * to_end).mT
-    state_BHNP, outputs = None, []
-    for i in range(q.shape[1]):
-        written = from_values[:, i] if state_BHNP is None else from_values[:, i] - from_state[:, i] @ state_BHNP
-        y_BHQP = read_BKHQQ[:, i] @ written
-        outputs.append(y_BHQP if state_BHNP is None else y_BHQP + read_state[:, i] @ state_BHNP)
-        added = add_state[:, i] @ written
-        state_BHNP = added if state_BHNP is None else since_start[:, i, :, -1:] * state_BHNP + added
+    found, read_state, add_state = written_k * since_start, q * since_start, (k * to_end).mT
+    written = from_values[:, 0]
+    outputs, state_BHNP = [read_BKHQQ[:, 0] @ written], v.new_zeros(())
+    for i in range(1, q.shape[1]):
+        state_BHNP = state_BHNP * since_start[:, i - 1, :, -1:] + add_state[:, i - 1] @ written
+        written = from_values[:, i] - solve_BKHQQ[:, i] @ (found[:, i] @ state_BHNP)
+        outputs.append(read_BKHQQ[:, i] @ written + read_state[:, i] @ state_BHNP)
     return torch.stack(outputs, dim=1).transpose(2, 3).flatten(1, 2)[:, :L]
 
 
+def chunk_size(length: int) -> int:
+    """A power of two from 2, no longer than is needed."""
+    return min(CHUNK, max(2, 1 << (length - 1).bit_length()))
+
+
 def inverse_of_unit_lower(A_QQ: Tensor) -> Tensor:
-    """(I + A)^-1 of a strictly lower triangular A [..., Q, Q], Q a power of two; by halves, in products alone.
+    """(I + A)^-1 of a strictly lower triangular A [..., Q, Q], Q a power of two from 2; by halves, in products alone.
 
     As stable as forward substitution, unlike a series of powers of A; and every exporter knows products.
     """
     half = A_QQ.shape[-1] // 2
-    if half == 0:
-        return torch.ones_like(A_QQ)
+    if half == 1:
+        return torch.eye(2, dtype=A_QQ.dtype, device=A_QQ.device) - A_QQ
     upper, lower = inverse_of_unit_lower(torch.stack((A_QQ[..., :half, :half], A_QQ[..., half:, half:]))).unbind(0)
     between = -(lower @ A_QQ[..., half:, :half] @ upper)
     return torch.cat((torch.cat((upper, torch.zeros_like(upper)), -1), torch.cat((between, lower), -1)), -2)

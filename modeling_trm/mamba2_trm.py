@@ -201,9 +201,7 @@ def torch_product(scores_BGLL: Tensor, cumulative_BHL: Tensor, u_BLHP: Tensor) -
     return (weights_BHLL @ u_BLHP.transpose(1, 2)).transpose(1, 2)
 
 
-def ssd(
-    u_BLHP: Tensor, decay_BLH: Tensor, B_BLGN: Tensor, C_BLGN: Tensor, product: Product = torch_product
-) -> Tensor:
+def ssd(u_BLHP: Tensor, decay_BLH: Tensor, B_BLGN: Tensor, C_BLGN: Tensor, product: Product = torch_product) -> Tensor:
     """y [B, L, H, P] of h_t = exp(decay_t) h_{t-1} + B_t u_t^T, y_t = C_t h_t: one chunk when short, else chunks.
 
     Args:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import initialization as init
 
 from .configuration_trm import TRMConfig
-from .layers_trm import Operator, rms_norm
+from .layers_trm import Operator, RMSNorm
 from .mamba2_trm import draw_dt_bias, running_sum, scale, ssd
 from .packed_linear_trm import Layer, PackedLinear, with_children, with_packed_linears
 
@@ -88,18 +88,6 @@ class Mamba3(Operator):
         weight, small = self.in_proj.weight[:cut], self.in_proj.weight[cut:]
         in_proj = SideBySide(linear(weight, None), PackedLinear(small, None, dtype))
         return with_children(with_packed_linears(self, linear), in_proj=in_proj)
-
-
-class RMSNorm(nn.Module):
-    """rms_norm(x) * weight over the last axis (mamba_ssm's RMSNorm without a gate)."""
-
-    def __init__(self, width: int, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(width))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        return rms_norm(x, self.eps) * self.weight.to(x.dtype)
 
 
 class SideBySide(nn.Module):

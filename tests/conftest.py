@@ -54,7 +54,7 @@ TINY = {
     "mlp_multiple_of": 8,
     "mamba_d_state": 12,
     "mamba_head_dim": 16,
-    "delta_num_heads": 2,
+    "delta_heads": 2,
     "delta_key_dim": 8,
     "delta_value_dim": 16,
 }

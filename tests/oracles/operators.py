@@ -197,7 +197,7 @@ def delta_rule(q_BLHN: Tensor, k_BLHN: Tensor, v_BLHP: Tensor, decay_BLH: Tensor
 def delta(weights: Weights, config: Any, x_BLD: Tensor) -> Tensor:
     """silu(conv(x W)) -> q, k, v; q and k of unit length; delta rule of q / sqrt(N); rms_norm of each head, gate."""
     B, L, _ = x_BLD.shape
-    H, N = config.delta_num_heads, config.delta_key_dim
+    H, N = config.delta_heads, config.delta_key_dim
 
     def projected(name: str) -> Tensor:
         return x_BLD @ weights[f"{name}_proj.weight"].T
