@@ -61,7 +61,8 @@ ARROWS = {
     "trajectories_trm": ("recursion_trm",),
     "reasoning_config_trm": (),
     "engines_trm": ("recursion_trm", "packed_linear_trm"),
-    "reasoning_trm": ("engines_trm", "trajectories_trm", "reasoning_config_trm"),
+    "certificates_trm": ("trajectories_trm", "reasoning_config_trm"),
+    "reasoning_trm": ("engines_trm", "trajectories_trm", "certificates_trm"),
     "pretrained_trm": (
         "kernels_trm",
         "layers_trm",

@@ -59,6 +59,11 @@ def print_solution(
             console.print(Text(line, style="cyan"), soft_wrap=True)
     console.print()
     steps = f"{solution['steps']} supervision step{'' if solution['steps'] == 1 else 's'}"
+    if solution.get("certain") is False:
+        tried = f"{solution['attempts']} attempt{'' if solution['attempts'] == 1 else 's'}"
+        console.print(Text(f"not sure: no answer with a certificate after {tried}", style="bold yellow"))
+        console.print()
+        return
     console.print(Text(f"answer after {steps}, halt probability {_probability(solution['halt_probability'])}:"))
     console.print(grid_text(processor, solution["answer"], given=puzzle))
     if solution["valid"]:

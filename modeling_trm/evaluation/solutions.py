@@ -6,6 +6,7 @@ A solution is a dict, JSON-ready; grids are strings, of ARC lists of rows:
              (first: from the puzzle); empty where no trace was asked for
     choice   among what the answer was chosen: {views, trajectories, selection, votes}, None where there was no choice.
              votes are of the views, or of the trajectories of a single one; selection is how one trajectory was taken
+    certain, attempts    with a certificate: whether there is one, else there is no answer; how often it was tried
     valid    whether the answer obeys the rules, None where none are known. fault: what is wrong with it
 """
 
@@ -31,13 +32,16 @@ def solution_of(
         result: the pipeline's, with `unknown` UNKNOWN_CELL. config: with which it was made.
     """
     given = processor.decode(puzzle.input_ids)
-    fault = find_fault(processor, given, result["answer"])
+    certified = {name: result[name] for name in ("certain", "attempts") if name in result}
+    unsure = certified.get("certain") is False
+    fault = "" if unsure else find_fault(processor, given, result["answer"])
     return {
         "name": puzzle.name,
         "puzzle": given,
         **{name: result[name] for name in ("answer", "halt_probability", "steps")},
         "trace": _with_changes(given, result.get("trace", [])),
         "choice": _choice(result, config),
+        **certified,
         "valid": None if fault == "" else fault is None,
         "fault": fault or None,
     }
