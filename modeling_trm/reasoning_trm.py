@@ -34,8 +34,8 @@ class TraceStep(NamedTuple):
 class SolveOutput:
     """answers [B, L] token ids; halt_probability [B] of the last step; steps [B] taken; trace, one entry a step.
 
-    trajectories: how each of several ended, from which the answers are taken; None for a single one. After 0 steps:
-        not run, because one before it was certain.
+    trajectories: how each of several ended, from which the answers are taken, and with a certificate a single one too;
+        else None. After 0 steps: not run, because one before it was certain.
     certain: bool [B], with a certificate: elsewhere the answer is only the best guess; None without one.
     attempts: int64 [B], with a certificate: trajectories run.
     """
@@ -124,7 +124,7 @@ class ReasoningMixin:
             taken.halt_logits.sigmoid(),
             taken.steps,
             None if trace is None else [_join(parts) for parts in trace if parts],
-            ended if K > 1 else None,
+            ended if K > 1 or attempts is not None else None,
             None if attempts is None else attempts.certain,
             None if attempts is None else attempts.count,
         )

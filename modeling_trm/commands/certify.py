@@ -1,15 +1,15 @@
 """Answers with a certificate: how many are right, wrong, or withheld, and a threshold with a stated error.
 
 examples:
-  trm certify --model MODEL --output runs/certified
   trm certify --model MODEL --views 8 --max-steps 32 --output runs/certified
-  trm certify --model MODEL --num-trajectories 4 --random-start --max-error 0.01 --output runs/certified
-  trm certify --model MODEL --data test.csv --calibrate-on validation.csv --output runs/mine
+  trm certify --model MODEL --num-trajectories 4 --random-start --output runs/certified
+  trm certify --model MODEL --max-error 0.01 0.001 --output runs/certified
+  trm certify --model MODEL --data test.csv --calibrate-on validation.csv --max-error 0.01 --output runs/mine
 
 An answer is given where it has a certificate, and withheld where it has none: the puzzle's own rules (Sudoku, mazes),
-or a halt probability above a threshold. The threshold is calibrated on other puzzles, so that the error among the
-answers given is at most --max-error, with 95 % confidence, for puzzles of their kind. Views and trajectories are
-attempts in turn. `trm solve --certificate rules` (or the threshold that is printed) then answers so.
+or, with --max-error, a halt probability above a threshold. The threshold is calibrated on other puzzles, so that the
+error among the answers given is at most --max-error, with 95 % confidence, for puzzles of their kind. Views and
+trajectories are attempts in turn. `trm solve --certificate rules` (or the threshold that is printed) answers so.
 
 Writes OUTPUT/certificates.json and OUTPUT/plots/risk_coverage.png.
 """
@@ -39,8 +39,6 @@ from .search_options import add_halt_option, add_search_options, check_reasoning
 if TYPE_CHECKING:
     from ..evaluation.certificates import AttemptRecords
 
-MAX_ERRORS = (0.01, 0.001)
-
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser("certify", __doc__)
@@ -50,15 +48,16 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--calibrate-on",
         metavar="DATA",
-        help="puzzles that the threshold is chosen on, as --data (default: the validation split of --data)",
+        help="validation puzzles that the threshold is chosen on, as --data (default: those of --data)",
     )
+    parser.add_argument("--max-calibration", type=int, metavar="N", help="at most N of them (default: all)")
     parser.add_argument(
         "--max-error",
         type=probability,
         nargs="+",
-        default=MAX_ERRORS,
+        default=(),
         metavar="E",
-        help="of the answers given, at most (default: 0.01 0.001)",
+        help="of the answers given: for each a threshold of the halt probability",
     )
     add_max_steps(parser)
     add_halt_option(parser)
@@ -66,7 +65,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add_compute(parser)
     add_search_options(parser)
     arguments = parser.parse_args(argv)
-    require_at_least(parser, arguments, 1, "max_puzzles", "batch_size")
+    require_at_least(parser, arguments, 1, "max_puzzles", "max_calibration", "batch_size")
+    if not arguments.max_error and (arguments.calibrate_on or arguments.max_calibration):
+        parser.error("--calibrate-on and --max-calibration are for --max-error")
     arguments.reasoning = check_reasoning(parser, arguments)
     return arguments
 
@@ -74,7 +75,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     from ..engines_trm import resolve_engine
-    from ..evaluation.certificates import record_attempts, risk_coverage
+    from ..evaluation.certificates import outcome, record_attempts, risk_coverage
     from ..evaluation.engine import precision
     from ..evaluation.plots import risk_coverage_curve
     from ..utils.cli import command_line, user_errors
@@ -89,17 +90,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_task(arguments.task, processor, arguments.model)
         model = load_model(arguments.model, device)
         puzzles = load_chosen_puzzles(arguments, processor)
-        others = load_calibration(arguments, processor)
+        others = load_calibration(arguments, processor) if arguments.max_error else None
         verifier = verifier_for(puzzles.task, puzzles.processor.grid_shape)
         how = {"verifier": verifier, "seed": arguments.seed, "batch_size": arguments.batch_size}
         with autocast(arguments, device):
-            calibration = record_attempts(model, others, arguments.reasoning, **how)
+            calibration = None if others is None else record_attempts(model, others, arguments.reasoning, **how)
             records = record_attempts(model, puzzles, arguments.reasoning, **how)
             computed = {
                 "engine": resolve_engine(model, arguments.engine),
                 "precision": precision(model, arguments.engine),
             }
-        rows = certificates(records, calibration, arguments.max_error)
+        rows = [{"name": "rules", "certificate": "rules", **outcome(records, records.valid)}]
+        if calibration is not None:
+            rows += [threshold_row(records, calibration, max_error) for max_error in arguments.max_error]
         report = {
             "command": command_line("certify", given(argv)),
             "model": arguments.model,
@@ -107,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "split": arguments.split,
             "fingerprint": puzzles.fingerprint,
             "count": len(records),
-            "calibrated_on": {"dataset": others.origin, "fingerprint": others.fingerprint, "count": len(others)},
+            "calibrated_on": None if others is None else {"dataset": others.origin, "count": len(others)},
             "seed": arguments.seed,
             **computed,
             "hardware": describe_machine(device),
@@ -127,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def load_calibration(arguments: argparse.Namespace, processor: Any) -> Any:
-    """The puzzles of --calibrate-on, or the validation split beside those that are reported on, all of them.
+    """The puzzles of --calibrate-on, or the validation split beside those that are reported on.
 
     Raises:
         ValueError: they are the puzzles that are reported on.
@@ -135,33 +138,27 @@ def load_calibration(arguments: argparse.Namespace, processor: Any) -> Any:
     if arguments.calibrate_on is None and arguments.split == "validation":
         raise ValueError("--split validation is what the threshold is chosen on: give --calibrate-on other puzzles")
     data = arguments.data if arguments.calibrate_on is None else arguments.calibrate_on
-    changed = {"data": data, "split": "validation", "max_puzzles": None}
+    changed = {"data": data, "split": "validation", "max_puzzles": arguments.max_calibration}
     return load_chosen_puzzles(argparse.Namespace(**{**vars(arguments), **changed}), processor)
 
 
-def certificates(
-    records: "AttemptRecords", calibration: "AttemptRecords", max_errors: Sequence[float]
-) -> list[dict[str, Any]]:
-    """A row a certificate: name, certificate (None where the calibration shows no threshold), why, outcome."""
+def threshold_row(records: "AttemptRecords", calibration: "AttemptRecords", max_error: float) -> dict[str, Any]:
+    """name, certificate (the threshold, None where the calibration shows none, and then why), and its outcome."""
+    import math
+
     from ..evaluation.certificates import calibrate, certain_above, fewest_answers, outcome
 
-    none = {"right": None, "wrong": None, "abstained": None, "error": None}
-    rows = [{"name": "rules", "certificate": "rules", **outcome(records, records.valid)}]
-    for max_error in max_errors:
-        name = f"halt probability, error at most {100 * max_error:g} %"
-        threshold = calibrate(calibration, max_error)
-        if threshold is None:
-            why = (
-                f"no threshold: {len(calibration):,} puzzles show none with such an error; it takes at least "
-                f"{fewest_answers(max_error):,} answers, all of them right"
-            )
-            rows.append({"name": name, "certificate": None, "why": why, **none})
-            continue
-        import math
-
-        found = outcome(records, certain_above(records, math.log(threshold / (1 - threshold))))
-        rows.append({"name": name, "certificate": threshold, **found})
-    return rows
+    name = f"halt probability, error at most {100 * max_error:g} %"
+    threshold = calibrate(calibration, max_error)
+    if threshold is None:
+        why = (
+            f"no threshold: {len(calibration):,} puzzles show none with such an error; it takes at least "
+            f"{fewest_answers(max_error):,} answers, all of them right"
+        )
+        nothing = dict.fromkeys(("right", "wrong", "abstained", "error"))
+        return {"name": name, "certificate": None, "why": why, **nothing}
+    found = outcome(records, certain_above(records, math.log(threshold / (1 - threshold))))
+    return {"name": name, "certificate": threshold, **found}
 
 
 def markdown_table(rows: list[dict[str, Any]]) -> str:

@@ -35,8 +35,8 @@ def add_certificate_option(parser: argparse.ArgumentParser) -> None:
         "--certificate",
         type=certificate,
         metavar="rules|P",
-        help="give an answer only where it obeys the rules of the puzzle, or where its halt probability is above P; else "
-        '"not sure". Views and trajectories are attempts in turn (default: every answer is given)',
+        help="give an answer only where it obeys the rules of the puzzle, or where its halt probability is above P, "
+        'else "not sure"; views and trajectories are attempts in turn (default: every answer is given)',
     )
 
 

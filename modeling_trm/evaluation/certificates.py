@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from ..modeling_trm import TRMForGridReasoning
 from ..reasoning_config_trm import RULES, ReasoningConfig
-from ..trajectories_trm import Trajectories, Verifier
+from ..trajectories_trm import Verifier
 from ..utils.intervals import wilson_interval
 from ..views_trm import View
 from .runner import Puzzles, check_puzzles_fit
@@ -96,9 +96,8 @@ def _record_batch(
     starts_BVL = each_view(View.apply, puzzles, numbers, seed, input_ids[:, None].expand(-1, views, -1))
     answers, logits = [], []
     for view in range(views):
-        solved = model.solve(starts_BVL[:, view], puzzle_ids, **run_all)
-        one = Trajectories(solved.answers[:, None], solved.halt_probability[:, None].logit(), *2 * [solved.steps])
-        ended = solved.trajectories or one
+        ended = model.solve(starts_BVL[:, view], puzzle_ids, **run_all).trajectories
+        assert ended is not None
         K = ended.answers.shape[1]
         repeated_BKVL = ended.answers[:, :, None].expand(-1, -1, views, -1).reshape(B * K, views, L)
         owners = [number for number in numbers for _ in range(K)]
