@@ -20,7 +20,12 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the package of this tree, whatever is installed
 REFERENCE = "TRM, arXiv 2510.04871"
 # Where a field's own words name no paper: the paper of all fields that begin so; the rest is the reference's, or ours.
-SOURCES = {"mamba_": "Mamba-2, arXiv 2405.21060", "muon_": "Muon, arXiv 2502.16982", "rope_": "RoPE, arXiv 2104.09864"}
+SOURCES = {
+    "mamba_": "Mamba-2, arXiv 2405.21060",
+    "delta_": "gated DeltaNet, arXiv 2412.06464",
+    "muon_": "Muon, arXiv 2502.16982",
+    "rope_": "RoPE, arXiv 2104.09864",
+}
 OF_THE_REFERENCE = frozenset(
     "vocab_size seq_len num_puzzles puzzle_prefix_len hidden_size block_operators H_cycles L_cycles halt_max_steps "
     "num_attention_heads position_embedding mlp_expansion mlp_multiple_of rms_norm_eps initial_state_std halt_bias "

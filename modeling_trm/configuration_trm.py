@@ -49,6 +49,13 @@ PRESETS: dict[str, dict[str, Any]] = {
     # Whether a channel MLP follows the MLP-t is not stated in arXiv 2602.12078; with it every preset ends in one.
     "tr-mamba2mlpt": {"block_operators": ["mamba2", "mamba2", "mlp_t", "mlp"]},
     "mamba2": {"block_operators": ["mamba2", "mlp", "mamba2", "mlp"]},
+    # What came after the paper, in Mamba-2's place: Mamba-3, arXiv 2603.15569; gated DeltaNet, arXiv 2412.06464.
+    "tr-mamba3attn": {"block_operators": ["mamba3", "mamba3", "attention", "mlp"]},
+    "tr-mamba3mlpt": {"block_operators": ["mamba3", "mamba3", "mlp_t", "mlp"]},
+    "tr-deltaattn": {"block_operators": ["delta", "delta", "attention", "mlp"]},
+    "tr-deltamlpt": {"block_operators": ["delta", "delta", "mlp_t", "mlp"]},
+    # The universal reasoning model, arXiv 2512.14693; cycles of its public scripts.
+    "urm": {"block_operators": 4 * ["attention", "conv_mlp"], "num_latents": 1, "H_cycles": 2, "L_cycles": 6},
     # Deep improvement supervision, arXiv 2511.16886: 6 steps x 3 stacks = 18 forward passes a puzzle instead of 336.
     "compact": {"block_operators": ["attention", "mlp"], "hidden_size": 256, **IMPROVEMENT},
     "medium": {"block_operators": ["attention", "mlp", "attention", "mlp"], **IMPROVEMENT},
@@ -94,14 +101,23 @@ class TRMConfig(PreTrainedConfig):
         mlp_t_norm: the post-norm of MLP-t runs over "positions" (reference) or "channels".
         mlp_t_backend: "auto" multiplies by the weights from the left on CUDA tensors, nothing transposed and rows
             padded to a multiple of 8; elsewhere, and with "torch" everywhere, a linear layer on the transposed tensor.
-        mamba_d_state: state size N of Mamba-2.
-        mamba_d_conv: width of its depthwise causal convolution.
-        mamba_expand: inner width of Mamba-2 over hidden_size.
+        mlp_conv_kernel: positions that the convolution inside "conv_mlp" sees (arXiv 2512.14693: 2, a cell and the one
+            before it; of 3 the one after it too).
+        mamba_d_state: state size N of Mamba-2 and Mamba-3.
+        mamba_d_conv: width of Mamba-2's depthwise causal convolution; Mamba-3 has none.
+        mamba_expand: inner width of Mamba-2 and Mamba-3 over hidden_size.
         mamba_head_dim: head size P; divides the inner width.
         mamba_n_groups: groups that share B and C; divides the number of heads.
-        ssd_backend: "auto" picks per call (mamba_ssm's kernels on CUDA tensors if they import, else PyTorch); "torch"
-            and "cuda" force one of them; "triton" is our own kernel for CUDA tensors, with a deterministic backward
-            pass. It needs the package triton and has not been measured on a GPU, so "auto" never picks it.
+        mamba_rope_fraction: share of Mamba-3's state that is rotated (mamba_ssm: 0.5 or 1).
+        ssd_backend: of Mamba-2 alone. "auto" picks per call (mamba_ssm's kernels on CUDA tensors if they import, else
+            PyTorch); "torch" and "cuda" force one of them; "triton" is our own kernel for CUDA tensors, with a
+            deterministic backward pass. It needs the package triton and has not been measured on a GPU, so "auto" never
+            picks it.
+        delta_heads: heads H of gated DeltaNet (arXiv 2412.06464). With fla's advice, 0.75 hidden_size channels of
+            keys and twice as many of values, a sublayer has 6 hidden_size^2 parameters; the defaults are for 512.
+        delta_key_dim: channels of a head's queries and keys.
+        delta_value_dim: channels of a head's values.
+        delta_d_conv: width of its depthwise causal convolutions.
         rms_norm_eps: epsilon of every RMSNorm.
         initial_state_std: standard deviation of the fixed initial latents.
         halt_bias: initial bias of the halting head.
@@ -142,12 +158,18 @@ class TRMConfig(PreTrainedConfig):
     mlp_gate_bias: int | float | None = None
     mlp_t_norm: Literal["positions", "channels"] = "positions"
     mlp_t_backend: MlpTBackend = "auto"
+    mlp_conv_kernel: int = 2
     mamba_d_state: int = 128
     mamba_d_conv: int = 4
     mamba_expand: int = 2
     mamba_head_dim: int = 64
     mamba_n_groups: int = 1
+    mamba_rope_fraction: int | float = 0.5
     ssd_backend: SsdBackend = "auto"
+    delta_heads: int = 6
+    delta_key_dim: int = 64
+    delta_value_dim: int = 128
+    delta_d_conv: int = 4
     rms_norm_eps: float = 1e-5
     initial_state_std: int | float = 1.0
     halt_bias: int | float = -5.0
@@ -192,6 +214,11 @@ class TRMConfig(PreTrainedConfig):
         return 2 * self.mamba_d_inner + 2 * self.mamba_n_groups * self.mamba_d_state + self.mamba_n_heads
 
     @property
+    def mamba_n_angles(self) -> int:
+        """Pairs of Mamba-3's state that are rotated."""
+        return int(self.mamba_d_state * self.mamba_rope_fraction) // 2
+
+    @property
     def mamba_fits_cuda_kernels(self) -> bool:
         """causal-conv1d takes widths 2 to 4, and rows whose stride is a multiple of 8 elements."""
         return self.mamba_d_in_proj % 8 == 0 and 2 <= self.mamba_d_conv <= 4
@@ -215,8 +242,8 @@ class TRMConfig(PreTrainedConfig):
         """Cross-field checks; run at construction and again by the model (overrides at load time skip construction)."""
         self._require_positive(
             "vocab_size seq_len num_puzzles hidden_size H_cycles L_cycles halt_max_steps num_attention_heads "
-            "mlp_multiple_of mamba_d_state mamba_d_conv mamba_expand mamba_head_dim mamba_n_groups "
-            "rope_theta mlp_expansion rms_norm_eps"
+            "mlp_multiple_of mlp_conv_kernel mamba_d_state mamba_d_conv mamba_expand mamba_head_dim mamba_n_groups "
+            "delta_heads delta_key_dim delta_value_dim delta_d_conv rope_theta mlp_expansion rms_norm_eps"
         )
         for name, value in vars(self).items():
             if isinstance(value, float) and not math.isfinite(value):
@@ -244,8 +271,19 @@ class TRMConfig(PreTrainedConfig):
                 )
         if "attention" in self.block_operators:
             self._validate_attention()
-        if "mamba2" in self.block_operators:
-            self._validate_mamba2()
+        if "mamba2" in self.block_operators or "mamba3" in self.block_operators:
+            self._validate_mamba()
+        if self.mamba_rope_fraction not in (0.5, 1) or ("mamba3" in self.block_operators and self.mamba_n_angles == 0):
+            raise ValueError(
+                f"mamba_rope_fraction={self.mamba_rope_fraction} of mamba_d_state={self.mamba_d_state} is not allowed; "
+                f"allowed: 0.5 and 1, of a state with a pair to rotate"
+            )
+        if "mamba2" in self.block_operators and self.ssd_backend == "cuda" and not self.mamba_fits_cuda_kernels:
+            raise ValueError(
+                f"ssd_backend='cuda' needs mamba_d_conv={self.mamba_d_conv} in 2..4 and 2*d_inner + "
+                f"2*n_groups*d_state + n_heads = {self.mamba_d_in_proj} to be a multiple of 8; change "
+                f"mamba_head_dim={self.mamba_head_dim} or mamba_d_state={self.mamba_d_state}, or use 'torch'"
+            )
 
     def _require_positive(self, names: str) -> None:
         for name in names.split():
@@ -265,7 +303,7 @@ class TRMConfig(PreTrainedConfig):
                 f"{head_dim}; position_embedding='rope' needs an even head size"
             )
 
-    def _validate_mamba2(self) -> None:
+    def _validate_mamba(self) -> None:
         if self.mamba_d_inner % self.mamba_head_dim:
             raise ValueError(
                 f"mamba_expand * hidden_size = {self.mamba_d_inner} is not divisible by "
@@ -273,18 +311,12 @@ class TRMConfig(PreTrainedConfig):
             )
         if self.mamba_n_heads % self.mamba_n_groups:
             raise ValueError(
-                f"mamba_n_groups={self.mamba_n_groups} does not divide the {self.mamba_n_heads} Mamba-2 heads "
+                f"mamba_n_groups={self.mamba_n_groups} does not divide the {self.mamba_n_heads} heads "
                 f"(mamba_expand * hidden_size / mamba_head_dim)"
             )
         if self.mamba_d_inner % self.mamba_n_groups:
             raise ValueError(
                 f"mamba_n_groups={self.mamba_n_groups} does not divide the inner width {self.mamba_d_inner}"
-            )
-        if self.ssd_backend == "cuda" and not self.mamba_fits_cuda_kernels:
-            raise ValueError(
-                f"ssd_backend='cuda' needs mamba_d_conv={self.mamba_d_conv} in 2..4 and 2*d_inner + "
-                f"2*n_groups*d_state + n_heads = {self.mamba_d_in_proj} to be a multiple of 8; change "
-                f"mamba_head_dim={self.mamba_head_dim} or mamba_d_state={self.mamba_d_state}, or use 'torch'"
             )
 
 

@@ -44,6 +44,18 @@ def rms_norm(x: Tensor, eps: float, dim: int = -1) -> Tensor:
     return (wide * torch.rsqrt(wide.square().mean(dim, keepdim=True) + eps)).to(x.dtype)
 
 
+class RMSNorm(nn.Module):
+    """rms_norm(x) * weight over the last axis; the weight starts where its operator says."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rms_norm(x, self.eps) * self.weight.to(x.dtype)
+
+
 def truncated_normal_(tensor: Tensor, std: float) -> Tensor:
     """Truncated at two standard deviations; `std` is the standard deviation *after* that (JAX's lecun_normal)."""
     wide = std / TRUNCATED_STD

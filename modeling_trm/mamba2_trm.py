@@ -57,10 +57,8 @@ class Mamba2(Operator):
 
     def init_parameters(self) -> None:
         """mamba_ssm.Mamba2's initialisation: A in [1, 16], dt log-uniform in [0.001, 0.1]."""
-        shape, device = (self.n_heads,), self.dt_bias.device
-        dt = torch.empty(shape, device=device).uniform_(math.log(0.001), math.log(0.1)).exp()
-        init.copy_(self.dt_bias, dt + torch.log(-torch.expm1(-dt)))  # inverse of softplus
-        init.copy_(self.A_log, torch.empty(shape, device=device).uniform_(1, 16).log())
+        init.copy_(self.dt_bias, draw_dt_bias(self.dt_bias))
+        init.copy_(self.A_log, torch.empty(self.n_heads, device=self.A_log.device).uniform_(1, 16).log())
         init.ones_(self.D)
         init.ones_(self.norm.weight)
 
@@ -111,14 +109,15 @@ class Mamba2(Operator):
         return self._mix_convolved(convolved, dt_BLH, triton_product)
 
     def _mix_torch(self, xBC_BLC: Tensor, dt_BLH: Tensor) -> Tensor:
-        return self._mix_convolved(F.silu(causal_conv(xBC_BLC, self.conv1d)), dt_BLH, torch_product)
+        return self._mix_convolved(F.silu(depthwise_conv(xBC_BLC, self.conv1d)), dt_BLH, torch_product)
 
     def _mix_convolved(self, xBC_BLC: Tensor, dt_BLH: Tensor, product: Product) -> Tensor:
         x_BLHP, B_BLGN, C_BLGN = self._heads(xBC_BLC)
         # A, dt and the running sums stay in float32 at least: bf16 loses the small steps.
         wide = torch.promote_types(xBC_BLC.dtype, torch.float32)
         dt_BLH = F.softplus(dt_BLH.to(wide) + self.dt_bias.to(wide))
-        y_BLHP = ssd(x_BLHP, dt_BLH, -torch.exp(self.A_log.to(wide)), B_BLGN, C_BLGN, product)
+        decay_BLH = dt_BLH * -torch.exp(self.A_log.to(wide))
+        y_BLHP = ssd(scale(x_BLHP, dt_BLH), decay_BLH, B_BLGN, C_BLGN, product)
         return torch.addcmul(y_BLHP, x_BLHP, self.D.to(x_BLHP.dtype)[:, None]).flatten(-2)
 
     def _mix_cuda(self, xBC_BLC: Tensor, dt_BLH: Tensor) -> Tensor:
@@ -144,7 +143,7 @@ class Mamba2(Operator):
             x_BLHP, B_BLGN, C_BLGN = self._heads(conv_silu_over(xBC_proj.product(x), kernel_KC, bias_C))
             dt_BLH = F.softplus(dt_proj(x_BLD).float() + self.dt_bias)
             mix = ssd_one_chunk_over if x_BLD.shape[1] <= ONE_CHUNK_UP_TO else ssd
-            y_BLHP = torch.addcmul(mix(x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN), x_BLHP, D_H1)
+            y_BLHP = torch.addcmul(mix(scale(x_BLHP, dt_BLH), dt_BLH * A_H, B_BLGN, C_BLGN), x_BLHP, D_H1)
             gated = y_BLHP.flatten(-2).mul_(F.silu(z_proj.product(x), inplace=True)).unflatten(-1, (self.n_groups, -1))
             return out_proj(rms_norm(gated, self.eps).flatten(-2).mul_(norm_weight))
 
@@ -170,20 +169,30 @@ class GatedRMSNorm(nn.Module):
         return rms_norm(gated, self.eps).flatten(-2) * self.weight.to(y.dtype)
 
 
-def causal_conv(x_BLC: Tensor, conv: nn.Conv1d) -> Tensor:
-    """Depthwise causal convolution as a few shifted multiply-adds; faster than conv1d(groups=C) for the width of 4."""
+def draw_dt_bias(like_H: Tensor) -> Tensor:
+    """Step sizes log-uniform in [0.001, 0.1], as softplus will give them; float32."""
+    dt_H = torch.empty(like_H.shape, device=like_H.device).uniform_(math.log(0.001), math.log(0.1)).exp()
+    return dt_H + torch.log(-torch.expm1(-dt_H))  # inverse of softplus
+
+
+def depthwise_conv(x_BLC: Tensor, conv: nn.Conv1d, ahead: int = 0) -> Tensor:
+    """Depthwise convolution as a few shifted multiply-adds; faster than conv1d(groups=C) for the width of 4.
+
+    Args:
+        ahead: how many of the positions that a position sees come after it; 0 is causal.
+    """
     L, width = x_BLC.shape[1], conv.kernel_size[0]
-    padded = F.pad(x_BLC, (0, 0, width - 1, 0))
+    padded = F.pad(x_BLC, (0, 0, width - 1 - ahead, ahead))
     # Contiguous rows: multiply-adds with a strided column are not vectorised, 3 (float32) to 7 times slower on a CPU.
     weight_KC = conv.weight.squeeze(1).to(x_BLC.dtype).t().contiguous()
-    y_BLC = conv.bias.to(x_BLC.dtype)  # type: ignore[union-attr]  # it has one
+    y_BLC = x_BLC.new_zeros(()) if conv.bias is None else conv.bias.to(x_BLC.dtype)
     for shift in range(width):
         y_BLC = torch.addcmul(y_BLC, padded[:, shift : shift + L], weight_KC[shift])
     return y_BLC
 
 
 def conv_silu_over(x_BLC: Tensor, kernel_KC: Tensor, bias_C: Tensor) -> Tensor:
-    """silu(causal_conv) in one array that is written over."""
+    """silu(depthwise_conv) in one array that is written over."""
     y_BLC = torch.addcmul(bias_C, x_BLC, kernel_KC[-1])
     for back in range(1, len(kernel_KC)):
         y_BLC[:, back:].addcmul_(x_BLC[:, :-back], kernel_KC[-1 - back])
@@ -193,80 +202,70 @@ def conv_silu_over(x_BLC: Tensor, kernel_KC: Tensor, bias_C: Tensor) -> Tensor:
 def torch_product(scores_BGLL: Tensor, cumulative_BHL: Tensor, u_BLHP: Tensor) -> Tensor:
     """y_i = sum_{j <= i} scores_ij exp(c_i - c_j) u_j: [B, L, H, P], with all weights in memory."""
     scores_BGLL = scores_BGLL.tril()
-    decay_BGELL = _decay(cumulative_BHL).to(scores_BGLL.dtype).unflatten(1, (scores_BGLL.shape[1], -1))
+    decay_BGELL = decay_between(cumulative_BHL).to(scores_BGLL.dtype).unflatten(1, (scores_BGLL.shape[1], -1))
     weights_BHLL = (decay_BGELL * scores_BGLL[:, :, None]).flatten(1, 2)
     return (weights_BHLL @ u_BLHP.transpose(1, 2)).transpose(1, 2)
 
 
-def ssd(
-    x_BLHP: Tensor, dt_BLH: Tensor, A_H: Tensor, B_BLGN: Tensor, C_BLGN: Tensor, product: Product = torch_product
-) -> Tensor:
-    """y [B, L, H, P] of the recurrence above without the skip term: one chunk when short, else the chunked form.
+def ssd(u_BLHP: Tensor, decay_BLH: Tensor, B_BLGN: Tensor, C_BLGN: Tensor, product: Product = torch_product) -> Tensor:
+    """y [B, L, H, P] of h_t = exp(decay_t) h_{t-1} + B_t u_t^T, y_t = C_t h_t: one chunk when short, else chunks.
 
     Args:
-        x_BLHP: inputs. dt_BLH: step sizes, positive, float32. A_H: negative rates, float32. B_BLGN, C_BLGN: maps.
+        u_BLHP: inputs, dt x of the recurrence above. decay_BLH: dt A, negative, float32. B_BLGN, C_BLGN: maps.
         product: what applies the weights of the dual form.
     """
-    if x_BLHP.shape[1] <= ONE_CHUNK_UP_TO:
-        return ssd_one_chunk(x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN, product)
-    return ssd_chunked(x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN, CHUNK, product)
+    if u_BLHP.shape[1] <= ONE_CHUNK_UP_TO:
+        return ssd_one_chunk(u_BLHP, decay_BLH, B_BLGN, C_BLGN, product)
+    return ssd_chunked(u_BLHP, decay_BLH, B_BLGN, C_BLGN, CHUNK, product)
 
 
 def ssd_one_chunk(
-    x_BLHP: Tensor, dt_BLH: Tensor, A_H: Tensor, B_BLGN: Tensor, C_BLGN: Tensor, product: Product = torch_product
+    u_BLHP: Tensor, decay_BLH: Tensor, B_BLGN: Tensor, C_BLGN: Tensor, product: Product = torch_product
 ) -> Tensor:
-    """The quadratic dual form (paper, section 3.3): y = (C B^T * decay) (dt x), a masked attention without softmax."""
-    cumulative_BHL = running_sum(dt_BLH * A_H, 1).transpose(1, 2)
+    """The quadratic dual form (paper, section 3.3): y = (C B^T * decay) u, a masked attention without softmax."""
+    cumulative_BHL = running_sum(decay_BLH, 1).transpose(1, 2)
     scores_BGLL = C_BLGN.transpose(1, 2) @ B_BLGN.permute(0, 2, 3, 1)  # the heads of a group share them
-    # dt multiplies x and not the weights: L * P numbers a head instead of L * L.
-    return product(scores_BGLL, cumulative_BHL, _scale(x_BLHP, dt_BLH))
+    return product(scores_BGLL, cumulative_BHL, u_BLHP)
 
 
-def ssd_one_chunk_over(x_BLHP: Tensor, dt_BLH: Tensor, A_H: Tensor, B_BLGN: Tensor, C_BLGN: Tensor) -> Tensor:
+def ssd_one_chunk_over(u_BLHP: Tensor, decay_BLH: Tensor, B_BLGN: Tensor, C_BLGN: Tensor) -> Tensor:
     """As ssd_one_chunk, with one array of L * L numbers a head that is written over."""
-    B, L, H, P = x_BLHP.shape
+    B, L, H, P = u_BLHP.shape
     # Contiguous over positions, or every array below would be transposed for its product.
-    cumulative_BHL = (dt_BLH * A_H).cumsum(1).transpose(1, 2).contiguous()
+    cumulative_BHL = decay_BLH.cumsum(1).transpose(1, 2).contiguous()
     scores_BGLL = (C_BLGN.transpose(1, 2) @ B_BLGN.permute(0, 2, 3, 1)).tril_()
     decay_BHLL = (cumulative_BHL[..., :, None] - cumulative_BHL[..., None, :]).clamp_(max=0).exp_()
     weights_BGELL = decay_BHLL.to(scores_BGLL.dtype).unflatten(1, (scores_BGLL.shape[1], -1))
     weights_BGELL.mul_(scores_BGLL[:, :, None])
-    scaled_BHLP = (x_BLHP * dt_BLH[..., None].to(x_BLHP.dtype)).transpose(1, 2).reshape(B * H, L, P)
-    return torch.bmm(weights_BGELL.reshape(B * H, L, L), scaled_BHLP).view(B, H, L, P).transpose(1, 2)
+    u_XLP = u_BLHP.transpose(1, 2).reshape(B * H, L, P)
+    return torch.bmm(weights_BGELL.reshape(B * H, L, L), u_XLP).view(B, H, L, P).transpose(1, 2)
 
 
 def ssd_chunked(
-    x_BLHP: Tensor,
-    dt_BLH: Tensor,
-    A_H: Tensor,
-    B_BLGN: Tensor,
-    C_BLGN: Tensor,
-    chunk: int,
-    product: Product = torch_product,
+    u_BLHP: Tensor, decay_BLH: Tensor, B_BLGN: Tensor, C_BLGN: Tensor, chunk: int, product: Product = torch_product
 ) -> Tensor:
     """The chunked form (paper, section 6): dual form inside each chunk, states carried between chunks."""
-    L, P, G = x_BLHP.shape[1], x_BLHP.shape[3], B_BLGN.shape[2]
-    pad = -L % chunk
-    # dt = 0 in the padding: it neither decays nor adds to the state.
-    x, dt, Bm, Cm = (_split_chunks(t, pad, chunk) for t in (x_BLHP, dt_BLH, B_BLGN, C_BLGN))
-    y = ssd_one_chunk(x.flatten(0, 1), dt.flatten(0, 1), A_H, Bm.flatten(0, 1), Cm.flatten(0, 1), product)
+    P, G = u_BLHP.shape[3], B_BLGN.shape[2]
+    # A decay of 0 in the padding: it keeps the state, and adds nothing to it.
+    u, decay, Bm, Cm = (split_chunks(t, chunk) for t in (u_BLHP, decay_BLH, B_BLGN, C_BLGN))
+    y = ssd_one_chunk(u.flatten(0, 1), decay.flatten(0, 1), Bm.flatten(0, 1), Cm.flatten(0, 1), product)
     # No size of the batch is written down here or below: an exported graph would ask another of its inputs for it.
-    y = y.unflatten(0, (-1, x.shape[1]))
+    y = y.unflatten(0, (-1, u.shape[1]))
 
-    cumulative_BKQH = running_sum(dt * A_H, 2)
+    cumulative_BKQH = running_sum(decay, 2)
     total_BKH = cumulative_BKQH[:, :, -1]
-    # 1. What each chunk adds to the state: sum_j B_j (exp(total - cumulative_j) dt_j x_j)^T. J: a group's heads * P.
-    to_end = torch.exp(total_BKH[:, :, None] - cumulative_BKQH) * dt
-    weighted_BKGQJ = _scale(x, to_end).unflatten(3, (G, -1)).flatten(4).transpose(2, 3)
+    # 1. What each chunk adds to the state: sum_j B_j (exp(total - cumulative_j) u_j)^T. J: a group's heads * P.
+    to_end = torch.exp(total_BKH[:, :, None] - cumulative_BKQH)
+    weighted_BKGQJ = scale(u, to_end).unflatten(3, (G, -1)).flatten(4).transpose(2, 3)
     added_BKGNJ = Bm.permute(0, 1, 3, 4, 2) @ weighted_BKGQJ
     # 2. The state at the start of each chunk: what came before decays over the chunk, and the chunk adds its own.
     kept_BKGJ = torch.exp(total_BKH)[..., None].expand(-1, -1, -1, P).unflatten(2, (G, -1)).flatten(3)
-    start_BKGNJ = _accumulate(added_BKGNJ, kept_BKGJ[:, :, :, None]).to(x.dtype)
+    start_BKGNJ = _accumulate(added_BKGNJ, kept_BKGJ[:, :, :, None]).to(u.dtype)
     # 3. What that state contributes to each position: C_i state exp(cumulative_i).
     carried_BKGQJ = Cm.transpose(2, 3) @ start_BKGNJ
     carried = carried_BKGQJ.transpose(2, 3).unflatten(4, (-1, P)).flatten(3, 4)
-    y = y + _scale(carried, torch.exp(cumulative_BKQH))
-    return y.flatten(1, 2)[:, :L]
+    y = y + scale(carried, torch.exp(cumulative_BKQH))
+    return y.flatten(1, 2)[:, : u_BLHP.shape[1]]
 
 
 def running_sum(x: Tensor, dim: int) -> Tensor:
@@ -290,17 +289,17 @@ def _accumulate(added: Tensor, kept: Tensor) -> Tensor:
     return torch.stack(states, 1)
 
 
-def _scale(x: Tensor, factor: Tensor) -> Tensor:
+def scale(x: Tensor, factor: Tensor) -> Tensor:
     """x [..., P] times a factor [...], in x's dtype."""
     return x * factor[..., None].to(x.dtype)
 
 
-def _decay(cumulative_L: Tensor) -> Tensor:
+def decay_between(cumulative_L: Tensor) -> Tensor:
     """exp(c_i - c_j) for i >= j, else 1: [..., L] -> [..., L, L]. Bounded before exp, else 0 * inf = NaN."""
     return (cumulative_L[..., :, None] - cumulative_L[..., None, :]).clamp(max=0).exp_()
 
 
-def _split_chunks(t: Tensor, pad: int, chunk: int) -> Tensor:
+def split_chunks(t: Tensor, chunk: int) -> Tensor:
     """[B, L, ...] -> [B, K, Q, ...], zero-padded at the end."""
-    padding = (0, 0) * (t.ndim - 2) + (0, pad)
+    padding = (0, 0) * (t.ndim - 2) + (0, -t.shape[1] % chunk)
     return F.pad(t, padding).unflatten(1, (-1, chunk))

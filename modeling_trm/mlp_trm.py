@@ -39,10 +39,14 @@ class GatedMLP(Operator):
             init.constant_(self.gate_bias, self.gate_bias_start)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(self.gated(x))
+
+    def gated(self, x: Tensor) -> Tensor:
+        """gate(g, v): [..., width] -> [..., inner]."""
         g, v = self.gate_up_proj(x).chunk(2, dim=-1)
         if self.gate_bias is not None:
             g = g + self.gate_bias.to(g.dtype)
-        return self.down_proj(self._gated(g, v, -1))
+        return self._gated(g, v, -1)
 
     def _gated(self, g: Tensor, v: Tensor, dim: int) -> Tensor:
         """gate(g, v), whose inner width is the axis `dim`."""

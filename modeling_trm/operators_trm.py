@@ -11,11 +11,15 @@ from torch import Tensor, nn
 
 from .attention_trm import Attention
 from .configuration_trm import OPERATORS, TRMConfig
+from .conv_mlp_trm import ConvMlp
+from .delta_trm import GatedDeltaNet
 from .layers_trm import Operator, rms_norm
 from .mamba2_trm import Mamba2
+from .mamba3_trm import Mamba3
 from .mlp_trm import Mlp, MlpT
 
 OPERATORS.update({"attention": Attention, "mamba2": Mamba2, "mlp_t": MlpT, "mlp": Mlp})
+OPERATORS.update({"mamba3": Mamba3, "delta": GatedDeltaNet, "conv_mlp": ConvMlp})
 
 
 class Stack(nn.ModuleList):

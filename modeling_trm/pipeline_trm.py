@@ -25,7 +25,7 @@ from .processing_trm import crop_colours, text_to_colours
 from .puzzle_files_trm import NoPuzzle, read_file
 from .puzzle_index_trm import PuzzleIndex
 from .puzzle_input_trm import Puzzle, read_puzzle, split_puzzles
-from .reasoning_config_trm import ReasoningConfig
+from .reasoning_config_trm import RULES, ReasoningConfig
 from .verifiers_trm import verifier_for
 from .views_trm import View, answer_text, arc_augmentations, arc_view, check_views, draw_view, most_views
 from .voting_trm import Candidate, rank_votes
@@ -64,6 +64,8 @@ class Vote(NamedTuple):
     shown: str  # of the puzzle itself, also where it is no grid; else empty, as the next two
     trace: list[dict[str, Any]]
     trajectories: list[Candidate] | None  # None where there was a single one
+    certain: bool | None  # None without a certificate
+    attempts: int  # trajectories run, of this view; 0 without a certificate
 
 
 class GridReasoningPipeline(Pipeline):
@@ -79,12 +81,16 @@ class GridReasoningPipeline(Pipeline):
         views, votes: with several views, how many there were, and [{"answer", "votes", "halt_probability"}, ...], best
             first: `answer` is the first. With one view and several trajectories the votes are theirs, whatever
             `selection` makes of them.
+        certain, attempts: with a certificate (see ReasoningConfig), whether the answer has it, and how many attempts
+            were made, views and trajectories in turn. Where it is False `answer` is None, "not sure", and
+            halt_probability and steps are those of the puzzle as given; there are no views and votes.
 
     Parameters, of a call or of the construction:
         reasoning_config, or single fields of it (max_steps, halt, views, num_trajectories, ...): see ReasoningConfig.
             What is not given is the checkpoint's own. views: of a Sudoku relabellings, of a maze up to 8 rotations and
             reflections, of ARC the rows of its task in the puzzle table, else drawn augmentations; fewer where there
-            are not so many. selection="valid" asks the rules of Sudoku or mazes, which the model does not know.
+            are not so many. selection="valid" and certificate="rules" ask the rules of Sudoku or mazes, which the
+            model does not know.
         return_trace: keep the answers of every step.
         seed: of the noise, and of the views: view v of puzzle n of a list is that of puzzle n of an evaluation.
         characters: what the puzzles are written with, in the order of the processor's characters, where that can be
@@ -187,11 +193,15 @@ class GridReasoningPipeline(Pipeline):
             "steps": solved.steps,
             "trace": [tuple(step) for step in solved.trace or ()],
             "trajectories": None if ended is None else (ended.answers, ended.halt_logits.float().sigmoid()),
+            "certain": solved.certain,
+            "attempts": solved.attempts,
         }
 
     def postprocess(self, votes: list[Vote], views: int = 1) -> dict[str, Any]:  # type: ignore[override]
         """The result of one puzzle from the votes of its views, the first of them its own."""
         own = votes[0]
+        if own.certain is not None:
+            return self._certified(votes)
         result = {"answer": own.shown, "halt_probability": own.halt_probability, "steps": own.steps}
         ranked = own.trajectories
         if views > 1:
@@ -201,6 +211,21 @@ class GridReasoningPipeline(Pipeline):
         if ranked is not None:
             result["views"] = len(votes)
             result["votes"] = [self._shown(candidate._asdict(), own.puzzle) for candidate in ranked]
+        if own.trace:
+            result["trace"] = [self._shown(step, own.puzzle) for step in own.trace]
+        return self._shown(result, own.puzzle)
+
+    def _certified(self, votes: list[Vote]) -> dict[str, Any]:
+        """The result of one puzzle from its attempts, of which only the last can be certain."""
+        own, last = votes[0], votes[-1]
+        given = last if last.certain else own
+        result = {
+            "answer": last.answer if last.certain else None,
+            "halt_probability": given.halt_probability,
+            "steps": given.steps,
+            "certain": last.certain,
+            "attempts": sum(vote.attempts for vote in votes),
+        }
         if own.trace:
             result["trace"] = [self._shown(step, own.puzzle) for step in own.trace]
         return self._shown(result, own.puzzle)
@@ -245,17 +270,41 @@ class GridReasoningPipeline(Pipeline):
         how: dict[str, Any] = {"reasoning_config": each, "return_trace": call.get("return_trace", False)}
         if config.is_random:
             how["generator"] = torch.Generator().manual_seed(seed)
-        if config.selection == "valid":
+        if config.selection == "valid" or config.certificate == RULES:
             how["verifier"] = verifier_for(self.feature_extractor.task, self.feature_extractor.grid_shape)
+        numbered = enumerate(puzzles)
+        if config.certificate is not None:
+            for some in iter(lambda: list(islice(numbered, batch_size)), []):
+                yield from self._until_certain(some, config.views, seed, how, call.get("unknown"))
+            return
         views = (
             Viewed(number, puzzle, position == 0, view, view.apply(puzzle.input_ids))
-            for number, puzzle in enumerate(puzzles)
+            for number, puzzle in numbered
             for position, view in enumerate(self.preprocess(puzzle, number, config.views, seed))
         )
         batches = iter(lambda: list(islice(views, batch_size)), [])
         votes = (vote for batch in batches for vote in self._votes(batch, how, call.get("unknown")))
         for _, of_puzzle in groupby(votes, key=lambda vote: vote.number):
             yield self.postprocess(list(of_puzzle), config.views)
+
+    def _until_certain(
+        self, puzzles: list[tuple[int, Puzzle]], views: int, seed: int, how: dict[str, Any], unknown: str | None
+    ) -> Iterator[dict[str, Any]]:
+        """The results of a batch of numbered puzzles: their views in turn, of those that none before made certain."""
+        votes: dict[int, list[Vote]] = {number: [] for number, _ in puzzles}
+        left = {number: self.preprocess(puzzle, number, views, seed) for number, puzzle in puzzles}
+        named = dict(puzzles)
+        while left:
+            now = [(number, view) for number, rest in left.items() if (view := next(rest, None)) is not None]
+            if now:
+                batch = [
+                    Viewed(number, named[number], not votes[number], view, view.apply(named[number].input_ids))
+                    for number, view in now
+                ]
+                for vote in self._votes(batch, how, unknown):
+                    votes[vote.number].append(vote)
+            left = {number: left[number] for number, _ in now if not votes[number][-1].certain}
+        yield from (self.postprocess(of_puzzle) for of_puzzle in votes.values())
 
     def _votes(self, batch: list[Viewed], how: dict[str, Any], unknown: str | None) -> list[Vote]:
         inputs = {
@@ -269,6 +318,10 @@ class GridReasoningPipeline(Pipeline):
                 if batch[row].is_own:
                     answer = self._text(batch[row].view, answer_L, unknown)
                     traces[row].append({"step": step, "answer": answer, "halt_probability": probability})
+        certain, attempts = (
+            [absent] * len(batch) if values is None else values.tolist()
+            for values, absent in ((solved["certain"], None), (solved["attempts"], 0))
+        )
         outcomes = zip(solved["answers"].numpy(), solved["halt_probability"].tolist(), solved["steps"].tolist(), traces)
         votes = []
         for row, (viewed, (answer_L, probability, steps, trace)) in enumerate(zip(batch, outcomes)):
@@ -276,7 +329,8 @@ class GridReasoningPipeline(Pipeline):
             answer, shown, ranked = self._text(view, answer_L), "", None
             if is_own:
                 shown, ranked = self._text(view, answer_L, unknown), self._ranked(view, row, solved["trajectories"])
-            votes.append(Vote(number, puzzle, answer, probability, steps, shown, trace, ranked))
+            told = certain[row], attempts[row]
+            votes.append(Vote(number, puzzle, answer, probability, steps, shown, trace, ranked, *told))
         return votes
 
     def _ranked(self, view: View, row: int, trajectories: Any) -> list[Candidate] | None:

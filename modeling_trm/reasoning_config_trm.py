@@ -17,6 +17,7 @@ from .text_file_trm import decode, parse_json
 
 SELECTIONS = ("halt", "vote", "residual", "valid")
 LATENTS = ("z_H", "z_L")
+RULES = "rules"  # the certificate that the puzzle's own rules give
 REASONING_FILE = "reasoning_config.json"
 COUNTS = ("max_steps", "views", "num_trajectories", "max_batch")  # whole numbers from 1
 OPTIONAL = ("max_steps", "max_batch")  # or None
@@ -41,6 +42,10 @@ class ReasoningConfig:
         guidance: w of l_before + w (l_after - l_before), the logits before and after a step, which give the answer,
             also the one that is fed back; 1 is plain, more extrapolates.
         damping: share of the former latents that is kept in each step; 0 is plain.
+        certificate: what makes an answer certain: "rules", the puzzle's own, which the model does not know; or a
+            number, a halt probability above it. Views and trajectories are then attempts, made in turn until one is
+            certain, the first of each view without noise; where none is, the answer is "not sure". None: every answer
+            is given.
         max_batch: trajectories that run together, all when None; bounds the memory, changes nothing but rounding.
         engine: of engines_trm.ENGINES; "auto" is the fastest of the precision, the model's own or autocast's.
 
@@ -58,6 +63,7 @@ class ReasoningConfig:
     selection: str = "halt"
     guidance: float = 1.0
     damping: float = 0.0
+    certificate: str | float | None = None
     max_batch: int | None = None
     engine: str = "auto"
 
@@ -68,6 +74,9 @@ class ReasoningConfig:
                 self._refuse(name, "whole numbers from 1")
         if not isinstance(self.halt, bool) and not (isinstance(self.halt, float) and 0 < self.halt < 1):
             self._refuse("halt", "True, False, or a probability between 0 and 1")
+        known = self.certificate is None or self.certificate == RULES
+        if not known and not (isinstance(self.certificate, float) and 0 < self.certificate < 1):
+            self._refuse("certificate", f"None, {RULES!r}, or a probability between 0 and 1")
         if not (_is_number(self.noise_std) and self.noise_std >= 0):
             self._refuse("noise_std", "finite numbers from 0")
         if not _is_number(self.guidance):
@@ -90,7 +99,12 @@ class ReasoningConfig:
         """The halt logit above which a trajectory stops; None for never."""
         if isinstance(self.halt, bool):
             return 0.0 if self.halt else None
-        return math.log(self.halt / (1 - self.halt))
+        return _logit(self.halt)
+
+    @property
+    def certain_logit(self) -> float:
+        """The halt logit above which an answer is certain; above all where no probability makes it so."""
+        return _logit(self.certificate) if isinstance(self.certificate, float) else math.inf
 
     @property
     def is_random(self) -> bool:
@@ -142,6 +156,10 @@ class ReasoningConfig:
 
     def _refuse(self, name: str, allowed: str) -> None:
         raise ValueError(f"{name}={vars(self)[name]!r} is not allowed; allowed: {allowed}")
+
+
+def _logit(probability: float) -> float:
+    return math.log(probability / (1 - probability))
 
 
 def _is_number(value: Any) -> bool:

@@ -7,13 +7,15 @@ Shapes: B puzzles, K trajectories of each, n of them still running in a batch, L
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from .certificates_trm import attempt_until_certain, is_certain
 from .engines_trm import choose_engine
-from .reasoning_config_trm import ReasoningConfig
+from .reasoning_config_trm import RULES, ReasoningConfig
 from .recursion_trm import RecursionState
 from .trajectories_trm import Noise, Trajectories, Verifier, select
 
@@ -32,7 +34,10 @@ class TraceStep(NamedTuple):
 class SolveOutput:
     """answers [B, L] token ids; halt_probability [B] of the last step; steps [B] taken; trace, one entry a step.
 
-    trajectories: how each of several ended, from which the answers are taken; None for a single one.
+    trajectories: how each of several ended, from which the answers are taken, and with a certificate a single one too;
+        else None. After 0 steps: not run, because one before it was certain.
+    certain: bool [B], with a certificate: elsewhere the answer is only the best guess; None without one.
+    attempts: int64 [B], with a certificate: trajectories run.
     """
 
     answers: Tensor
@@ -40,6 +45,8 @@ class SolveOutput:
     steps: Tensor
     trace: list[TraceStep] | None
     trajectories: Trajectories | None = None
+    certain: Tensor | None = None
+    attempts: Tensor | None = None
 
 
 def answers_from_logits(logits_BLV: Tensor, input_ids: Tensor, blank_token_id: int | None) -> Tensor:
@@ -86,7 +93,8 @@ class ReasoningMixin:
         Args:
             input_ids: [B, L] token ids. puzzle_ids: [B] rows of the puzzle table, None for the blank id.
             reasoning_config: how; None takes model.reasoning_config, the checkpoint's own.
-            verifier: for selection="valid", the rules of the puzzle, which the model does not know; see verifiers_trm.
+            verifier: for selection="valid" and certificate="rules": the rules of the puzzle, which the model does not
+                know; see verifiers_trm.
             generator: of the noise; PyTorch's global one when None.
             return_trace: keep the answers of every step (of a single trajectory).
             options: fields of ReasoningConfig, in the place of reasoning_config's.
@@ -98,20 +106,55 @@ class ReasoningMixin:
         require_token_ids(input_ids)
         config = self._reasoning(reasoning_config, options)
         _check_together(config, verifier, return_trace, self.config.num_latents)
-        K, steps = config.num_trajectories, config.max_steps or self.config.halt_max_steps
-        items = torch.arange(len(input_ids) * K)  # trajectory k of puzzle b is item b * K + k
-        seeds = _draw_seeds(len(items), generator) if config.is_random else None
-        step_by, ends = choose_engine(self, config.engine), []
+        B, K = len(input_ids), config.num_trajectories
+        steps = config.max_steps or self.config.halt_max_steps
         trace: list[list[TraceStep]] | None = [[] for _ in range(steps)] if return_trace else None
-        for part in items.split(config.max_batch or max(len(items), 1)):
-            rows = (part // K).to(input_ids.device)
-            puzzles = None if puzzle_ids is None else puzzle_ids[rows]
-            noise = None if seeds is None else Noise(seeds[part], input_ids.device)
-            ends.append(self._walk(step_by, input_ids[rows], puzzles, config, steps, noise, rows, trace))
-        ended = Trajectories(*(torch.cat(fields).unflatten(0, (-1, K)) for fields in zip(*ends)))
-        taken = ended.taken(select(ended, config.selection, input_ids, verifier))
-        joined = None if trace is None else [_join(parts) for parts in trace if parts]
-        return SolveOutput(taken.answers, taken.halt_logits.sigmoid(), taken.steps, joined, ended if K > 1 else None)
+        run = self._runner(input_ids, puzzle_ids, config, steps, generator, trace)
+        attempts = None
+        if config.certificate is None:
+            ended = Trajectories(*(field.unflatten(0, (-1, K)) for field in run(torch.arange(B * K))))
+        else:
+            judge = partial(is_certain, input_ids=input_ids, config=config, verifier=verifier)
+            attempts = attempt_until_certain(lambda rows, k: run(rows * K + k, k > 0), judge, B, K)
+            ended = attempts.ended
+        choice = select(ended, config.selection, input_ids, verifier)
+        if attempts is not None:
+            choice = torch.where(attempts.certain, attempts.count - 1, choice)
+        taken = ended.taken(choice)
+        return SolveOutput(
+            taken.answers,
+            taken.halt_logits.sigmoid(),
+            taken.steps,
+            None if trace is None else [_join(parts) for parts in trace if parts],
+            ended if K > 1 or attempts is not None else None,
+            None if attempts is None else attempts.certain,
+            None if attempts is None else attempts.count,
+        )
+
+    def _runner(
+        self,
+        input_ids: Tensor,
+        puzzle_ids: Tensor | None,
+        config: ReasoningConfig,
+        steps: int,
+        generator: torch.Generator | None,
+        trace: list[list[TraceStep]] | None,
+    ) -> Callable[..., Trajectories]:
+        """(items int64 [n], noisy) -> how these ended, fields [n, L] and [n]; item b * K + k is trajectory k of b."""
+        K = config.num_trajectories
+        seeds = _draw_seeds(len(input_ids) * K, generator) if config.is_random else None
+        step_by = choose_engine(self, config.engine)
+
+        def run(items: Tensor, noisy: bool = True) -> Trajectories:
+            ends = []
+            for part in items.split(config.max_batch or max(len(items), 1)):
+                rows = (part // K).to(input_ids.device)
+                puzzles = None if puzzle_ids is None else puzzle_ids[rows]
+                noise = Noise(seeds[part], input_ids.device) if noisy and seeds is not None else None
+                ends.append(self._walk(step_by, input_ids[rows], puzzles, config, steps, noise, rows, trace))
+            return Trajectories(*map(torch.cat, zip(*ends)))
+
+        return run
 
     def _reasoning(self, given: ReasoningConfig | None, options: dict[str, Any]) -> ReasoningConfig:
         """What a call asks for, on top of the checkpoint's own defaults."""
@@ -201,7 +244,10 @@ def _check_together(config: ReasoningConfig, verifier: Verifier | None, return_t
     """What depends on the model and on what is no field."""
     if config.noise_on == "z_L" and num_latents == 1:
         raise ValueError("noise_on='z_L': the model has a single latent; allowed: 'z_H'")
-    if (config.selection == "valid") != (verifier is not None):
-        raise ValueError(f"selection={config.selection!r} {'needs' if verifier is None else 'takes no'} verifier")
+    if (config.selection == "valid" or config.certificate == RULES) != (verifier is not None):
+        certificate = "" if config.certificate is None else f" with certificate={config.certificate!r}"
+        raise ValueError(
+            f"selection={config.selection!r}{certificate} {'needs' if verifier is None else 'takes no'} verifier"
+        )
     if return_trace and config.num_trajectories > 1:
         raise ValueError(f"return_trace is for a single trajectory, not for num_trajectories={config.num_trajectories}")

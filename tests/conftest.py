@@ -54,7 +54,13 @@ TINY = {
     "mlp_multiple_of": 8,
     "mamba_d_state": 12,
     "mamba_head_dim": 16,
+    "delta_heads": 2,
+    "delta_key_dim": 32,
+    "delta_value_dim": 16,
 }
+# What multiplies rounding over the recursion so little that the tolerances of the others hold. A Mamba-3 without a norm
+# before its last projection is steady at full width; at these sizes a step multiplies a difference by 50, not by 5.
+STEADY = {preset: {"mamba_head_dim": 32} for preset in ("tr-mamba3attn", "tr-mamba3mlpt")}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -87,7 +93,7 @@ def tiny_config() -> Callable[..., TRMConfig]:
     """tiny_config(preset, **overrides): the preset at the sizes of TINY."""
 
     def make(preset: str, **overrides: Any) -> TRMConfig:
-        return TRMConfig.from_preset(preset, **{**TINY, **overrides})
+        return TRMConfig.from_preset(preset, **{**TINY, **STEADY.get(preset, {}), **overrides})
 
     return make
 

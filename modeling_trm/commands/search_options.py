@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-from ..reasoning_config_trm import LATENTS, SELECTIONS, ReasoningConfig
+from ..reasoning_config_trm import LATENTS, RULES, SELECTIONS, ReasoningConfig
 
 NOISE = ("noise_std", "noise_on", "random_start")
 FIELDS = {field.name: field.default for field in fields(ReasoningConfig)}
@@ -28,6 +28,20 @@ def add_halt_option(parser: argparse.ArgumentParser, default: bool | None = Fals
         help=f"stop each puzzle when its halt probability is above P (without P: 0.5; default: {told})",
     )
     group.add_argument("--no-halt", dest="halt", action="store_false", help="take every step")
+
+
+def add_certificate_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--certificate",
+        type=certificate,
+        metavar="rules|P",
+        help="give an answer only where it obeys the rules of the puzzle, or where its halt probability is above P, "
+        'else "not sure"; views and trajectories are attempts in turn (default: every answer is given)',
+    )
+
+
+def certificate(text: str) -> str | float:
+    return text if text == RULES else probability(text)
 
 
 def probability(text: str) -> float:

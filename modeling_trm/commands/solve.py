@@ -9,6 +9,7 @@ examples:
   trm solve --model MODEL puzzles.txt --max-steps 64 --halt 0.95 --output answers.json
   trm solve --model MODEL puzzles.txt --views 8      relabelled views of each puzzle are solved and vote
   trm solve --model MODEL puzzles.txt --num-trajectories 8 --noise-std 0.3 --selection vote
+  trm solve --model MODEL puzzles.txt --views 8 --certificate rules       "not sure" instead of a wrong answer
   trm solve --model MODEL task.json                  arc: the tests of a task, or of a file of challenges
 
 Steps, halting and views are the checkpoint's own (its reasoning_config.json) where no option says otherwise.
@@ -36,7 +37,13 @@ from .options import (
     reading,
     refuse_reading,
 )
-from .search_options import add_halt_option, add_search_options, check_reasoning, reasoning_options
+from .search_options import (
+    add_certificate_option,
+    add_halt_option,
+    add_search_options,
+    check_reasoning,
+    reasoning_options,
+)
 
 MAX_NAMED = 20  # wrong puzzles told one by one
 CHANGES, ALL = "changes", "all"  # what --trace shows
@@ -70,6 +77,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add_device(parser)
     add_engine(parser)
     add_search_options(parser)
+    add_certificate_option(parser)
     parser.set_defaults(engine=None)  # the checkpoint's own
     arguments = parser.parse_intermixed_args(with_trace(given(argv)))  # puzzles may stand before and after the options
     config = check_reasoning(parser, arguments)

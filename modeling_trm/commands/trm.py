@@ -10,8 +10,8 @@ from typing import Any
 
 # In the order in which one meets them; the file of a command has its name.
 COMMANDS = (
-    "solve", "train", "recipes", "evaluate", "vote", "compare", "sweep", "diagnose", "adapt", "build-data", "convert",
-    "export", "solve-onnx", "demo", "publish", "measure-card", "pack-checkpoint", "benchmark",
+    "solve", "train", "recipes", "evaluate", "vote", "compare", "sweep", "certify", "diagnose", "adapt", "build-data",
+    "convert", "export", "solve-onnx", "demo", "publish", "measure-card", "pack-checkpoint", "benchmark",
     "compare-recipes", "loop-experiment", "doctor",
 )  # fmt: skip
 

@@ -58,8 +58,10 @@ def print_solution(
         console.print(grid_text(processor, puzzle, given=puzzle))
         for frame in solution["trace"]:
             _print_frame(console, processor, puzzle, frame)
-        console.print(f"\n{_after(solution)}:")
-        console.print(grid_text(processor, solution["answer"], given=puzzle))
+        unsure = solution.get("certain") is False
+        console.print(f"\n{_after(solution)}{'' if unsure else ':'}", soft_wrap=True)
+        if not unsure:
+            console.print(grid_text(processor, solution["answer"], given=puzzle))
         if solution["valid"] is not None:
             console.print(_verdict(solution), soft_wrap=True)
     console.print()
@@ -135,6 +137,9 @@ def _print_changes(console: Console, solution: Mapping[str, Any], width: int) ->
 
 
 def _after(solution: Mapping[str, Any]) -> str:
+    if solution.get("certain") is False:
+        tried = f"{solution['attempts']} attempt{'' if solution['attempts'] == 1 else 's'}"
+        return f"not sure: no answer with a certificate after {tried}"
     steps = f"{solution['steps']} supervision step{'' if solution['steps'] == 1 else 's'}"
     return f"answer after {steps}, halt probability {_probability(solution['halt_probability'])}"
 

@@ -112,6 +112,34 @@ def halting_histogram(metrics: dict[str, Any], output: str | Path, title: str | 
     return save_figure(figure, output)
 
 
+def risk_coverage_curve(
+    curve: list[dict[str, float]], certificates: list[dict[str, Any]], output: str | Path, title: str
+) -> Path:
+    """Wrong answers among those given, against the share of puzzles answered, by the halt probability; and where each
+    certificate stands.
+
+    Args:
+        curve: of `certificates.risk_coverage`. certificates: rows of `trm certify`, with their outcome.
+    """
+    figure = new_figure(width=7.6)
+    axes = figure.subplots()
+    coverage = [point["coverage"] for point in curve]
+    low, high = [point["low"] for point in curve], [point["high"] for point in curve]
+    axes.fill_between(coverage, low, high, color=TOTAL_COLOUR, alpha=0.12, linewidth=0)
+    axes.plot(
+        coverage, [point["risk"] for point in curve], color=TOTAL_COLOUR, label="halt probability above any value"
+    )
+    for row, colour, marker in zip(certificates, COLOURS, "osD^vX"):
+        if row["error"] is not None:
+            place = 1 - row["abstained"]["share"], row["error"]["share"]
+            axes.plot(*place, marker, color=colour, markersize=8, label=row["name"], clip_on=False, linestyle="")
+    axes.set(title=title, xlabel="coverage: puzzles answered", ylabel="risk: wrong among the answers", xlim=(0, 1))
+    percent_axis(axes)
+    axes.xaxis.set_major_formatter(PERCENT)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=9)
+    return save_figure(figure, output)
+
+
 def write_plots(
     folder: str | Path, evaluations: dict[str, dict[str, Any]], log_path: str | Path | None = None
 ) -> list[Path]:

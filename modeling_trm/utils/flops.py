@@ -1,11 +1,12 @@
 """Floating-point operations of a model, from its architecture alone: 2 for every multiply-add of a matrix product.
 
-Counted are the linear layers, the attention scores and their use, and the products of SSD as Mamba-2's PyTorch path
-computes them (one chunk up to 256 positions, chunks of 64 above). Not counted is what works element by element: norms,
-gates, rotations, the convolution of width 4, look-ups in tables. An operator of a user's own says its cost in a static
-method `flops(config)`; without one PyTorch counts the products of a forward pass without data.
+Counted are the linear layers, the attention scores and their use, the products of SSD as the PyTorch path computes them
+(one chunk up to 256 positions, chunks of 64 above), and those of the delta rule in chunks of 64. Not counted is what
+works element by element: norms, gates, rotations, short convolutions, look-ups in tables. An operator of a user's own
+says its cost in a static method `flops(config)`; without one PyTorch counts the products of a pass without data.
 
-Shapes: S positions the stack sees, D hidden, V vocabulary, H heads, P head size, G groups, N state, K chunks of Q.
+Shapes: S positions the stack sees, D hidden, V vocabulary, H heads, P head size, G groups, N state or size of keys, K
+chunks of Q.
 """
 
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..configuration_trm import TRMConfig
+from ..delta_trm import chunk_size
 from ..mamba2_trm import CHUNK, ONE_CHUNK_UP_TO
 from ..operators_trm import OPERATORS
 
@@ -64,15 +66,30 @@ def mlp_t_flops(config: TRMConfig) -> int:
 
 
 def mamba2_flops(config: TRMConfig) -> int:
-    """in_proj, SSD, out_proj; see mamba2_trm.ssd_one_chunk and ssd_chunked for the products."""
-    S, D, N, G = config.num_positions, config.hidden_size, config.mamba_d_state, config.mamba_n_groups
-    inner = config.mamba_d_inner  # H * P
-    projections = 2 * S * D * (config.mamba_d_in_proj + inner)
-    if S <= ONE_CHUNK_UP_TO:
-        return projections + _dual_form(S, G, N, inner)
-    K = -(-S // CHUNK)
-    states = 2 * K * CHUNK * inner * N  # what a chunk adds to the state; as much again to read it
-    return projections + K * _dual_form(CHUNK, G, N, inner) + 2 * states
+    """in_proj, SSD, out_proj."""
+    projections = 2 * config.num_positions * config.hidden_size * (config.mamba_d_in_proj + config.mamba_d_inner)
+    return projections + _ssd(config, config.mamba_n_groups)
+
+
+def mamba3_flops(config: TRMConfig) -> int:
+    """As Mamba-2; no two heads share their scores, since each is turned by its own step sizes."""
+    outputs = 2 * config.mamba_d_inner + 2 * config.mamba_n_groups * config.mamba_d_state
+    outputs += 3 * config.mamba_n_heads + config.mamba_n_angles + config.mamba_d_inner
+    return 2 * config.num_positions * config.hidden_size * outputs + _ssd(config, config.mamba_n_heads)
+
+
+def delta_flops(config: TRMConfig) -> int:
+    """Six projections and o_proj; of each chunk two matrices of keys and queries, the inverse, and their uses."""
+    S, H, N, P = config.num_positions, config.delta_heads, config.delta_key_dim, config.delta_value_dim
+    projections = 2 * S * config.hidden_size * H * (2 * N + 3 * P + 2)
+    Q = chunk_size(S)
+    K = -(-S // Q)
+    inverse = 2 * Q * (Q * Q - 4) // 3  # two products of each pair of blocks, from blocks of 2
+    chunk = 2 * Q * Q * (2 * N + 2 * P) + inverse
+    states = (
+        3 * 2 * Q * N * P + 2 * Q * Q * P
+    )  # what a chunk adds; the next one corrects its values by it, and reads it
+    return projections + H * (K * chunk + (K - 1) * states)
 
 
 def own_flops(name: str) -> Callable[[TRMConfig], int]:
@@ -92,6 +109,16 @@ def own_flops(name: str) -> Callable[[TRMConfig], int]:
     return getattr(OPERATORS[name], "flops", counted)
 
 
+def _ssd(config: TRMConfig, groups: int) -> int:
+    """See mamba2_trm.ssd_one_chunk and ssd_chunked for the products."""
+    S, N, inner = config.num_positions, config.mamba_d_state, config.mamba_d_inner  # inner: H * P
+    if S <= ONE_CHUNK_UP_TO:
+        return _dual_form(S, groups, N, inner)
+    K = -(-S // CHUNK)
+    states = 2 * K * CHUNK * inner * N  # what a chunk adds to the state; as much again to read it
+    return K * _dual_form(CHUNK, groups, N, inner) + 2 * states
+
+
 def _dual_form(length: int, groups: int, state: int, inner: int) -> int:
     """C B^T of each group, and the weighted sums over positions of all channels."""
     return 2 * length * length * (groups * state + inner)
@@ -106,4 +133,7 @@ OPERATOR_FLOPS: dict[str, Callable[[TRMConfig], int]] = {
     "mamba2": mamba2_flops,
     "mlp_t": mlp_t_flops,
     "mlp": mlp_flops,
+    "mamba3": mamba3_flops,
+    "delta": delta_flops,
+    "conv_mlp": mlp_flops,
 }

@@ -18,7 +18,7 @@ from triton.runtime.interpreter import InterpreterBuilder
 
 from modeling_trm import TRMConfig, TRMModel, conv_triton_trm, mamba2_trm, ssd_triton_trm
 from modeling_trm.conv_triton_trm import conv_silu, conv_silu_backward
-from modeling_trm.mamba2_trm import ssd_chunked, ssd_one_chunk
+from modeling_trm.mamba2_trm import scale, ssd_chunked, ssd_one_chunk, torch_product
 from modeling_trm.ssd_triton_trm import ssd_product, ssd_product_backward, triton_product
 from tests.oracles import operators as oracle
 
@@ -51,6 +51,10 @@ def ssd_inputs(length: int, groups: int, dtype: torch.dtype, head_dim: int = 3) 
     return [t.requires_grad_() for t in (x, dt, A, B.clone(), C.clone())]
 
 
+def with_kernels(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, product: Any = triton_product) -> Tensor:
+    return ssd_one_chunk(scale(x, dt), dt * A, B, C, product)
+
+
 def outputs_and_gradients(function: Callable[..., Tensor], inputs: list[Tensor]) -> list[Tensor]:
     y = function(*inputs)
     weight = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).bfloat16()  # known to every type
@@ -69,7 +73,7 @@ def assert_close_to_scale(actual: Tensor, expected: Tensor, tolerance: float, na
 @pytest.mark.parametrize("length", LENGTHS)
 def test_output_and_gradients_equal_the_recurrence(length: int, groups: int, dtype: torch.dtype) -> None:
     inputs = ssd_inputs(length, groups, dtype)
-    actual = outputs_and_gradients(lambda *t: ssd_one_chunk(*t, triton_product), inputs)
+    actual = outputs_and_gradients(with_kernels, inputs)
     wide = [t.detach().double().requires_grad_() for t in inputs]
     expected = outputs_and_gradients(oracle.ssm, wide)
     assert actual[0].dtype == dtype
@@ -81,7 +85,7 @@ def test_output_and_gradients_equal_the_recurrence(length: int, groups: int, dty
 @pytest.mark.parametrize("head_dim", [1, 16, 33])
 def test_any_head_size(head_dim: int) -> None:
     inputs = ssd_inputs(40, 2, torch.float32, head_dim)
-    actual = outputs_and_gradients(lambda *t: ssd_one_chunk(*t, triton_product), inputs)
+    actual = outputs_and_gradients(with_kernels, inputs)
     wide = [t.detach().double().requires_grad_() for t in inputs]
     for ours, theirs in zip(actual, outputs_and_gradients(oracle.ssm, wide), strict=True):
         assert_close_to_scale(ours, theirs, TOLERANCES[torch.float32], f"{head_dim}")
@@ -90,7 +94,7 @@ def test_any_head_size(head_dim: int) -> None:
 def test_the_chunked_form_uses_the_kernels_too(monkeypatch: pytest.MonkeyPatch) -> None:
     inputs, calls = ssd_inputs(45, 2, torch.float32), []
     product = lambda *t: (calls.append(t[0].shape), triton_product(*t))[1]  # noqa: E731
-    actual = outputs_and_gradients(lambda *t: ssd_chunked(*t, 32, product), inputs)
+    actual = outputs_and_gradients(lambda x, dt, A, B, C: ssd_chunked(scale(x, dt), dt * A, B, C, 32, product), inputs)
     wide = [t.detach().double().requires_grad_() for t in inputs]
     for ours, theirs in zip(actual, outputs_and_gradients(oracle.ssm, wide), strict=True):
         assert_close_to_scale(ours, theirs, TOLERANCES[torch.float32], "chunks of 32")
@@ -102,7 +106,7 @@ def test_extreme_step_sizes_give_no_nan_and_two_runs_the_same_bits(dtype: torch.
     x, _, A, B, C = (t.detach() for t in ssd_inputs(97, 1, dtype))
     extremes = torch.tensor([0.0, 1e-30, 1e-3, 1.0, 100.0, 1e4, 1e6])
     inputs = [t.requires_grad_() for t in (x, extremes[torch.randint(len(extremes), (1, 97, 4))], A, B, C)]
-    runs = [outputs_and_gradients(lambda *t: ssd_one_chunk(*t, triton_product), inputs) for _ in range(2)]
+    runs = [outputs_and_gradients(with_kernels, inputs) for _ in range(2)]
     for first, second in zip(*runs, strict=True):
         assert first.isfinite().all()
         assert torch.equal(first, second)
@@ -185,7 +189,7 @@ def test_a_whole_layer_equals_the_pytorch_path(
 def test_mixed_types_under_autocast_are_rounded_as_in_pytorch() -> None:
     inputs = [t.detach() for t in ssd_inputs(20, 1, torch.float32)]
     with torch.autocast("cpu", torch.bfloat16):
-        expected, actual = ssd_one_chunk(*inputs), ssd_one_chunk(*inputs, triton_product)
+        expected, actual = with_kernels(*inputs, torch_product), with_kernels(*inputs)
     assert actual.dtype == expected.dtype == torch.bfloat16
     assert_close_to_scale(actual, expected, TOLERANCES[torch.bfloat16], "y")
 

@@ -42,6 +42,12 @@ CHANGED: dict[str, Any] = {
     "mamba_expand": 1,
     "mamba_head_dim": 16,
     "mamba_n_groups": 2,
+    "mamba_rope_fraction": 1.0,
+    "mlp_conv_kernel": 3,
+    "delta_heads": 3,
+    "delta_key_dim": 16,
+    "delta_value_dim": 24,
+    "delta_d_conv": 2,
     "ssd_backend": "torch",
     "rms_norm_eps": 1e-6,
     "initial_state_std": 0.5,
@@ -54,7 +60,7 @@ CHANGED: dict[str, Any] = {
 OTHER_THAN_POSITIVE = {
     *("puzzle_prefix_len", "block_operators", "num_latents", "position_embedding", "mlp_gate", "mlp_gate_bias"),
     *("ssd_backend", "initial_state_std", "halt_bias", "blank_token_id", "position_std", "head_init", "mlp_t_norm"),
-    *("num_step_embeddings", "answer_feedback", "attention_backend", "mlp_t_backend"),
+    *("num_step_embeddings", "answer_feedback", "attention_backend", "mlp_t_backend", "mamba_rope_fraction"),
 }
 POSITIVE = sorted(CHANGED.keys() - OTHER_THAN_POSITIVE)
 MAMBA = {"block_operators": ["mamba2"]}
@@ -77,6 +83,9 @@ BAD: list[tuple[dict[str, Any], list[str]]] = [
     ({"hidden_size": 24}, ["hidden_size=24", "num_attention_heads=8", "heads of 3", "rope", "even"]),
     ({"mamba_head_dim": 48, **MAMBA}, ["mamba_expand * hidden_size = 1024", "mamba_head_dim=48"]),
     ({"mamba_n_groups": 3, **MAMBA}, ["mamba_n_groups=3", "16"]),
+    ({"mamba_n_groups": 3, "block_operators": ["mamba3"]}, ["mamba_n_groups=3", "16"]),
+    ({"mamba_rope_fraction": 0.25}, ["mamba_rope_fraction=0.25", "0.5 and 1"]),
+    ({"mamba_d_state": 2, "block_operators": ["mamba3"]}, ["mamba_d_state=2", "a pair to rotate"]),
     ({"mamba_d_conv": 5, "ssd_backend": "cuda", **MAMBA}, ["ssd_backend='cuda'", "mamba_d_conv=5", "2..4"]),
     ({"mamba_d_state": 127, "ssd_backend": "cuda", **MAMBA}, ["ssd_backend='cuda'", "2318", "multiple of 8"]),
     ({"num_latents": 3}, ["num_latents", "3", "(1, 2)"]),
@@ -146,14 +155,15 @@ def test_presets_build_and_take_overrides(preset: str) -> None:
     assert config.block_operators == PRESETS[preset]["block_operators"]
     assert set(config.block_operators) <= set(OPERATORS)
     assert (config.vocab_size, config.L_cycles) == (7, 4)
-    for name, default in (("H_cycles", 3), ("hidden_size", 512), ("answer_feedback", False)):
+    for name, default in (("H_cycles", 3), ("num_latents", 2), ("hidden_size", 512), ("answer_feedback", False)):
         assert vars(config)[name] == PRESETS[preset].get(name, default)
-    assert config.block_operators[-1] == "mlp"
+    assert config.block_operators[-1] in ("mlp", "conv_mlp")
     assert TRMConfig.from_preset(preset, block_operators=["mlp"]).block_operators == ["mlp"]
 
 
 def test_the_published_presets() -> None:
-    """arXiv 2510.04871 (attention, MLP-t) and 2602.12078 (Mamba-2, Mamba-2, attention or MLP-t, MLP)."""
+    """arXiv 2510.04871 (attention, MLP-t), 2602.12078 (Mamba-2, Mamba-2, attention or MLP-t, MLP), 2512.14693 (URM)."""
+    assert PRESETS["urm"]["block_operators"] == ["attention", "conv_mlp"] * 4
     assert PRESETS["trm-attn"]["block_operators"] == ["attention", "mlp"] * 2
     assert PRESETS["trm-mlp-t"]["block_operators"] == ["mlp_t", "mlp"] * 2
     assert PRESETS["tr-mamba2attn"]["block_operators"] == ["mamba2", "mamba2", "attention", "mlp"]

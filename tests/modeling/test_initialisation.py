@@ -21,8 +21,23 @@ COUNTS = [
     ("mamba2", 12, 900, 8_171_106),
     ("compact", 12, 900, 860_162),  # 0.86 M, as published; 256 channels, 768 inside the SwiGLU, 6 step embeddings
     ("medium", 12, 900, 6_829_058 + 6 * 512),
+    ("tr-mamba3attn", 12, 900, 6_860_386 + 2 * (1_749_280 - 1_719_600)),
+    ("tr-mamba3mlpt", 11, 81, 5_959_778 + 2 * (1_749_280 - 1_719_600)),
+    ("tr-deltaattn", 12, 900, 6_860_386 + 2 * (1_585_292 - 1_719_600)),
+    ("tr-deltamlpt", 11, 81, 5_959_778 + 2 * (1_585_292 - 1_719_600)),
+    ("urm", 12, 900, 4 * (1_048_576 + 2_359_296 + 3 * 1536) + 2 * 12 * 512 + 2 * 512 + 2),
 ]
-SUBLAYERS = {"attention": 1_048_576, "mlp": 2_359_296, "mamba2": 1_719_600, "mlp_t": 3 * 97 * 512}
+# Mamba-3: 512 * (2 * 1024 + 2 * 128 + 3 * 16 + 32) + 1024 * 512, biases 2 * 16 * 128, norms 2 * 128, dt_bias and D 32.
+# Gated DeltaNet: 512 * (2 * 384 + 2 * 768 + 2 * 6) + 768 * 512, convolutions 4 * (2 * 384 + 768), a norm 128, 2 * 6.
+SUBLAYERS = {
+    "attention": 1_048_576,
+    "mlp": 2_359_296,
+    "mamba2": 1_719_600,
+    "mlp_t": 3 * 97 * 512,
+    "mamba3": 1_749_280,
+    "delta": 1_585_292,
+    "conv_mlp": 2_359_296 + 3 * 1536,
+}
 TRUNCATED_STD = 0.87962566103423978  # of a unit normal cut off at two standard deviations
 
 
@@ -79,22 +94,24 @@ def assert_fresh(model: TRMForGridReasoning) -> None:
     assert model.q_head.weight.eq(0).all()
     assert model.q_head.bias.tolist() == [config.halt_bias] * 2
     assert model.model.puzzle_emb.weight.eq(0).all()
-    assert_truncated_normal(torch.cat([model.model.H_init, model.model.L_init]), config.initial_state_std)
-    assert not torch.equal(model.model.H_init, model.model.L_init)
+    latents = [latent for latent in (model.model.H_init, model.model.L_init) if latent is not None]
+    assert_truncated_normal(torch.cat(latents), config.initial_state_std)
+    assert len(latents) == 1 or not torch.equal(*latents)
     for name, parameter in model.named_parameters():
         if name.endswith("dt_bias"):
             dt = nn.functional.softplus(parameter)
             assert (dt > 0.99e-3).all()
             assert (dt < 0.101).all()
         elif name.endswith("A_log"):
-            assert (parameter.exp() > 0.999).all()
+            assert (parameter.exp() > (0.999 if "mamba2" in config.block_operators else 0.00099)).all()
             assert (parameter.exp() < 16.01).all()
             assert parameter.std() > 0
-        elif name.endswith((".D", ".norm.weight")):
+        elif name.endswith((".D", "norm.weight", ".B_bias", ".C_bias")):
             assert parameter.eq(1).all()
-        elif "conv1d" in name:
-            assert parameter.abs().max() <= config.mamba_d_conv**-0.5
-            assert parameter.abs().max() > 0.8 * config.mamba_d_conv**-0.5
+        elif "conv" in name:
+            bound = model.get_submodule(name.rpartition(".")[0]).kernel_size[0] ** -0.5
+            assert parameter.abs().max() <= bound
+            assert parameter.abs().max() > 0.8 * bound
         elif name.endswith("gate_bias"):
             assert parameter.eq(config.mlp_gate_bias).all()
 

@@ -9,17 +9,17 @@ from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
 
 from modeling_trm import TRMConfig, TRMModel, mamba2_trm
 from modeling_trm.conversion.mamba2 import mixer_config
-from modeling_trm.mamba2_trm import Mamba2, causal_conv, ssd, ssd_chunked, ssd_one_chunk, triangular_sum
+from modeling_trm.mamba2_trm import Mamba2, depthwise_conv, scale, ssd, ssd_chunked, ssd_one_chunk, triangular_sum
 from tests.oracles import operators as oracle
 
 # One position, less than a chunk, Sudoku without and with its prefix, the last length of one chunk, the first of
 # several, and 30x30 with its prefix.
 LENGTHS = (1, 5, 81, 97, 256, 257, 916)
 FORMS = {
-    "one chunk": ssd_one_chunk,
-    "chunks of 64": lambda *inputs: ssd_chunked(*inputs, 64),
-    "chunks of 128": lambda *inputs: ssd_chunked(*inputs, 128),
-    "the one chosen": ssd,
+    "one chunk": lambda x, dt, A, B, C: ssd_one_chunk(scale(x, dt), dt * A, B, C),
+    "chunks of 64": lambda x, dt, A, B, C: ssd_chunked(scale(x, dt), dt * A, B, C, 64),
+    "chunks of 128": lambda x, dt, A, B, C: ssd_chunked(scale(x, dt), dt * A, B, C, 128),
+    "the one chosen": lambda x, dt, A, B, C: ssd(scale(x, dt), dt * A, B, C),
 }
 
 
@@ -62,8 +62,8 @@ def test_every_form_of_ssd_equals_the_recurrence(length: int, groups: int) -> No
 @pytest.mark.parametrize("length", LENGTHS)
 def test_short_sequences_take_one_chunk_and_long_ones_chunks_of_64(length: int) -> None:
     inputs = [t.detach() for t in ssd_inputs(length, 1)]
-    expected = ssd_one_chunk(*inputs) if length <= 256 else ssd_chunked(*inputs, 64)
-    assert torch.equal(ssd(*inputs), expected)
+    expected = FORMS["one chunk" if length <= 256 else "chunks of 64"](*inputs)
+    assert torch.equal(FORMS["the one chosen"](*inputs), expected)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -105,7 +105,7 @@ def test_float32_ssd_at_900_cells_keeps_its_precision() -> None:
 def test_convolution_equals_the_loop_and_conv1d(length: int, width: int) -> None:
     conv = torch.nn.Conv1d(6, 6, width, groups=6, padding=width - 1, dtype=torch.float64)
     x = torch.randn(2, length, 6, dtype=torch.float64)
-    y = causal_conv(x, conv)
+    y = depthwise_conv(x, conv)
     torch.testing.assert_close(y, oracle.causal_conv(x, conv.weight, conv.bias), rtol=0, atol=1e-14)
     torch.testing.assert_close(y, conv(x.mT)[..., :length].mT, rtol=0, atol=1e-14)
 
@@ -183,11 +183,10 @@ def test_step_sizes_and_rates_reach_the_scan_in_float32_under_bf16(monkeypatch: 
         x = torch.randn(2, 9, 32)
         ours(x)
         dt_raw = ours.in_proj(x)[..., -ours.n_heads :].float()
-    x_heads, dt, A, B, C, _ = seen
-    assert x_heads.dtype == B.dtype == C.dtype == torch.bfloat16
-    assert dt.dtype == A.dtype == torch.float32
-    torch.testing.assert_close(dt, torch.nn.functional.softplus(dt_raw - 7), rtol=1e-6, atol=0)
-    torch.testing.assert_close(A, -ours.A_log.exp(), rtol=1e-6, atol=0)
+    u, decay, B, C, _ = seen
+    assert u.dtype == B.dtype == C.dtype == torch.bfloat16
+    assert decay.dtype == torch.float32
+    torch.testing.assert_close(decay, torch.nn.functional.softplus(dt_raw - 7) * -ours.A_log.exp(), rtol=1e-6, atol=0)
 
 
 def test_no_form_depends_on_what_lies_in_uninitialised_memory() -> None:

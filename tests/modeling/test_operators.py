@@ -19,6 +19,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "normalised gate with bias": {"mlp_gate": "normalized", "mlp_gate_bias": 1.0},
     "swiglu with bias, wider": {"mlp_gate_bias": -0.5, "mlp_expansion": 6},
     "two groups, short convolution": {"mamba_n_groups": 2, "mamba_d_conv": 2},
+    "the whole state turned, wider convolutions": {"mamba_rope_fraction": 1, "delta_d_conv": 2, "mlp_conv_kernel": 3},
     "no prefix, one attention head": {"puzzle_prefix_len": 0, "num_puzzles": 1, "num_attention_heads": 1},
 }
 ATOL = {torch.float64: 1e-10, torch.float32: 2e-5, torch.bfloat16: 0.1}  # bfloat16: 8 bits, through three projections

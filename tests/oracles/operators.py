@@ -1,7 +1,9 @@
 """The operators of the stack and the post-norm stack itself, one sequence, one head, one position at a time.
 
 Sources: attention, SwiGLU, MLP-t and post-norm from TRM, arXiv 2510.04871; RoPE, arXiv 2104.09864; the normalised gate,
-arXiv 2601.19085; Mamba-2, arXiv 2405.21060, with the projections, convolution and gated norm of mamba_ssm.Mamba2.
+arXiv 2601.19085; Mamba-2, arXiv 2405.21060, with the projections, convolution and gated norm of mamba_ssm.Mamba2;
+Mamba-3, arXiv 2603.15569, with those of mamba_ssm's; gated DeltaNet, arXiv 2412.06464, with those of
+flash-linear-attention; the convolution inside the MLP, arXiv 2512.14693.
 
 Shapes: B batch, L positions, D channels, H heads, P head size, G groups, N state. `config` is anything with TRMConfig's
 fields; `weights` maps an operator's parameter names to tensors.
@@ -52,13 +54,16 @@ def attention(weights: Weights, config: Any, x_BLD: Tensor) -> Tensor:
 
 def gated_mlp(weights: Weights, config: Any, x: Tensor) -> Tensor:
     """down(gate(g, v)) of the rows of x: SwiGLU g sigmoid(g) v, or sigmoid(g) rms_norm(g v); gate rows come first."""
+    return gate(weights, config, x) @ weights["down_proj.weight"].T
+
+
+def gate(weights: Weights, config: Any, x: Tensor) -> Tensor:
     inner = weights["down_proj.weight"].shape[1]
     g = x @ weights["gate_up_proj.weight"][:inner].T
     v = x @ weights["gate_up_proj.weight"][inner:].T
     if config.mlp_gate_bias is not None:
         g = g + weights["gate_bias"]
-    hidden = g * v if config.mlp_gate == "silu" else rms_norm(g * v, -1, config.rms_norm_eps)
-    return (sigmoid(g) * hidden) @ weights["down_proj.weight"].T
+    return sigmoid(g) * (g * v if config.mlp_gate == "silu" else rms_norm(g * v, -1, config.rms_norm_eps))
 
 
 def mlp(weights: Weights, config: Any, x_BLD: Tensor) -> Tensor:
@@ -86,14 +91,29 @@ def ssm(x_BLHP: Tensor, dt_BLH: Tensor, A_H: Tensor, B_BLGN: Tensor, C_BLGN: Ten
     return torch.stack(y, dim=1)
 
 
-def causal_conv(x_BLC: Tensor, weight_C1K: Tensor, bias_C: Tensor) -> Tensor:
-    """y_t = bias + sum_k weight_k x_{t - (K-1) + k}, x = 0 before the start; every channel by itself."""
-    K = weight_C1K.shape[-1]
+def conv(x_BLC: Tensor, weight_C1K: Tensor, bias_C: Tensor, before: int) -> Tensor:
+    """y_t = bias + sum_k weight_k x_{t - before + k}, x = 0 before the start and after the end; channel by channel."""
+    L, K = x_BLC.shape[1], weight_C1K.shape[-1]
     y = []
-    for t in range(x_BLC.shape[1]):
-        taps = [weight_C1K[:, 0, k] * x_BLC[:, t - (K - 1) + k] for k in range(K) if t - (K - 1) + k >= 0]
+    for t in range(L):
+        taps = [weight_C1K[:, 0, k] * x_BLC[:, t - before + k] for k in range(K) if 0 <= t - before + k < L]
         y.append(bias_C + sum(taps))
     return torch.stack(y, dim=1)
+
+
+def causal_conv(x_BLC: Tensor, weight_C1K: Tensor, bias_C: Tensor) -> Tensor:
+    return conv(x_BLC, weight_C1K, bias_C, weight_C1K.shape[-1] - 1)
+
+
+def conv_mlp(weights: Weights, config: Any, x_BLD: Tensor) -> Tensor:
+    """down(silu(conv(gate))), the convolution padded by half its width on both sides and cut to the length."""
+    hidden = conv(
+        torch.stack([gate(weights, config, x_LD) for x_LD in x_BLD]),
+        weights["dwconv.weight"],
+        weights["dwconv.bias"],
+        config.mlp_conv_kernel // 2,
+    )
+    return (hidden * sigmoid(hidden)) @ weights["down_proj.weight"].T
 
 
 def mamba2(weights: Weights, config: Any, x_BLD: Tensor) -> Tensor:
@@ -116,11 +136,92 @@ def mamba2(weights: Weights, config: Any, x_BLD: Tensor) -> Tensor:
     return normed @ weights["out_proj.weight"].T
 
 
+def turn_pairs(x_BHN: Tensor, angles_BHR: Tensor) -> Tensor:
+    """Entries 2r and 2r + 1 as a complex number, times exp(i angle_r); what lies beyond R pairs stays."""
+    R = angles_BHR.shape[-1]
+    pairs = torch.view_as_complex(x_BHN[..., : 2 * R].reshape(*x_BHN.shape[:-1], R, 2).contiguous())
+    turned = torch.view_as_real(pairs * torch.complex(angles_BHR.cos(), angles_BHR.sin())).flatten(-2)
+    return torch.cat((turned, x_BHN[..., 2 * R :]), dim=-1)
+
+
+def mamba3(weights: Weights, config: Any, x_BLD: Tensor) -> Tensor:
+    """The exponential trapezoid rule, one step after the other:
+
+    h_t = a_t h_{t-1} + (1 - lambda_t) dt_t a_t B_{t-1} x_{t-1} + lambda_t dt_t B_t x_t;  y_t = C_t h_t + D x_t.
+    """
+    B, L, _ = x_BLD.shape
+    N, G, P = config.mamba_d_state, config.mamba_n_groups, config.mamba_head_dim
+    inner = config.mamba_expand * config.hidden_size
+    H, R = inner // P, int(N * config.mamba_rope_fraction) // 2
+    projected = x_BLD @ weights["in_proj.weight"].T
+    z, x, keys, queries, dt, A, share, angles = projected.split([inner, inner, G * N, G * N, H, H, H, R], dim=-1)
+    dt = torch.log1p(torch.exp(dt + weights["dt_bias"]))
+    decay = torch.exp(-torch.clamp(torch.log1p(torch.exp(A)), min=1e-4) * dt)
+    share, angles = sigmoid(share), math.pi * torch.tanh(angles)
+
+    def of_heads(maps_BX: Tensor, name: str) -> Tensor:
+        normed = rms_norm(maps_BX.reshape(B, G, N), -1, config.rms_norm_eps) * weights[f"{name}_norm.weight"]
+        return torch.repeat_interleave(normed, H // G, dim=1) + weights[f"{name}_bias"][:, 0]
+
+    angle_BHR = x_BLD.new_zeros(B, H, R)
+    h_BHPN, before_BHPN = x_BLD.new_zeros(2, B, H, P, N)
+    outputs = []
+    for t in range(L):
+        angle_BHR = angle_BHR + angles[:, t, None] * dt[:, t, :, None]
+        B_BHN = turn_pairs(of_heads(keys[:, t], "B"), angle_BHR)
+        C_BHN = turn_pairs(of_heads(queries[:, t], "C"), angle_BHR)
+        x_BHP = x[:, t].reshape(B, H, P)
+        now_BHPN = x_BHP[..., :, None] * B_BHN[..., None, :]
+        dt_t, decay_t, share_t = (values[:, t, :, None, None] for values in (dt, decay, share))
+        h_BHPN = decay_t * h_BHPN + (1 - share_t) * dt_t * decay_t * before_BHPN + share_t * dt_t * now_BHPN
+        before_BHPN = now_BHPN
+        outputs.append((h_BHPN * C_BHN[..., None, :]).sum(-1) + weights["D"][:, None] * x_BHP)
+    y = torch.stack(outputs, dim=1).reshape(B, L, inner)
+    return (y * z * sigmoid(z)) @ weights["out_proj.weight"].T
+
+
+def delta_rule(q_BLHN: Tensor, k_BLHN: Tensor, v_BLHP: Tensor, decay_BLH: Tensor, beta_BLH: Tensor) -> Tensor:
+    """S_t = alpha_t (I - beta_t k_t k_t^T) S_{t-1} + beta_t k_t v_t^T;  o_t = S_t^T q_t, one step after the other."""
+    B, L, H, N = k_BLHN.shape
+    state_BHNP = v_BLHP.new_zeros(B, H, N, v_BLHP.shape[-1])
+    outputs = []
+    for t in range(L):
+        k_BHN1, beta = k_BLHN[:, t, ..., None], beta_BLH[:, t, :, None, None]
+        erase_BHNN = torch.eye(N, dtype=v_BLHP.dtype) - beta * k_BHN1 * k_BHN1.transpose(-1, -2)
+        kept_BHNP = torch.exp(decay_BLH[:, t, :, None, None]) * (erase_BHNN @ state_BHNP)
+        state_BHNP = kept_BHNP + beta * k_BHN1 * v_BLHP[:, t, :, None, :]
+        outputs.append((state_BHNP * q_BLHN[:, t, ..., None]).sum(-2))
+    return torch.stack(outputs, dim=1)
+
+
+def delta(weights: Weights, config: Any, x_BLD: Tensor) -> Tensor:
+    """silu(conv(x W)) -> q, k, v; q and k of unit length; delta rule of q / sqrt(N); rms_norm of each head, gate."""
+    B, L, _ = x_BLD.shape
+    H, N = config.delta_heads, config.delta_key_dim
+
+    def projected(name: str) -> Tensor:
+        return x_BLD @ weights[f"{name}_proj.weight"].T
+
+    def short(name: str) -> Tensor:
+        mixed = causal_conv(projected(name), weights[f"{name}_conv1d.weight"], torch.zeros(1, dtype=x_BLD.dtype))
+        return (mixed * sigmoid(mixed)).reshape(B, L, H, -1)
+
+    q, k = (x / torch.sqrt((x**2).sum(-1, keepdim=True) + 1e-6) for x in (short("q"), short("k")))
+    decay = -torch.exp(weights["A_log"]) * torch.log1p(torch.exp(projected("a") + weights["dt_bias"]))
+    o = delta_rule(q / math.sqrt(N), k, short("v"), decay, sigmoid(projected("b")))
+    g = projected("g").reshape(B, L, H, -1)
+    normed = rms_norm(o, -1, config.rms_norm_eps) * weights["o_norm.weight"]
+    return (normed * g * sigmoid(g)).reshape(B, L, -1) @ weights["o_proj.weight"].T
+
+
 ORACLES: dict[str, Callable[[Weights, Any, Tensor], Tensor]] = {
     "attention": attention,
     "mamba2": mamba2,
     "mlp_t": mlp_t,
     "mlp": mlp,
+    "mamba3": mamba3,
+    "delta": delta,
+    "conv_mlp": conv_mlp,
 }
 # The reference normalises the transposed tensor of its MLP-t, so over positions; everything else over channels.
 NORM_AXIS = {"mlp_t": 1}
