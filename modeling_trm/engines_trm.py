@@ -8,6 +8,7 @@ The packed form of an operator is its method `packed`, in the operator's file.
 Shapes: B batch, L positions, D hidden.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -121,7 +122,7 @@ def int8(model: Any) -> Callable[..., Any]:
 
 
 def _with_stack(model: Any, stack: "PackedStack") -> Callable[..., Any]:
-    size = max(1, ELEMENTS // (model.config.num_positions * model.config.hidden_size))
+    size = max(1, ELEMENTS // math.prod(model.config.latent_shape))
     return with_children(model, model=MicroBatches(with_children(model.model, stack=stack), size))
 
 
@@ -151,20 +152,20 @@ class MicroBatches(nn.Module):
 
 
 class PackedStack(nn.Module):
-    """Stack: [B, L, D] -> [B, L, D], with the packed form of each operator, its products of activations in `dtype`."""
+    """As Stack, with the packed form of each operator, its products of activations in `dtype`."""
 
     def __init__(self, stack: Any, dtype: torch.dtype, linear: Layer) -> None:
         super().__init__()
         self.prepare, self.eps = stack.prepare, stack.eps
-        self.operators = [(_packed(operator, dtype, linear), dim) for operator, dim in stack.with_norms()]
+        self.operators = [(_packed(operator, dtype, linear), frame) for operator, frame in stack.in_frames()]
 
-    def forward(self, h_BLD: Tensor, prepared: Sequence[tuple[Tensor, ...]]) -> Tensor:
-        for (operator, dim), own in zip(self.operators, prepared):
-            wide = operator(h_BLD, *own).float() + h_BLD.float()
+    def forward(self, h: Tensor, prepared: Sequence[tuple[Tensor, ...]]) -> Tensor:
+        for (operator, frame), own in zip(self.operators, prepared):
+            wide = frame.apply(operator, h, *own).float() + h.float()
             # Not mean(): its pass over positions is not vectorised.
-            squares = (wide * wide).sum(dim, keepdim=True)
-            h_BLD = wide.mul_(torch.rsqrt(squares / wide.shape[dim] + self.eps)).to(h_BLD.dtype)
-        return h_BLD
+            squares = (wide * wide).sum(frame.norm_dim, keepdim=True)
+            h = wide.mul_(torch.rsqrt(squares / wide.shape[frame.norm_dim] + self.eps)).to(h.dtype)
+        return h
 
 
 def _packed(operator: Any, dtype: torch.dtype, linear: Layer) -> Callable[..., Tensor]:

@@ -24,7 +24,7 @@ TASKS = ("sudoku", "maze")  # whose rules the page knows
 EXAMPLES = 12
 # Of export.json, what the page computes with.
 FACTS = (
-    "task", "grid_shape", "characters", "blank_token_id", "halt_max_steps", "vocab_size", "num_positions",
+    "task", "grid_shape", "characters", "blank_token_id", "halt_max_steps", "vocab_size", "latent_shape",
     "hidden_size", "block_operators",
 )  # fmt: skip
 
@@ -65,7 +65,7 @@ def read_model(source: str) -> DemoModel:
     facts |= {
         "parameters": model.num_parameters_core() + model.num_parameters_table(),
         "cycles": [model.config.H_cycles, model.config.L_cycles],
-        "initial": {name: z_BSD[0, 0].tolist() for name, z_BSD in initial.items()},
+        "initial": {name: z.flatten(0, -2)[0].tolist() for name, z in initial.items()},
     }
     return DemoModel(facts | describe(source), step)
 

@@ -176,9 +176,9 @@ def _read(model: TRMForGridReasoning, state: RecursionState, goal: Goal, last: R
             own |= {f"{name}_rms": measures.rms(z), f"{name}_effective_rank": measures.effective_rank(z)}
     if last is not None and state.z_H is last.state.z_H:
         return last._replace(state=state, own=own)
-    logits = model.lm_head(state.z_H[:, model.config.puzzle_prefix_len :])
+    logits, halt_logits = model.read_out(state.z_H)
     answers = answers_from_logits(logits, goal.input_ids, model.config.blank_token_id)
-    return Reading(state, logits, model.q_head(state.z_H[:, 0])[:, 0], answers, own)
+    return Reading(state, logits, halt_logits, answers, own)
 
 
 def _measure(now: Reading, before: Reading, goal: Goal) -> dict[str, Tensor]:

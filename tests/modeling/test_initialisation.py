@@ -21,8 +21,12 @@ COUNTS = [
     ("mamba2", 12, 900, 8_171_106),
     ("compact", 12, 900, 860_162),  # 0.86 M, as published; 256 channels, 768 inside the SwiGLU, 6 step embeddings
     ("medium", 12, 900, 6_829_058 + 6 * 512),
+    # 128 channels: attention and symbols 4 * 128^2 each, SwiGLU 3 * 128 * 512; 4 roles, 3 outputs of a field, halting.
+    ("symbols-attn", 11, 81, 2 * (2 * 65_536 + 196_608) + 7 * 128 + 2 * 128 + 2),
+    # Mamba-2 128 * (2 * 256 + 2 * 32 + 8) + 5 * 320 + 3 * 8 + 256 + 256 * 128.
+    ("symbols-mamba2", 11, 81, 2 * (109_400 + 65_536 + 196_608) + 7 * 128 + 2 * 128 + 2),
 ]
-SUBLAYERS = {"attention": 1_048_576, "mlp": 2_359_296, "mamba2": 1_719_600, "mlp_t": 3 * 97 * 512}
+SUBLAYERS = {"attention": 1_048_576, "mlp": 2_359_296, "mamba2": 1_719_600, "mlp_t": 3 * 97 * 512, "symbols": 1_048_576}
 TRUNCATED_STD = 0.87962566103423978  # of a unit normal cut off at two standard deviations
 
 
@@ -33,7 +37,8 @@ def test_every_preset_and_operator_is_counted() -> None:
 
 @pytest.mark.parametrize(("preset", "vocab_size", "seq_len", "expected"), COUNTS)
 def test_parameter_count(preset: str, vocab_size: int, seq_len: int, expected: int) -> None:
-    config = TRMConfig.from_preset(preset, vocab_size=vocab_size, seq_len=seq_len, num_puzzles=1000)
+    sizes = {"vocab_size": vocab_size, "seq_len": seq_len, "puzzle_prefix_len": 16, "num_puzzles": 1000}
+    config = TRMConfig.from_preset(preset, **sizes)
     with torch.device("meta"):
         model = TRMForGridReasoning(config)
     assert model.num_parameters_core() == expected
@@ -102,6 +107,7 @@ def assert_fresh(model: TRMForGridReasoning) -> None:
 MEDIUM: dict[str, Any] = {
     "hidden_size": 128,
     "num_puzzles": 5,
+    "puzzle_prefix_len": 16,
     "seq_len": 81,
     "mamba_head_dim": 16,
     "mlp_multiple_of": 32,
