@@ -71,7 +71,7 @@ def rotary_tables_2d(
 ) -> tuple[Tensor, Tensor]:
     """As rotary_tables for L = prefix + cells: half of the pairs turn by the row, half by the column.
 
-    Source: arXiv 2603.02193. The prefix goes up and left from the grid's corner, a row and a column of its own for each position.
+    Source: arXiv 2603.02193. The prefix goes up and left from the grid's corner, a row and a column for each position.
     """
     dtype, device = torch.promote_types(like.dtype, torch.float32), like.device
     before = torch.arange(-prefix, 0, dtype=dtype, device=device)
