@@ -92,16 +92,16 @@ class TRMModel(TRMPreTrainedModel):
             input_ids = torch.where(state.steps[:, None] == 0, input_ids, state.answers)
         fields = state.z_H.shape[1:-2]  # (K,) or ()
         x = self.embed_tokens(self._roles(input_ids, *fields) if fields else input_ids)
-        every_field = (len(input_ids), *(1 for _ in fields), -1, self.config.hidden_size)
         if self.puzzle_emb is not None:
             ids = input_ids.new_zeros(len(input_ids)) if puzzle_ids is None else puzzle_ids
             row_B1D = self.puzzle_emb(ids)[:, None]
             # The first prefix position carries the row, the others are zero (the reference pads the flat row).
             prefix_BPD = F.pad(row_B1D, (0, 0, 0, self.config.puzzle_prefix_len - 1))
-            x = torch.cat((prefix_BPD.view(every_field).expand(-1, *fields, -1, -1), x), dim=-2)
+            prefix = prefix_BPD[:, None].expand(-1, *fields, -1, -1) if fields else prefix_BPD
+            x = torch.cat((prefix, x), dim=-2)
         if self.embed_steps is not None and state.steps is not None:
-            step_BD = self.embed_steps(state.steps.clamp(max=self.config.num_step_embeddings - 1))
-            x = x + step_BD.view(every_field)
+            step_B1D = self.embed_steps(state.steps.clamp(max=self.config.num_step_embeddings - 1))[:, None]
+            x = x + (step_B1D[:, None] if fields else step_B1D)
         if self.embed_positions is not None:
             x = (x + self.embed_positions.weight) * 0.5**0.5
         x = x * self.config.hidden_size**0.5
