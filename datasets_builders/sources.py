@@ -114,7 +114,7 @@ class SampleSource(FileSource):
         lines = (SAMPLES / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
         self.sums = {name: sha256 for sha256, name in (line.split() for line in lines)}
         if not self.splits():
-            raise DataError(f"no sample of {self.name!r} is shipped; give data_dir, data_files or dataset")
+            raise DataError(f"no sample of task {self.name!r} is shipped; give data_dir, data_files or dataset")
 
     def splits(self) -> list[str]:
         return [split for split in SPLITS if f"{self.name}/{split}.parquet" in self.sums]

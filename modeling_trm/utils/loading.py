@@ -59,6 +59,16 @@ def check_model_fits(model: TRMForGridReasoning, processor: GridProcessor) -> No
         raise ValueError(f"the model does not fit the puzzles: {why}; was this checkpoint trained on another task?")
 
 
+def fit_model(model: TRMForGridReasoning, processor: GridProcessor) -> None:
+    """Make the processor's grids the model's own size, which a model with symbol fields may have another of.
+
+    Raises:
+        ValueError: as `check_model_fits`.
+    """
+    check_model_fits(model, processor)
+    model.config.vocab_size, model.config.seq_len = processor.vocab_size, processor.seq_len
+
+
 def choose_device(name: str) -> torch.device:
     """The device of that name; "auto" is the GPU where there is one. Raises ValueError when it cannot be used."""
     if name == "auto":

@@ -98,7 +98,7 @@ def test_the_commands_take_a_side(trained, tmp_path: Path, capsys) -> None:
     assert json.loads(capsys.readouterr().out)[0]["puzzle"] == PUZZLE
     arguments = ["--model", model, "--side", "4", "--max-steps", "1", "--max-puzzles", "5"]
     assert eval_puzzles.main([*arguments, "--output", str(tmp_path / "out")]) == 0
-    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())["evaluations"]["test"]
     assert metrics["count"] == 5
     assert metrics["dataset"] == "shipped sample sudoku-4x4/test.parquet"
 
