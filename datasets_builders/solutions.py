@@ -47,7 +47,7 @@ def _strike_off_alone(inputs_NC: np.ndarray, units_US: np.ndarray) -> np.ndarray
 
 
 def _units_of_cells(units_US: np.ndarray) -> np.ndarray:
-    """[C, 3]: the row, column and box of each cell, as places in `units_US`."""
+    """int64 [C, 3]: the row, the column and the box of each cell, as places in `units_US`."""
     side = units_US.shape[1]
     return np.argsort(units_US.reshape(3, -1), axis=1).T // side + side * np.arange(3)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from .configuration_trm import TRMConfig
-from .layers_trm import Operator, apply_rotary, rotary_tables
+from .layers_trm import Operator, apply_rotary, rotary_tables, rotary_tables_2d
 from .packed_linear_trm import Layer
 
 BACKENDS = {
@@ -31,21 +31,26 @@ class Attention(Operator):
         super().__init__()
         self.config, self.num_heads = config, config.num_attention_heads
         self.head_dim = config.hidden_size // config.num_attention_heads
-        self.rope_theta = float(config.rope_theta) if config.position_embedding == "rope" else None
+        self.rotates = config.position_embedding in ("rope", "rope2d")
         self.qkv_proj = nn.Linear(config.hidden_size, 3 * config.hidden_size, bias=False)
         self.o_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
 
     def prepare(self, x_BLD: Tensor) -> tuple[Tensor, ...]:
         """The rotary tables, cos and sin [L, P]; nothing where positions are learned."""
-        if self.rope_theta is None:
+        config, L = self.config, x_BLD.shape[1]
+        if not self.rotates:
             return ()
-        return rotary_tables(x_BLD.shape[1], self.head_dim, self.rope_theta, x_BLD)
+        if config.position_embedding == "rope":
+            return rotary_tables(L, self.head_dim, float(config.rope_theta), x_BLD)
+        prefix = config.puzzle_prefix_len
+        grid_shape = config.grid_shape(L - prefix)
+        return rotary_tables_2d(prefix, grid_shape, self.head_dim, float(config.rope_theta), x_BLD)
 
     def forward(self, x_BLD: Tensor, *tables: Tensor) -> Tensor:
         """Without the tables of `prepare` it makes its own."""
         B, L, D = x_BLD.shape
         q, k, v = self.qkv_proj(x_BLD).view(B, L, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
-        if self.rope_theta is not None:
+        if self.rotates:
             cos, sin = tables or self.prepare(x_BLD)
             q, k = apply_rotary(q, cos, sin), apply_rotary(k, cos, sin)
         return self.o_proj(self._attend(q, k, v).transpose(1, 2).reshape(B, L, D))

@@ -29,6 +29,7 @@ DTYPES = ("float32", "float64", "float16", "bfloat16")
 AttentionBackend = Literal["auto", "cudnn", "flash", "efficient", "math"]
 MlpTBackend = Literal["auto", "torch"]
 SsdBackend = Literal["auto", "torch", "cuda", "triton"]
+SCAN_ORDERS = ("raster", "transposed", "reversed", "transposed-reversed")
 # Fields that say how a model runs, not what it is, with the kernels that run anywhere.
 KERNELS = {"attention_backend": "auto", "mlp_t_backend": "torch", "ssd_backend": "torch"}
 
@@ -42,6 +43,7 @@ IMPROVEMENT: dict[str, Any] = {
     "num_step_embeddings": 6,
     "answer_feedback": True,
 }
+SYMBOLS: dict[str, Any] = {"symbol_fields": True, "hidden_size": 128, "num_attention_heads": 4, "puzzle_prefix_len": 0}
 PRESETS: dict[str, dict[str, Any]] = {
     "trm-attn": {"block_operators": ["attention", "mlp", "attention", "mlp"]},
     "trm-mlp-t": {"block_operators": ["mlp_t", "mlp", "mlp_t", "mlp"]},
@@ -56,6 +58,20 @@ PRESETS: dict[str, dict[str, Any]] = {
     "tr-deltamlpt": {"block_operators": ["delta", "delta", "mlp_t", "mlp"]},
     # The universal reasoning model, arXiv 2512.14693; cycles of its public scripts.
     "urm": {"block_operators": 4 * ["attention", "conv_mlp"], "num_latents": 1, "H_cycles": 2, "L_cycles": 6},
+    # One latent vector for each symbol and cell, arXiv 2603.02193; widths of the digit-field models.
+    "symbols-attn": {
+        "block_operators": ["attention", "symbols", "mlp", "attention", "symbols", "mlp"],
+        "position_embedding": "rope2d",
+        **SYMBOLS,
+    },
+    "symbols-mamba2": {
+        "block_operators": ["mamba2", "symbols", "mlp", "mamba2", "symbols", "mlp"],
+        "scan_orders": ["raster", "transposed-reversed"],
+        "position_embedding": "none",
+        "mamba_d_state": 32,
+        "mamba_head_dim": 32,
+        **SYMBOLS,
+    },
     # Deep improvement supervision, arXiv 2511.16886: 6 steps x 3 stacks = 18 forward passes a puzzle instead of 336.
     "compact": {"block_operators": ["attention", "mlp"], "hidden_size": 256, **IMPROVEMENT},
     "medium": {"block_operators": ["attention", "mlp", "attention", "mlp"], **IMPROVEMENT},
@@ -85,12 +101,23 @@ class TRMConfig(PreTrainedConfig):
             input (arXiv 2511.16886); steps beyond take the last. 0: the model does not know the step (reference).
         answer_feedback: each step after the first reads the answer of the step before instead of the puzzle (arXiv
             2511.16886); with a `blank_token_id` the given cells stay.
-        num_attention_heads: heads of the attention operator; divides hidden_size into even head sizes.
+        symbol_fields: one latent vector for each symbol and cell, [B, K, S, D], all parameters shared by the K symbols:
+            relabelling the symbols of a puzzle relabels the answer, exactly (arXiv 2603.02193). Every operator works
+            within each field by itself, but "symbols", which mixes the fields at each cell.
+        num_special_tokens: with symbol_fields, ids below it (padding and blank; padding and end of grid) are special:
+            they look alike in every field. The others are the symbols, K = vocab_size - num_special_tokens.
+        symbol_mixing: how "symbols" mixes: "attention" over the other fields, or W times their "mean".
+        scan_orders: in which order an operator that reads cell after cell (mamba2) takes them: "raster" (row by row),
+            "transposed" (column by column), "reversed", or "transposed-reversed". The first such operator of the stack
+            takes the first, the next the next, and so around. The prefix stays in front.
+        grid_width: columns of a grid, for what knows rows and columns (rope2d, transposed scans); None: it is square.
+        num_attention_heads: heads of the operators attention and symbols; divides hidden_size into even head sizes.
         attention_backend: what scaled_dot_product_attention runs: "auto" leaves the choice to PyTorch; "cudnn" (CUDA,
             16-bit types; on Hopper at 916 positions), "flash" (on CUDA 16-bit types), "efficient" (CUDA) and "math"
             force one, or raise where it cannot run. The packed engines for CPUs have their own and do not read it.
         rope_theta: base wavelength of the rotary embedding.
-        position_embedding: "rope" (inside attention), "learned" (added to the input) or "none".
+        position_embedding: "rope" (inside attention, by the position's number), "rope2d" (there, half of a head by the
+            row and half by the column), "learned" (added to the input) or "none".
         position_std: initial standard deviation of learned positions over that of the tokens (reference: 1).
         head_init: "lecun" (reference), or "embedding": the answer head starts as the token embedding, so that a token
             in and the same token out are one direction; trained freely afterwards. Small models learn far sooner so.
@@ -146,10 +173,15 @@ class TRMConfig(PreTrainedConfig):
     halt_max_steps: int = 16
     num_step_embeddings: int = 0
     answer_feedback: bool = False
+    symbol_fields: bool = False
+    num_special_tokens: int = 2
+    symbol_mixing: Literal["attention", "mean"] = "attention"
+    scan_orders: list[str] = dataclasses.field(default_factory=lambda: ["raster"])
+    grid_width: int | None = None
     num_attention_heads: int = 8
     attention_backend: AttentionBackend = "auto"
     rope_theta: int | float = 10000.0
-    position_embedding: Literal["rope", "learned", "none"] = "rope"
+    position_embedding: Literal["rope", "rope2d", "learned", "none"] = "rope"
     position_std: int | float = 1.0
     head_init: Literal["lecun", "embedding"] = "lecun"
     mlp_expansion: int | float = 4.0
@@ -195,6 +227,73 @@ class TRMConfig(PreTrainedConfig):
     def num_positions(self) -> int:
         """Length the stack sees: prefix + grid."""
         return self.puzzle_prefix_len + self.seq_len
+
+    @property
+    def num_symbols(self) -> int:
+        """K, the symbol fields, of a model that has them."""
+        return self.vocab_size - self.num_special_tokens
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Of a latent of one puzzle: [S, D], with symbol fields [K, S, D]."""
+        return self.latent_shape_of(self.seq_len)
+
+    def latent_shape_of(self, cells: int) -> tuple[int, ...]:
+        """As latent_shape, of a grid of so many cells. Raises ValueError as `vocab_size_of`."""
+        fields = (self.vocab_size_of(cells) - self.num_special_tokens,) if self.symbol_fields else ()
+        return (*fields, self.puzzle_prefix_len + cells, self.hidden_size)
+
+    def vocab_size_of(self, cells: int) -> int:
+        """Token ids of grids of so many cells: of another size than the config's own, n x n cells have n symbols.
+
+        Raises:
+            ValueError: the model cannot answer grids of that size, and why.
+        """
+        if cells == self.seq_len:
+            return self.vocab_size
+        why = self._bound_to_its_size()
+        if why is None and math.isqrt(cells) ** 2 == cells:
+            return self.num_special_tokens + math.isqrt(cells)
+        raise ValueError(
+            f"this model was made for {self.seq_len} cells (config.seq_len), not for {cells}: "
+            f"{why or 'of other sizes it answers square grids alone'}"
+        )
+
+    def misfit(self, task: str, vocab_size: int, cells: int) -> str | None:
+        """Why a task's grids of so many cells and token ids cannot be answered, naming both sides; None if they can."""
+        try:
+            own, why = {"vocab_size": self.vocab_size_of(cells), "seq_len": cells}, ""
+        except ValueError as error:
+            own, why = {"vocab_size": self.vocab_size, "seq_len": self.seq_len}, f" ({error})"
+        for name, needed in (("vocab_size", vocab_size), ("seq_len", cells)):
+            if own[name] != needed:
+                return f"its config has {name}={own[name]}, but {task!r} puzzles need {name}={needed}{why}"
+        return None
+
+    def _bound_to_its_size(self) -> str | None:
+        """Why the weights or the alphabet hold for grids of seq_len cells alone; None where they do not."""
+        if not self.symbol_fields:
+            return "only a model with symbol_fields answers grids of several sizes"
+        fixed = [name for name in self.block_operators if getattr(OPERATORS.get(name), "fixes_length", False)]
+        if fixed or self.position_embedding == "learned":
+            return (
+                f"{repr(fixed[0]) if fixed else 'position_embedding=' + repr('learned')} has weights for each position"
+            )
+        if self.num_symbols**2 != self.seq_len or self.grid_width not in (None, self.num_symbols):
+            return f"its {self.num_symbols} symbols are not as many as a square grid has columns, as in a Sudoku"
+        return None
+
+    def grid_shape(self, cells: int) -> tuple[int, int]:
+        """(height, width) of a grid of so many cells. Raises ValueError where there is none."""
+        own_width = self.grid_width if cells == self.seq_len else None  # of other sizes grids are square
+        width = math.isqrt(cells) if own_width is None else own_width
+        height = cells // width
+        if height * width != cells or (own_width is None and height != width):
+            raise ValueError(
+                f"a grid of {cells} cells has no rows and columns with grid_width={self.grid_width}; allowed: None for "
+                f"a square grid, or a number of columns that divides the cells"
+            )
+        return height, width
 
     def inner_width(self, width: int) -> int:
         """Inner width of a SwiGLU over `width` channels or positions (reference: models/layers.py, SwiGLU)."""
@@ -269,8 +368,11 @@ class TRMConfig(PreTrainedConfig):
                     f"{', '.join(OPERATORS)}, and one of your own when its file has been imported (on the command line "
                     f"--import FILE)"
                 )
-        if "attention" in self.block_operators:
-            self._validate_attention()
+        self._validate_fields()
+        self._validate_grid()
+        for name in ("attention", "symbols"):
+            if name in self.block_operators:
+                self._validate_heads(name)
         if "mamba2" in self.block_operators or "mamba3" in self.block_operators:
             self._validate_mamba()
         if self.mamba_rope_fraction not in (0.5, 1) or ("mamba3" in self.block_operators and self.mamba_n_angles == 0):
@@ -278,12 +380,8 @@ class TRMConfig(PreTrainedConfig):
                 f"mamba_rope_fraction={self.mamba_rope_fraction} of mamba_d_state={self.mamba_d_state} is not allowed; "
                 f"allowed: 0.5 and 1, of a state with a pair to rotate"
             )
-        if "mamba2" in self.block_operators and self.ssd_backend == "cuda" and not self.mamba_fits_cuda_kernels:
-            raise ValueError(
-                f"ssd_backend='cuda' needs mamba_d_conv={self.mamba_d_conv} in 2..4 and 2*d_inner + "
-                f"2*n_groups*d_state + n_heads = {self.mamba_d_in_proj} to be a multiple of 8; change "
-                f"mamba_head_dim={self.mamba_head_dim} or mamba_d_state={self.mamba_d_state}, or use 'torch'"
-            )
+        if "mamba2" in self.block_operators:
+            self._validate_ssd_backend()
 
     def _require_positive(self, names: str) -> None:
         for name in names.split():
@@ -291,16 +389,45 @@ class TRMConfig(PreTrainedConfig):
             if not value > 0:
                 raise ValueError(f"{name}={value} must be greater than 0")
 
-    def _validate_attention(self) -> None:
+    def _validate_fields(self) -> None:
+        if self.num_special_tokens < 0:
+            raise ValueError(f"num_special_tokens={self.num_special_tokens} is negative; allowed: 0 or more")
+        if self.symbol_fields and self.num_symbols < 2:
+            raise ValueError(
+                f"symbol_fields=True: vocab_size={self.vocab_size} less num_special_tokens={self.num_special_tokens} "
+                f"leaves {self.num_symbols} symbols; at least 2 are needed"
+            )
+        if "symbols" in self.block_operators and not self.symbol_fields:
+            raise ValueError("block_operators has 'symbols', which mixes symbol fields; set symbol_fields=True")
+
+    def _validate_grid(self) -> None:
+        for i, order in enumerate(self.scan_orders):
+            if order not in SCAN_ORDERS:
+                allowed = ", ".join(SCAN_ORDERS)
+                raise ValueError(
+                    f"scan_orders[{i}]={order!r} is not allowed{_near_miss(order, SCAN_ORDERS)}: {allowed}"
+                )
+        if not self.scan_orders:
+            raise ValueError(f"scan_orders is empty; name at least one of {', '.join(SCAN_ORDERS)}")
+        if self.grid_width is not None and self.grid_width < 1:
+            raise ValueError(f"grid_width={self.grid_width} must be greater than 0, or None for square grids")
+        columns = any(order.startswith("transposed") for order in self.scan_orders)
+        if self.position_embedding == "rope2d" or columns or self.grid_width is not None:
+            self.grid_shape(self.seq_len)
+
+    def _validate_heads(self, operator: str) -> None:
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"hidden_size={self.hidden_size} is not divisible by num_attention_heads={self.num_attention_heads}"
             )
         head_dim = self.hidden_size // self.num_attention_heads
-        if self.position_embedding == "rope" and head_dim % 2:
+        multiple, needed = {"rope": (2, "an even head size"), "rope2d": (4, "a head size that 4 divides")}.get(
+            self.position_embedding, (1, "")
+        )
+        if operator == "attention" and head_dim % multiple:
             raise ValueError(
                 f"hidden_size={self.hidden_size} / num_attention_heads={self.num_attention_heads} gives heads of "
-                f"{head_dim}; position_embedding='rope' needs an even head size"
+                f"{head_dim}; position_embedding={self.position_embedding!r} needs {needed}"
             )
 
     def _validate_mamba(self) -> None:
@@ -317,6 +444,14 @@ class TRMConfig(PreTrainedConfig):
         if self.mamba_d_inner % self.mamba_n_groups:
             raise ValueError(
                 f"mamba_n_groups={self.mamba_n_groups} does not divide the inner width {self.mamba_d_inner}"
+            )
+
+    def _validate_ssd_backend(self) -> None:
+        if self.ssd_backend == "cuda" and not self.mamba_fits_cuda_kernels:
+            raise ValueError(
+                f"ssd_backend='cuda' needs mamba_d_conv={self.mamba_d_conv} in 2..4 and 2*d_inner + "
+                f"2*n_groups*d_state + n_heads = {self.mamba_d_in_proj} to be a multiple of 8; change "
+                f"mamba_head_dim={self.mamba_head_dim} or mamba_d_state={self.mamba_d_state}, or use 'torch'"
             )
 
 

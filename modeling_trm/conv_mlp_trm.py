@@ -19,6 +19,8 @@ class ConvMlp(GatedMLP):
     before.
     """
 
+    reads_in_order = True
+
     def __init__(self, config: TRMConfig) -> None:
         super().__init__(config, config.hidden_size)
         inner, self.ahead = config.inner_width(config.hidden_size), (config.mlp_conv_kernel - 1) // 2

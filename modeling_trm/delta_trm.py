@@ -29,6 +29,8 @@ FASTEST_DECAY, SLOWEST_DECAY = 16.0, 1e-3  # fla draws the rates from 0, whose l
 class GatedDeltaNet(Operator):
     """Projections -> short causal convolutions -> gated delta rule -> RMSNorm -> gate -> o_proj; in raster order."""
 
+    reads_in_order = True
+
     def __init__(self, config: TRMConfig) -> None:
         super().__init__()
         H, D = config.delta_heads, config.hidden_size

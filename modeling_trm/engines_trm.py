@@ -10,6 +10,7 @@ The packed form of an operator is its method `packed`, in the operator's file.
 Shapes: B batch, L positions, D hidden.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -138,8 +139,7 @@ def compiling_missing(model: Any) -> str | None:
 
 
 def _with_stack(model: Any, stack: "PackedStack") -> Callable[..., Any]:
-    size = max(1, ELEMENTS // (model.config.num_positions * model.config.hidden_size))
-    return with_children(model, model=MicroBatches(with_children(model.model, stack=stack), size))
+    return with_children(model, model=MicroBatches(with_children(model.model, stack=stack)))
 
 
 ENGINES = {
@@ -152,37 +152,37 @@ ENGINES = {
 
 
 class MicroBatches(nn.Module):
-    """A TRMModel that takes at most `size` puzzles at a time, so that their activations stay in the cache."""
+    """A TRMModel that takes few puzzles at a time, so that their activations stay in the cache."""
 
-    def __init__(self, model: Any, size: int) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
-        self.model, self.size = model, size
+        self.model = model
 
     def forward(
         self, input_ids: Tensor, puzzle_ids: Tensor | None, state: RecursionState, *args: Any, **kwargs: Any
     ) -> RecursionState:
-        parts = []
-        for rows in torch.arange(len(input_ids)).tensor_split(max(1, -(-len(input_ids) // self.size))):
+        parts, size = [], max(1, ELEMENTS // math.prod(state.z_H.shape[1:]))
+        for rows in torch.arange(len(input_ids)).tensor_split(max(1, -(-len(input_ids) // size))):
             puzzles = None if puzzle_ids is None else puzzle_ids[rows]
             parts.append(self.model(input_ids[rows], puzzles, state.select(rows), *args, **kwargs))
         return RecursionState.join(parts)
 
 
 class PackedStack(nn.Module):
-    """Stack: [B, L, D] -> [B, L, D], with the packed form of each operator, its products of activations in `dtype`."""
+    """As Stack, with the packed form of each operator, its products of activations in `dtype`."""
 
     def __init__(self, stack: Any, dtype: torch.dtype, linear: Layer) -> None:
         super().__init__()
         self.prepare, self.eps = stack.prepare, stack.eps
-        self.operators = [(_packed(operator, dtype, linear), dim) for operator, dim in stack.with_norms()]
+        self.operators = [(_packed(operator, dtype, linear), frame) for operator, frame in stack.in_frames()]
 
-    def forward(self, h_BLD: Tensor, prepared: Sequence[tuple[Tensor, ...]]) -> Tensor:
-        for (operator, dim), own in zip(self.operators, prepared):
-            wide = operator(h_BLD, *own).float() + h_BLD.float()
+    def forward(self, h: Tensor, prepared: Sequence[tuple[Tensor, ...]]) -> Tensor:
+        for (operator, frame), own in zip(self.operators, prepared):
+            wide = frame.apply(operator, h, *own).float() + h.float()
             # Not mean(): its pass over positions is not vectorised.
-            squares = (wide * wide).sum(dim, keepdim=True)
-            h_BLD = wide.mul_(torch.rsqrt(squares / wide.shape[dim] + self.eps)).to(h_BLD.dtype)
-        return h_BLD
+            squares = (wide * wide).sum(frame.norm_dim, keepdim=True)
+            h = wide.mul_(torch.rsqrt(squares / wide.shape[frame.norm_dim] + self.eps)).to(h.dtype)
+        return h
 
 
 def _packed(operator: Any, dtype: torch.dtype, linear: Layer) -> Callable[..., Tensor]:

@@ -23,9 +23,16 @@ class Operator(nn.Module):
 
     `norm_dim` is the axis of that post-norm: -1 (channels), or -2 (positions) for an operator that mixes positions
     on the transposed tensor, as the reference's MLP-t does.
+
+    `mixes_fields`: of a model with symbol fields it takes all of them at once, `forward(x_BKLD) -> x_BKLD`; else each
+    field is a sequence of the batch. `reads_in_order`: it takes cell after cell, in the config's `scan_orders`.
+    `fixes_length`: it has weights for each position, so that grids of another size are none of its own.
     """
 
     norm_dim: int = -1
+    mixes_fields: bool = False
+    reads_in_order: bool = False
+    fixes_length: bool = False
 
     def init_parameters(self) -> None:
         """Fill the parameters that are not in a Linear, through transformers.initialization (loaded ones are kept)."""
@@ -69,9 +76,29 @@ def rotary_tables(length: int, head_dim: int, theta: float, like: Tensor) -> tup
     change of precision would round them.
     """
     dtype, device = torch.promote_types(like.dtype, torch.float32), like.device
-    frequencies = theta ** (-torch.arange(0, head_dim, 2, dtype=dtype, device=device) / head_dim)
-    angles = torch.outer(torch.arange(length, dtype=dtype, device=device), frequencies).repeat(1, 2)
+    angles = _angles(torch.arange(length, dtype=dtype, device=device), head_dim, theta).repeat(1, 2)
     return angles.cos(), angles.sin()
+
+
+def rotary_tables_2d(
+    prefix: int, grid_shape: tuple[int, int], head_dim: int, theta: float, like: Tensor
+) -> tuple[Tensor, Tensor]:
+    """As rotary_tables for L = prefix + cells: half of the pairs turn by the row, half by the column.
+
+    Source: arXiv 2603.02193. The prefix goes up and left from the grid's corner, a row and a column for each position.
+    """
+    dtype, device = torch.promote_types(like.dtype, torch.float32), like.device
+    before = torch.arange(-prefix, 0, dtype=dtype, device=device)
+    places = torch.meshgrid(*(torch.arange(n, dtype=dtype, device=device) for n in grid_shape), indexing="ij")
+    halves = [_angles(torch.cat((before, place.flatten())), head_dim // 2, theta) for place in places]
+    angles = torch.cat(halves, dim=1).repeat(1, 2)
+    return angles.cos(), angles.sin()
+
+
+def _angles(places_L: Tensor, size: int, theta: float) -> Tensor:
+    """[L, size / 2]: the place times theta^(-2p / size)."""
+    exponents = torch.arange(0, size, 2, dtype=places_L.dtype, device=places_L.device) / size
+    return torch.outer(places_L, theta**-exponents)
 
 
 def apply_rotary(x_BHLP: Tensor, cos_LP: Tensor, sin_LP: Tensor) -> Tensor:

@@ -33,7 +33,9 @@ Product = Callable[[Tensor, Tensor, Tensor], Tensor]  # scores [B, G, L, L], run
 
 
 class Mamba2(Operator):
-    """in_proj -> causal depthwise convolution -> SSD -> gated RMSNorm -> out_proj; unidirectional in raster order."""
+    """in_proj -> causal depthwise convolution -> SSD -> gated RMSNorm -> out_proj; unidirectional."""
+
+    reads_in_order = True
 
     def __init__(self, config: TRMConfig) -> None:
         super().__init__()

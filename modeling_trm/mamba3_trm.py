@@ -29,6 +29,8 @@ SLOWEST_DECAY = 1e-4  # mamba_ssm's A_floor
 class Mamba3(Operator):
     """in_proj -> rotated, biased B and C -> recurrence -> gate -> out_proj; unidirectional in raster order."""
 
+    reads_in_order = True
+
     def __init__(self, config: TRMConfig) -> None:
         super().__init__()
         self.n_heads, self.n_groups = config.mamba_n_heads, config.mamba_n_groups

@@ -48,7 +48,8 @@ class TRMModel(TRMPreTrainedModel):
     def __init__(self, config: TRMConfig) -> None:
         super().__init__(config)
         D = config.hidden_size
-        self.embed_tokens = nn.Embedding(config.vocab_size, D)
+        rows = config.num_special_tokens + 2 if config.symbol_fields else config.vocab_size
+        self.embed_tokens = nn.Embedding(rows, D)  # with symbol fields of roles: special tokens, this, another symbol
         learned = config.position_embedding == "learned"
         self.embed_positions = nn.Embedding(config.num_positions, D) if learned else None
         self.embed_steps = nn.Embedding(config.num_step_embeddings, D) if config.num_step_embeddings else None
@@ -71,34 +72,54 @@ class TRMModel(TRMPreTrainedModel):
     def get_input_embeddings(self) -> nn.Embedding:
         return self.embed_tokens
 
-    def initial_state(self, batch_size: int, dtype: torch.dtype | None = None) -> RecursionState:
-        """H_init and L_init broadcast over batch and positions, [B, S, D] each (views; nothing is copied)."""
+    def initial_state(
+        self, batch_size: int, dtype: torch.dtype | None = None, seq_len: int | None = None
+    ) -> RecursionState:
+        """H_init and L_init broadcast over batch, fields and positions, [B, (K,) S, D] (views; nothing is copied).
+
+        Args:
+            seq_len: cells of the grids; None takes the config's.
+        """
         config, device = self.config, self.H_init.device
-        shape = (batch_size, config.num_positions, config.hidden_size)
+        seq_len = config.seq_len if seq_len is None else seq_len
+        shape = (batch_size, *config.latent_shape_of(seq_len))
         latents = RecursionState(self.H_init, self.L_init).map(lambda z: z.to(dtype or z.dtype).expand(shape))
         if config.answer_feedback:
-            latents = latents.replaced(answers=torch.zeros(batch_size, config.seq_len, dtype=torch.long, device=device))
+            latents = latents.replaced(answers=torch.zeros(batch_size, seq_len, dtype=torch.long, device=device))
         if config.answer_feedback or config.num_step_embeddings:
             latents = latents.replaced(steps=torch.zeros(batch_size, dtype=torch.long, device=device))
         return latents
 
     def embed(self, input_ids: Tensor, puzzle_ids: Tensor | None, state: RecursionState) -> Tensor:
-        """sqrt(D) * (prefix ++ tokens [+ step] [+ positions]), [B, S, D]; in autocast's dtype where autocast is on."""
+        """sqrt(D) * (prefix ++ tokens [+ step] [+ positions]), [B, S, D]; in autocast's dtype where autocast is on.
+
+        With symbol fields [B, K, S, D]: of each cell its role in each field; all else is the same in every field.
+        """
         if state.answers is not None and state.steps is not None:
             input_ids = torch.where(state.steps[:, None] == 0, input_ids, state.answers)
-        x = self.embed_tokens(input_ids)
+        fields = state.z_H.shape[1:-2]  # (K,) or ()
+        x = self.embed_tokens(self._roles(input_ids, *fields) if fields else input_ids)
         if self.puzzle_emb is not None:
             ids = input_ids.new_zeros(len(input_ids)) if puzzle_ids is None else puzzle_ids
             row_B1D = self.puzzle_emb(ids)[:, None]
             # The first prefix position carries the row, the others are zero (the reference pads the flat row).
-            x = torch.cat((F.pad(row_B1D, (0, 0, 0, self.config.puzzle_prefix_len - 1)), x), dim=1)
+            prefix_BPD = F.pad(row_B1D, (0, 0, 0, self.config.puzzle_prefix_len - 1))
+            prefix = prefix_BPD[:, None].expand(-1, *fields, -1, -1) if fields else prefix_BPD
+            x = torch.cat((prefix, x), dim=-2)
         if self.embed_steps is not None and state.steps is not None:
-            x = x + self.embed_steps(state.steps.clamp(max=self.config.num_step_embeddings - 1))[:, None]
+            step_B1D = self.embed_steps(state.steps.clamp(max=self.config.num_step_embeddings - 1))[:, None]
+            x = x + (step_B1D[:, None] if fields else step_B1D)
         if self.embed_positions is not None:
             x = (x + self.embed_positions.weight) * 0.5**0.5
         x = x * self.config.hidden_size**0.5
         device = x.device.type
         return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
+
+    def _roles(self, input_ids: Tensor, num_symbols: int) -> Tensor:
+        """[B, K, L]: a special token's own id in every field; else whether the cell holds the field's symbol."""
+        special, ids_B1L = self.config.num_special_tokens, input_ids[:, None]
+        symbols_K1 = torch.arange(special, special + num_symbols, device=input_ids.device)[:, None]
+        return torch.where(ids_B1L < special, ids_B1L, torch.where(ids_B1L == symbols_K1, special, special + 1))
 
     def forward(
         self,
@@ -118,10 +139,11 @@ class TRMModel(TRMPreTrainedModel):
             cycles: (H_cycles, L_cycles) of this step; None takes the config's.
 
         Raises:
-            ValueError: input_ids of another shape than [B, config.seq_len]; on a CPU also ids out of range.
+            ValueError: input_ids of another shape than [B, config.seq_len], unless the model answers other sizes (see
+                TRMConfig.vocab_size_of); on a CPU also ids out of range.
         """
         self._check(input_ids, puzzle_ids, state)
-        state = self.initial_state(len(input_ids)) if state is None else state
+        state = self.initial_state(len(input_ids), seq_len=input_ids.shape[1]) if state is None else state
         x = self.embed(input_ids, puzzle_ids, state)
         H_cycles, L_cycles = (self.config.H_cycles, self.config.L_cycles) if cycles is None else cycles
         stack = partial(self.stack, prepared=self.stack.prepare(x))
@@ -132,10 +154,18 @@ class TRMModel(TRMPreTrainedModel):
 
     def _check(self, input_ids: Tensor, puzzle_ids: Tensor | None, state: RecursionState | None) -> None:
         require_token_ids(input_ids)
-        if input_ids.ndim != 2 or input_ids.shape[1] != self.config.seq_len:
+        if input_ids.ndim != 2:
+            raise ValueError(f"input_ids has shape {list(input_ids.shape)}; allowed: [batch, cells]")
+        try:
+            vocab_size, shape = (
+                of(input_ids.shape[1]) for of in (self.config.vocab_size_of, self.config.latent_shape_of)
+            )
+        except ValueError as error:
+            raise ValueError(f"input_ids has shape {list(input_ids.shape)}: {error}") from error
+        if state is not None and state.z_H.shape[1:] != shape:
             raise ValueError(
-                f"input_ids has shape {list(input_ids.shape)}; this model was made for [batch, {self.config.seq_len}] "
-                f"(config.seq_len)"
+                f"the state has latents of shape {list(state.z_H.shape[1:])}, grids of {input_ids.shape[1]} cells "
+                f"{list(shape)}; begin with initial_state(batch_size, seq_len={input_ids.shape[1]}) or state=None"
             )
         if state is not None and (state.z_L is None) != (self.config.num_latents == 1):
             raise ValueError(
@@ -147,7 +177,7 @@ class TRMModel(TRMPreTrainedModel):
                 f"num_step_embeddings={self.config.num_step_embeddings} reads; begin with initial_state() or "
                 f"state=None, and pass on what each step returns"
             )
-        _check_range("input_ids", input_ids, "vocab_size", self.config.vocab_size)
+        _check_range("input_ids", input_ids, "vocab_size", vocab_size)
         if puzzle_ids is not None and self.puzzle_emb is not None:
             _check_range("puzzle_ids", puzzle_ids, "num_puzzles", self.config.num_puzzles)
 
@@ -169,7 +199,8 @@ class TRMForGridReasoning(ReasoningMixin, TRMPreTrainedModel):
     def __init__(self, config: TRMConfig) -> None:
         super().__init__(config)
         self.model = TRMModel(config)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        outputs = config.num_special_tokens + 1 if config.symbol_fields else config.vocab_size
+        self.lm_head = nn.Linear(config.hidden_size, outputs, bias=False)
         # Two outputs as in the reference, halt and continue; only halt is used (its no_ACT_continue).
         self.q_head = nn.Linear(config.hidden_size, 2)
         self.post_init()
@@ -178,7 +209,7 @@ class TRMForGridReasoning(ReasoningMixin, TRMPreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if module is self.lm_head and self.config.head_init == "embedding":
-            init.copy_(module.weight, self.model.embed_tokens.weight)
+            init.copy_(module.weight, self.model.embed_tokens.weight[: len(module.weight)])
         if module is self.q_head:
             init.zeros_(module.weight)
             init.constant_(module.bias, float(self.config.halt_bias))
@@ -186,8 +217,10 @@ class TRMForGridReasoning(ReasoningMixin, TRMPreTrainedModel):
     def get_output_embeddings(self) -> nn.Linear:
         return self.lm_head
 
-    def initial_state(self, batch_size: int, dtype: torch.dtype | None = None) -> RecursionState:
-        return self.model.initial_state(batch_size, dtype)
+    def initial_state(
+        self, batch_size: int, dtype: torch.dtype | None = None, seq_len: int | None = None
+    ) -> RecursionState:
+        return self.model.initial_state(batch_size, dtype, seq_len)
 
     @can_return_tuple
     def forward(
@@ -220,8 +253,7 @@ class TRMForGridReasoning(ReasoningMixin, TRMPreTrainedModel):
                 "step are output.state.z_H and output.state.z_L"
             )
         latents = self.model(input_ids, puzzle_ids, state, cycles)
-        logits = self.lm_head(latents.z_H[:, self.config.puzzle_prefix_len :])
-        halt_logits = self.q_head(latents.z_H[:, 0])[:, 0]
+        logits, halt_logits = self.read_out(latents.z_H)
         loss = None
         if labels is not None:
             if labels.shape != input_ids.shape:
@@ -234,6 +266,19 @@ class TRMForGridReasoning(ReasoningMixin, TRMPreTrainedModel):
             loss = (token_loss + HALT_LOSS_WEIGHT * halt_loss).mean().float()
         carried = self.with_answers(latents.detach(), logits, input_ids)
         return TRMOutput(loss=loss, logits=logits, halt_logits=halt_logits, state=carried)
+
+    def read_out(self, z_H: Tensor) -> tuple[Tensor, Tensor]:
+        """What both heads make of a latent: logits [B, L, V], halt logits [B].
+
+        With symbol fields one vector reads each field, its symbol's logit; what no relabelling changes, the logits of
+        special tokens and halting, is read of the mean over the fields, halting of that over the cells too.
+        """
+        cells = z_H[..., self.config.puzzle_prefix_len :, :]
+        if not self.config.symbol_fields:
+            return self.lm_head(cells), self.q_head(z_H[:, 0])[:, 0]
+        logits_BKLO = self.lm_head(cells)
+        special_BLO, symbols_BLK = logits_BKLO[..., :-1].mean(1), logits_BKLO[..., -1].transpose(1, 2)
+        return torch.cat((special_BLO, symbols_BLK), dim=-1), self.q_head(cells.mean((1, 2)))[:, 0]
 
     def with_answers(self, state: RecursionState, logits: Tensor, input_ids: Tensor) -> RecursionState:
         """The state with the answers of these logits, where the model reads them in its next step."""

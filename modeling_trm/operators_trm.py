@@ -13,38 +13,44 @@ from .attention_trm import Attention
 from .configuration_trm import OPERATORS, TRMConfig
 from .conv_mlp_trm import ConvMlp
 from .delta_trm import GatedDeltaNet
+from .frames_trm import Frame, frames
 from .layers_trm import Operator, rms_norm
 from .mamba2_trm import Mamba2
 from .mamba3_trm import Mamba3
 from .mlp_trm import Mlp, MlpT
+from .symbols_trm import Symbols
 
-OPERATORS.update({"attention": Attention, "mamba2": Mamba2, "mlp_t": MlpT, "mlp": Mlp})
+OPERATORS.update({"attention": Attention, "mamba2": Mamba2, "mlp_t": MlpT, "mlp": Mlp, "symbols": Symbols})
 OPERATORS.update({"mamba3": Mamba3, "delta": GatedDeltaNet, "conv_mlp": ConvMlp})
 
 
 class Stack(nn.ModuleList):
     """h = rms_norm(h + operator(h)) for each of `config.block_operators`: [B, L, D] -> [B, L, D].
 
+    Of a model with symbol fields h is [B, K, L, D]; each operator sees it in its frame (frames_trm).
     Post-norm, without weight: pre-norm residuals grow over the recursion until they overflow (arXiv 2602.12078).
     """
 
     def __init__(self, config: TRMConfig) -> None:
         super().__init__(OPERATORS[name](config) for name in config.block_operators)
-        self.eps = config.rms_norm_eps
+        self.eps, self.frames = config.rms_norm_eps, frames(self, config)
 
-    def prepare(self, x_BLD: Tensor) -> list[tuple[Tensor, ...]]:
+    def prepare(self, x: Tensor) -> list[tuple[Tensor, ...]]:
         """What each operator takes besides its input, once for all calls of a supervision step (Operator.prepare)."""
-        return [operator.prepare(x_BLD) if isinstance(operator, Operator) else () for operator in self]
+        return [
+            operator.prepare(frame.sequences(x)) if isinstance(operator, Operator) else ()
+            for operator, frame in self.in_frames()
+        ]
 
-    def with_norms(self) -> Iterator[tuple[nn.Module, int]]:
-        """Each operator and the axis of its post-norm; channels where a plain nn.Module does not say."""
-        return ((operator, getattr(operator, "norm_dim", Operator.norm_dim)) for operator in self)
+    def in_frames(self) -> Iterator[tuple[nn.Module, Frame]]:
+        """Each operator and its frame."""
+        return zip(self, self.frames)
 
-    def forward(self, h_BLD: Tensor, prepared: Sequence[tuple[Tensor, ...]] | None = None) -> Tensor:
+    def forward(self, h: Tensor, prepared: Sequence[tuple[Tensor, ...]] | None = None) -> Tensor:
         """`prepared` is what `prepare` gave; without it every operator prepares itself."""
-        for (operator, dim), own in zip(self.with_norms(), prepared or [()] * len(self)):
-            h_BLD = rms_norm(h_BLD + operator(h_BLD, *own), self.eps, dim)
-        return h_BLD
+        for (operator, frame), own in zip(self.in_frames(), prepared or [()] * len(self)):
+            h = rms_norm(h + frame.apply(operator, h, *own), self.eps, frame.norm_dim)
+        return h
 
 
 from .own_operators_trm import OWN_OPERATORS  # noqa: E402  (its files import OPERATORS)

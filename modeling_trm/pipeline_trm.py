@@ -117,15 +117,9 @@ class GridReasoningPipeline(Pipeline):
         processor, config = self.feature_extractor, self.model.config
         if processor is None:
             raise ValueError('the "grid-reasoning" pipeline needs a processor: feature_extractor=GridProcessor(...)')
-        for name, of_model, of_processor in (
-            ("vocab_size", config.vocab_size, processor.vocab_size),
-            ("seq_len", config.seq_len, processor.seq_len),
-        ):
-            if of_model != of_processor:
-                raise ValueError(
-                    f"the model's {name}={of_model} does not fit {processor.task!r} puzzles of {processor.grid_shape}, "
-                    f"which need {name}={of_processor}"
-                )
+        why = config.misfit(processor.task, processor.vocab_size, processor.seq_len)
+        if why is not None:
+            raise ValueError(f"the model does not fit the processor, whose grids are {processor.grid_shape}: {why}")
 
     def __call__(self, inputs: Any, *, batch_size: int | None = None, **parameters: Any) -> Any:  # type: ignore[override]
         """See the class."""
@@ -219,7 +213,7 @@ class GridReasoningPipeline(Pipeline):
         """The result of one puzzle from its attempts, of which only the last can be certain."""
         own, last = votes[0], votes[-1]
         given = last if last.certain else own
-        result = {
+        result: dict[str, Any] = {
             "answer": last.answer if last.certain else None,
             "halt_probability": given.halt_probability,
             "steps": given.steps,
@@ -329,8 +323,8 @@ class GridReasoningPipeline(Pipeline):
             answer, shown, ranked = self._text(view, answer_L), "", None
             if is_own:
                 shown, ranked = self._text(view, answer_L, unknown), self._ranked(view, row, solved["trajectories"])
-            told = certain[row], attempts[row]
-            votes.append(Vote(number, puzzle, answer, probability, steps, shown, trace, ranked, *told))
+            held = answer, probability, steps, shown, trace, ranked
+            votes.append(Vote(number, puzzle, *held, certain[row], attempts[row]))
         return votes
 
     def _ranked(self, view: View, row: int, trajectories: Any) -> list[Candidate] | None:

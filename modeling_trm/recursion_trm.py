@@ -1,6 +1,7 @@
 """The recursion: one small stack, applied to its own latent states. Source: arXiv 2510.04871, section 4, figure 3.
 
-The stack is any function [B, L, D] -> [B, L, D]; nothing here knows which operators it is made of.
+The stack is any function [B, L, D] -> [B, L, D], of a model with symbol fields [B, K, L, D] -> [B, K, L, D]; nothing
+here knows which operators it is made of.
 
 Glossary (paper = ours): y = z_H, latent of the current answer; z = z_L, scratch latent; x = the embedded puzzle.
 """
@@ -15,8 +16,8 @@ from torch import Tensor
 class RecursionState(NamedTuple):
     """What is carried between supervision steps.
 
-    z_H, z_L: the latents, [B, L, D] each; z_L is None for a model with a single latent. answers: token ids [B, L] of
-    the step before, for a model that reads them (config.answer_feedback). steps: int64 [B] taken so far, for a model
+    z_H, z_L: the latents, [B, (K,) L, D] each; z_L is None for a model with a single latent. answers: token ids [B, L]
+    of the step before, for a model that reads them (config.answer_feedback). steps: int64 [B] taken so far, for a model
     that is told (config.num_step_embeddings) or that reads its answers.
     """
 

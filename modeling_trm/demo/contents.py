@@ -27,8 +27,8 @@ COLOURS = "0123456789"  # of ARC, whose token ids are no alphabet's
 EXAMPLES = 12
 # Of export.json, what the page computes with.
 FACTS = (
-    "task", "grid_shape", "characters", "blank_token_id", "max_steps", "halt", "vocab_size", "seq_len",
-    "num_positions", "hidden_size", "block_operators",
+    "task", "grid_shape", "characters", "blank_token_id", "max_steps", "halt", "vocab_size", "latent_shape",
+    "hidden_size", "block_operators",
 )  # fmt: skip
 
 
@@ -79,7 +79,7 @@ def read_model(source: str, data: str | None = None) -> DemoModel:
         "parameters": parameters,
         "puzzle_ids": rows,
         "cycles": [model.config.H_cycles, model.config.L_cycles],
-        "initial": {name: z_BSD[0, 0].tolist() for name, z_BSD in initial.items()},
+        "initial": {name: z.flatten(0, -2)[0].tolist() for name, z in initial.items()},
     }
     return DemoModel(facts | describe(source), step, puzzles)
 

@@ -39,10 +39,12 @@ def rms(z_BSD: Tensor) -> Tensor:
 def effective_rank(z_BSD: Tensor) -> Tensor:
     """[B], exp of the entropy of the singular values divided by their sum: 1 (all positions alike) to min(S, D).
 
+    The fields of a latent [B, K, S, D] count as positions.
+
     The singular values are roots of the eigenvalues of the smaller Gram matrix, which is faster than an SVD; those
     that rounding alone can make, below about 1e-6 of the largest, count as 0. NaN where the latent is not finite.
     """
-    z = wide(z_BSD)
+    z = wide(z_BSD).flatten(1, -2)
     finite_B = z.flatten(1).isfinite().all(1)
     z = torch.where(finite_B[:, None, None], z, 0)  # the eigenvalues of NaN are an error
     gram = z @ z.mT if z.shape[1] <= z.shape[2] else z.mT @ z

@@ -2,7 +2,7 @@
 
 step.onnx (step.onnx.weights beside it when a single file would exceed 2 GB) or step.pt2
                           input_ids, puzzle_ids, z_H, z_L -> logits, halt_logits, next_z_H, next_z_L
-initial_state.npz         z_H, z_L [D], to be repeated over batch and positions
+initial_state.npz         z_H, z_L [D], to be repeated over batch and positions (and fields)
 export.json               alphabet, sizes, steps and halting, the largest difference to PyTorch, versions
 preprocessor_config.json  as in the checkpoint, with the code of the processor
 puzzle_index.npz          tasks, task_of_row [N], augmentation_of_row [N, 11]: what the puzzle ids are (N > 1)
@@ -54,7 +54,7 @@ def write_export(model: TRMForGridReasoning, processor: GridProcessor, folder: P
 
 
 def _write_state(model: TRMForGridReasoning, folder: Path) -> None:
-    z_H, *z_L = (latent[0, 0].cpu().numpy() for latent in latents(model.initial_state(1)))
+    z_H, *z_L = (latent.flatten(0, -2)[0].cpu().numpy() for latent in latents(model.initial_state(1)))
     if z_L:
         np.savez(folder / "initial_state.npz", z_H=z_H, z_L=z_L[0])
     else:
@@ -84,7 +84,7 @@ def _facts(model: TRMForGridReasoning, processor: GridProcessor, kind: str, foun
         "block_operators": list(config.block_operators),
         "vocab_size": config.vocab_size,
         "seq_len": config.seq_len,
-        "num_positions": config.num_positions,
+        "latent_shape": list(config.latent_shape),
         "hidden_size": config.hidden_size,
         "num_latents": config.num_latents,
         "num_puzzles": config.num_puzzles,

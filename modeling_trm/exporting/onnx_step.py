@@ -10,7 +10,7 @@ stack H_cycles * (L_cycles + 1) times (arXiv 2510.04871, section 4; recursion_tr
 With a single latent it is one loop of H_cycles * L_cycles, z_H = stack(z_H + x). The bodies of loops see the weights
 of the graph around them, so these are there once.
 
-Shapes: B batch (free), L cells, S = prefix + L positions, D hidden, V vocabulary.
+Shapes: B batch (free), L cells, V vocabulary.
 """
 
 from collections.abc import Iterator, Sequence
@@ -66,7 +66,7 @@ class Part:
 def step_graph(model: TRMForGridReasoning) -> ModelProto:
     """The ONNX model of one supervision step (inputs and outputs: programs.py). The model stays as it is."""
     config = model.config
-    L, S, D, V = config.seq_len, config.num_positions, config.hidden_size, config.vocab_size
+    L, V, latent = config.seq_len, config.vocab_size, list(config.latent_shape)
     latents = ["z_H", "z_L"][: config.num_latents]
     translated = _translate(model)
     parts = translated.graph
@@ -76,16 +76,16 @@ def step_graph(model: TRMForGridReasoning) -> ModelProto:
     graph = helper.make_graph(
         [
             *embed.placed("embed", ["input_ids", "puzzle_ids"], ["x"]),
-            *(_two_latents(stack, [S, D]) if config.num_latents == 2 else _one_latent(stack, [S, D])),
+            *(_two_latents(stack, latent) if config.num_latents == 2 else _one_latent(stack, latent)),
             *heads.placed("heads", ["next_z_H"], ["logits", "halt_logits"]),
         ],
         "supervision_step",
         [
             helper.make_tensor_value_info("input_ids", TensorProto.INT64, [BATCH, L]),
             helper.make_tensor_value_info("puzzle_ids", TensorProto.INT64, [BATCH]),
-            *(_floats(name, [S, D]) for name in latents),
+            *(_floats(name, latent) for name in latents),
         ],
-        [_floats("logits", [L, V]), _floats("halt_logits", []), *(_floats(f"next_{name}", [S, D]) for name in latents)],
+        [_floats("logits", [L, V]), _floats("halt_logits", []), *(_floats(f"next_{name}", latent) for name in latents)],
         [*parts.initializer, *_counts(config)],
     )
     versions = {"opset_imports": list(translated.opset_import), "ir_version": translated.ir_version}

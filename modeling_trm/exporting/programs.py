@@ -4,7 +4,8 @@ Inputs and outputs of a step, in this order (z_L is absent with a single latent)
     input_ids [B, L], puzzle_ids [B], z_H [B, S, D], z_L [B, S, D]
     -> logits [B, L, V], halt_logits [B], next z_H [B, S, D], next z_L [B, S, D]
 
-Shapes: B batch (free), L cells, S = prefix + L positions, D hidden, V vocabulary.
+Shapes: B batch (free), L cells, S = prefix + L positions, D hidden, V vocabulary. With symbol fields a latent is
+[B, K, S, D].
 """
 
 import contextlib
@@ -52,9 +53,8 @@ class Parts(nn.Module):
 
     def forward(self, input_ids: Tensor, puzzle_ids: Tensor, h: Tensor, z_H: Tensor) -> tuple[Tensor, ...]:
         core = self.model.model
-        logits = self.model.lm_head(z_H[:, self.model.config.puzzle_prefix_len :])
         x = core.embed(input_ids, puzzle_ids, RecursionState(z_H, None))
-        return x, core.stack(h), logits, self.model.q_head(z_H[:, 0])[:, 0]
+        return x, core.stack(h), *self.model.read_out(z_H)
 
 
 def export_step(model: TRMForGridReasoning) -> ExportedProgram:

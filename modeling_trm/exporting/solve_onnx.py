@@ -27,7 +27,7 @@ LATENTS = {1: ("z_H",), 2: ("z_H", "z_L")}
 # What this script reads of export.json, and what that must be.
 FACTS: dict[str, Any] = {
     "format": str, "file": str, "task": str, "grid_shape": list, "characters": str, "blank_token_id": (int, type(None)),
-    "max_steps": int, "halt": (float, type(None)), "num_positions": int, "hidden_size": int, "num_latents": int,
+    "max_steps": int, "halt": (float, type(None)), "latent_shape": list, "num_latents": int,
 }  # fmt: skip
 UNKNOWN_CELL = "?"  # shown where the model answers padding
 
@@ -45,7 +45,7 @@ def solve(
     Returns:
         answers [B, L], halt probability [B], steps [B].
     """
-    shape = (len(input_ids), facts["num_positions"], facts["hidden_size"])
+    shape = (len(input_ids), *facts["latent_shape"])
     stop = None if facts["halt"] is None else math.log(facts["halt"] / (1 - facts["halt"]))  # a halt logit
     latents = [np.broadcast_to(z_D, shape) for z_D in initial.values()]
     rows, answers = np.arange(len(input_ids)), np.empty_like(input_ids)
@@ -133,8 +133,8 @@ def load(folder: Path) -> tuple[dict[str, Any], dict[str, np.ndarray], Any]:
         reason = " ".join(str(error).split())
         raise ValueError(f"{folder / facts['file']}: onnxruntime cannot load it: {reason}") from error
     taken = {one.name: one.shape[1:] for one in session.get_inputs()}
-    latent = [facts["num_positions"], facts["hidden_size"]]
-    if taken != {"input_ids": [math.prod(facts["grid_shape"])], "puzzle_ids": [], **dict.fromkeys(initial, latent)}:
+    latents = dict.fromkeys(initial, facts["latent_shape"])
+    if taken != {"input_ids": [math.prod(facts["grid_shape"])], "puzzle_ids": [], **latents}:
         raise ValueError(f"{folder / facts['file']}: takes {taken}, which is not what export.json says")
     return facts, initial, session
 
@@ -159,11 +159,14 @@ def load_facts(path: Path) -> dict[str, Any]:
             raise ValueError(f"{path} is damaged: {name} is {facts[name]!r}")
     if (
         [type(size) for size in facts["grid_shape"]] != [int, int]
+        or {type(size) for size in facts["latent_shape"]} != {int}
         or facts["num_latents"] not in LATENTS
         or facts["max_steps"] < 1
         or (facts["halt"] is not None and not 0 < facts["halt"] < 1)
     ):
-        shown = ", ".join(f"{name} {facts[name]!r}" for name in ("grid_shape", "num_latents", "max_steps", "halt"))
+        shown = ", ".join(
+            f"{name} {facts[name]!r}" for name in ("grid_shape", "latent_shape", "num_latents", "max_steps", "halt")
+        )
         raise ValueError(f"{path} is damaged: {shown}")
     return facts
 
@@ -178,7 +181,7 @@ def load_initial(path: Path, facts: dict[str, Any]) -> dict[str, np.ndarray]:
     except (ValueError, EOFError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is damaged: {' '.join(str(error).split())}") from error
     for name, latent in initial.items():
-        if latent.shape != (facts["hidden_size"],) or latent.dtype != np.float32:
+        if latent.shape != tuple(facts["latent_shape"][-1:]) or latent.dtype != np.float32:
             raise ValueError(f"{path} is damaged: {name} is {latent.dtype} {latent.shape}")
     return initial
 

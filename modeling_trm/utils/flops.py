@@ -6,7 +6,7 @@ works element by element: norms, gates, rotations, short convolutions, look-ups 
 says its cost in a static method `flops(config)`; without one PyTorch counts the products of a pass without data.
 
 Shapes: S positions the stack sees, D hidden, V vocabulary, H heads, P head size, G groups, N state or size of keys, K
-chunks of Q.
+chunks of Q, or symbol fields.
 """
 
 from collections.abc import Callable
@@ -44,12 +44,20 @@ def training_flops(config: TRMConfig, cycles: tuple[int, int] | None = None) -> 
 
 def _cycle_flops(config: TRMConfig, L_cycles: int) -> int:
     """The stack's, as often as it runs in a cycle."""
-    stack = sum((OPERATOR_FLOPS.get(name) or own_flops(name))(config) for name in config.block_operators)
+    stack = sum(_operator_flops(name, config) for name in config.block_operators)
     return (L_cycles + (config.num_latents == 2)) * stack  # one more for the answer latent
 
 
+def _operator_flops(name: str, config: TRMConfig) -> int:
+    """In all fields; an operator that mixes them says so itself."""
+    cost = (OPERATOR_FLOPS.get(name) or own_flops(name))(config)
+    mixes_fields = getattr(OPERATORS[name], "mixes_fields", False)
+    return cost * (config.num_symbols if config.symbol_fields and not mixes_fields else 1)
+
+
 def _head_flops(config: TRMConfig) -> int:
-    return 2 * config.hidden_size * (config.seq_len * config.vocab_size + 2)
+    outputs = config.num_symbols * (config.num_special_tokens + 1) if config.symbol_fields else config.vocab_size
+    return 2 * config.hidden_size * (config.seq_len * outputs + 2)
 
 
 def attention_flops(config: TRMConfig) -> int:
@@ -92,13 +100,19 @@ def delta_flops(config: TRMConfig) -> int:
     return projections + H * (K * chunk + (K - 1) * states)
 
 
+def symbols_flops(config: TRMConfig) -> int:
+    K, S, D = config.num_symbols, config.num_positions, config.hidden_size
+    return 2 * K * S * D * D if config.symbol_mixing == "mean" else 2 * K * S * D * 4 * D + 2 * 2 * S * K * K * D
+
+
 def own_flops(name: str) -> Callable[[TRMConfig], int]:
     """The cost of an operator of a user's own: what its class says, or what FlopCounterMode counts."""
 
     def counted(config: TRMConfig) -> int:
+        shape = config.latent_shape[0 if getattr(OPERATORS[name], "mixes_fields", False) else -2 :]
         try:
             with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
-                OPERATORS[name](config)(torch.empty(1, config.num_positions, config.hidden_size))
+                OPERATORS[name](config)(torch.empty(1, *shape))
         except Exception as error:
             raise ValueError(
                 f"the cost of the operator {name!r} is not known: its class has no static method flops(config), and "
@@ -136,4 +150,5 @@ OPERATOR_FLOPS: dict[str, Callable[[TRMConfig], int]] = {
     "mamba3": mamba3_flops,
     "delta": delta_flops,
     "conv_mlp": mlp_flops,
+    "symbols": symbols_flops,
 }

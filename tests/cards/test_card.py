@@ -239,15 +239,16 @@ def test_text_says_what_it_must(checkpoint, metrics: dict[str, Any]) -> None:
         GridProcessor("sudoku"),
         GridProcessor("maze", grid_shape=(5, 7)),
         GridProcessor("arc"),
-        GridProcessor("grid", grid_shape=(3, 4), alphabet="ab"),
+        GridProcessor("grid", grid_shape=(3, 4), alphabet="abc"),
     ],
     ids=lambda processor: processor.task,
 )
 def test_any_preset_and_task_without_a_run(checkpoint, tiny_model, preset: str, processor: GridProcessor) -> None:
     """A converted checkpoint: no recipe, no evaluation; parameter counts from the config all the same."""
-    folder = checkpoint(preset, processor)
+    width = processor.grid_shape[1]
+    folder = checkpoint(preset, processor, grid_width=width)
     card = ModelCard.load(write_model_card(folder, {"evaluations": {}}))
-    model = tiny_model(preset, vocab_size=processor.vocab_size, seq_len=processor.seq_len)
+    model = tiny_model(preset, vocab_size=processor.vocab_size, seq_len=processor.seq_len, grid_width=width)
     assert f"**{model.num_parameters_core():,} parameters** and a puzzle table of 96" in card.text
     assert card.data.eval_results is None
     assert "No evaluation has been recorded" in card.text

@@ -54,7 +54,7 @@ def test_steps_have_the_measures_of_the_models_own_outputs(
     free = ids == 1 if blank else torch.ones_like(ids).bool()
     scored = free & (labels > 0)
     state, answers = model.initial_state(3), ids
-    logits = model.lm_head(state.z_H[:, model.config.puzzle_prefix_len :])
+    logits, _ = model.read_out(state.z_H)
     for number, moment in enumerate(seen.level(STEP)):
         out = model(ids, puzzle_ids=batch["puzzle_ids"], state=state)
         new = answers_from_logits(out.logits, ids, blank)

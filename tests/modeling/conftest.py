@@ -53,8 +53,8 @@ def make_pipeline(tiny_model: Callable[..., TRMForGridReasoning]) -> Callable[..
     def make(processor: GridProcessor, preset: str = "tr-mamba2mlpt", **overrides: Any) -> Any:
         sizes = {"vocab_size": processor.vocab_size, "seq_len": processor.seq_len, **overrides}
         model = tiny_model(preset, **sizes).eval().double()
-        with torch.no_grad():  # the mean of two logits is never the largest: no padding, no blank or end of grid
-            model.lm_head.weight[:2] = model.lm_head.weight[2:4].mean(0)
+        with torch.no_grad():  # the mean of the logits is never the largest: no padding, no blank or end of grid
+            model.lm_head.weight[:2] = model.lm_head.weight[2:].mean(0)
         return pipeline("grid-reasoning", model=model, feature_extractor=processor, device="cpu")
 
     return make

@@ -38,6 +38,7 @@ CASES = [
     ("attention", "attention_backend", "efficient", "cuda", {"_sdpa_kernel", "EFFICIENT_ATTENTION"}, set()),
     ("attention", "attention_backend", "math", "cuda", {"_sdpa_kernel", "MATH"}, set()),
     ("mlp", None, None, "cuda", TRANSPOSED, LEFT),
+    ("symbols", None, None, "cuda", {"softmax"}, set()),
 ]
 FOR_CUDA_KERNELS = {"hidden_size": 64, "mamba_d_state": 16, "mamba_head_dim": 16}
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
@@ -108,15 +109,16 @@ def test_a_compiled_stack_runs_the_kernels_that_were_asked_for(
         monkeypatch.setattr("modeling_trm.ssd_triton_trm.NEEDS_CUDA", False)
     if device == "cuda":  # a choice among kernels for a device that is not here fails in PyTorch itself
         monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", lambda q, k, v: v)
-    chosen = {field: value} if field else {}
-    stack = Stack(tiny_config("trm-attn", block_operators=[operator], **FOR_CUDA_KERNELS, **chosen))
+    chosen = {field: value} if field else {"symbol_fields": operator == "symbols"}
+    config = tiny_config("trm-attn", block_operators=[operator], **FOR_CUDA_KERNELS, **chosen)
+    stack = Stack(config)
     recorder = Recorder()
     stack.compile(backend=recorder, fullgraph=True)
     with FakeTensorMode(), torch.no_grad():
         dtype = torch.bfloat16 if device == "cuda" else torch.float32
         place(stack, device, dtype)
-        h_BLD = torch.empty(2, 18, 64, device=device, dtype=dtype)
-        assert stack(h_BLD, stack.prepare(h_BLD)).shape == h_BLD.shape
+        h = torch.empty(2, *config.latent_shape, device=device, dtype=dtype)
+        assert stack(h, stack.prepare(h)).shape == h.shape
     assert there <= recorder.names()
     assert not absent & recorder.names()
 
@@ -164,7 +166,7 @@ def test_kernels_may_change_under_a_compiled_stack(tiny_model, tiny_batch) -> No
     assert "_sdpa_kernel" not in auto and {"_sdpa_kernel", "MATH"} <= math
 
 
-@pytest.mark.parametrize("preset", ["trm-attn", "tr-mamba2attn"])
+@pytest.mark.parametrize("preset", ["trm-attn", "tr-mamba2attn", "symbols-attn", "symbols-mamba2"])
 def test_nothing_of_positions_alone_is_computed_in_the_compiled_stack(preset: str, tiny_model, tiny_batch) -> None:
     """Rotary tables are made once a supervision step, not in each of its calls of the stack."""
     model = tiny_model(preset)

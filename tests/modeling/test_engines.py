@@ -35,7 +35,7 @@ VARIANTS: list[dict[str, Any]] = [
 
 @pytest.fixture(autouse=True)
 def _micro_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of two puzzles of 18 positions."""
+    """Of two puzzles of 18 positions, without symbol fields."""
     monkeypatch.setattr("modeling_trm.engines_trm.ELEMENTS", 40 * 32)
 
 
@@ -259,7 +259,8 @@ def test_a_subclass_does_not_inherit_the_packed_form(engine: str, name: str, mak
             return -2 * super().forward(x_BLD, *prepared)
 
     monkeypatch.setitem(OPERATORS, name, Minus)
-    model = make("trm-attn", block_operators=[name])
+    fields = getattr(OPERATORS[name], "mixes_fields", False)
+    model = make("trm-attn", block_operators=[name], symbol_fields=fields)
     exact = copy.deepcopy(model).double()
     found = errors(one_step(choose_engine(model, engine), model, problem), one_step(exact, exact, problem))
     assert max(found) < TOLERANCES[engine]

@@ -26,6 +26,10 @@ COUNTS = [
     ("tr-deltaattn", 12, 900, 6_860_386 + 2 * (1_585_292 - 1_719_600)),
     ("tr-deltamlpt", 11, 81, 5_959_778 + 2 * (1_585_292 - 1_719_600)),
     ("urm", 12, 900, 4 * (1_048_576 + 2_359_296 + 3 * 1536) + 2 * 12 * 512 + 2 * 512 + 2),
+    # 128 channels: attention and symbols 4 * 128^2 each, SwiGLU 3 * 128 * 512; 4 roles, 3 outputs of a field, halting.
+    ("symbols-attn", 11, 81, 2 * (2 * 65_536 + 196_608) + 7 * 128 + 2 * 128 + 2),
+    # Mamba-2 128 * (2 * 256 + 2 * 32 + 8) + 5 * 320 + 3 * 8 + 256 + 256 * 128.
+    ("symbols-mamba2", 11, 81, 2 * (109_400 + 65_536 + 196_608) + 7 * 128 + 2 * 128 + 2),
 ]
 # Mamba-3: 512 * (2 * 1024 + 2 * 128 + 3 * 16 + 32) + 1024 * 512, biases 2 * 16 * 128, norms 2 * 128, dt_bias and D 32.
 # Gated DeltaNet: 512 * (2 * 384 + 2 * 768 + 2 * 6) + 768 * 512, convolutions 4 * (2 * 384 + 768), a norm 128, 2 * 6.
@@ -37,6 +41,7 @@ SUBLAYERS = {
     "mamba3": 1_749_280,
     "delta": 1_585_292,
     "conv_mlp": 2_359_296 + 3 * 1536,
+    "symbols": 1_048_576,
 }
 TRUNCATED_STD = 0.87962566103423978  # of a unit normal cut off at two standard deviations
 
@@ -48,7 +53,8 @@ def test_every_preset_and_operator_is_counted() -> None:
 
 @pytest.mark.parametrize(("preset", "vocab_size", "seq_len", "expected"), COUNTS)
 def test_parameter_count(preset: str, vocab_size: int, seq_len: int, expected: int) -> None:
-    config = TRMConfig.from_preset(preset, vocab_size=vocab_size, seq_len=seq_len, num_puzzles=1000)
+    sizes = {"vocab_size": vocab_size, "seq_len": seq_len, "puzzle_prefix_len": 16, "num_puzzles": 1000}
+    config = TRMConfig.from_preset(preset, **sizes)
     with torch.device("meta"):
         model = TRMForGridReasoning(config)
     assert model.num_parameters_core() == expected
@@ -119,6 +125,7 @@ def assert_fresh(model: TRMForGridReasoning) -> None:
 MEDIUM: dict[str, Any] = {
     "hidden_size": 128,
     "num_puzzles": 5,
+    "puzzle_prefix_len": 16,
     "seq_len": 81,
     "mamba_head_dim": 16,
     "mlp_multiple_of": 32,

@@ -20,6 +20,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "swiglu with bias, wider": {"mlp_gate_bias": -0.5, "mlp_expansion": 6},
     "two groups, short convolution": {"mamba_n_groups": 2, "mamba_d_conv": 2},
     "the whole state turned, wider convolutions": {"mamba_rope_fraction": 1, "delta_d_conv": 2, "mlp_conv_kernel": 3},
+    "mean of the fields": {"symbol_mixing": "mean"},
+    "rows and columns": {"position_embedding": "rope2d"},
     "no prefix, one attention head": {"puzzle_prefix_len": 0, "num_puzzles": 1, "num_attention_heads": 1},
 }
 ATOL = {torch.float64: 1e-10, torch.float32: 2e-5, torch.bfloat16: 0.1}  # bfloat16: 8 bits, through three projections
@@ -35,8 +37,13 @@ def build(name: str, config: TRMConfig, dtype: torch.dtype = torch.float64) -> O
     return operator
 
 
+def alone(name: str) -> dict[str, Any]:
+    """A stack of this operator; what mixes symbol fields needs them."""
+    return {"block_operators": [name], "symbol_fields": getattr(OPERATORS[name], "mixes_fields", False)}
+
+
 def random_input(config: TRMConfig, batch: int = 2, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(batch, config.num_positions, config.hidden_size, dtype=dtype)
+    return torch.randn(batch, *config.latent_shape, dtype=dtype)
 
 
 def gradients(output: Tensor, *inputs: Tensor) -> list[Tensor]:
@@ -56,7 +63,7 @@ def test_every_operator_has_an_oracle() -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("name", OPERATORS)
 def test_output_and_gradients_equal_the_oracle(name: str, variant: str, tiny_config: Callable[..., TRMConfig]) -> None:
-    config = tiny_config("trm-attn", block_operators=[name], **VARIANTS[variant])
+    config = tiny_config("trm-attn", **alone(name), **VARIANTS[variant])
     operator, x = build(name, config), random_input(config).requires_grad_()
     weights = dict(operator.named_parameters())
     expected = oracle.ORACLES[name](weights, config, x)
@@ -73,13 +80,14 @@ def test_output_and_gradients_equal_the_oracle(name: str, variant: str, tiny_con
 def test_stack_normalises_after_every_sublayer_over_that_operators_axis(
     preset_operators: list[str], tiny_config: Callable[..., TRMConfig]
 ) -> None:
-    config = tiny_config("trm-attn", block_operators=preset_operators)
+    fields = "symbols" in preset_operators
+    config = tiny_config("trm-attn", block_operators=preset_operators, symbol_fields=fields)
     stack, h = TRMModel(config).stack.double(), random_input(config)
     expected = oracle.stack(dict(stack.named_parameters()), config, h)
     torch.testing.assert_close(stack(h), expected, rtol=0, atol=ATOL[torch.float64])
     # The square mean over the last operator's axis is 1, over the other axis it is not.
     axis = oracle.NORM_AXIS.get(preset_operators[-1], 2)
-    squares = stack(h).square()
+    squares = stack(h).square().flatten(0, -3)
     torch.testing.assert_close(squares.mean(axis), torch.ones_like(squares.mean(axis)), rtol=0, atol=1e-3)
     assert (squares.mean(3 - axis) - 1).abs().max() > 0.1
 
@@ -192,7 +200,7 @@ CONTRACT = [
 @pytest.mark.parametrize("check", CONTRACT, ids=lambda check: check.__name__)
 @pytest.mark.parametrize("name", OPERATORS)
 def test_contract(name: str, check: Callable[[str, TRMConfig], None], tiny_config: Callable[..., TRMConfig]) -> None:
-    check(name, tiny_config("trm-attn", block_operators=[name]))
+    check(name, tiny_config("trm-attn", **alone(name)))
 
 
 class NeighbourMean(Operator):

@@ -1,12 +1,12 @@
 """The operators of the stack and the post-norm stack itself, one sequence, one head, one position at a time.
 
 Sources: attention, SwiGLU, MLP-t and post-norm from TRM, arXiv 2510.04871; RoPE, arXiv 2104.09864; the normalised gate,
-arXiv 2601.19085; Mamba-2, arXiv 2405.21060, with the projections, convolution and gated norm of mamba_ssm.Mamba2;
-Mamba-3, arXiv 2603.15569, with those of mamba_ssm's; gated DeltaNet, arXiv 2412.06464, with those of
-flash-linear-attention; the convolution inside the MLP, arXiv 2512.14693.
+arXiv 2601.19085; symbol fields, arXiv 2603.02193; Mamba-2, arXiv 2405.21060, with the projections, convolution and
+gated norm of mamba_ssm.Mamba2; Mamba-3, arXiv 2603.15569, with those of mamba_ssm's; gated DeltaNet, arXiv 2412.06464,
+with those of flash-linear-attention; the convolution inside the MLP, arXiv 2512.14693.
 
-Shapes: B batch, L positions, D channels, H heads, P head size, G groups, N state. `config` is anything with TRMConfig's
-fields; `weights` maps an operator's parameter names to tensors.
+Shapes: B batch, K symbol fields, L positions, D channels, H heads, P head size, G groups, N state. `config` is anything
+with TRMConfig's fields; `weights` maps an operator's parameter names to tensors.
 """
 
 import math
@@ -28,9 +28,22 @@ def sigmoid(x: Tensor) -> Tensor:
 
 
 def rotate(x_LP: Tensor, theta: float) -> Tensor:
-    """RoPE as complex numbers: entries p and p + P/2 of position l are turned by the angle l * theta^(-2p/P)."""
+    """RoPE: entries p and p + P/2 of position l are turned by the angle l * theta^(-2p/P)."""
     L, P = x_LP.shape
-    angles = torch.tensor([[pos * theta ** (-2 * p / P) for p in range(P // 2)] for pos in range(L)], dtype=x_LP.dtype)
+    return turn(x_LP, [[pos * theta ** (-2 * p / P) for p in range(P // 2)] for pos in range(L)])
+
+
+def rotate_2d(x_LP: Tensor, theta: float, config: Any) -> Tensor:
+    """The first P/4 planes turn by the row, the others by the column; prefix position i of n is at (i - n, i - n)."""
+    n, P = config.puzzle_prefix_len, x_LP.shape[1]
+    width = config.grid_width or math.isqrt(len(x_LP) - n)
+    places = [(i - n, i - n) for i in range(n)] + [divmod(cell, width) for cell in range(len(x_LP) - n)]
+    return turn(x_LP, [[at * theta ** (-4 * p / P) for at in place for p in range(P // 4)] for place in places])
+
+
+def turn(x_LP: Tensor, angles: list[list[float]]) -> Tensor:
+    """As complex numbers, entry p with entry p + P/2."""
+    P, angles = x_LP.shape[1], torch.tensor(angles, dtype=x_LP.dtype)
     turned = torch.complex(x_LP[:, : P // 2], x_LP[:, P // 2 :]) * torch.complex(angles.cos(), angles.sin())
     return torch.cat((turned.real, turned.imag), dim=1)
 
@@ -46,6 +59,8 @@ def attention(weights: Weights, config: Any, x_BLD: Tensor) -> Tensor:
             q, k, v = (x_LD @ weights["qkv_proj.weight"][part * D + h * P :][:P].T for part in range(3))
             if config.position_embedding == "rope":
                 q, k = rotate(q, config.rope_theta), rotate(k, config.rope_theta)
+            elif config.position_embedding == "rope2d":
+                q, k = rotate_2d(q, config.rope_theta, config), rotate_2d(k, config.rope_theta, config)
             scores_LL = torch.exp(q @ k.T / math.sqrt(P))
             heads.append(scores_LL @ v / scores_LL.sum(1, keepdim=True))
         sequences.append(torch.cat(heads, dim=1) @ weights["o_proj.weight"].T)
@@ -214,6 +229,26 @@ def delta(weights: Weights, config: Any, x_BLD: Tensor) -> Tensor:
     return (normed * g * sigmoid(g)).reshape(B, L, -1) @ weights["o_proj.weight"].T
 
 
+def symbols(weights: Weights, config: Any, x_BKLD: Tensor) -> Tensor:
+    """Field k at a cell: W mean of the other fields there, or attention to them (arXiv 2603.02193), head by head."""
+    K, D = x_BKLD.shape[1], x_BKLD.shape[3]
+    P, fields = D // config.num_attention_heads, []
+    for k in range(K):
+        others_BKLD = torch.stack([x_BKLD[:, other] for other in range(K) if other != k], dim=1)
+        if config.symbol_mixing == "mean":
+            mixed = others_BKLD.mean(1)
+        else:
+            heads = []
+            for h in range(config.num_attention_heads):
+                W_q, W_k, W_v = (weights["qkv_proj.weight"][part * D + h * P :][:P] for part in range(3))
+                q_BLP, k_BKLP, v_BKLP = x_BKLD[:, k] @ W_q.T, others_BKLD @ W_k.T, others_BKLD @ W_v.T
+                scores = torch.exp((k_BKLP * q_BLP[:, None]).sum(-1, keepdim=True) / math.sqrt(P))
+                heads.append((scores * v_BKLP).sum(1) / scores.sum(1))
+            mixed = torch.cat(heads, dim=-1)
+        fields.append(mixed @ weights["o_proj.weight"].T)
+    return torch.stack(fields, dim=1)
+
+
 ORACLES: dict[str, Callable[[Weights, Any, Tensor], Tensor]] = {
     "attention": attention,
     "mamba2": mamba2,
@@ -222,14 +257,42 @@ ORACLES: dict[str, Callable[[Weights, Any, Tensor], Tensor]] = {
     "mamba3": mamba3,
     "delta": delta,
     "conv_mlp": conv_mlp,
+    "symbols": symbols,
 }
+ALL_FIELDS = ("symbols",)  # take [B, K, L, D]; the others one field at a time
+IN_ORDER = ("mamba2", "mamba3", "delta", "conv_mlp")  # take cell after cell
 # The reference normalises the transposed tensor of its MLP-t, so over positions; everything else over channels.
 NORM_AXIS = {"mlp_t": 1}
 
 
-def stack(weights: Weights, config: Any, h_BLD: Tensor) -> Tensor:
+def scan_order(config: Any, order: str, positions: int) -> list[int]:
+    """The positions in the order in which they are read; the prefix first."""
+    prefix = config.puzzle_prefix_len
+    cells = list(range(prefix, positions))
+    if "transposed" in order:
+        width = config.grid_width or math.isqrt(len(cells))
+        cells = [cell for column in range(width) for cell in cells[column::width]]
+    return list(range(prefix)) + (cells[::-1] if "reversed" in order else cells)
+
+
+def in_frame(name: str, weights: Weights, config: Any, h: Tensor, order: str) -> Tensor:
+    """The operator on the latent [B, L, D] or [B, K, L, D], each field a sequence of its own, in that order."""
+    if name in ALL_FIELDS:
+        return ORACLES[name](weights, config, h)
+    if h.ndim == 4:
+        return in_frame(name, weights, config, h.flatten(0, 1), order).reshape(h.shape)
+    read = scan_order(config, order, h.shape[1])
+    y = ORACLES[name](weights, config, torch.stack([h[:, position] for position in read], dim=1))
+    return torch.stack([y[:, read.index(position)] for position in range(h.shape[1])], dim=1)
+
+
+def stack(weights: Weights, config: Any, h: Tensor) -> Tensor:
     """h = rms_norm(h + operator(h)) after every sublayer; the weights of sublayer i are named `i.`..."""
+    scans = 0
     for i, name in enumerate(config.block_operators):
         own = {key.removeprefix(f"{i}."): value for key, value in weights.items() if key.startswith(f"{i}.")}
-        h_BLD = rms_norm(h_BLD + ORACLES[name](own, config, h_BLD), NORM_AXIS.get(name, 2), config.rms_norm_eps)
-    return h_BLD
+        order = config.scan_orders[scans % len(config.scan_orders)] if name in IN_ORDER else "raster"
+        scans += name in IN_ORDER
+        axis = {1: -2, 2: -1}[NORM_AXIS.get(name, 2)]
+        h = rms_norm(h + in_frame(name, own, config, h, order), axis, config.rms_norm_eps)
+    return h

@@ -4,6 +4,7 @@ e = puzzle prefix ++ token embeddings        the puzzle's row, zero-padded to pr
 e = e + step embedding                       of steps 1, 2, ..., the last one for all later ones (arXiv 2511.16886)
 x = sqrt(D) * e                              with learned positions: sqrt(D) * (e + positions) / sqrt(2)
 z_H, z_L = recursion(x)                      from H_init, L_init at the first step
+with symbol fields (arXiv 2603.02193): the embedding of a cell's role in each field, [B, K, S, D]; see `heads`
 logits = lm_head(z_H) behind the prefix      halt logit = the first output of q_head at position 0
 """
 
@@ -22,20 +23,41 @@ State = tuple[Tensor, Tensor | None]
 
 def embed(weights: Weights, config: Any, input_ids: Tensor, puzzle_ids: Tensor, step: int = 1) -> Tensor:
     D, prefix = config.hidden_size, config.puzzle_prefix_len
-    sequences = []
+    table, sequences = weights["model.embed_tokens.weight"], []
     for tokens, puzzle in zip(input_ids, puzzle_ids):
-        positions = []
+        before = []
         if prefix:
             row = weights["model.puzzle_emb.weight"][puzzle]
-            positions = list(torch.cat([row, row.new_zeros(prefix * D - D)]).reshape(prefix, D))
-        positions += [weights["model.embed_tokens.weight"][token] for token in tokens]
-        sequences.append(torch.stack(positions))
+            before = list(torch.cat([row, row.new_zeros(prefix * D - D)]).reshape(prefix, D))
+        if config.symbol_fields:
+            symbols = range(config.num_special_tokens, config.vocab_size)
+            fields = [[table[role(config, int(token), symbol)] for token in tokens] for symbol in symbols]
+            sequences.append(torch.stack([torch.stack(before + cells) for cells in fields]))
+        else:
+            sequences.append(torch.stack(before + [table[token] for token in tokens]))
     e = torch.stack(sequences)
     if config.num_step_embeddings:
         e = e + weights["model.embed_steps.weight"][min(step, config.num_step_embeddings) - 1]
     if config.position_embedding == "learned":
         e = (e + weights["model.embed_positions.weight"]) / math.sqrt(2)
     return math.sqrt(D) * e
+
+
+def role(config: Any, token: int, symbol: int) -> int:
+    """Of a cell in a symbol's field: the special token itself, "this symbol is given", "another symbol is given"."""
+    special = config.num_special_tokens
+    return token if token < special else special if token == symbol else special + 1
+
+
+def heads(weights: Weights, config: Any, z_H: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits and halt logits. With symbol fields: a symbol's is read of its field, all else of the fields' mean."""
+    out, w, b = weights["lm_head.weight"], weights["q_head.weight"][0], weights["q_head.bias"][0]
+    if not config.symbol_fields:
+        return z_H[:, config.puzzle_prefix_len :] @ out.T, z_H[:, 0] @ w + b
+    cells = z_H[:, :, config.puzzle_prefix_len :]
+    special = cells.mean(1) @ out[: config.num_special_tokens].T
+    symbols = [field @ out[-1] for field in cells.unbind(1)]
+    return torch.cat([special, torch.stack(symbols, dim=2)], dim=2), cells.mean(dim=(1, 2)) @ w + b
 
 
 def initial_state(weights: Weights, config: Any, like: Tensor) -> State:
@@ -67,8 +89,7 @@ def supervision_step(
         z_H, z_L = one_latent(apply, z_H, x, config.H_cycles, config.L_cycles)
     else:
         z_H, z_L = two_latents(apply, z_H, z_L, x, config.H_cycles, config.L_cycles)
-    logits = z_H[:, config.puzzle_prefix_len :] @ weights["lm_head.weight"].T
-    halt_logits = z_H[:, 0] @ weights["q_head.weight"][0] + weights["q_head.bias"][0]
+    logits, halt_logits = heads(weights, config, z_H)
     return (
         step_loss(logits, halt_logits, labels),
         logits,

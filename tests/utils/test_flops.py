@@ -31,9 +31,10 @@ def measured(config: TRMConfig, batch_size: int) -> int:
         {"num_latents": 1, "H_cycles": 1, "L_cycles": 3},
         {"puzzle_prefix_len": 0, "num_puzzles": 1},
         {"mamba_n_groups": 2, "mamba_expand": 4, "mamba_head_dim": 8, "mlp_gate": "normalized"},
-        {"seq_len": ONE_CHUNK_UP_TO - 2},  # with the prefix of 2 the last of one chunk
-        {"seq_len": ONE_CHUNK_UP_TO - 1},
-        {"seq_len": 301, "mamba_n_groups": 2},
+        {"symbol_mixing": "mean", "symbol_fields": True, "num_special_tokens": 1},
+        {"seq_len": ONE_CHUNK_UP_TO - 2, "grid_width": 2},  # with the prefix of 2 the last of one chunk
+        {"seq_len": ONE_CHUNK_UP_TO - 1, "grid_width": 17},
+        {"seq_len": 301, "grid_width": 43, "mamba_n_groups": 2},
     ],
 )
 def test_equal_to_the_count_of_a_forward_pass(

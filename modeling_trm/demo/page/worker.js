@@ -45,11 +45,11 @@ const inputs = (tokens, puzzleId, latents) => ({
   ...latents,
 });
 
-// The latents before the first step: the same vector at every position.
+// The latents before the first step: the same vector at every position, of every symbol field too.
 function initialLatents() {
-  const shape = [1, model.num_positions, model.hidden_size];
+  const shape = [1, ...model.latent_shape];
   return Object.fromEntries(Object.entries(model.initial).map(([name, vector]) => {
-    const values = new Float32Array(shape[1] * shape[2]);
+    const values = new Float32Array(shape.reduce((product, size) => product * size));
     for (let start = 0; start < values.length; start += vector.length) values.set(vector, start);
     return [name, new ort.Tensor("float32", values, shape)];
   }));
