@@ -35,7 +35,7 @@ class _Loader(yaml.SafeLoader):
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
         if ODD_NUMBER.fullmatch(node.value):
-            problem = f"{node.value} can be read in two ways; write it without the zero in front or the colon, text in quotes"
+            problem = f"{node.value} can be read in two ways; write it without leading zero or colon, text in quotes"
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
         return super().construct_yaml_int(node)
 
