@@ -84,7 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         output = Path(arguments.output)
         pictures = {"solving": solving_gif(observation, puzzles, shown, output / "solving.gif")}
         pictures |= write_diagnosis_plots(output / "plots", summary)
-        written = [write_page(output / "index.html", report, pictures), write_json(output / "diagnosis.json", report)]
+        written = [write_json(output / "diagnosis.json", report)]  # first: by it the page is known to be ours
+        written.insert(0, write_page(output / "index.html", report, pictures))
     for warning in summary["warnings"]:
         print(f"WARNING: {warning}")
     print_written([*written, *pictures.values()])

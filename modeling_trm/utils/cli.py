@@ -10,11 +10,17 @@ USER_ERROR = 2  # argparse's own exit code for wrong arguments
 
 @contextmanager
 def user_errors(*kinds: type[Exception]) -> Iterator[None]:
-    """Turn these exceptions into "error: ..." on stderr and exit code 2; any other one keeps its traceback."""
+    """Turn these exceptions into "error: ..." on stderr and exit code 2; any other one keeps its traceback.
+
+    Numbers that are too large for the machine are a user's error in every command.
+    """
     try:
         yield
     except kinds as error:
         print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(USER_ERROR) from error
+    except MemoryError as error:
+        print(f"error: there is not enough memory: {error or 'give smaller numbers'}", file=sys.stderr)
         raise SystemExit(USER_ERROR) from error
 
 

@@ -1,8 +1,11 @@
 """Read YAML that a user wrote, or say in one line what is wrong and where. Not in reading.py: help needs no yaml."""
 
+import re
 from typing import Any
 
 import yaml
+
+ODD_NUMBER = re.compile(r"[-+]?0[0-9_]+|.*:.*")
 
 
 def load_yaml(text: str) -> Any:
@@ -25,7 +28,22 @@ def key_line(text: str, key: str) -> int | None:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that a mapping has twice, of which PyYAML would silently take the last."""
+    """Refuses a key that a mapping has twice, of which PyYAML would silently take the last, and 010 and 1:30.
+
+    YAML 1.1 means 8 and 90 by these, YAML 1.2 and people do not.
+    """
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        if ODD_NUMBER.fullmatch(node.value):
+            problem = f"{node.value} can be read in two ways; write it without leading zero or colon, text in quotes"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        return super().construct_yaml_int(node)
+
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
+        if ":" in node.value:
+            problem = f"{node.value} can be read in two ways; write it without the colon"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        return super().construct_yaml_float(node)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         lines: dict[str, int] = {}
@@ -36,3 +54,7 @@ class _Loader(yaml.SafeLoader):
                     raise yaml.MarkedYAMLError(problem=problem, problem_mark=key.start_mark)
                 lines[key.value] = key.start_mark.line + 1
         return super().construct_mapping(node, deep)
+
+
+for _kind in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", getattr(_Loader, f"construct_yaml_{_kind}"))

@@ -165,14 +165,15 @@ def model_scenario(folder: Path, every: int) -> int:
     from modeling_trm.utils.loading import load_model, load_processor
 
     made = make_checkpoint(folder)
-    model, processor = load_model(str(made)), load_processor(str(made))
-    run = lambda where: save_model(model, processor, where / "model")  # noqa: E731
+    model, processor, old = load_model(str(made)), load_processor(str(made)), folder / "old"
+
+    def run(where: Path) -> None:
+        save_model(model, processor, where / "model")
 
     def is_whole(where: Path) -> None:
         there = [one for one in (where / "model", where / ".model.trm-old") if one.exists()]
         assert any(content(one) == content(old / "model") for one in there), os.listdir(where)
 
-    old = folder / "old"
     run(old)
     return again_scenario(folder, every, lambda where: copy(old, where), run, content, is_whole)
 
@@ -183,8 +184,10 @@ def chunks_scenario(folder: Path, every: int) -> int:
 
     from modeling_trm.evaluation.chunks import SECONDS, run_in_chunks
 
+    def square(numbers: Any) -> dict[str, Any]:
+        return {"square": numbers**2}
+
     def run(where: Path) -> None:
-        square = lambda numbers: {"square": numbers**2}  # noqa: E731
         found = run_in_chunks(square, 10, where, {"what": "squares"}, chunk_size=3, title="", progress=False)
         assert np.array_equal(found["square"], np.arange(10) ** 2)
 

@@ -77,6 +77,9 @@ def test_the_line_of_the_recipe_is_told(tmp_path) -> None:
         ("a: !!python/object/apply:os.system ['true']\n", "line 1: "),
         ("a: 2024-99-99\n", ""),
         ("[" * 5000, ""),
+        ("task: sudoku\nseed: 010\n", "line 2: 010 can be read in two ways"),
+        ("train_steps: 1:30\n", "line 1: 1:30 can be read in two ways"),
+        ("clip_grad_norm: 1:30.5\n", "line 1: 1:30.5 can be read in two ways"),
     ],
 )
 def test_wrong_yaml_is_one_line_with_its_number(text: str, told: str, tmp_path) -> None:
