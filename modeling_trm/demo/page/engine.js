@@ -66,7 +66,8 @@ export class Engine {
   }
 
   #session(provider) {
-    return this.#ort.InferenceSession.create(this.#graph, { executionProviders: [provider] });
+    const logSeverityLevel = 3; // errors: it would warn of nodes that a GPU does not compute
+    return this.#ort.InferenceSession.create(this.#graph, { executionProviders: [provider], logSeverityLevel });
   }
 }
 

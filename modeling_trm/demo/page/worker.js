@@ -21,7 +21,6 @@ async function load({ load: description, program, threads, gpu }, id) {
     postMessage({ id, progress: received.reduce((sum, part) => sum + part, 0), total });
   }))]);
   ort = module;
-  ort.env.logLevel = "error"; // it warns of every node that a GPU does not compute
   ort.env.wasm.wasmPaths = new URL("./runtime/", import.meta.url).href;
   ort.env.wasm.wasmBinary = wasm;
   ort.env.wasm.numThreads = threads;
