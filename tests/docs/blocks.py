@@ -55,6 +55,7 @@ SIZES = {
     "vote": "--max-puzzles 2 --max-steps 2",
     "compare": "--max-puzzles 3 --max-steps 2",
     "sweep": "--max-puzzles 3 --steps 1 2",
+    "certify": "--max-puzzles 3 --max-steps 2",
     "diagnose": "--max-puzzles 3 --max-steps 2",
     "compare-recipes": "--flops 2e8 " + " ".join(f"--set {one}" for one in _RECIPES),
     "loop-experiment": "--arms bare --seeds 0 --steps 2 --loops 2 --train-loops 1 --batch-size 2 --test-puzzles 4",

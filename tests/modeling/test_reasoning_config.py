@@ -26,6 +26,8 @@ IDS = torch.arange(16)[None] % 6
         ({"guidance": float("nan")}, "guidance=nan is not allowed; allowed: finite numbers"),
         ({"damping": 1}, "damping=1 is not allowed; allowed: numbers from 0 up to, not including, 1"),
         ({"random_start": 1}, "random_start=1 is not allowed; allowed: True, False"),
+        ({"certificate": "rule"}, "certificate='rule' is not allowed; allowed: None, 'rules', or a probability"),
+        ({"certificate": 1.0}, "certificate=1.0 is not allowed"),
         ({"selection": "best"}, "selection='best' is not allowed; allowed: halt, vote, residual, valid"),
         ({"num_trajectories": 2}, "num_trajectories=2: all trajectories would be the same one"),
     ],

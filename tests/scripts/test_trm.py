@@ -30,10 +30,10 @@ heavy = {"torch", "transformers", "datasets", "numpy", "accelerate", "huggingfac
 heavy &= sys.modules.keys()
 assert not heavy, heavy
 """
-MODEL_COMMANDS = ("solve", "evaluate", "vote", "sweep", "diagnose", "adapt", "export")
+MODEL_COMMANDS = ("solve", "evaluate", "vote", "sweep", "certify", "diagnose", "adapt", "export")
 # All others meet models whose operators may be a user's own.
 WITHOUT_OPERATORS = ("recipes", "build-data", "convert", "solve-onnx", "pack-checkpoint", "loop-experiment")
-PUZZLE_COMMANDS = ("evaluate", "vote", "compare", "sweep", "diagnose")
+PUZZLE_COMMANDS = ("evaluate", "vote", "compare", "sweep", "certify", "diagnose")
 
 
 def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -96,11 +96,11 @@ def test_a_wrong_argument_is_at_most_three_lines(arguments: list[str], capsys: p
         (PUZZLE_COMMANDS, "--split"),
         (PUZZLE_COMMANDS, "--on-bad-row"),
         (("solve", *PUZZLE_COMMANDS), "--seed"),
-        (("evaluate", "vote", "compare", "sweep"), "--batch-size"),
-        (("evaluate", "vote", "compare", "sweep"), "--precision"),
+        (("evaluate", "vote", "compare", "sweep", "certify"), "--batch-size"),
+        (("evaluate", "vote", "compare", "sweep", "certify"), "--precision"),
         (("solve", "benchmark", "loop-experiment", *PUZZLE_COMMANDS), "--device"),
-        (("solve", "evaluate", "vote", "sweep"), "--engine"),
-        (("solve", "evaluate", "vote", "compare", "diagnose"), "--max-steps"),
+        (("solve", "evaluate", "vote", "sweep", "certify"), "--engine"),
+        (("solve", "evaluate", "vote", "compare", "certify", "diagnose"), "--max-steps"),
     ],
 )
 def test_an_option_means_the_same_everywhere(commands, option, capsys) -> None:
