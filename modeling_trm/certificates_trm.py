@@ -7,7 +7,7 @@ Shapes: B puzzles, K attempts of each, n of them open, L cells.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,17 +15,17 @@ from torch import Tensor
 from .reasoning_config_trm import RULES, ReasoningConfig
 from .trajectories_trm import Trajectories, Verifier
 
-NOT_RUN = Trajectories(0, -torch.inf, torch.inf, 0)  # type: ignore[arg-type]  # a number a field, for all entries
+NOT_RUN: Any = Trajectories(0, -torch.inf, torch.inf, 0)  # type: ignore[arg-type]  # a number for all entries
 
 Run = Callable[[Tensor, int], Trajectories]  # rows [n] of the puzzles, number of the attempt -> fields [n, L] and [n]
 
 
 class Attempts(NamedTuple):
-    """ended: fields [B, K, L] and [B, K], what was not run as NOT_RUN. certain: bool [B]. count: int64 [B], run."""
+    """ended: fields [B, K, L] and [B, K], what was not run as NOT_RUN. certain: bool [B]. tried: int64 [B], run."""
 
     ended: Trajectories
     certain: Tensor
-    count: Tensor
+    tried: Tensor
 
 
 def is_certain(
@@ -55,15 +55,15 @@ def attempt_until_certain(run: Run, judge: Callable[[Tensor, Trajectories], Tens
             for field, value in zip(first, NOT_RUN)
         )
     )
-    certain, count = torch.zeros(B, dtype=torch.bool), torch.zeros(B, dtype=torch.long)
+    certain, tried = torch.zeros(B, dtype=torch.bool), torch.zeros(B, dtype=torch.long)
     for k in range(K):
         now = first if k == 0 else run(open_n, k)
         for kept, field in zip(ended, now):
             kept[open_n.to(kept.device), k] = field
-        count[open_n] = k + 1
+        tried[open_n] = k + 1
         certain[open_n] = judge(open_n, now).cpu()
         open_n = open_n[~certain[open_n]]
         if len(open_n) == 0:
             break
     device = first.answers.device
-    return Attempts(ended, certain.to(device), count.to(device))
+    return Attempts(ended, certain.to(device), tried.to(device))

@@ -312,10 +312,9 @@ class GridReasoningPipeline(Pipeline):
                 if batch[row].is_own:
                     answer = self._text(batch[row].view, answer_L, unknown)
                     traces[row].append({"step": step, "answer": answer, "halt_probability": probability})
-        certain, attempts = (
-            [absent] * len(batch) if values is None else values.tolist()
-            for values, absent in ((solved["certain"], None), (solved["attempts"], 0))
-        )
+        certified = [(None, 0)] * len(batch)
+        if solved["certain"] is not None:
+            certified = list(zip(solved["certain"].tolist(), solved["attempts"].tolist()))
         outcomes = zip(solved["answers"].numpy(), solved["halt_probability"].tolist(), solved["steps"].tolist(), traces)
         votes = []
         for row, (viewed, (answer_L, probability, steps, trace)) in enumerate(zip(batch, outcomes)):
@@ -324,7 +323,7 @@ class GridReasoningPipeline(Pipeline):
             if is_own:
                 shown, ranked = self._text(view, answer_L, unknown), self._ranked(view, row, solved["trajectories"])
             held = answer, probability, steps, shown, trace, ranked
-            votes.append(Vote(number, puzzle, *held, certain[row], attempts[row]))
+            votes.append(Vote(number, puzzle, *held, *certified[row]))
         return votes
 
     def _ranked(self, view: View, row: int, trajectories: Any) -> list[Candidate] | None:

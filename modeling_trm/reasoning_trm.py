@@ -119,7 +119,7 @@ class ReasoningMixin:
             ended = attempts.ended
         choice = select(ended, config.selection, input_ids, verifier)
         if attempts is not None:
-            choice = torch.where(attempts.certain, attempts.count - 1, choice)
+            choice = torch.where(attempts.certain, attempts.tried - 1, choice)
         taken = ended.taken(choice)
         return SolveOutput(
             taken.answers,
@@ -128,7 +128,7 @@ class ReasoningMixin:
             None if trace is None else [_join(parts) for parts in trace if parts],
             ended if K > 1 or attempts is not None else None,
             None if attempts is None else attempts.certain,
-            None if attempts is None else attempts.count,
+            None if attempts is None else attempts.tried,
         )
 
     def _runner(

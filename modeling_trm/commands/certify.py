@@ -100,7 +100,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "engine": resolve_engine(model, arguments.engine),
                 "precision": precision(model, arguments.engine),
             }
-        rows = [{"name": "rules", "certificate": "rules", **outcome(records, records.valid)}]
+        rows = []
+        if records.valid is not None:
+            rows.append({"name": "rules", "certificate": "rules", **outcome(records, records.valid)})
         if calibration is not None:
             rows += [threshold_row(records, calibration, max_error) for max_error in arguments.max_error]
         report = {

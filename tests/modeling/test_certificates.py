@@ -86,7 +86,7 @@ def test_the_attempt_that_is_certain_gives_the_answer() -> None:
     config = ReasoningConfig(certificate=0.9)
     found = attempt_until_certain(run, lambda rows, ends: is_certain(rows, ends, torch.zeros(3, 4), config, None), 3, 3)
     assert found.certain.tolist() == [True, True, False]
-    assert found.count.tolist() == [1, 3, 3]
+    assert found.tried.tolist() == [1, 3, 3]
     assert found.ended.answers[..., 0].tolist() == [[0, 0, 0], [10, 11, 12], [20, 21, 22]]
     assert found.ended.steps.tolist() == [[1, 0, 0], [1, 1, 1], [1, 1, 1]]
 
