@@ -9,23 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from datasets_builders.arc_tasks import load_tasks
 from datasets_builders.features import load_puzzles
-from modeling_trm import GridProcessor
-from modeling_trm.arc_task_trm import task_name
-from modeling_trm.demo.contents import EXAMPLES
 from modeling_trm.utils.loading import load_model
 from modeling_trm.verifiers_trm import maze_path_connects, sudoku_is_solved
 from tests.demo.browser import Browser
 from tests.demo.conftest import (
-    ARC,
     MAZE,
     MAZE_SHAPE,
     OTHER,
     QUICKSTART,
-    save_arc_model,
     served,
-    write_arc_tasks,
 )
 
 pytestmark = pytest.mark.slow
@@ -46,47 +39,6 @@ SOLVE = """(async (puzzles) => {
     solved.push({ answers, steps, haltProbability });
   }
   return solved;
-})"""
-
-SOLVE_ARC = """(async () => {
-  const { Solver, solve } = await import("/solver.js");
-  const { cellsOfTokens, crop, gridOf, tokensOf } = await import("/arc.js");
-  const contents = await (await fetch("/demo.json")).json();
-  const model = contents.models[3], kind = contents.kinds[2];
-  const solver = new Solver(model, contents.runtime);
-  await solver.load();
-  const solved = [];
-  for (const example of kind.examples) {
-    const tokens = tokensOf(gridOf(example, kind), kind);
-    const options = { maxSteps: model.max_steps, halt: true, puzzleId: model.puzzle_ids[example.name] };
-    const { answers, steps, haltProbability } = await solve(solver, tokens, options);
-    const grid = crop(cellsOfTokens(answers), kind).map((row) => row.map(Number));
-    solved.push({ name: example.name, tokens, answers, steps, haltProbability, grid });
-  }
-  return solved;
-})()"""
-
-# Sessions as onnxruntime has them, on a clock of their own; the page's engine chooses among them. times: of a step.
-CHOOSE = """(async (times, logits, failing) => {
-  const { Engine } = await import("/engine.js");
-  let clock = 0;
-  performance.now = () => clock;
-  const session = (name) => {
-    let runs = 0;
-    return { release: () => {}, run: async () => {
-      runs += 1;
-      if (name === "webgpu" && runs > failing) throw new Error("lost");
-      clock += times[name];
-      return { logits: { data: Float32Array.of(1, logits[name]) }, halt_logits: { data: Float32Array.of(0) }, name };
-    } };
-  };
-  const create = async (_, { executionProviders: [name] }) => session(name);
-  const said = [];
-  const ort = { env: { wasm: { numThreads: 2 } }, InferenceSession: { create } };
-  const engine = new Engine(ort, null, (text) => said.push(text));
-  await engine.start({});
-  const ran = [(await engine.run({})).name, (await engine.run({})).name];
-  return { said, ran };
 })"""
 
 
@@ -281,106 +233,6 @@ def test_a_maze_is_drawn_with_the_mouse(visit: Visit, pictures: Path) -> None:
     browser.picture(pictures / "maze.png")
     solve(browser)
     assert text(browser, ".verdict")[0].startswith("Not solved")  # its weights are random
-
-
-def test_arc_answers_are_those_of_solve(visit: Visit, tmp_path: Path) -> None:
-    """Each with the task's row of the puzzle table; and what is asked, read and shown, as the processor does."""
-    write_arc_tasks(tmp_path / "tasks")
-    save_arc_model(tmp_path)
-    model, processor = load_model(str(tmp_path / ARC)), GridProcessor.from_pretrained(tmp_path / ARC)
-    tasks = {task_name(task): task for task in load_tasks("training", data_dir=tmp_path / "tasks")}
-    found = visit().run(SOLVE_ARC)
-    assert len(found) == EXAMPLES
-    input_ids = torch.stack([processor.encode(tasks[one["name"]].test[0].input) for one in found])
-    rows = torch.tensor([model.puzzle_index.rows_of(one["name"])[0] for one in found])
-    expected = model.solve(input_ids, rows, engine="eager")
-    assert [one["tokens"] for one in found] == input_ids.tolist()
-    assert [one["answers"] for one in found] == expected.answers.tolist()
-    assert not torch.equal(expected.answers, model.solve(input_ids, engine="eager").answers)  # the rows matter
-    assert [one["grid"] for one in found] == [processor.decode(answer) or [] for answer in expected.answers]
-    assert [one["steps"] for one in found] == expected.steps.tolist()
-    halts = torch.tensor([one["haltProbability"] for one in found])
-    torch.testing.assert_close(halts, expected.halt_probability, rtol=0, atol=HALT_TOLERANCE)
-
-
-def test_an_arc_task_is_shown_asked_and_changed(visit: Visit, pictures: Path, tmp_path: Path) -> None:
-    browser = visit()
-    choose(browser, "kind", "2")
-    browser.wait(f"document.getElementById('loading').textContent.includes('{ARC}: ready')")
-    contents = json.loads(browser.run("fetch('/demo.json').then((answer) => answer.text())"))
-    example = contents["kinds"][2]["examples"][0]
-    assert text(browser, "#pairs h3") == ["Demonstrations", "Asked"]
-    written = "document.getElementById('text').value.replaceAll('\\n', '/')"
-    assert browser.run(written) == example["test"][0][0]
-    solve(browser)
-    assert text(browser, "#shown") == ["4"]
-    assert text(browser, ".verdict")[0].endswith("cells differ from the task's own answer.")  # its weights are random
-    browser.picture(pictures / "arc.png")
-    browser.run("document.querySelector('.pair button').click()")  # the first demonstration is asked
-    assert browser.run(written) == example["train"][0][0]
-    press(browser, "Empty grid")
-    press(browser, "7")
-    corner = "document.querySelector('[data-place=\"23\"]').getBoundingClientRect()"  # row 4, column 6
-    browser.drag([tuple(browser.run(f"[{corner}.x + {corner}.width / 2, {corner}.y + {corner}.height / 2]"))])
-    assert browser.run(written) == "000000/000000/000000/000007"
-    solve(browser)
-    assert text(browser, ".verdict")[0].endswith("what is right is not known here.")
-    file = tmp_path / "mine.json"
-    file.write_text(
-        '{"train": [{"input": [[1, 2]], "output": [[3]]}], "test": [{"input": [[4], [5]]}]}', encoding="utf-8"
-    )
-    browser.choose_file("#file", file)
-    browser.wait(f"{written} === '4/5'")
-    assert text(browser, "#boards figcaption") == [f"{ARC}: the puzzle, of a task that it was not trained on"]
-    assert text(browser, "#example optgroup:last-child option") == ["task mine"]
-    broken = tmp_path / "broken.json"
-    broken.write_text('{"train": []}', encoding="utf-8")
-    browser.choose_file("#file", broken)
-    browser.wait("document.getElementById('problem').textContent.includes('broken.json is no ARC task')")
-    nodes = browser.accessibility_tree()
-    names = [node.get("name", {}).get("value", "") for node in nodes if node["role"]["value"] in ("button", "image")]
-    assert all(names) and "Demonstrations, 1, output, 1 by 1: 3" in names
-    choose(browser, "kind", "0")
-    assert text(browser, "#pairs") == [""]
-
-
-@pytest.mark.parametrize(
-    ("times", "logits", "failing", "said", "ran"),
-    [
-        (5, 1.001, 9, "on the GPU, 5 ms a step against 7 ms on the processor", ["webgpu", "webgpu"]),
-        (9, 1.0, 9, "on the processor, 2 threads (the GPU is slower, 9 ms a step against 7 ms)", ["wasm", "wasm"]),
-        (5, 1.1, 9, "on the processor, 2 threads (the GPU answers otherwise)", ["wasm", "wasm"]),
-        (5, 1.0, 0, "on the processor, 2 threads (the GPU failed: lost)", ["wasm", "wasm"]),
-        (5, 1.0, 3, "on the processor, 2 threads (the GPU failed: lost)", ["webgpu", "wasm"]),
-    ],
-)
-def test_a_gpu_is_taken_where_it_is_quicker_and_says_the_same(
-    visit: Visit, times: int, logits: float, failing: int, said: str, ran: list[str]
-) -> None:
-    """failing: the step of the GPU after which none succeeds."""
-    arguments = json.dumps([{"webgpu": times, "wasm": 7}, {"webgpu": logits, "wasm": 1.0}, failing])
-    found = visit().run(f"{CHOOSE}(...{arguments})")
-    assert found["said"][-1] == said
-    assert found["ran"] == ran
-
-
-def test_webgpu_says_the_same_where_the_browser_emulates_it(page: Path, tmp_path: Path) -> None:
-    """The runtime's own program for a GPU, on one that the processor emulates: right, and slower, which is said."""
-    emulated = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan")
-    for address in served(page):
-        with Browser(tmp_path / "profile", *emulated) as browser:
-            browser.open(address)
-            if not browser.run("navigator.gpu?.requestAdapter().then(Boolean)"):
-                pytest.skip("this browser emulates no GPU")
-            assert not browser.run("import('/gpu.js').then(({ hasGpu }) => hasGpu())")  # an emulated one is none
-            (said,) = browser.run(
-                "(async () => { const { Solver } = await import('/solver.js'), said = [];"
-                "const { models, runtime } = await (await fetch('/demo.json')).json();"
-                "await new Solver(models[2], runtime, { gpu: true, onEngine: (text) => said.push(text) }).load();"
-                "return said; })()"
-            )
-            assert "the GPU is slower" in said or said.startswith("on the GPU")
-            assert browser.errors == []
 
 
 def test_the_verdicts_are_those_of_the_verifiers(visit: Visit) -> None:
