@@ -106,7 +106,8 @@ def _read(
 
     An arch YAML stands for what the file says: from a copy of it a field can be taken out.
     """
-    file, grids, own = read_file(path), None, {}
+    file, own = read_file(path), dict[str, Any]()
+    grids: tuple[GridProcessor, str] | None = None
     refuse_relatives(file.names, str(path))
     checkpoint = file.choose(entry)
     if is_nano_trm(checkpoint):
