@@ -21,7 +21,7 @@ from ..utils.files import replaced
 from ..utils.manifest import weights_sha256
 from ..utils.outputs import check_new_folder
 from .architecture import Architecture, choose_processor, resolve
-from .checkpoint_file import Checkpoint, CheckpointFile, ConversionError, read_file
+from .checkpoint_file import Checkpoint, ConversionError, read_file
 from .given import CONFIG_FILE, Said, gather, read_fields, tells_cycles
 from .identifiers import read_identifiers
 from .layout import TABLE, Layout, read_layout
@@ -69,18 +69,12 @@ def convert_reference(
     output = Path(output)
     check_new_folder(output, overwrite=None)
     licensed = {} if license is None else {"license": _checked_license(license)}
-    file = read_file(path)
-    refuse_relatives(file.names, str(path))
     if arch is None and Path(path).with_name(CONFIG_FILE).is_file():
         arch = Path(path).with_name(CONFIG_FILE)
-    checkpoint, own, grids = _translated(file, entry, arch, options or {}, task, grid_shape)
-    _check_kinds(checkpoint)
+    checkpoint, own, grids = _read(path, entry, arch, options or {}, task, grid_shape)
     layout = read_layout(checkpoint.tensors, str(path))
     said = gather(own, arch, options or {})
-    if grids is None:
-        processor, how = choose_processor(layout, str(path), task, grid_shape, alphabet)
-    else:
-        processor, how = grids, "told by its token ids"
+    processor, how = grids or choose_processor(layout, str(path), task, grid_shape, alphabet)
     architecture = resolve(layout, said, processor, str(path))
     _check_values(checkpoint)
     dtype = reduce(torch.promote_types, (tensor.dtype for tensor in checkpoint.tensors.values()))
@@ -102,23 +96,29 @@ def convert_reference(
     return facts
 
 
-def _translated(
-    file: CheckpointFile,
+def _read(
+    path: str | Path,
     entry: str | None,
     arch: str | Path | None,
     options: Mapping[str, Any],
     task: str | None,
     grid_shape: tuple[int, int] | None,
-) -> tuple[Checkpoint, dict[str, Any], GridProcessor | None]:
+) -> tuple[Checkpoint, dict[str, Any], tuple[GridProcessor, str] | None]:
     """The state dict in the reference's names, the fields that the file itself tells, and its grids where it does.
 
     An arch YAML stands for what the file says: from a copy of it a field can be taken out.
     """
+    file, own = read_file(path), dict[str, Any]()
+    grids: tuple[GridProcessor, str] | None = None
+    refuse_relatives(file.names, str(path))
     checkpoint = file.choose(entry)
     if is_nano_trm(checkpoint):
-        return read_nano_trm(checkpoint, options, task, grid_shape)
-    is_told = arch is None and tells_cycles(file.settings)
-    return checkpoint, read_fields(file.settings, str(file.path)) if is_told else {}, None
+        checkpoint, own, processor = read_nano_trm(checkpoint, options, task, grid_shape)
+        grids = None if processor is None else (processor, "told by its token ids")
+    elif arch is None and tells_cycles(file.settings):
+        own = read_fields(file.settings, str(path))
+    _check_kinds(checkpoint)
+    return checkpoint, own, grids
 
 
 def _weights(folder: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from accelerate import PartialState
 from safetensors.torch import load_file, save_file
 
 from modeling_trm.training.checkpointing import LEARNT, PROGRESS, load_checkpoint
-from modeling_trm.utils.manifest import write_manifest
+from modeling_trm.utils.manifest import MANIFEST, write_manifest
 from scripts import train
 
 TOLERANCE = 5e-6  # relative, over 16 steps in float32: the gradient is summed in another order (seen: 5e-7)
@@ -62,6 +62,7 @@ def test_the_card_says_that_the_number_of_processes_changed(write_recipe, tmp_pa
     progress = json.loads((older / PROGRESS).read_text(encoding="utf-8"))
     assert progress["processes"] == [[0, 1]]
     (older / PROGRESS).write_text(json.dumps(progress | {"processes": [[0, 2]]}), encoding="utf-8")
+    (older / MANIFEST).unlink()
     write_manifest(older)
     assert train.main([recipe]) == 0
     card = (tmp_path / "one/model/README.md").read_text(encoding="utf-8")
