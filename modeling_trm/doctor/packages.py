@@ -14,7 +14,7 @@ from .findings import Finding
 
 NAME = "modeling-trm"
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
-OLDER = "if pip has no build of it for this Python, take an older Python (3.11 to 3.13 are tested)"
+OLDER = "if pip has no build of it for this Python, take an older Python (3.11 and 3.12 are tested)"
 # What a package raises that was made for another Python, or whose libraries are missing.
 NOT_IMPORTED = (ImportError, AttributeError, SyntaxError, TypeError, ValueError, RuntimeError, OSError)
 EXTRAS = {
