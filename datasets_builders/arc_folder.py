@@ -77,15 +77,16 @@ def load_arc_folder(path: str | Path) -> ArcSet:
     """
     folder = Path(path)
     summary = _read_summary(folder)
-    if (folder / MANIFEST).is_file() and (problem := find_damage(folder, ["summary.json"])):
-        raise DataError(f"{folder}: {problem}; build the folder again")
     try:
-        return _load(folder, summary)
+        arc_set = _load(folder, summary)
     except DataError:
         raise
     except (LookupError, TypeError, AttributeError, ValueError) as error:  # ValueError: of Arrow, too
         said = f"{type(error).__name__}: {error}".splitlines()[0]
         raise DataError(f"{folder / 'summary.json'}: is not of this folder, or not ours ({said})") from error
+    if (folder / MANIFEST).is_file() and (problem := find_damage(folder, ["summary.json"])):
+        raise DataError(f"{folder}: {problem}; build the folder again")
+    return arc_set
 
 
 def _load(folder: Path, summary: dict[str, Any]) -> ArcSet:

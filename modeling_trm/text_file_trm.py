@@ -52,7 +52,7 @@ def parse_json(text: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_without_repetition)
     except RecursionError as error:
-        raise ValueError("is JSON nested too deeply") from error
+        raise ValueError("it is nested too deeply") from error
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

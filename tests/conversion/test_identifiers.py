@@ -94,5 +94,5 @@ def test_refused(case: str, tmp_path: Path) -> None:
 
 def test_broken_json(tmp_path: Path) -> None:
     (tmp_path / "i.json").write_text("[", encoding="utf-8")
-    with pytest.raises(ConversionError, match=r"i\.json: cannot be read as JSON"):
+    with pytest.raises(ConversionError, match=r"i\.json: is no JSON, or cut short"):
         read_identifiers(tmp_path / "i.json", 3)

@@ -222,8 +222,8 @@ JUNK = np.random.RandomState(0).bytes(300)
         ("a.csv", b"\x1f\x8b junk", "a.csv: is cut short or damaged"),
         ("a.zip", b"PK\x03\x04 rest", "a.zip: is a zip archive; unpack it, or pack it by gzip"),
         ("a.csv.bz2", b"BZh91AY rest", "is packed by bzip2"),
-        ("deep.json", "[" * 100_000, "deep.json: is JSON nested too deeply"),
-        ("deep.jsonl", '{"question": ' * 50_000, "deep.jsonl: is JSON nested too deeply"),
+        ("deep.json", "[" * 100_000, "deep.json: cannot be read as JSON: it is nested too deeply"),
+        ("deep.jsonl", '{"question": ' * 50_000, "deep.jsonl: cannot be read as JSON: it is nested too deeply"),
         ("huge.json", f'[{{"question": {"9" * 5000}, "answer": 1}}]', "huge.json: cannot be read as JSON: Exceeds"),
         (
             "mixed.json",

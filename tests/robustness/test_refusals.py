@@ -50,7 +50,7 @@ def test_json_of_any_program(code: str, pack: Callable[[bytes], bytes], tmp_path
     ("text", "told"),
     [
         ('{"a": 1, "a": 2}', "'a' is given twice in one object"),
-        ("[" * 100_000, "is JSON nested too deeply"),
+        ("[" * 100_000, "it is nested too deeply"),
         ('{"a": ', "Expecting value"),
         ("[1]", "holds a list; allowed: a JSON object"),
         ("\0", "it has a zero byte"),
