@@ -71,12 +71,15 @@ def test_a_calibrated_threshold_keeps_its_error_19_times_in_20() -> None:
     broken, right = 0, []
     for _ in range(100):
         threshold = calibrate(draw(random, 1_000), 0.05)
+        if threshold is None:  # an early wrong one: nothing is answered
+            right.append(0.0)
+            continue
         above = certain_above(everything, math.log(threshold / (1 - threshold)))
         found = outcome(everything, above)
         right.append(found["right"]["share"])
         broken += found["error"]["share"] > 0.05
     assert broken <= 11  # of 100 draws with a probability of at most 0.05 each; 12 or more: once in 200
-    assert np.median(right) > 0.5  # it does answer, of 69 % that could be
+    assert np.median(right) > 0.5  # of the 68 % that could be
 
 
 def test_no_threshold_where_none_is_shown() -> None:
