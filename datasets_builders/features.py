@@ -130,14 +130,15 @@ def load_puzzles(
         on_bad_row: "error" raises DataError naming the first bad rows; "skip" leaves them out, see `bad_rows`.
         validate: "sample" searches the paths of a seeded sample of the mazes, and a sample of the Sudokus for a second
             solution, "all" all of them. The rest is always checked.
-        grid_shape: default from the length of the grids (Sudoku, and square mazes).
+        grid_shape: default from the length of the grids (Sudoku, and square mazes); without a source, of which Sudokus
+            the sample is.
         columns: {"question": NAME, "answer": NAME, "rating": NAME, "source": NAME}, those that the names do not tell.
         characters: what the grids are written with, in the order of the processor's characters, where they could be
             read in two ways or are others: ".0123456789ABCDEF" for 16 x 16 Sudokus, "X.SE*" for mazes.
         expected_fingerprint: raise DataError unless the puzzles have this fingerprint.
     """
     _check_choices(task, split, on_bad_row, validate)
-    source = open_source(task, data_dir, data_files, dataset)
+    source = open_source(task, data_dir, data_files, dataset, grid_shape)
     rows = source.read(split, columns, characters or alphabet)
     for note in rows.notes:
         LOG.warning(note)
@@ -189,7 +190,7 @@ def load_training_puzzles(
         subset: training puzzles, default all. validation_puzzles: at most so many, default all of the split.
         source: the keywords of `load_puzzles` that say where the rows come from and how they are read.
     """
-    where = (source.get(name) for name in ("data_dir", "data_files", "dataset"))
+    where = (source.get(name) for name in ("data_dir", "data_files", "dataset", "grid_shape"))
     if "validation" in open_source(task, *where).splits():
         training = load_puzzles(task, "train", subset=subset, seed=seed, **source)
         validation = load_puzzles(task, "validation", seed=seed, **source)

@@ -26,11 +26,30 @@ def several_solutions(inputs_NC: np.ndarray, units_US: np.ndarray) -> np.ndarray
     return np.concatenate([np.zeros(0, dtype=bool), *parts])
 
 
+def singles_solve(inputs_NC: np.ndarray, units_US: np.ndarray) -> np.ndarray:
+    """bool [N]: naked and hidden singles alone fill every cell, so that the solution is the only one.
+
+    Args: as several_solutions.
+    """
+    states_NC, alive_N = _strike_off(_first_states(inputs_NC, units_US.shape[1]), units_US, _units_of_cells(units_US))
+    return alive_N & (states_NC & (states_NC - 1) == 0).all(axis=1)
+
+
+def _units_of_cells(units_US: np.ndarray) -> np.ndarray:
+    """int64 [C, 3]: the row, the column and the box of each cell, as rows of units_US."""
+    side = units_US.shape[1]
+    return np.argsort(units_US.reshape(3, -1), axis=1).T // side + side * np.arange(3)
+
+
+def _first_states(inputs_NC: np.ndarray, side: int) -> np.ndarray:
+    bits = np.array([(1 << side) - 1] * FIRST_DIGIT_ID + [1 << digit for digit in range(side)], dtype=np.int32)
+    return bits[inputs_NC]
+
+
 def _search(inputs_NC: np.ndarray, units_US: np.ndarray) -> np.ndarray:
     side = units_US.shape[1]
-    units_C3 = np.argsort(units_US.reshape(3, -1), axis=1).T // side + side * np.arange(3)  # of each cell
-    bits = np.array([(1 << side) - 1] * FIRST_DIGIT_ID + [1 << digit for digit in range(side)], dtype=np.int32)
-    stacks = [[state_C] for state_C in bits[inputs_NC]]
+    units_C3 = _units_of_cells(units_US)
+    stacks = [[state_C] for state_C in _first_states(inputs_NC, side)]
     found, searched = np.zeros(len(stacks), dtype=np.int64), np.zeros(len(stacks), dtype=np.int64)
     while True:
         going = [n for n, stack in enumerate(stacks) if stack and found[n] < 2 and searched[n] < STATES_OF_A_PUZZLE]

@@ -106,22 +106,30 @@ class SampleSource(FileSource):
     license_id = "apache-2.0"
     has_one_solution_each = True
 
+    def __init__(self, task: str, grid_shape: tuple[int, int] | None = None) -> None:
+        super().__init__(task)
+        self.name = task
+        if task == "sudoku" and grid_shape not in (None, (9, 9)):
+            self.name += "-{}x{}".format(*grid_shape)
+        lines = (SAMPLES / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
+        self.sums = {name: sha256 for sha256, name in (line.split() for line in lines)}
+        if not self.splits():
+            raise DataError(f"no sample of task {self.name!r} is shipped; give data_dir, data_files or dataset")
+
     def splits(self) -> list[str]:
-        return list(SPLITS)
+        return [split for split in SPLITS if f"{self.name}/{split}.parquet" in self.sums]
 
     def files(self, split: str) -> list[Path]:
-        lines = (SAMPLES / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
-        sums = {name: sha256 for sha256, name in (line.split() for line in lines)}
-        name = f"{self.task}/{split}.parquet"
-        if name not in sums:
-            raise DataError(f"no sample of task {self.task!r} is shipped; give data_dir, data_files or dataset")
+        name = f"{self.name}/{split}.parquet"
+        if name not in self.sums:
+            raise DataError(f"the shipped sample of {self.name!r} has no split {split!r}; it has: {self.splits()}")
         file = SAMPLES / name
-        if not file.is_file() or file_sha256(file) != sums[name]:
+        if not file.is_file() or file_sha256(file) != self.sums[name]:
             raise DataError(f"{file}: the shipped sample is damaged or altered (its SHA-256 differs); install it again")
         return [file]
 
     def origin(self, split: str) -> str:
-        return f"shipped sample {self.task}/{split}.parquet"
+        return f"shipped sample {self.name}/{split}.parquet"
 
     def provenance(self) -> str:
         return (SAMPLES / "README.md").read_text(encoding="utf-8").partition("## Provenance")[2].strip()
@@ -312,8 +320,13 @@ def open_source(
     data_dir: str | Path | None = None,
     data_files: Paths | Mapping[str, Paths] | None = None,
     dataset: "str | Path | datasets.Dataset | datasets.DatasetDict | None" = None,
+    grid_shape: tuple[int, int] | None = None,
 ) -> Source:
-    """The source that the arguments name: the shipped sample if they name none. Raises DataError if they name two."""
+    """The source that the arguments name: the shipped sample, of this shape, if they name none.
+
+    Raises:
+        DataError: they name two, or there is no such sample.
+    """
     named = {"data_dir": data_dir, "data_files": data_files, "dataset": dataset}
     given = [name for name, value in named.items() if value is not None]
     if len(given) > 1:
@@ -323,6 +336,6 @@ def open_source(
     if data_files is not None:
         return NamedFilesSource(task, data_files)
     if dataset is None:
-        return SampleSource(task)
+        return SampleSource(task, grid_shape)
     is_hub = isinstance(dataset, str | Path) and str(dataset) == "hub"
     return HubSource(task) if is_hub else DatasetSource(task, dataset)

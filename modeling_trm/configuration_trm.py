@@ -214,14 +214,59 @@ class TRMConfig(PreTrainedConfig):
     @property
     def latent_shape(self) -> tuple[int, ...]:
         """Of a latent of one puzzle: [S, D], with symbol fields [K, S, D]."""
-        fields = (self.num_symbols,) if self.symbol_fields else ()
-        return (*fields, self.num_positions, self.hidden_size)
+        return self.latent_shape_of(self.seq_len)
+
+    def latent_shape_of(self, cells: int) -> tuple[int, ...]:
+        """As latent_shape, of a grid of so many cells. Raises ValueError as `vocab_size_of`."""
+        fields = (self.vocab_size_of(cells) - self.num_special_tokens,) if self.symbol_fields else ()
+        return (*fields, self.puzzle_prefix_len + cells, self.hidden_size)
+
+    def vocab_size_of(self, cells: int) -> int:
+        """Token ids of grids of so many cells: of another size than the config's own, n x n cells have n symbols.
+
+        Raises:
+            ValueError: the model cannot answer grids of that size, and why.
+        """
+        if cells == self.seq_len:
+            return self.vocab_size
+        why = self._bound_to_its_size()
+        if why is None and math.isqrt(cells) ** 2 == cells:
+            return self.num_special_tokens + math.isqrt(cells)
+        raise ValueError(
+            f"this model was made for {self.seq_len} cells (config.seq_len), not for {cells}: "
+            f"{why or 'of other sizes it answers square grids alone'}"
+        )
+
+    def misfit(self, task: str, vocab_size: int, cells: int) -> str | None:
+        """Why a task's grids of so many cells and token ids cannot be answered, naming both sides; None if they can."""
+        try:
+            own, why = {"vocab_size": self.vocab_size_of(cells), "seq_len": cells}, ""
+        except ValueError as error:
+            own, why = {"vocab_size": self.vocab_size, "seq_len": self.seq_len}, f" ({error})"
+        for name, needed in (("vocab_size", vocab_size), ("seq_len", cells)):
+            if own[name] != needed:
+                return f"its config has {name}={own[name]}, but {task!r} puzzles need {name}={needed}{why}"
+        return None
+
+    def _bound_to_its_size(self) -> str | None:
+        """Why the weights or the alphabet hold for grids of seq_len cells alone; None where they do not."""
+        if not self.symbol_fields:
+            return "only a model with symbol_fields answers grids of several sizes"
+        fixed = [name for name in self.block_operators if getattr(OPERATORS.get(name), "fixes_length", False)]
+        if fixed or self.position_embedding == "learned":
+            return (
+                f"{repr(fixed[0]) if fixed else 'position_embedding=' + repr('learned')} has weights for each position"
+            )
+        if self.num_symbols**2 != self.seq_len or self.grid_width not in (None, self.num_symbols):
+            return f"its {self.num_symbols} symbols are not as many as a square grid has columns, as in a Sudoku"
+        return None
 
     def grid_shape(self, cells: int) -> tuple[int, int]:
         """(height, width) of a grid of so many cells. Raises ValueError where there is none."""
-        width = math.isqrt(cells) if self.grid_width is None else self.grid_width
+        own_width = self.grid_width if cells == self.seq_len else None  # of other sizes grids are square
+        width = math.isqrt(cells) if own_width is None else own_width
         height = cells // width
-        if height * width != cells or (self.grid_width is None and height != width):
+        if height * width != cells or (own_width is None and height != width):
             raise ValueError(
                 f"a grid of {cells} cells has no rows and columns with grid_width={self.grid_width}; allowed: None for "
                 f"a square grid, or a number of columns that divides the cells"

@@ -122,8 +122,7 @@ def int8(model: Any) -> Callable[..., Any]:
 
 
 def _with_stack(model: Any, stack: "PackedStack") -> Callable[..., Any]:
-    size = max(1, ELEMENTS // math.prod(model.config.latent_shape))
-    return with_children(model, model=MicroBatches(with_children(model.model, stack=stack), size))
+    return with_children(model, model=MicroBatches(with_children(model.model, stack=stack)))
 
 
 ENGINES = {
@@ -135,17 +134,17 @@ ENGINES = {
 
 
 class MicroBatches(nn.Module):
-    """A TRMModel that takes at most `size` puzzles at a time, so that their activations stay in the cache."""
+    """A TRMModel that takes few puzzles at a time, so that their activations stay in the cache."""
 
-    def __init__(self, model: Any, size: int) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
-        self.model, self.size = model, size
+        self.model = model
 
     def forward(
         self, input_ids: Tensor, puzzle_ids: Tensor | None, state: RecursionState, *args: Any, **kwargs: Any
     ) -> RecursionState:
-        parts = []
-        for rows in torch.arange(len(input_ids)).tensor_split(max(1, -(-len(input_ids) // self.size))):
+        parts, size = [], max(1, ELEMENTS // math.prod(state.z_H.shape[1:]))
+        for rows in torch.arange(len(input_ids)).tensor_split(max(1, -(-len(input_ids) // size))):
             puzzles = None if puzzle_ids is None else puzzle_ids[rows]
             parts.append(self.model(input_ids[rows], puzzles, state.select(rows), *args, **kwargs))
         return RecursionState.join(parts)

@@ -26,11 +26,13 @@ class Operator(nn.Module):
 
     `mixes_fields`: of a model with symbol fields it takes all of them at once, `forward(x_BKLD) -> x_BKLD`; else each
     field is a sequence of the batch. `reads_in_order`: it takes cell after cell, in the config's `scan_orders`.
+    `fixes_length`: it has weights for each position, so that grids of another size are none of its own.
     """
 
     norm_dim: int = -1
     mixes_fields: bool = False
     reads_in_order: bool = False
+    fixes_length: bool = False
 
     def init_parameters(self) -> None:
         """Fill the parameters that are not in a Linear, through transformers.initialization (loaded ones are kept)."""

@@ -82,6 +82,8 @@ class MlpT(GatedMLP):
     The reference normalises the transposed tensor, so its post-norm runs over positions: norm_dim = -2.
     """
 
+    fixes_length = True
+
     def __init__(self, config: TRMConfig) -> None:
         super().__init__(config, config.num_positions)
         self.config, self.norm_dim = config, -2 if config.mlp_t_norm == "positions" else -1

@@ -72,13 +72,20 @@ class TRMModel(TRMPreTrainedModel):
     def get_input_embeddings(self) -> nn.Embedding:
         return self.embed_tokens
 
-    def initial_state(self, batch_size: int, dtype: torch.dtype | None = None) -> RecursionState:
-        """H_init and L_init broadcast over batch, fields and positions, [B, (K,) S, D] (views; nothing is copied)."""
+    def initial_state(
+        self, batch_size: int, dtype: torch.dtype | None = None, seq_len: int | None = None
+    ) -> RecursionState:
+        """H_init and L_init broadcast over batch, fields and positions, [B, (K,) S, D] (views; nothing is copied).
+
+        Args:
+            seq_len: cells of the grids; None takes the config's.
+        """
         config, device = self.config, self.H_init.device
-        shape = (batch_size, *config.latent_shape)
+        seq_len = config.seq_len if seq_len is None else seq_len
+        shape = (batch_size, *config.latent_shape_of(seq_len))
         latents = RecursionState(self.H_init, self.L_init).map(lambda z: z.to(dtype or z.dtype).expand(shape))
         if config.answer_feedback:
-            latents = latents._replace(answers=torch.zeros(batch_size, config.seq_len, dtype=torch.long, device=device))
+            latents = latents._replace(answers=torch.zeros(batch_size, seq_len, dtype=torch.long, device=device))
         if config.answer_feedback or config.num_step_embeddings:
             latents = latents._replace(steps=torch.zeros(batch_size, dtype=torch.long, device=device))
         return latents
@@ -132,10 +139,11 @@ class TRMModel(TRMPreTrainedModel):
             cycles: (H_cycles, L_cycles) of this step; None takes the config's.
 
         Raises:
-            ValueError: input_ids of another shape than [B, config.seq_len]; on a CPU also ids out of range.
+            ValueError: input_ids of another shape than [B, config.seq_len], unless the model answers other sizes (see
+                TRMConfig.vocab_size_of); on a CPU also ids out of range.
         """
         self._check(input_ids, puzzle_ids, state)
-        state = self.initial_state(len(input_ids)) if state is None else state
+        state = self.initial_state(len(input_ids), seq_len=input_ids.shape[1]) if state is None else state
         x = self.embed(input_ids, puzzle_ids, state)
         H_cycles, L_cycles = (self.config.H_cycles, self.config.L_cycles) if cycles is None else cycles
         stack = partial(self.stack, prepared=self.stack.prepare(x))
@@ -146,10 +154,18 @@ class TRMModel(TRMPreTrainedModel):
 
     def _check(self, input_ids: Tensor, puzzle_ids: Tensor | None, state: RecursionState | None) -> None:
         require_token_ids(input_ids)
-        if input_ids.ndim != 2 or input_ids.shape[1] != self.config.seq_len:
+        if input_ids.ndim != 2:
+            raise ValueError(f"input_ids has shape {list(input_ids.shape)}; allowed: [batch, cells]")
+        try:
+            vocab_size, shape = (
+                of(input_ids.shape[1]) for of in (self.config.vocab_size_of, self.config.latent_shape_of)
+            )
+        except ValueError as error:
+            raise ValueError(f"input_ids has shape {list(input_ids.shape)}: {error}") from error
+        if state is not None and state.z_H.shape[1:] != shape:
             raise ValueError(
-                f"input_ids has shape {list(input_ids.shape)}; this model was made for [batch, {self.config.seq_len}] "
-                f"(config.seq_len)"
+                f"the state has latents of shape {list(state.z_H.shape[1:])}, grids of {input_ids.shape[1]} cells "
+                f"{list(shape)}; begin with initial_state(batch_size, seq_len={input_ids.shape[1]}) or state=None"
             )
         if state is not None and (state.z_L is None) != (self.config.num_latents == 1):
             raise ValueError(
@@ -161,7 +177,7 @@ class TRMModel(TRMPreTrainedModel):
                 f"num_step_embeddings={self.config.num_step_embeddings} reads; begin with initial_state() or "
                 f"state=None, and pass on what each step returns"
             )
-        _check_range("input_ids", input_ids, "vocab_size", self.config.vocab_size)
+        _check_range("input_ids", input_ids, "vocab_size", vocab_size)
         if puzzle_ids is not None and self.puzzle_emb is not None:
             _check_range("puzzle_ids", puzzle_ids, "num_puzzles", self.config.num_puzzles)
 
@@ -201,8 +217,10 @@ class TRMForGridReasoning(ReasoningMixin, TRMPreTrainedModel):
     def get_output_embeddings(self) -> nn.Linear:
         return self.lm_head
 
-    def initial_state(self, batch_size: int, dtype: torch.dtype | None = None) -> RecursionState:
-        return self.model.initial_state(batch_size, dtype)
+    def initial_state(
+        self, batch_size: int, dtype: torch.dtype | None = None, seq_len: int | None = None
+    ) -> RecursionState:
+        return self.model.initial_state(batch_size, dtype, seq_len)
 
     @can_return_tuple
     def forward(

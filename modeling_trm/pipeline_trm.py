@@ -98,15 +98,9 @@ class GridReasoningPipeline(Pipeline):
         processor, config = self.feature_extractor, self.model.config
         if processor is None:
             raise ValueError('the "grid-reasoning" pipeline needs a processor: feature_extractor=GridProcessor(...)')
-        for name, of_model, of_processor in (
-            ("vocab_size", config.vocab_size, processor.vocab_size),
-            ("seq_len", config.seq_len, processor.seq_len),
-        ):
-            if of_model != of_processor:
-                raise ValueError(
-                    f"the model's {name}={of_model} does not fit {processor.task!r} puzzles of {processor.grid_shape}, "
-                    f"which need {name}={of_processor}"
-                )
+        why = config.misfit(processor.task, processor.vocab_size, processor.seq_len)
+        if why is not None:
+            raise ValueError(f"the model does not fit the processor, whose grids are {processor.grid_shape}: {why}")
 
     def __call__(self, inputs: Any, *, batch_size: int | None = None, **parameters: Any) -> Any:  # type: ignore[override]
         """See the class."""

@@ -147,7 +147,7 @@ class ReasoningMixin:
             torch.empty(n, device=device),
             torch.zeros(n, dtype=torch.long, device=device),
         )
-        rows, state, logits = torch.arange(n, device=device), self.initial_state(n), None
+        rows, state, logits = torch.arange(n, device=device), self.initial_state(n, seq_len=input_ids.shape[1]), None
         if noise is not None and config.random_start:
             state = noise.start(state, self.config.initial_state_std)
         for step in range(1, steps + 1):

@@ -1,4 +1,5 @@
-"""Cuts the small samples that ship inside the package from the full parquet files. Deterministic.
+"""Cuts the small samples that ship inside the package from the full parquet files, and generates the Sudokus of other
+sizes. Deterministic.
 
 Example:
     python scripts/make_samples.py --data-dir /data/puzzles --output datasets_builders/samples
@@ -20,6 +21,7 @@ import pyarrow.parquet as pq
 
 from datasets_builders.families import maze_families, solution_families
 from datasets_builders.files import file_sha256
+from datasets_builders.generation import generate_sudokus
 from datasets_builders.validation import DataError, check_paths, check_tokens, tokenise
 from modeling_trm.processing_trm import GridProcessor
 from modeling_trm.randomness_trm import random_bits
@@ -34,6 +36,7 @@ SUDOKU: Plan = {
     "gen_vicinity_hard": ("sudoku_hard", (1000, 500, 6000)),
 }
 MAZE: Plan = {"gen_maze_30x30_hard": ("maze_hard", (100, 100, 300))}
+OTHER_SIDES = {4: 200, 16: 100, 25: 10}  # side of the Sudokus: how many are generated, for the test split alone
 MAX_BYTES = 2_000_000
 
 
@@ -117,6 +120,16 @@ def write(table: pa.Table, path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def write_sums(output: Path) -> int:
+    """Writes SHA256SUMS of all samples; returns their size in bytes."""
+    files = sorted(output.glob("*/*.parquet"))
+    sums = "".join(f"{file_sha256(file)}  {file.relative_to(output).as_posix()}\n" for file in files)
+    temporary = output / "SHA256SUMS.tmp"
+    temporary.write_text(sums, encoding="utf-8")
+    os.replace(temporary, output / "SHA256SUMS")
+    return sum(file.stat().st_size for file in files)
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, required=True, help="folder of the full parquet files")
@@ -129,15 +142,14 @@ def main(argv: list[str] | None = None) -> int:
                 write(table, arguments.output / task / f"{split}.parquet")
                 sources = table["source"].value_counts().to_pylist()
                 counts[f"{task}/{split}"] = {row["values"]: row["counts"] for row in sources}
+        for side, count in OTHER_SIDES.items():
+            write(
+                generate_sudokus(side, count, SEED).to_table(), arguments.output / f"sudoku-{side}x{side}/test.parquet"
+            )
     except (DataError, OSError) as error:
         print(f"make_samples: {error}", file=sys.stderr)
         return 1
-    files = sorted(arguments.output.glob("*/*.parquet"))
-    sums = "".join(f"{file_sha256(file)}  {file.relative_to(arguments.output).as_posix()}\n" for file in files)
-    temporary = arguments.output / "SHA256SUMS.tmp"
-    temporary.write_text(sums, encoding="utf-8")
-    os.replace(temporary, arguments.output / "SHA256SUMS")
-    size = sum(file.stat().st_size for file in files)
+    size = write_sums(arguments.output)
     print(json.dumps({"rows": counts, "bytes": size}, indent=2))
     return 0 if size <= MAX_BYTES else 1
 

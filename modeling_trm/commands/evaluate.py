@@ -6,6 +6,7 @@ examples:
   trm evaluate --model MODEL --data hub --max-puzzles 200 --output runs/evaluation
   trm evaluate --model org/name --halt 0.9 --max-steps 64 --output runs/evaluation
   trm evaluate --model MODEL --num-trajectories 8 --noise-std 0.3 --selection vote --output runs/search
+  trm evaluate --model MODEL --side 16 --output runs/large            a model with symbol fields: the 16x16 sample
   trm evaluate --model MODEL --data data/arc --split train --output runs/known         arc: the pairs as they are
   trm evaluate --model MODEL --update-card --output runs/evaluation                    and MODEL/README.md
   trm evaluate --model MODEL --data my.csv --update-card --card-entry mine --output runs/mine
@@ -28,6 +29,7 @@ from .options import (
     add_model,
     add_output,
     add_puzzles,
+    add_side,
     autocast,
     check_task,
     given,
@@ -36,6 +38,7 @@ from .options import (
     print_written,
     refuse_reading,
     require_at_least,
+    with_side,
 )
 from .search_options import add_halt_option, add_search_options, check_reasoning, run_time
 
@@ -51,6 +54,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add_model(parser)
     add_output(parser, "metrics.json and plots/; not --model's, nor around it")
     add_puzzles(parser, max_puzzles=None)
+    add_side(parser)
     add_max_steps(parser)
     add_halt_option(parser)
     add_compute(parser)
@@ -82,11 +86,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     with user_errors(OSError, ValueError):
         device = choose_device(arguments.device)
         update = begin_card_update(arguments)
-        processor = load_processor(arguments.model)
+        processor = with_side(load_processor(arguments.model), arguments.side)
         check_task(arguments.task, processor, arguments.model)
         model = load_model(arguments.model, device)
         puzzles = load_evaluated(arguments, processor, model)
-        grid_shape = tuple(processor.grid_shape)
+        grid_shape = tuple(puzzles.processor.grid_shape)
         check_puzzles_fit(model, puzzles)
         if update is not None:
             update.check_data(puzzles.origin, voting=False)
@@ -123,7 +127,7 @@ def load_evaluated(
 ) -> "PuzzleSet":
     """The puzzles; of ARC the pairs of a split of a built folder, with the model's own puzzle ids."""
     if processor.task != "arc":
-        return load_chosen_puzzles(arguments, processor)
+        return load_chosen_puzzles(arguments, processor, arguments.side)
     from datasets_builders.arc_folder import load_arc_folder
 
     from ..evaluation.runner import choose_subset

@@ -4,6 +4,7 @@ examples:
   trm export --model MODEL --output EXPORT
   trm solve-onnx --export EXPORT puzzles.txt
   trm export --model MODEL --output EXPORT --format torch            step.pt2, for torch.export.load
+  trm export --model MODEL --output EXPORT --side 16                 a model with symbol fields: another size
   trm export --model MODEL --output EXPORT --puzzle-tasks evaluation/00576224       arc: these rows
 
 Writes a folder: the step (state in, state and logits out, any batch size, float32), the initial state, the alphabet,
@@ -16,12 +17,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..utils.outputs import new_folder
-from .options import CommandParser, add_model
+from .options import CommandParser, add_model, add_side, with_side
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser("export", __doc__)
     add_model(parser)
+    add_side(parser)
     parser.add_argument("--output", required=True, metavar="DIR", type=Path, help="folder to write")
     parser.add_argument("--overwrite", action="store_true", help="replace the folder if it is there")
     parser.add_argument("--format", default="onnx", choices=("onnx", "torch"), help="(default: onnx)")
@@ -39,15 +41,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from ..exporting.folder import write_export
     from ..utils.cli import user_errors
-    from ..utils.loading import check_model_fits, load_model, load_processor
+    from ..utils.loading import fit_model, load_model, load_processor
 
     with (
         user_errors(OSError, ValueError, ImportError),
         new_folder(arguments.output, arguments.overwrite, [arguments.model]) as folder,
     ):
-        processor = load_processor(arguments.model)
+        processor = with_side(load_processor(arguments.model), arguments.side)
         model = load_model(arguments.model).float()
-        check_model_fits(model, processor)
+        fit_model(model, processor)
         if arguments.puzzle_tasks is not None:
             model.trim_tasks(arguments.puzzle_tasks)
         facts = write_export(model, processor, folder, arguments.format)

@@ -174,6 +174,24 @@ def add_puzzles(parser: argparse.ArgumentParser, max_puzzles: int | None, tasks:
     add_seed(parser)
 
 
+def add_side(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--side",
+        type=int,
+        metavar="N",
+        help="Sudokus of N x N cells, for a checkpoint that answers several sizes (default: as it was trained)",
+    )
+
+
+def with_side(processor: "GridProcessor", side: int | None) -> "GridProcessor":
+    """The processor of Sudokus of this side; itself without one. Raises ValueError where there is no such Sudoku."""
+    if side is None:
+        return processor
+    if processor.task != "sudoku":
+        raise ValueError(f"--side {side} is for Sudokus; the checkpoint is for task {processor.task!r}")
+    return type(processor)("sudoku", grid_shape=(side, side))
+
+
 def add_batch_size(parser: argparse._ActionsContainer, default: int = 64) -> None:
     parser.add_argument(
         "--batch-size", type=int, default=default, metavar="N", help="puzzles at a time (default: %(default)s)"
@@ -227,8 +245,13 @@ def check_task(task: str | None, processor: "GridProcessor", model: str) -> None
         raise ValueError(f"checkpoint {model!r} was made for task {processor.task!r}, not for --task {task!r}")
 
 
-def load_chosen_puzzles(arguments: argparse.Namespace, processor: "GridProcessor") -> "PuzzleSet":
+def load_chosen_puzzles(
+    arguments: argparse.Namespace, processor: "GridProcessor", side: int | None = None
+) -> "PuzzleSet":
     """The puzzles of the options of `add_puzzles`; a "grid" task has the checkpoint's shape and alphabet.
+
+    Args:
+        side: of the Sudokus; None leaves it to the data.
 
     Raises:
         ValueError: data that cannot be read, naming file and row.
@@ -241,6 +264,8 @@ def load_chosen_puzzles(arguments: argparse.Namespace, processor: "GridProcessor
     source = named_source(arguments.data) | reading(arguments)
     if processor.task == "grid":
         source |= {"grid_shape": tuple(processor.grid_shape), "alphabet": processor.alphabet}
+    if side is not None:
+        source |= {"grid_shape": (side, side)}
     puzzles = load_puzzles(processor.task, arguments.split, on_bad_row=arguments.on_bad_row, **source)
     if arguments.max_puzzles is None:
         return puzzles

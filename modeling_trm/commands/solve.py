@@ -8,6 +8,7 @@ examples:
   trm solve --model MODEL puzzles.txt --max-steps 64 --halt 0.95 --output answers.json
   trm solve --model MODEL puzzles.txt --views 8      relabelled views of each puzzle are solved and vote
   trm solve --model MODEL puzzles.txt --num-trajectories 8 --noise-std 0.3 --selection vote
+  trm solve --model MODEL large.txt --side 16        a model with symbol fields: Sudokus of another size
   trm solve --model MODEL task.json                  arc: the tests of a task, or of a file of challenges
 
 Steps, halting and views are the checkpoint's own (its reasoning_config.json) where no option says otherwise.
@@ -31,9 +32,11 @@ from .options import (
     add_output_file,
     add_reading,
     add_seed,
+    add_side,
     add_views,
     reading,
     refuse_reading,
+    with_side,
 )
 from .search_options import add_halt_option, add_search_options, check_reasoning, reasoning_options
 
@@ -52,6 +55,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("puzzles", nargs="+", metavar="PUZZLE", help="a puzzle, a file of puzzles, or - for stdin")
     add_model(parser)
     add_reading(parser)
+    add_side(parser)
     add_max_steps(parser)
     add_halt_option(parser, default=None)
     add_views(parser, "the checkpoint's own, usually 1")
@@ -84,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.output is not None:
             refuse_source(arguments.output, arguments.puzzles)
         device = choose_device(arguments.device)
-        processor = load_processor(arguments.model)
+        processor = with_side(load_processor(arguments.model), arguments.side)
         if processor.task == "arc":
             refuse_reading(arguments)
         read = partial(read_file, columns=reading(arguments)["columns"])

@@ -27,7 +27,7 @@ IDENTIFIERS_FILE = "identifiers.json"
 # Field -> the only value that the reference has.
 FIXED = {
     "num_latents": 2, "mlp_gate": "silu", "mlp_gate_bias": None, "mlp_multiple_of": 256, "blank_token_id": None,
-    "answer_feedback": False, "num_step_embeddings": 0,
+    "answer_feedback": False, "num_step_embeddings": 0, "symbol_fields": False,
 }  # fmt: skip
 
 
@@ -77,6 +77,10 @@ def _layout(config: TRMConfig) -> Layout:
     for name, only in FIXED.items():
         if fields[name] != only:
             raise ConversionError(f"{name}={fields[name]!r}: the reference cannot express this; allowed: {only!r}")
+    if config.position_embedding == "rope2d":
+        raise ConversionError(
+            "position_embedding='rope2d': the reference cannot express this; allowed: 'rope', 'learned', 'none'"
+        )
     operators = config.block_operators
     mixer = operators[0]
     if mixer not in ("attention", "mlp_t") or operators != [mixer, "mlp"] * (len(operators) // 2):

@@ -116,15 +116,16 @@ def observe(
         max_steps: supervision steps; None takes config.halt_max_steps.
 
     Raises:
-        ValueError: max_steps below 1, or input_ids or labels of another shape than [B, config.seq_len].
+        ValueError: max_steps below 1, input_ids or labels of another shape than [B, L], or a size of grids that the
+            model does not answer.
     """
     config = model.config
     steps = config.halt_max_steps if max_steps is None else max_steps
     if steps < 1:
         raise ValueError(f"max_steps={steps} must be at least 1")
-    for name, ids in (("input_ids", input_ids), ("labels", input_ids if labels is None else labels)):
-        if ids.shape != (len(input_ids), config.seq_len):
-            raise ValueError(f"{name} has shape {list(ids.shape)}; allowed: [{len(input_ids)}, {config.seq_len}]")
+    if labels is not None and labels.shape != input_ids.shape:
+        raise ValueError(f"labels has shape {list(labels.shape)}; allowed: {list(input_ids.shape)} as input_ids")
+    config.vocab_size_of(input_ids.shape[1])
     was_training = model.training
     model.eval()
     try:
@@ -159,7 +160,7 @@ def _observe(model: TRMForGridReasoning, goal: Goal, puzzle_ids: Tensor | None, 
 
 def _initial_state(model: TRMForGridReasoning, input_ids: Tensor, puzzle_ids: Tensor | None) -> RecursionState:
     """In the dtype of the embedding, which is autocast's where that is on, as in the model's forward."""
-    state = model.initial_state(len(input_ids))
+    state = model.initial_state(len(input_ids), seq_len=input_ids.shape[1])
     return state.map(lambda z: z.to(model.model.embed(input_ids, puzzle_ids, state).dtype))
 
 

@@ -271,7 +271,7 @@ def _run_every_step(
     Args:
         step_by: the model, or what an engine made of it.
     """
-    state = model.initial_state(len(input_ids_BL))
+    state = model.initial_state(len(input_ids_BL), seq_len=input_ids_BL.shape[1])
     exact, halt_logits = [], []
     for _ in range(steps):
         output = step_by(input_ids_BL, puzzle_ids=puzzle_ids_B, state=state, return_dict=True)

@@ -334,6 +334,9 @@ class Recipe:
             steps = overrides.get("halt_max_steps", IMPROVEMENT["halt_max_steps"])
             for name, value in (IMPROVEMENT | {"num_step_embeddings": steps}).items():
                 overrides.setdefault(name, value)
+        height, width = processor.grid_shape
+        if height != width:
+            overrides.setdefault("grid_width", width)
         sizes = {"vocab_size": processor.vocab_size, "seq_len": processor.seq_len, "num_puzzles": num_puzzles}
         return TRMConfig.from_preset(self.model.preset or PRESET, **sizes, **overrides)
 

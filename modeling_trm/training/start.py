@@ -8,7 +8,7 @@ from ..configuration_trm import PRESETS, TRMConfig
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
 from ..puzzle_index_trm import PuzzleIndex
-from ..utils.loading import check_model_fits, load_model
+from ..utils.loading import fit_model, load_model
 from .arguments import Recipe
 
 
@@ -34,7 +34,7 @@ def initial_model(
             model.set_puzzle_index(index)
     else:
         model = load_model(o.start_from).float().train()  # what learns is float32, however it was shipped
-        check_model_fits(model, processor)
+        fit_model(model, processor)
         _check_architecture(model, recipe)
         _check_start(model, recipe, held_out)
         if index is not None:

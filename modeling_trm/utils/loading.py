@@ -54,16 +54,19 @@ def load_model(name: str, device: torch.device | str = "cpu", *, verify: bool = 
 
 def check_model_fits(model: TRMForGridReasoning, processor: GridProcessor) -> None:
     """Raise a ValueError that names both sides when the processor's grids cannot be fed to this model."""
-    config = model.config
-    for name, of_model, of_data in (
-        ("vocab_size", config.vocab_size, processor.vocab_size),
-        ("seq_len", config.seq_len, processor.seq_len),
-    ):
-        if of_model != of_data:
-            raise ValueError(
-                f"the model does not fit the puzzles: its config has {name}={of_model}, "
-                f"but {processor.task!r} puzzles need {name}={of_data}; was this checkpoint trained on another task?"
-            )
+    why = model.config.misfit(processor.task, processor.vocab_size, processor.seq_len)
+    if why is not None:
+        raise ValueError(f"the model does not fit the puzzles: {why}; was this checkpoint trained on another task?")
+
+
+def fit_model(model: TRMForGridReasoning, processor: GridProcessor) -> None:
+    """Make the processor's grids the model's own size, which a model with symbol fields may have another of.
+
+    Raises:
+        ValueError: as `check_model_fits`.
+    """
+    check_model_fits(model, processor)
+    model.config.vocab_size, model.config.seq_len = processor.vocab_size, processor.seq_len
 
 
 def choose_device(name: str) -> torch.device:

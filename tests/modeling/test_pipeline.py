@@ -280,7 +280,7 @@ def test_parameters_of_the_construction_hold_until_a_call_says_otherwise(make_pi
 
 def test_a_model_for_other_puzzles_is_refused(make_pipeline: Make) -> None:
     for processor, message in ((ARC, "vocab_size=6"), (GridProcessor("maze"), "seq_len=16")):
-        with pytest.raises(ValueError, match=f"the model's {message} does not fit '{processor.task}' puzzles"):
+        with pytest.raises(ValueError, match=f"its config has {message}, but '{processor.task}' puzzles need"):
             pipeline("grid-reasoning", model=make_pipeline(SUDOKU).model, feature_extractor=processor, device="cpu")
 
 

@@ -24,6 +24,13 @@ def test_shipped_recipe_builds_its_model(path):
     assert path.stem in BY_SCRIPT or recipe.run.output_dir == f"runs/{path.stem}"  # each recipe has its own folder
 
 
+def test_an_oblong_grid_says_how_wide_it_is():
+    recipe = parse_recipe(["--task", "maze", "--position_embedding", "rope2d", "--preset", "trm-attn"])
+    config = recipe.model_config(GridProcessor("maze", grid_shape=(5, 7)), num_puzzles=1)
+    assert config.grid_shape(35) == (5, 7)
+    assert recipe.model_config(GridProcessor("maze"), num_puzzles=1).grid_width is None
+
+
 def test_command_line_wins_over_the_recipe_and_it_over_defaults(write_recipe):
     recipe = parse_recipe([str(write_recipe("run")), "--hidden_size", "64", "--block_operators", "mlp_t", "mlp"])
     assert recipe.model.hidden_size == 64 and recipe.model.block_operators == ["mlp_t", "mlp"]

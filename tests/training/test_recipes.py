@@ -85,6 +85,8 @@ def test_a_family_differs_in_what_it_is_named_for():
         (("sudoku-fast-tr-mamba2mlpt", "sudoku-fast-trm-mlp-t"), {"preset"}),
         (("sudoku-fast-trm-attn", "sudoku-fast-tr-mamba2attn"), {"preset"}),
         (("sudoku-fast-tr-mamba2mlpt", "sudoku-fast-trm-attn"), {"preset", "position_embedding"}),
+        (("sudoku-symbols-fast-attn", "sudoku-symbols-fast-mamba2"), {"preset", "position_embedding"}),
+        (("sudoku-symbols-fast-attn", "sudoku-symbols-fast-mamba2attn"), {"preset"}),  # and the stack, which is stated
         (("maze-trm-attn", "maze-tr-mamba2attn"), {"preset"}),
         (("maze-fast-trm-attn", "maze-fast-tr-mamba2attn"), {"preset"}),
         (("arc-trm-attn", "arc-tr-mamba2attn"), {"preset"}),

@@ -138,6 +138,13 @@ def test_a_checkpoint_for_other_grids_is_refused(checkpoint):
         initial_model(recipe, GridProcessor("sudoku"))
 
 
+def test_a_checkpoint_with_symbol_fields_goes_on_at_the_size_of_the_puzzles(tiny_model, tmp_path):
+    tiny_model("symbols-attn", vocab_size=11, seq_len=81).save_pretrained(tmp_path)
+    model = initial_model(parse_recipe(["--start_from", str(tmp_path)]), PROCESSOR)
+    assert (model.config.vocab_size, model.config.seq_len) == (6, 16)
+    assert model.initial_state(1).z_H.shape == (1, 4, 18, 32)
+
+
 def test_an_inductive_run_does_not_start_from_a_checkpoint_that_knows_its_tests(checkpoint):
     recipe = parse_recipe(["--start_from", str(checkpoint)])
     initial_model(recipe, PROCESSOR, index_of(x=[0]), held_out=["evaluation/c"])
