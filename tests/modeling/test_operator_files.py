@@ -75,7 +75,7 @@ def in_a_fresh_process(*arguments: str) -> None:
 def test_the_operator_of_the_guide_is_trained_saved_and_loaded_without_the_package(capsys) -> None:
     guide = (ROOT / "docs" / "guides" / "operator.md").read_text(encoding="utf-8")
     Path("my_ops.py").write_text(re.search(r"<!-- file: my_ops.py -->\n```python\n(.*?)```", guide, re.DOTALL)[1])
-    command = f"quickstart --import my_ops.py --block_operators gated_conv mlp --output_dir run {SMALL}"
+    command = f"quickstart --import my_ops.py --block_operators gated_conv symbols mlp --output_dir run {SMALL}"
     assert train.main(command.split()) == 0
     folder = Path("run/model")
     assert operator_files(folder) == ["my_ops_trm.py"]
