@@ -38,7 +38,7 @@ REASONS = (
     "takes long, its parts have tests of their own",
 )
 _TRAINING = (
-    "--train_steps 2 --eval_every 2 --log_every 1 --batch_size 4 --hidden_size 48 --H_cycles 1 --L_cycles 2 "
+    "--train_steps 2 --eval_every 2 --log_every 1 --batch_size 4 --H_cycles 1 --L_cycles 2 "
     "--halt_max_steps 2 --eval_max_steps 2 --compile no --mixed_precision no --report_to none --cpu"
 )
 _RECIPES = (
@@ -47,8 +47,8 @@ _RECIPES = (
 ).split()
 # What a test adds to each command, so that it takes a second: what is read, computed and written stays the same.
 SIZES = {
-    "train": f"{_TRAINING} --validation_puzzles 2 --test_puzzles 3",
-    "adapt": f"{_TRAINING} --max-tasks 2 --num-augmentations 1",
+    "train": f"{_TRAINING} --hidden_size 96 --validation_puzzles 2 --test_puzzles 3",
+    "adapt": f"{_TRAINING} --hidden_size 48 --max-tasks 2 --num-augmentations 1",
     "solve": "--max-steps 2",
     "evaluate": "--max-puzzles 3 --max-steps 2",
     "vote": "--max-puzzles 2 --max-steps 2",
