@@ -18,6 +18,8 @@ from typing import Any, Literal
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from .grid_sizes_trm import GridSizes
+
 # What a config.json carries besides our fields; transformers consumes these itself.
 HUB_METADATA = frozenset(
     "model_type transformers_version torch_dtype dtype auto_map name_or_path attn_implementation "
@@ -29,7 +31,6 @@ DTYPES = ("float32", "float64", "float16", "bfloat16")
 AttentionBackend = Literal["auto", "cudnn", "flash", "efficient", "math"]
 MlpTBackend = Literal["auto", "torch"]
 SsdBackend = Literal["auto", "torch", "cuda", "triton"]
-SCAN_ORDERS = ("raster", "transposed", "reversed", "transposed-reversed")
 # Fields that say how a model runs, not what it is, with the kernels that run anywhere.
 KERNELS = {"attention_backend": "auto", "mlp_t_backend": "torch", "ssd_backend": "torch"}
 
@@ -72,7 +73,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 @strict
-class TRMConfig(PreTrainedConfig):
+class TRMConfig(GridSizes, PreTrainedConfig):
     """Architecture of a tiny recursive model. Batch sizes, learning rates and data sets live in the training recipes.
 
     The three fields named ..._backend (KERNELS) say how the model runs, not what it is: they are not saved, and
@@ -201,78 +202,6 @@ class TRMConfig(PreTrainedConfig):
     def custom_pipelines(self, pipelines: dict[str, Any]) -> None:
         """Set by a pipeline's save_pretrained and by a config.json; the code knows its pipelines without it."""
 
-    @property
-    def num_positions(self) -> int:
-        """Length the stack sees: prefix + grid."""
-        return self.puzzle_prefix_len + self.seq_len
-
-    @property
-    def num_symbols(self) -> int:
-        """K, the symbol fields, of a model that has them."""
-        return self.vocab_size - self.num_special_tokens
-
-    @property
-    def latent_shape(self) -> tuple[int, ...]:
-        """Of a latent of one puzzle: [S, D], with symbol fields [K, S, D]."""
-        return self.latent_shape_of(self.seq_len)
-
-    def latent_shape_of(self, cells: int) -> tuple[int, ...]:
-        """As latent_shape, of a grid of so many cells. Raises ValueError as `vocab_size_of`."""
-        fields = (self.vocab_size_of(cells) - self.num_special_tokens,) if self.symbol_fields else ()
-        return (*fields, self.puzzle_prefix_len + cells, self.hidden_size)
-
-    def vocab_size_of(self, cells: int) -> int:
-        """Token ids of grids of so many cells: of another size than the config's own, n x n cells have n symbols.
-
-        Raises:
-            ValueError: the model cannot answer grids of that size, and why.
-        """
-        if cells == self.seq_len:
-            return self.vocab_size
-        why = self._bound_to_its_size()
-        if why is None and math.isqrt(cells) ** 2 == cells:
-            return self.num_special_tokens + math.isqrt(cells)
-        raise ValueError(
-            f"this model was made for {self.seq_len} cells (config.seq_len), not for {cells}: "
-            f"{why or 'of other sizes it answers square grids alone'}"
-        )
-
-    def misfit(self, task: str, vocab_size: int, cells: int) -> str | None:
-        """Why a task's grids of so many cells and token ids cannot be answered, naming both sides; None if they can."""
-        try:
-            own, why = {"vocab_size": self.vocab_size_of(cells), "seq_len": cells}, ""
-        except ValueError as error:
-            own, why = {"vocab_size": self.vocab_size, "seq_len": self.seq_len}, f" ({error})"
-        for name, needed in (("vocab_size", vocab_size), ("seq_len", cells)):
-            if own[name] != needed:
-                return f"its config has {name}={own[name]}, but {task!r} puzzles need {name}={needed}{why}"
-        return None
-
-    def _bound_to_its_size(self) -> str | None:
-        """Why the weights or the alphabet hold for grids of seq_len cells alone; None where they do not."""
-        if not self.symbol_fields:
-            return "only a model with symbol_fields answers grids of several sizes"
-        fixed = [name for name in self.block_operators if getattr(OPERATORS.get(name), "fixes_length", False)]
-        if fixed or self.position_embedding == "learned":
-            return (
-                f"{repr(fixed[0]) if fixed else 'position_embedding=' + repr('learned')} has weights for each position"
-            )
-        if self.num_symbols**2 != self.seq_len or self.grid_width not in (None, self.num_symbols):
-            return f"its {self.num_symbols} symbols are not as many as a square grid has columns, as in a Sudoku"
-        return None
-
-    def grid_shape(self, cells: int) -> tuple[int, int]:
-        """(height, width) of a grid of so many cells. Raises ValueError where there is none."""
-        own_width = self.grid_width if cells == self.seq_len else None  # of other sizes grids are square
-        width = math.isqrt(cells) if own_width is None else own_width
-        height = cells // width
-        if height * width != cells or (own_width is None and height != width):
-            raise ValueError(
-                f"a grid of {cells} cells has no rows and columns with grid_width={self.grid_width}; allowed: None for "
-                f"a square grid, or a number of columns that divides the cells"
-            )
-        return height, width
-
     def inner_width(self, width: int) -> int:
         """Inner width of a SwiGLU over `width` channels or positions (reference: models/layers.py, SwiGLU)."""
         return -(-round(self.mlp_expansion * width * 2 / 3) // self.mlp_multiple_of) * self.mlp_multiple_of
@@ -341,45 +270,24 @@ class TRMConfig(PreTrainedConfig):
                     f"{', '.join(OPERATORS)}, and one of your own when its file has been imported (on the command line "
                     f"--import FILE)"
                 )
-        self._validate_fields()
-        self._validate_grid()
+        self.validate_fields()
+        self.validate_grid()
         for name in ("attention", "symbols"):
             if name in self.block_operators:
                 self._validate_heads(name)
         if "mamba2" in self.block_operators:
             self._validate_mamba2()
 
+    @property
+    def fixing_operators(self) -> list[str]:
+        """Those with weights for each position, as far as they are known here."""
+        return [name for name in self.block_operators if getattr(OPERATORS.get(name), "fixes_length", False)]
+
     def _require_positive(self, names: str) -> None:
         for name in names.split():
             value = self.__dict__[name]
             if not value > 0:
                 raise ValueError(f"{name}={value} must be greater than 0")
-
-    def _validate_fields(self) -> None:
-        if self.num_special_tokens < 0:
-            raise ValueError(f"num_special_tokens={self.num_special_tokens} is negative; allowed: 0 or more")
-        if self.symbol_fields and self.num_symbols < 2:
-            raise ValueError(
-                f"symbol_fields=True: vocab_size={self.vocab_size} less num_special_tokens={self.num_special_tokens} "
-                f"leaves {self.num_symbols} symbols; at least 2 are needed"
-            )
-        if "symbols" in self.block_operators and not self.symbol_fields:
-            raise ValueError("block_operators has 'symbols', which mixes symbol fields; set symbol_fields=True")
-
-    def _validate_grid(self) -> None:
-        for i, order in enumerate(self.scan_orders):
-            if order not in SCAN_ORDERS:
-                allowed = ", ".join(SCAN_ORDERS)
-                raise ValueError(
-                    f"scan_orders[{i}]={order!r} is not allowed{_near_miss(order, SCAN_ORDERS)}: {allowed}"
-                )
-        if not self.scan_orders:
-            raise ValueError(f"scan_orders is empty; name at least one of {', '.join(SCAN_ORDERS)}")
-        if self.grid_width is not None and self.grid_width < 1:
-            raise ValueError(f"grid_width={self.grid_width} must be greater than 0, or None for square grids")
-        columns = any(order.startswith("transposed") for order in self.scan_orders)
-        if self.position_embedding == "rope2d" or columns or self.grid_width is not None:
-            self.grid_shape(self.seq_len)
 
     def _validate_heads(self, operator: str) -> None:
         if self.hidden_size % self.num_attention_heads:

@@ -87,7 +87,7 @@ BAD: list[tuple[dict[str, Any], list[str]]] = [
     ({"grid_width": 7}, ["81 cells", "grid_width=7", "divides"]),
     ({"grid_width": 0}, ["grid_width=0", "greater than 0"]),
     ({"scan_orders": []}, ["scan_orders", "empty", "raster"]),
-    ({"scan_orders": ["raster", "transposd"]}, ["scan_orders[1]='transposd'", "did you mean 'transposed'"]),
+    ({"scan_orders": ["raster", "transposd"]}, ["scan_orders[1]='transposd'", "raster, transposed"]),
     ({"block_operators": ["symbols"]}, ["'symbols'", "symbol_fields=True"]),
     ({"symbol_fields": True, "num_special_tokens": 11}, ["vocab_size=12", "num_special_tokens=11", "1 symbols"]),
     ({"num_special_tokens": -1}, ["num_special_tokens=-1", "0 or more"]),

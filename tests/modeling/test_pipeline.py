@@ -38,7 +38,8 @@ def test_results_are_those_of_solve(make_pipeline: Make, preset: str) -> None:
         solved = pipe.model.solve(SUDOKU(PUZZLES)["input_ids"], halt=halt, return_trace=True, max_steps=3)
         for number, result in enumerate(results):
             assert result["answer"] == SUDOKU.decode(solved.answers[number])
-            assert result["answer"] is not None
+            # Without a clue all symbols of a model with fields are alike.
+            assert result["answer"] is not None or (pipe.model.config.symbol_fields and set(PUZZLES[number]) == {"."})
             assert result["halt_probability"] == pytest.approx(float(solved.halt_probability[number]), abs=1e-7)
             assert result["steps"] == int(solved.steps[number]) == len(result["trace"])
             for step, frame in enumerate(result["trace"]):

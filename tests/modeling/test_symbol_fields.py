@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from modeling_trm import OPERATORS, RecursionState, TRMConfig, TRMForGridReasoning
-from modeling_trm.configuration_trm import SCAN_ORDERS
+from modeling_trm.grid_sizes_trm import SCAN_ORDERS
 from modeling_trm.operators_trm import Stack
 from tests.oracles import operators as oracle
 

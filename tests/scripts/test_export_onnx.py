@@ -148,7 +148,7 @@ def assert_bad_folders_are_refused(folder: Path, tmp_path: Path) -> None:
         assert message in done.stderr
         assert name in done.stderr
 
-    for name, value in (("num_positions", 1), ("grid_shape", [9, 9]), ("num_latents", 1)):
+    for name, value in (("latent_shape", [1, 32]), ("grid_shape", [9, 9]), ("num_latents", 1)):
         broken = tmp_path / f"broken {name}"
         shutil.copytree(folder, broken)
         facts = json.loads((folder / "export.json").read_text(encoding="utf-8")) | {name: value}
@@ -160,11 +160,13 @@ def assert_bad_folders_are_refused(folder: Path, tmp_path: Path) -> None:
 
 GOOD_FACTS = {
     "format": "onnx", "file": "step.onnx", "task": "sudoku", "grid_shape": [4, 4], "characters": ".1234",
-    "blank_token_id": 1, "halt_max_steps": 4, "num_positions": 16, "hidden_size": 8, "num_latents": 2,
+    "blank_token_id": 1, "halt_max_steps": 4, "latent_shape": [16, 8], "num_latents": 2,
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("change", [*GOOD_FACTS, [], {"grid_shape": [4]}, {"num_latents": 3}, {"halt_max_steps": 0}])
+@pytest.mark.parametrize(
+    "change", [*GOOD_FACTS, [], {"grid_shape": [4]}, {"num_latents": 3}, {"halt_max_steps": 0}, {"latent_shape": []}]
+)
 def test_damaged_facts_are_one_line(change: Any, tmp_path: Path, capsys) -> None:
     """One is missing, all are, or one is wrong."""
     facts: Any = {**GOOD_FACTS, **change} if isinstance(change, dict) else {**GOOD_FACTS}
@@ -332,7 +334,7 @@ class Scripted:
 def test_the_loop_stops_each_puzzle_for_itself() -> None:
     nan = math.nan
     session = Scripted([[-1, -1, -1, -1], [-1, 2, 9, 9], [0, 0, 3, 9], [nan, 9, 9, 9], [1, 9, 9, 9]])
-    facts = {"num_positions": 3, "hidden_size": 1, "blank_token_id": None}
+    facts = {"latent_shape": [3, 1], "blank_token_id": None}
     input_ids = np.repeat(np.arange(5)[:, None], 2, axis=1)
     answers, probability, steps = solve_onnx.solve(session, {"z_H": np.zeros(1)}, input_ids, facts, 4)
     assert steps.tolist() == [4, 2, 3, 1, 1]

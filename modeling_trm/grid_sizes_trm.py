@@ -1,0 +1,123 @@
+"""What a config says of grids and latents: rows and columns, positions, symbol fields, and which sizes are answered.
+
+Shapes: K symbols, S = prefix + cells positions, D hidden.
+"""
+
+import math
+
+SCAN_ORDERS = ("raster", "transposed", "reversed", "transposed-reversed")
+
+
+class GridSizes:
+    """For TRMConfig, whose fields these are."""
+
+    vocab_size: int
+    seq_len: int
+    puzzle_prefix_len: int
+    hidden_size: int
+    block_operators: list[str]
+    symbol_fields: bool
+    num_special_tokens: int
+    scan_orders: list[str]
+    grid_width: int | None
+    position_embedding: str
+
+    @property
+    def fixing_operators(self) -> list[str]:
+        """The operators with weights for each position, as far as they are known here."""
+        raise NotImplementedError
+
+    @property
+    def num_positions(self) -> int:
+        """Length the stack sees: prefix + grid."""
+        return self.puzzle_prefix_len + self.seq_len
+
+    @property
+    def num_symbols(self) -> int:
+        """K, the symbol fields, of a model that has them."""
+        return self.vocab_size - self.num_special_tokens
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Of a latent of one puzzle: [S, D], with symbol fields [K, S, D]."""
+        return self.latent_shape_of(self.seq_len)
+
+    def latent_shape_of(self, cells: int) -> tuple[int, ...]:
+        """As latent_shape, of a grid of so many cells. Raises ValueError as `vocab_size_of`."""
+        fields = (self.vocab_size_of(cells) - self.num_special_tokens,) if self.symbol_fields else ()
+        return (*fields, self.puzzle_prefix_len + cells, self.hidden_size)
+
+    def vocab_size_of(self, cells: int) -> int:
+        """Token ids of grids of so many cells: of another size than the config's own, n x n cells have n symbols.
+
+        Raises:
+            ValueError: the model cannot answer grids of that size, and why.
+        """
+        if cells == self.seq_len:
+            return self.vocab_size
+        why = self._bound_to_its_size()
+        if why is None and math.isqrt(cells) ** 2 == cells:
+            return self.num_special_tokens + math.isqrt(cells)
+        raise ValueError(
+            f"this model was made for {self.seq_len} cells (config.seq_len), not for {cells}: "
+            f"{why or 'of other sizes it answers square grids alone'}"
+        )
+
+    def misfit(self, task: str, vocab_size: int, cells: int) -> str | None:
+        """Why a task's grids of so many cells and token ids cannot be answered, naming both sides; None if they can."""
+        try:
+            own, why = {"vocab_size": self.vocab_size_of(cells), "seq_len": cells}, ""
+        except ValueError as error:
+            own, why = {"vocab_size": self.vocab_size, "seq_len": self.seq_len}, f" ({error})"
+        for name, needed in (("vocab_size", vocab_size), ("seq_len", cells)):
+            if own[name] != needed:
+                return f"its config has {name}={own[name]}, but {task!r} puzzles need {name}={needed}{why}"
+        return None
+
+    def grid_shape(self, cells: int) -> tuple[int, int]:
+        """(height, width) of a grid of so many cells. Raises ValueError where there is none."""
+        own_width = self.grid_width if cells == self.seq_len else None  # of other sizes grids are square
+        width = math.isqrt(cells) if own_width is None else own_width
+        height = cells // width
+        if height * width != cells or (own_width is None and height != width):
+            raise ValueError(
+                f"a grid of {cells} cells has no rows and columns with grid_width={self.grid_width}; allowed: None for "
+                f"a square grid, or a number of columns that divides the cells"
+            )
+        return height, width
+
+    def _bound_to_its_size(self) -> str | None:
+        """Why the weights or the alphabet hold for grids of seq_len cells alone; None where they do not."""
+        if not self.symbol_fields:
+            return "only a model with symbol_fields answers grids of several sizes"
+        if self.fixing_operators:
+            return f"{self.fixing_operators[0]!r} has weights for each position"
+        if self.position_embedding == "learned":
+            return "position_embedding='learned' has weights for each position"
+        if self.num_symbols**2 != self.seq_len or self.grid_width not in (None, self.num_symbols):
+            return f"its {self.num_symbols} symbols are not as many as a square grid has columns, as in a Sudoku"
+        return None
+
+    def validate_fields(self) -> None:
+        if self.num_special_tokens < 0:
+            raise ValueError(f"num_special_tokens={self.num_special_tokens} is negative; allowed: 0 or more")
+        if self.symbol_fields and self.num_symbols < 2:
+            raise ValueError(
+                f"symbol_fields=True: vocab_size={self.vocab_size} less num_special_tokens={self.num_special_tokens} "
+                f"leaves {self.num_symbols} symbols; at least 2 are needed"
+            )
+        if "symbols" in self.block_operators and not self.symbol_fields:
+            raise ValueError("block_operators has 'symbols', which mixes symbol fields; set symbol_fields=True")
+
+    def validate_grid(self) -> None:
+        allowed = ", ".join(SCAN_ORDERS)
+        for i, order in enumerate(self.scan_orders):
+            if order not in SCAN_ORDERS:
+                raise ValueError(f"scan_orders[{i}]={order!r} is not allowed; allowed: {allowed}")
+        if not self.scan_orders:
+            raise ValueError(f"scan_orders is empty; name at least one of {allowed}")
+        if self.grid_width is not None and self.grid_width < 1:
+            raise ValueError(f"grid_width={self.grid_width} must be greater than 0, or None for square grids")
+        columns = any(order.startswith("transposed") for order in self.scan_orders)
+        if self.position_embedding == "rope2d" or columns or self.grid_width is not None:
+            self.grid_shape(self.seq_len)
