@@ -70,17 +70,6 @@ def test_engines_are_measured_side_by_side_and_a_missing_one_is_named(
     assert found.skipped == [{"what": "engine absent, float32", "reason": "not on this machine"}]
 
 
-def test_a_compiled_engine_leaves_the_model_alone(
-    settings: MakeSettings, tiny_model: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model, done = tiny_model("trm-attn"), []
-    monkeypatch.setattr(type(model.model.stack), "compile", lambda stack: done.append(stack))
-    engines.compiled(model, settings(), "float32")
-    assert len(done) == 1 and done[0] is not model.model.stack
-    monkeypatch.setattr(engines, "can_compile", lambda device: False)
-    assert engines.compiler_missing(model, settings(), "float32") == "torch.compile finds no compiler here"
-
-
 def test_training_step_moves_every_parameter(settings: MakeSettings, tiny_model: Any, tiny_batch: Any) -> None:
     model = tiny_model("tr-mamba2attn").train()
     before = copy.deepcopy(model.state_dict())

@@ -18,7 +18,7 @@ from modeling_trm.utils.shipped import shipped_checkpoints
 from modeling_trm.verifiers_trm import verifier_for
 
 SHIPPED = shipped_checkpoints()
-# Of the shipped sample's test split: four of gen_easy, one of gen_unbiased; both checkpoints solve them.
+# Of the shipped sample's test split: four of gen_easy, one of gen_unbiased; every checkpoint solves them as its reasoning_config says.
 SOLVED = """
 .1..86.4..89.5...3.269.35...4...87959.7...2....85.7....712.......2..43.1....7..2.
 ..67815.3.12..487...7..219.....2..8.1.9..5.47...47.3...2.9...656.3.4.9...5.......
@@ -38,9 +38,9 @@ name, *puzzles = sys.argv[1:]
 model = AutoModel.from_pretrained(name, trust_remote_code=True).eval()
 processor = AutoProcessor.from_pretrained(name, trust_remote_code=True)
 ids = torch.stack([processor(puzzle).input_ids[0] for puzzle in puzzles])
-answers = [processor.decode(answer) for answer in model.solve(ids, max_steps=8, halt=0.95).answers]
+answers = [processor.decode(answer) for answer in model.solve(ids).answers]
 solver = pipeline("grid-reasoning", model=name, trust_remote_code=True)
-print(json.dumps({"answers": answers, "piped": solver(puzzles[0], max_steps=8, halt=0.95)["answer"]}))
+print(json.dumps({"answers": answers, "piped": solver(puzzles[0])["answer"]}))
 """
 
 

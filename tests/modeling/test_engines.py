@@ -39,7 +39,8 @@ def _micro_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("modeling_trm.engines_trm.ELEMENTS", 40 * 32)
 
 
-@pytest.fixture(params=ENGINES)
+# torch.compile's code has a test of its own: compiling every preset would take minutes.
+@pytest.fixture(params=[name for name in ENGINES if name != "compiled"])
 def engine(request: pytest.FixtureRequest, tiny_model: Callable[..., TRMForGridReasoning]) -> str:
     """The name of each engine that this machine has."""
     reason = ENGINES[request.param].missing(tiny_model("trm-attn"))
@@ -82,6 +83,27 @@ def test_a_step_equals_float64(engine: str, preset: str, variant: dict[str, Any]
     expected = one_step(exact, exact, problem)
     tolerance = TOLERANCES[engine]
     assert max(errors(one_step(choose_engine(model, engine), model, problem), expected)) < tolerance
+
+
+@pytest.mark.slow
+def test_compiled_equals_float64_for_batches_of_every_size_and_leaves_the_model_alone(make, monkeypatch) -> None:
+    model = make("trm-mlp-t")
+    reason = ENGINES["compiled"].missing(model)
+    if reason is not None:
+        pytest.skip(reason)
+    stack, exact = model.model.stack, copy.deepcopy(model).double()
+    for size in (PUZZLES, 3, 2):
+        problem = torch.randint(6, (size, 16)), torch.arange(size)
+        with torch.no_grad():
+            found, expected = (
+                step(problem[0], puzzle_ids=problem[1], state=exact.initial_state(size, dtype)).logits.double()
+                for step, dtype in ((choose_engine(model, "compiled"), torch.float32), (exact, torch.float64))
+            )
+        assert max(errors([found], [expected])) < TOLERANCES["eager"]
+    assert model.model.stack is stack
+    monkeypatch.setattr("modeling_trm.engines_trm.can_compile", lambda device: False)
+    with pytest.raises(ValueError, match="engine='compiled' cannot run here: torch.compile finds no compiler here"):
+        choose_engine(model, "compiled")
 
 
 @pytest.mark.parametrize("preset", PRESETS)
