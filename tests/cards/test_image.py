@@ -18,7 +18,7 @@ from modeling_trm.utils.shipped import shipped_checkpoints
 from modeling_trm.verifiers_trm import verifier_for
 
 SHIPPED = shipped_checkpoints()
-# Of the shipped sample's test split: four of gen_easy, one of gen_unbiased; every checkpoint solves them as its reasoning_config says.
+# Of the shipped test split, four of gen_easy, one of gen_unbiased; all solve them by their own reasoning_config.
 SOLVED = """
 .1..86.4..89.5...3.269.35...4...87959.7...2....85.7....712.......2..43.1....7..2.
 ..67815.3.12..487...7..219.....2..8.1.9..5.47...47.3...2.9...656.3.4.9...5.......

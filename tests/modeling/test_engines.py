@@ -102,7 +102,7 @@ def test_compiled_equals_float64_for_batches_of_every_size_and_leaves_the_model_
         assert max(errors([found], [expected])) < TOLERANCES["eager"]
     assert model.model.stack is stack
     monkeypatch.setattr("modeling_trm.engines_trm.can_compile", lambda device: False)
-    with pytest.raises(ValueError, match="engine='compiled' cannot run here: torch.compile finds no compiler here"):
+    with pytest.raises(ValueError, match=r"engine=.compiled. cannot run here: torch\.compile finds no compiler here"):
         choose_engine(model, "compiled")
 
 
