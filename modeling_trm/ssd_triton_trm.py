@@ -1,4 +1,7 @@
-"""The product of Mamba-2's dual form in Triton: ssd_backend="triton". Not yet measured on a GPU, so never by itself.
+"""The product of Mamba-2's dual form in Triton: ssd_backend="triton".
+
+On an H200 it equals the PyTorch path; a whole training step has not been timed since it compiles as one graph, so it is
+never chosen by itself (dev/LOG.md).
 
     y_i = sum_{j <= i} W_ij u_j,    W_ij = scores_ij exp(c_i - c_j)        (arXiv 2405.21060, section 3.3)
 

@@ -27,8 +27,8 @@ COLOURS = "0123456789"  # of ARC, whose token ids are no alphabet's
 EXAMPLES = 12
 # Of export.json, what the page computes with.
 FACTS = (
-    "task", "grid_shape", "characters", "blank_token_id", "max_steps", "halt", "vocab_size", "latent_shape",
-    "hidden_size", "block_operators",
+    "task", "grid_shape", "characters", "blank_token_id", "max_steps", "halt", "vocab_size", "seq_len",
+    "latent_shape", "hidden_size", "block_operators",
 )  # fmt: skip
 
 

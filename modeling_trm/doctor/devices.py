@@ -78,7 +78,7 @@ def _ssd(device: torch.device) -> tuple[str, str | None]:
 
 def _triton() -> str:
     """Asked for by name alone, so its absence is nothing to mend."""
-    chosen = "chosen by ssd_backend='triton' alone, not yet measured on a GPU"
+    chosen = "chosen by ssd_backend='triton' alone"
     return f"here; {chosen}" if find_spec("triton") else f"not installed (pip install triton); {chosen}"
 
 

@@ -134,7 +134,7 @@ def test_arguments_that_are_not_allowed(tiny_model: Callable, tiny_batch: Callab
     ids = tiny_batch(model.config)["input_ids"]
     with pytest.raises(ValueError, match="max_steps=0 must be at least 1"):
         observe(model, ids, max_steps=0)
-    with pytest.raises(ValueError, match=r"input_ids has shape \[3, 5\]; allowed: \[3, 16\]"):
+    with pytest.raises(ValueError, match=r"made for 16 cells \(config\.seq_len\), not for 5"):
         observe(model, ids[:, :5])
     with pytest.raises(ValueError, match=r"labels has shape \[2, 16\]; allowed: \[3, 16\]"):
         observe(model, ids, labels=ids[:2])

@@ -12,12 +12,11 @@ import huggingface_hub
 import pytest
 import torch
 
-from modeling_trm import PRESETS
+from modeling_trm import PRESETS, compiling_trm
 from modeling_trm.doctor import __main__ as doctor
 from modeling_trm.doctor import devices, examination, hub, models, packages
 from modeling_trm.doctor.findings import Finding, in_words
 from modeling_trm.engines_trm import ENGINES, Engine
-from modeling_trm.utils import machine
 
 CPU = torch.device("cpu")
 
@@ -124,7 +123,7 @@ def test_mamba_path_and_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("spec", "text"), [(object(), "here; "), (None, "not installed (pip install triton); ")])
 def test_triton_is_for_cuda_and_by_name(spec: object, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "find_spec", lambda name: spec)
-    assert devices._triton() == f"{text}chosen by ssd_backend='triton' alone, not yet measured on a GPU"
+    assert devices._triton() == f"{text}chosen by ssd_backend='triton' alone"
     assert not any("Triton" in finding.name for finding in devices.check_paths(CPU))
     monkeypatch.setattr(devices, "_attention", lambda device, length: "")
     monkeypatch.setattr(devices, "find_compiler", lambda device: None)
@@ -132,12 +131,12 @@ def test_triton_is_for_cuda_and_by_name(spec: object, text: str, monkeypatch: py
 
 
 def test_a_missing_compiler_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine.shutil, "which", lambda name: None)
+    monkeypatch.setattr(compiling_trm.shutil, "which", lambda name: None)
     finding = devices._compiler(CPU)
     assert "no compiler (g++ or clang++)" in finding.value and finding.todo == "install g++ or clang++"
     assert not finding.fatal
-    monkeypatch.setattr(machine.shutil, "which", lambda name: f"/usr/bin/{name}")
-    monkeypatch.setattr(machine.sysconfig, "get_paths", lambda: {"include": "nowhere"})
+    monkeypatch.setattr(compiling_trm.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(compiling_trm.sysconfig, "get_paths", lambda: {"include": "nowhere"})
     assert "python3-dev" in str(devices._compiler(CPU).todo)
 
 

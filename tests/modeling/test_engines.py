@@ -237,7 +237,7 @@ def test_halting_with_compaction_answers_as_each_puzzle_alone(engine: str, prese
     model = make(preset)
     free = model.solve(*problem, max_steps=3, halt=False, engine=engine, return_trace=True)
     with torch.no_grad():  # the halting bias to the widest gap between puzzles at the first step: some stop, some not
-        first = free.trace[0].halt_probability.logit().sort().values
+        first = free.trace[0].halt_logits.sort().values
         at = int((first[1:] - first[:-1]).argmax())
         model.q_head.bias -= (first[at] + first[at + 1]) / 2
     whole = model.solve(*problem, max_steps=3, halt=True, engine=engine)
