@@ -69,8 +69,8 @@ def convert_reference(
     output = Path(output)
     check_new_folder(output, overwrite=None)
     licensed = {} if license is None else {"license": _checked_license(license)}
-    if arch is None and Path(path).with_name(CONFIG_FILE).is_file():
-        arch = Path(path).with_name(CONFIG_FILE)
+    beside = Path(path).with_name(CONFIG_FILE)
+    arch = beside if arch is None and beside.is_file() else arch
     checkpoint, own, grids = _read(path, entry, arch, options or {}, task, grid_shape)
     layout = read_layout(checkpoint.tensors, str(path))
     said = gather(own, arch, options or {})
@@ -84,11 +84,10 @@ def convert_reference(
     facts |= {"task": f"{processor.task}, {' x '.join(map(str, processor.grid_shape))} ({how})"}
     facts |= checkpoint.facts | architecture.facts | _more_facts(checkpoint, layout, said, dtype)
     if identifiers is not None:
-        facts["identifiers"] = f"{Path(identifiers).name}: {len(index.tasks):,} tasks" + (
-            f", named {subset}/..." if subset else ""
-        )
-    record: dict[str, Any] = {"source": checkpoint.path.name, "sha256": checkpoint.sha256(), "facts": facts}
-    record["reference"] = _only_there(checkpoint, said, dtype)
+        named = f", named {subset}/..." if subset else ""
+        facts["identifiers"] = f"{Path(identifiers).name}: {len(index.tasks):,} tasks{named}"
+    record = {"source": checkpoint.path.name, "sha256": checkpoint.sha256(), "facts": facts}
+    record |= {"reference": _only_there(checkpoint, said, dtype)}
     with replaced(output) as folder:
         model.save_pretrained(folder)
         processor.save_pretrained(folder)

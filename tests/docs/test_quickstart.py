@@ -38,4 +38,4 @@ def test_quickstart_trains_evaluates_publishes_and_solves(tmp_path, monkeypatch,
     answers = [part.replace("runs/quickstart/model", str(output / "model")) for part in solving[2:]]
     assert solve.main(answers) == 0
     printed = capsys.readouterr().out
-    assert printed.count("\nanswer after ") == 3 == printed.count("\nsteps 1 to ")  # three puzzles, what the steps changed
+    assert printed.count("\nanswer after ") == 3 == printed.count("\nsteps 1 to ")  # of each puzzle, what changed

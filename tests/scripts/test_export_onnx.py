@@ -168,13 +168,10 @@ GOOD_FACTS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        *(*GOOD_FACTS, [], {"grid_shape": [4]}, {"num_latents": 3}),
-        *({"max_steps": 0}, {"halt": 1.0}, {"latent_shape": []}),
-    ],
-)
+BAD_FACTS = ({"grid_shape": [4]}, {"num_latents": 3}, {"max_steps": 0}, {"halt": 1.0}, {"latent_shape": []})
+
+
+@pytest.mark.parametrize("change", [*GOOD_FACTS, [], *BAD_FACTS])
 def test_damaged_facts_are_one_line(change: Any, tmp_path: Path, capsys) -> None:
     """One is missing, all are, or one is wrong."""
     facts: Any = {**GOOD_FACTS, **change} if isinstance(change, dict) else {**GOOD_FACTS}
