@@ -30,7 +30,7 @@ from hypothesis import HealthCheck, settings
 from transformers.utils import logging as transformers_logging
 
 from datasets_builders.features import PuzzleSet
-from modeling_trm import GridProcessor, TRMConfig, TRMForGridReasoning
+from modeling_trm import PRESETS, GridProcessor, TRMConfig, TRMForGridReasoning
 
 # Tiny tensors: a second thread only waits for the first.
 torch.set_num_threads(1)
@@ -38,6 +38,11 @@ transformers_logging.disable_progress_bar()
 # The same examples in every run, however slow the machine: a failure in CI is a failure here.
 settings.register_profile("trm", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("trm")
+
+# For tests that take seconds a preset: each operator in one hybrid with attention or MLP-t.
+ONE_OF_A_KIND = [
+    preset for preset in PRESETS if preset not in ("medium", "tr-mamba3attn", "tr-deltaattn", "symbols-attn")
+]
 
 # A 4x4 Sudoku (padding, blank, four digits) through a stack of 32 channels; every size differs from every other where
 # it can, so that a swapped axis shows.

@@ -16,8 +16,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
 from .locks import LOCK, InUseError, locked, open_alone
 
 PART, OLD = ".trm-part", ".trm-old"
@@ -188,7 +186,7 @@ def told(path: Path, size: int | None = None, kept: str = "what was there is int
     """
     try:
         yield
-    except (OSError, SafetensorError) as error:
+    except Exception as error:  # safetensors' own too, which is not imported: every --help would wait for it
         code = _system_code(error)
         if code is None or (code not in FULL and getattr(error, "filename", None) is not None):
             raise

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from modeling_trm import TRMForGridReasoning
-from modeling_trm.configuration_trm import PRESETS
+from tests.conftest import ONE_OF_A_KIND
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", ONE_OF_A_KIND)
 def test_a_copy_and_a_pickle_compute_the_same(preset: str, tiny_model, tiny_batch) -> None:
     model = tiny_model(preset)
     model.set_puzzle_index(model.puzzle_index)

@@ -13,6 +13,7 @@ from modeling_trm.configuration_trm import PRESETS
 from modeling_trm.exporting import checking, onnx_step
 from modeling_trm.exporting.programs import Step, example_inputs, export_step, quiet, save_program
 from modeling_trm.layers_trm import Operator
+from tests.conftest import ONE_OF_A_KIND
 
 # The two cycle counts differ, so that a swap of the loops shows.
 CYCLES = {"H_cycles": 2, "L_cycles": 3}
@@ -29,7 +30,7 @@ VARIANTS = {
     },
     "groups": {"block_operators": ["mamba2"], "mamba_n_groups": 2, "mamba_d_conv": 3},
 }
-EXPORTABLE = [preset for preset, fields in PRESETS.items() if not fields.get("answer_feedback")]
+EXPORTABLE = [preset for preset in ONE_OF_A_KIND if not PRESETS[preset].get("answer_feedback")]
 CASES = [pytest.param(preset, {}, id=preset) for preset in EXPORTABLE]
 CASES += [pytest.param("trm-attn", overrides, id=name) for name, overrides in VARIANTS.items()]
 

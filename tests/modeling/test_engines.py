@@ -20,6 +20,7 @@ from modeling_trm.evaluation import choose_subset
 from modeling_trm.layers_trm import Operator
 from modeling_trm.mamba3_trm import Mamba3
 from modeling_trm.mlp_trm import MlpT
+from tests.conftest import ONE_OF_A_KIND
 
 IMAGE = Path(__file__).parents[2] / "model_cards" / "tr-mamba2mlpt-sudoku-quickstart"
 # Of one supervision step, relative to the norm of what is compared.
@@ -72,7 +73,7 @@ def errors(actual: list[Tensor], expected: list[Tensor]) -> list[float]:
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=["plain", "gate", "one latent"])
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", ONE_OF_A_KIND)
 def test_a_step_equals_float64(engine: str, preset: str, variant: dict[str, Any], make, problem) -> None:
     model = make(preset, **variant)
     with torch.no_grad():
@@ -106,7 +107,7 @@ def test_compiled_equals_float64_for_batches_of_every_size_and_leaves_the_model_
         choose_engine(model, "compiled")
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", ONE_OF_A_KIND)
 def test_packed_under_autocast_is_as_exact_as_eager_under_autocast(preset: str, make, problem) -> None:
     model = make(preset)
     if ENGINES["bfloat16"].missing(model) is not None:
@@ -119,7 +120,7 @@ def test_packed_under_autocast_is_as_exact_as_eager_under_autocast(preset: str, 
     assert sum(packed) < 2 * sum(eager)
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", ONE_OF_A_KIND)
 def test_int8_equals_float64_with_rounded_linear_layers(preset: str, make, problem, monkeypatch) -> None:
     """Everything else in float32. The tolerance is for rounding that falls the other way at a half (seen: 0.023)."""
     model = make(preset)
@@ -232,7 +233,7 @@ def test_solving_changes_nothing_of_the_model(engine: str, make, problem) -> Non
     assert all(p.grad is not None for p in model.model.stack.parameters())
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", ONE_OF_A_KIND)
 def test_halting_with_compaction_answers_as_each_puzzle_alone(engine: str, preset: str, make, problem) -> None:
     model = make(preset)
     free = model.solve(*problem, max_steps=3, halt=False, engine=engine, return_trace=True)

@@ -11,7 +11,8 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoProcessor
 
-from modeling_trm import PRESETS, GridProcessor, TRMConfig, TRMForGridReasoning, TRMModel
+from modeling_trm import GridProcessor, TRMConfig, TRMForGridReasoning, TRMModel
+from tests.conftest import ONE_OF_A_KIND
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "as published": {},
@@ -46,7 +47,7 @@ def assert_same_function(one: TRMForGridReasoning, two: TRMForGridReasoning) -> 
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", ONE_OF_A_KIND)
 def test_round_trip_is_bit_exact(
     preset: str, variant: str, tiny_model: Callable[..., TRMForGridReasoning], tmp_path: Path
 ) -> None:
@@ -65,7 +66,7 @@ def test_round_trip_is_bit_exact(
         assert (again / path.name).read_bytes() == path.read_bytes()
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", ONE_OF_A_KIND)
 def test_every_buffer_is_saved(preset: str, tiny_model) -> None:
     """transformers loads on the meta device: a buffer that is not in the file would come back as garbage."""
     model = tiny_model(preset)
@@ -121,7 +122,7 @@ def test_sharded_weights_load(tiny_model, tmp_path: Path) -> None:
     assert_same_function(model, AutoModel.from_pretrained(tmp_path))
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", ONE_OF_A_KIND)
 def test_bf16_weights_run_train_and_survive_a_round_trip(preset: str, tiny_model, tiny_batch, tmp_path: Path) -> None:
     model = tiny_model(preset)
     model.save_pretrained(tmp_path)
@@ -220,7 +221,7 @@ def test_bad_overrides_at_load_time_are_refused(
     assert type(error.value).__name__ in ("ValueError", "TypeError", "StrictDataclassFieldValidationError")
 
 
-@pytest.mark.parametrize("preset", [preset for preset in PRESETS if preset != "tr-mamba2attn"])
+@pytest.mark.parametrize("preset", [preset for preset in ONE_OF_A_KIND if preset != "tr-mamba2attn"])
 def test_a_checkpoint_of_another_preset_is_refused_by_name(
     preset: str, checkpoint: Path, tiny_config: Callable[..., TRMConfig]
 ) -> None:

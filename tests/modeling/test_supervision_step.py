@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from modeling_trm import PRESETS, RecursionState, TRMConfig, TRMForGridReasoning, TRMModel
+from modeling_trm import RecursionState, TRMConfig, TRMForGridReasoning, TRMModel
+from tests.conftest import ONE_OF_A_KIND
 from tests.oracles import supervision as oracle
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -28,7 +29,7 @@ FEEDBACK: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", ONE_OF_A_KIND)
 def test_three_carried_steps_equal_the_transcription(
     preset: str,
     variant: str,
@@ -133,7 +134,7 @@ def test_labels_that_are_all_ignored_cost_nothing_but_the_halting_loss(tiny_mode
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", ONE_OF_A_KIND)
 def test_every_parameter_gets_a_gradient(preset: str, variant: str, tiny_model, tiny_batch) -> None:
     model = tiny_model(preset, **VARIANTS[variant])
     model(**tiny_batch(model.config)).loss.backward()
@@ -156,7 +157,7 @@ def test_a_sparse_puzzle_table_gets_gradients_for_the_rows_of_the_batch(tiny_mod
     assert gradient.indices().tolist() == [[3, 7]]
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", ONE_OF_A_KIND)
 def test_neither_the_inputs_nor_the_given_state_are_mutated(preset: str, tiny_model, tiny_batch) -> None:
     model = tiny_model(preset)
     batch = tiny_batch(model.config)
@@ -170,7 +171,7 @@ def test_neither_the_inputs_nor_the_given_state_are_mutated(preset: str, tiny_mo
         assert torch.equal(value, before[name]), name
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", ONE_OF_A_KIND)
 def test_carried_state_has_no_history(preset: str, tiny_model, tiny_batch) -> None:
     model = tiny_model(preset)
     out = model(**tiny_batch(model.config))
@@ -179,7 +180,7 @@ def test_carried_state_has_no_history(preset: str, tiny_model, tiny_batch) -> No
     assert out.state.z_L is None or not out.state.z_L.requires_grad
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", ONE_OF_A_KIND)
 def test_same_seed_same_model_same_gradients(preset: str, tiny_model, tiny_batch) -> None:
     runs = []
     for _ in range(2):
@@ -193,7 +194,7 @@ def test_same_seed_same_model_same_gradients(preset: str, tiny_model, tiny_batch
         assert torch.equal(value, runs[1][name]), name
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", ONE_OF_A_KIND)
 def test_given_initial_state_is_the_same_as_none(preset: str, tiny_model, tiny_batch) -> None:
     model = tiny_model(preset)
     batch = tiny_batch(model.config)

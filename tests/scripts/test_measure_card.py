@@ -31,7 +31,7 @@ def test_two_data_sets_come_onto_the_card(folder: Path, tmp_path: Path, capsys: 
     assert measure_card.main(arguments) == 0
     report = json.loads((tmp_path / "out" / "measured.json").read_text())
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert list(report) == list(metrics["evaluations"]) == ["test", "my-own"]
+    assert list(report) == ["test", "my-own"] and list(metrics["evaluations"])[-1] == "my-own"
     for entry, counts in (("test", (4, 6, 2, 2)), ("my-own", (1, 1, 1, 1))):
         ways = metrics["evaluations"][entry]["ways"]
         assert ways == report[entry]["ways"] and {row["pass"]: row["count"] for row in ways} == dict(

@@ -71,7 +71,7 @@ def test_evaluate_and_build_data_read_what_load_puzzles_reads(table: str, checkp
 def test_solve_reads_the_column_named(table: str, checkpoint, capsys: pytest.CaptureFixture[str]) -> None:
     model = checkpoint(GridProcessor("sudoku", grid_shape=(4, 4)))
     assert solve.main(["--model", model, table, *TOLD, "--max-steps", "1", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)[0]["puzzle"] == "." + ANSWER[1:]
+    assert json.loads(capsys.readouterr().out)[0]["puzzle"] == ("." + ANSWER[1:]).translate(LETTERS)
 
 
 @pytest.mark.parametrize("command", [evaluate, vote, solve], ids=lambda command: command.__name__.rpartition(".")[2])

@@ -24,7 +24,7 @@ def parse(*arguments: str) -> tuple[argparse.Namespace, ReasoningConfig]:
 def test_every_option_is_a_field_and_none_is_given_by_default() -> None:
     arguments, config = parse()
     names = set(vars(arguments)) - {"seed"}
-    assert names == {field.name for field in fields(ReasoningConfig)} - {"max_steps", "views", "engine"}
+    assert names == {field.name for field in fields(ReasoningConfig)} - {"max_steps", "views", "engine", "certificate"}
     assert options.reasoning_options(arguments) == {} and config == ReasoningConfig()
 
 
