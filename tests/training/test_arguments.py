@@ -64,7 +64,7 @@ def test_what_a_recipe_says_is_a_recipe_again(write_recipe):
         ({"batch_size": 0}, "batch_size=0"),
         ({"reveal_start": 1.5}, "reveal_start=1.5"),
         ({"hidden_size": 33, "preset": "trm-attn", "block_operators": ["attention"]}, "num_attention_heads=8"),
-        ({"block_operators": ["mamba", "mlp"]}, "did you mean 'mamba2'"),
+        ({"block_operators": ["mamba_2", "mlp"]}, "did you mean 'mamba2'"),
         ({"preset": "trm-atn"}, "did you mean 'trm-attn'"),
         ({"source_weights": {"gen_esy": 1}}, "gen_esy"),
         ({"data_dir": "no/such/folder"}, "no/such/folder"),
