@@ -79,12 +79,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ..evaluation.engine import precision
     from ..evaluation.plots import risk_coverage_curve
     from ..utils.cli import command_line, user_errors
-    from ..utils.files import write_json
+    from ..utils.files import alone_in, write_json
     from ..utils.loading import choose_device, load_model, load_processor
     from ..utils.machine import describe_machine, library_versions
     from ..verifiers_trm import verifier_for
 
-    with user_errors(OSError, ValueError):
+    with user_errors(OSError, ValueError), alone_in(Path(arguments.output)):
         device = choose_device(arguments.device)
         processor = load_processor(arguments.model)
         check_task(arguments.task, processor, arguments.model)

@@ -17,6 +17,7 @@ COMMANDS = {
     "vote_report": ["no-such-votes"],
     "sweep": [*MODEL, "--noise-std", "0.1"],
     "compare": ["--models", "no-such-model", "no-other-model"],
+    "certify": MODEL,
     "diagnose": MODEL,
     "measure_card": MODEL,
     "benchmark": [],
