@@ -5,6 +5,7 @@ examples:
       --seeds 0 1 2 --output runs/act-and-dis
   trm compare-recipes mine.yaml sudoku-cpu-act --import my_ops.py --output runs/mine-and-act
   trm compare-recipes A.yaml B.yaml --flops 1e14 --seeds 0 1 --output runs/a-and-b --set test_puzzles=512
+  trm compare-recipes sudoku-cpu-act --vary muon_lr=0.005 --vary ema_decay=0 reveal_start=0 --output runs/ablation
 
 The budget is --flops, or what the first recipe's own train_steps cost; every recipe gets as many steps as it buys. The
 score is exact accuracy after as many forward passes of the stack as all of them reach, and after each one's last step.
@@ -35,20 +36,30 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--flops", type=float, metavar="N", help="training FLOPs of each run (default: the first's)")
     parser.add_argument("--seeds", type=valid_seed, nargs="+", default=[0], metavar="N", help="(default: 0)")
     parser.add_argument(
+        "--vary",
+        action="append",
+        default=[],
+        nargs="+",
+        metavar="FIELD=VALUE",
+        help="compare the first recipe with these fields too; give it again for another variation",
+    )
+    parser.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="override a field of every recipe"
     )
     arguments = parser.parse_args(argv)
-    names = [Path(recipe).stem for recipe in arguments.recipes]
+    names = [Path(recipe).stem for recipe in arguments.recipes] + [", ".join(fields) for fields in arguments.vary]
     for what, values in (("recipe name", names), ("seed", arguments.seeds)):
         twice = sorted({value for value in values if values.count(value) > 1})
         if twice:
             parser.error(f"the {what} {twice[0]} is given twice")
     if arguments.flops is not None and not 0 < arguments.flops < math.inf:
         parser.error(f"--flops must be above 0 and finite, got {arguments.flops}")
-    for text in arguments.set:
-        field, equals, _ = text.partition("=")
-        if not equals or field in ("train_steps", "seed", "output_dir"):
-            parser.error(f"--set {text!r}: expected FIELD=VALUE, of another field than train_steps, seed, output_dir")
+    for option, texts in (("--set", arguments.set), *(("--vary", fields) for fields in arguments.vary)):
+        for text in texts:
+            field, equals, _ = text.partition("=")
+            if not equals or field in ("train_steps", "seed", "output_dir"):
+                allowed = "expected FIELD=VALUE, of another field than train_steps, seed, output_dir"
+                parser.error(f"{option} {text!r}: {allowed}")
     return arguments
 
 
@@ -63,14 +74,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ..utils.machine import library_versions
 
     output = Path(arguments.output)
-    overrides = [part for text in arguments.set for part in ("--" + text.partition("=")[0], text.partition("=")[2])]
     with user_errors(ValueError, OSError, StrictDataclassError, RuntimeError):
         if len(arguments.seeds) > MAX_SEEDS:
             raise ValueError(f"{len(arguments.seeds)} seeds; allowed: at most {MAX_SEEDS}")
-        contenders = [read_contender(path, overrides) for path in arguments.recipes]
+        wanted: list[tuple[str, list[str]]] = [(path, []) for path in arguments.recipes]
+        wanted += [(arguments.recipes[0], fields) for fields in arguments.vary]
+        contenders = [read_contender(path, arguments.set, fields) for path, fields in wanted]
         first = contenders[0]
         budget = arguments.flops or first.flops
-        folders = {c.name: {seed: output / c.name / f"seed-{seed}" for seed in arguments.seeds} for c in contenders}
+        folders = {c.name: {seed: output / c.folder / f"seed-{seed}" for seed in arguments.seeds} for c in contenders}
         runs: dict[str, dict] = {contender.name: {} for contender in contenders}
         for number, seed in enumerate(arguments.seeds):
             for contender in contenders:

@@ -7,6 +7,8 @@ from typing import Any
 
 from ..utils.figures import COLOURS, new_figure, percent_axis, save_figure
 
+STYLES = ("-", "--", ":", "-.")  # of lines beyond the colours
+
 
 def plot_recipes(report: dict[str, Any], logs: Mapping[str, Sequence[Path]], output: str | Path) -> Path:
     """One line a seed on the left (validation puzzles, averaged weights), the mean of the seeds on the right (test).
@@ -16,13 +18,14 @@ def plot_recipes(report: dict[str, Any], logs: Mapping[str, Sequence[Path]], out
     """
     figure = new_figure(width=9.0)
     training, inference = figure.subplots(1, 2)
-    for colour, (name, figures) in zip(COLOURS, report["recipes"].items()):
+    for at, (name, figures) in enumerate(report["recipes"].items()):
+        colour, style = COLOURS[at % len(COLOURS)], STYLES[at // len(COLOURS) % len(STYLES)]
         for number, log in enumerate(logs[name]):
             points = validation_curve(log)
             label = name if number == 0 else None
-            training.plot(*zip(*points), color=colour, marker="o", markersize=3, linewidth=1.2, alpha=0.8, label=label)
+            training.plot(*zip(*points), color=colour, linestyle=style, marker="o", markersize=3, alpha=0.8, label=label)
         passes = [figures["passes_a_step"] * step for step in range(1, len(figures["by_step"]) + 1)]
-        inference.plot(passes, figures["by_step"], color=colour, marker="o", markersize=3, linewidth=1.6)
+        inference.plot(passes, figures["by_step"], color=colour, linestyle=style, marker="o", markersize=3)
     inference.axvline(report["passes"], color="#8c8c8c", linestyle=":", linewidth=1)
     training.set(title="Validation puzzles during training", xlabel="training FLOPs", ylabel="puzzles solved")
     inference.set(title=f"{report['test_puzzles']:,} test puzzles", xlabel="forward passes of the stack a puzzle")

@@ -7,6 +7,7 @@ utils/flops.py. Intervals are Student's over the seeds, differences are taken se
 """
 
 import math
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -30,17 +31,28 @@ MEASURES = ("at_equal_passes", "at_last_step", "cells")
 
 @dataclass(frozen=True)
 class Contender:
-    """A recipe and what it costs. overrides: of every recipe, as on the command line; fingerprint: of its data."""
+    """A recipe and what it costs.
+
+    Args:
+        overrides: on top of the file, as on the command line. variation: those that make it another contender than the
+            file itself, "FIELD=VALUE" each. fingerprint: of its data.
+    """
 
     path: Path
     recipe: Recipe
     config: TRMConfig
     overrides: tuple[str, ...]
+    variation: tuple[str, ...]
     fingerprint: str
 
     @property
     def name(self) -> str:
-        return self.path.stem
+        return ", ".join(self.variation) or self.path.stem
+
+    @property
+    def folder(self) -> str:
+        """Its name as that of a folder on every system."""
+        return "_".join(re.findall(r"[\w.=-]+", self.name))
 
     @property
     def flops_a_step(self) -> float:
@@ -67,14 +79,20 @@ class Contender:
         return self.config.H_cycles * (self.config.L_cycles + (self.config.num_latents == 2))
 
 
-def read_contender(path: str, overrides: Sequence[str]) -> Contender:
-    """Raises ValueError or OSError for a recipe that cannot be trained, naming the field or file."""
+def read_contender(path: str, assignments: Sequence[str], variation: Sequence[str] = ()) -> Contender:
+    """A recipe with fields of its own, "FIELD=VALUE" each.
+
+    Raises:
+        ValueError, OSError: a recipe that cannot be trained, naming the field or file.
+    """
+    parts = [text.partition("=") for text in (*assignments, *variation)]
+    overrides = [part for field, _, value in parts for part in (f"--{field}", value)]
     recipe = parse_recipe([path, *overrides])
     if recipe.optimisation.start_from is not None:
         raise ValueError(f"{path}: start_from={recipe.optimisation.start_from!r}; only runs from new weights compare")
     data = open_data(recipe)
     config = recipe.model_config(data.processor, 1 if data.index is None else len(data.index))
-    return Contender(find_recipe(path), recipe, config, tuple(overrides), data.fingerprint)
+    return Contender(find_recipe(path), recipe, config, tuple(overrides), tuple(variation), data.fingerprint)
 
 
 def train(contender: Contender, seed: int, steps: int, folder: Path, imports: Sequence[str] = ()) -> dict[str, Any]:

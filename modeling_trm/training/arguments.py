@@ -164,7 +164,8 @@ class OptimisationArguments:
     puzzle_weight_decay: float = _help("weight decay of the puzzle table", 1.0, NOT_NEGATIVE)
     lr_schedule: str = _help(f"one of {', '.join(SCHEDULES)}, after the warm-up", "constant")
     warmup_steps: int = _help("steps of linear warm-up", 2000, NOT_NEGATIVE)
-    lr_min_ratio: float = _help("where the cosine ends, as a share of the learning rate", 0.0, SHARE)
+    lr_min_ratio: float = _help("where a falling schedule ends, as a share of the learning rate", 0.0, SHARE)
+    lr_decay_share: float = _help("share of the run, its last, over which warmup_stable_decay falls", 0.2, SHARE)
     clip_grad_norm: float | None = _help("largest norm of the core's gradient; default: no clipping", allowed=POSITIVE)
     ema_decay: float = _help("decay of the averaged weights", 0.999, DECAY)
 

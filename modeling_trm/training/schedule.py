@@ -1,7 +1,8 @@
 """What changes with the step, as pure functions of it, so that a resumed run needs no schedule state.
 
-Learning rate: reference TRM, pretrain.py (linear warm-up, then constant or cosine). Steps are counted from 1, as
-there: step 1 is the first update and already moves, step `total_steps` is the last.
+Learning rate: reference TRM, pretrain.py (linear warm-up, then constant or cosine), and warmup-stable-decay (arXiv
+2404.06395; transformers' name for it). Steps are counted from 1, as in the reference: step 1 is the first update and
+already moves, step `total_steps` is the last.
 """
 
 import math
@@ -12,7 +13,7 @@ from torch.optim import Optimizer
 
 Stage = TypeVar("Stage")
 
-SCHEDULES = ("constant", "cosine")
+SCHEDULES = ("constant", "cosine", "warmup_stable_decay")
 FALL = 0.7  # from one step to the next, arXiv 2511.08653
 STEP_WEIGHTS: dict[str, Callable[[int], float]] = {
     "uniform": lambda number: 1.0,
@@ -28,14 +29,16 @@ def lr_factor(
     total_steps: int,
     kind: str = "constant",
     min_ratio: float = 0.0,
+    decay_share: float = 0.2,
     start_step: int = 0,
 ) -> float:
     """What the recipe's learning rates are multiplied with for update number `step`.
 
     Args:
         step: 1 for the first update. warmup_steps: the factor rises linearly and reaches 1 at this step.
-        total_steps: updates of the whole run; where the cosine reaches min_ratio and stays.
-        kind: "constant" or "cosine", after the warm-up. min_ratio: the cosine's end.
+        total_steps: updates of the whole run; where a schedule that falls reaches min_ratio and stays.
+        kind: after the warm-up; "warmup_stable_decay" is constant and falls linearly over the last `decay_share` of
+            the run. min_ratio: where it ends.
         start_step: the step after which the optimisers began anew, when it is not the run's first. The schedule is the
             same, but the factor rises to it once more, linearly over warmup_steps: young moments are those of a few
             batches, and Muon's and Adam's steps are as large as the rate whatever the gradient.
@@ -53,8 +56,10 @@ def lr_factor(
     rise = min(1.0, (step - start_step) / warmup_steps) if warmup_steps else 1.0
     if kind == "constant" or step <= warmup_steps:
         return rise
-    progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
-    return rise * (min_ratio + (1 - min_ratio) * 0.5 * (1 + math.cos(math.pi * progress)))
+    length = total_steps - warmup_steps if kind == "cosine" else decay_share * total_steps
+    progress = min(1.0, max(0.0, 1 - (total_steps - step) / max(1.0, length)))
+    left = 0.5 * (1 + math.cos(math.pi * progress)) if kind == "cosine" else 1 - progress
+    return rise * (min_ratio + (1 - min_ratio) * left)
 
 
 def reveal_share(step: int, *, start: float, end: float, until: float) -> float:

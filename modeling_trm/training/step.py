@@ -155,6 +155,7 @@ class TrainingStep:
             total_steps=self.train_steps,
             kind=arguments.lr_schedule,
             min_ratio=arguments.lr_min_ratio,
+            decay_share=arguments.lr_decay_share,
             start_step=arguments.start_step,
         )
 

@@ -20,7 +20,7 @@ from scripts import compare_recipes, train
 def contenders(write_recipe) -> list[Contender]:
     dis = {"objective": "dis", "loss_on": "blanks", "num_latents": 1, "H_cycles": 1, "L_cycles": 3}
     paths = [write_recipe("act"), write_recipe("dis", **dis)]
-    return [read_contender(str(path), ["--test_puzzles", "4"]) for path in paths]
+    return [read_contender(str(path), ["test_puzzles=4"]) for path in paths]
 
 
 def run_of(by_step: list[float], steps: int = 7, fingerprint: str = "f") -> dict[str, Any]:
