@@ -30,7 +30,7 @@ OF_THE_REFERENCE = frozenset(
     "vocab_size seq_len num_puzzles puzzle_prefix_len hidden_size block_operators H_cycles L_cycles halt_max_steps "
     "num_attention_heads position_embedding mlp_expansion mlp_multiple_of rms_norm_eps initial_state_std halt_bias "
     "augment train_steps batch_size token_loss halt_loss_weight halt_exploration optimiser learning_rate beta1 beta2 "
-    "weight_decay puzzle_lr puzzle_weight_decay lr_schedule warmup_steps lr_min_ratio lr_decay_share ema_decay seed".split()
+    "weight_decay puzzle_lr puzzle_weight_decay lr_schedule warmup_steps lr_min_ratio ema_decay seed".split()
 )
 OURS = "this project"
 PLACEHOLDER = re.compile(r"^\{\{ ([\w ]+) \}\}$", re.MULTILINE)

@@ -28,8 +28,8 @@ from .options import (
     add_puzzles,
     add_views,
     autocast,
-    check_task,
     given,
+    load_checkpoint,
     load_chosen_puzzles,
     print_written,
     require_at_least,
@@ -80,20 +80,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ..evaluation.plots import risk_coverage_curve
     from ..utils.cli import command_line, user_errors
     from ..utils.files import alone_in, write_json
-    from ..utils.loading import choose_device, load_model, load_processor
     from ..utils.machine import describe_machine, library_versions
     from ..verifiers_trm import verifier_for
 
     with user_errors(OSError, ValueError), alone_in(Path(arguments.output)):
-        device = choose_device(arguments.device)
-        processor = load_processor(arguments.model)
-        check_task(arguments.task, processor, arguments.model)
-        model = load_model(arguments.model, device)
+        model, processor = load_checkpoint(arguments)
         puzzles = load_chosen_puzzles(arguments, processor)
         others = load_calibration(arguments, processor) if arguments.max_error else None
         verifier = verifier_for(puzzles.task, puzzles.processor.grid_shape)
         how = {"verifier": verifier, "seed": arguments.seed, "batch_size": arguments.batch_size}
-        with autocast(arguments, device):
+        with autocast(arguments, model.device):
             calibration = None if others is None else record_attempts(model, others, arguments.reasoning, **how)
             records = record_attempts(model, puzzles, arguments.reasoning, **how)
             computed = {
@@ -115,7 +111,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "calibrated_on": None if others is None else {"dataset": others.origin, "count": len(others)},
             "seed": arguments.seed,
             **computed,
-            "hardware": describe_machine(device),
+            "hardware": describe_machine(model.device),
             "versions": library_versions(),
             "first_attempt_right": float(records.right[:, 0].mean()),
             "certificates": rows,

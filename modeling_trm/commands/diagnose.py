@@ -23,8 +23,8 @@ from .options import (
     add_model,
     add_output,
     add_puzzles,
-    check_task,
     given,
+    load_checkpoint,
     load_chosen_puzzles,
     print_written,
     require_at_least,
@@ -53,14 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ..diagnostics.report import observe_puzzles, summarise_observation
     from ..utils.cli import command_line, user_errors
     from ..utils.files import alone_in, write_json
-    from ..utils.loading import choose_device, load_model, load_processor
     from ..utils.machine import describe_machine, library_versions
 
     with user_errors(OSError, ValueError), alone_in(Path(arguments.output)):
-        device = choose_device(arguments.device)
-        processor = load_processor(arguments.model)
-        check_task(arguments.task, processor, arguments.model)
-        model = load_model(arguments.model, device)
+        model, processor = load_checkpoint(arguments)
         puzzles = load_chosen_puzzles(arguments, processor)
         observation = observe_puzzles(model, puzzles, arguments.max_steps, batch_size=arguments.batch_size)
         summary = summarise_observation(observation)
@@ -76,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "H_cycles": model.config.H_cycles,
             "L_cycles": model.config.L_cycles,
             "num_latents": model.config.num_latents,
-            "hardware": describe_machine(device),
+            "hardware": describe_machine(model.device),
             "versions": library_versions(),
             "shown_puzzle": puzzles.processor.decode(puzzles.inputs[shown]),
             **summary,

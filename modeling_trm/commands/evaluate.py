@@ -31,14 +31,13 @@ from .options import (
     add_puzzles,
     add_side,
     autocast,
-    check_task,
     given,
     hub_data,
+    load_checkpoint,
     load_chosen_puzzles,
     print_written,
     refuse_reading,
     require_at_least,
-    with_side,
 )
 from .search_options import add_halt_option, add_search_options, check_reasoning, run_time
 
@@ -83,22 +82,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ..evaluation.runner import check_puzzles_fit, evaluate_puzzles
     from ..utils.cli import command_line, user_errors
     from ..utils.files import alone_in
-    from ..utils.loading import choose_device, load_model, load_processor
     from ..utils.machine import describe_machine
 
     with user_errors(OSError, ValueError), alone_in(Path(arguments.output)):
-        device = choose_device(arguments.device)
         update = begin_card_update(arguments)
-        processor = with_side(load_processor(arguments.model), arguments.side)
-        check_task(arguments.task, processor, arguments.model)
-        model = load_model(arguments.model, device)
+        model, processor = load_checkpoint(arguments)
         puzzles = load_evaluated(arguments, processor, model)
         grid_shape = tuple(puzzles.processor.grid_shape)
         check_puzzles_fit(model, puzzles)
         if update is not None:
             update.check_data(puzzles.origin, voting=False)
         beside = run_time(arguments.reasoning, arguments.seed, processor.task, grid_shape)
-        with autocast(arguments, device):
+        with autocast(arguments, model.device):
             metrics = evaluate_puzzles(
                 model,
                 puzzles,
@@ -121,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print("search:", ", ".join(f"{name}={value}" for name, value in metrics["search"].items()))
         if update is not None:
             solving_picture(model, puzzles, Path(arguments.output) / "plots" / SOLVING)
-        written = write_results(arguments, metrics, describe_machine(device), update)
+        written = write_results(arguments, metrics, describe_machine(model.device), update)
     print_written(written)
     return 0
 

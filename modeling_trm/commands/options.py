@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from datasets_builders.features import PuzzleSet
 
-    from .. import GridProcessor
+    from .. import GridProcessor, TRMForGridReasoning
 
 TASKS = ("sudoku", "maze", "grid", "arc")
 SPLITS = ("train", "validation", "test")
@@ -249,6 +249,25 @@ def check_task(task: str | None, processor: "GridProcessor", model: str) -> None
     """Raise ValueError where --task is not what the checkpoint was made for."""
     if task not in (None, processor.task):
         raise ValueError(f"checkpoint {model!r} was made for task {processor.task!r}, not for --task {task!r}")
+
+
+def load_checkpoint(
+    arguments: argparse.Namespace, device: "torch.device | None" = None
+) -> "tuple[TRMForGridReasoning, GridProcessor]":
+    """The checkpoint of --model for puzzles of --task and, where the command has it, --side.
+
+    Args:
+        device: of the model; None for that of --device.
+
+    Raises:
+        OSError, ValueError: no such checkpoint or device, or one for other puzzles, naming the option.
+    """
+    from ..utils.loading import choose_device, load_model, load_processor
+
+    device = choose_device(arguments.device) if device is None else device
+    processor = with_side(load_processor(arguments.model), vars(arguments).get("side"))
+    check_task(arguments.task, processor, arguments.model)
+    return load_model(arguments.model, device), processor
 
 
 def load_chosen_puzzles(

@@ -28,8 +28,8 @@ from .options import (
     add_output,
     add_puzzles,
     autocast,
-    check_task,
     given,
+    load_checkpoint,
     load_chosen_puzzles,
     print_written,
     require_at_least,
@@ -79,7 +79,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ..evaluation.sweep_plots import plot_sweep
     from ..utils.cli import command_line, user_errors
     from ..utils.files import alone_in, write_json
-    from ..utils.loading import choose_device, load_model, load_processor
     from ..utils.machine import describe_machine, library_versions
     from ..verifiers_trm import verifier_for
 
@@ -92,13 +91,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             selections=("halt", "vote", "residual", *(["valid"] if arguments.verifier else [])),
             **arguments.noise,
         )
-        device = choose_device(arguments.device)
-        processor = load_processor(arguments.model)
-        check_task(arguments.task, processor, arguments.model)
-        model = load_model(arguments.model, device)
+        model, processor = load_checkpoint(arguments)
         puzzles = load_chosen_puzzles(arguments, processor)
         verifier = verifier_for(puzzles.task, puzzles.processor.grid_shape) if arguments.verifier else None
-        with autocast(arguments, device):
+        with autocast(arguments, model.device):
             rows = run_sweep(
                 model, puzzles, sweep, verifier=verifier, batch_size=arguments.batch_size, engine=arguments.engine
             )
@@ -113,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "engine": engine,
             "breadth": sweep.breadth,
             "seed": sweep.seed,
-            "hardware": describe_machine(device),
+            "hardware": describe_machine(model.device),
             "versions": library_versions(),
             "rows": rows,
         }

@@ -32,8 +32,8 @@ from .options import (
     add_puzzles,
     add_views,
     autocast,
-    check_task,
     given,
+    load_checkpoint,
     load_chosen_puzzles,
     refuse_reading,
     require_at_least,
@@ -81,7 +81,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return vote_report.main(typed[1:])
     arguments = parse_arguments(typed)
     from ..utils.cli import command_line, user_errors
-    from ..utils.loading import load_model, load_processor
     from ..utils.machine import describe_machine, library_versions
     from ..voting.run import launched_processes, vote_and_report
 
@@ -91,9 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         launched_processes(arguments.device, arguments.shard, output) as processes,
     ):
         update = begin_card_update(arguments) if processes.is_main else None
-        processor = load_processor(arguments.model)
-        check_task(arguments.task, processor, arguments.model)
-        model = load_model(arguments.model, processes.device)
+        model, processor = load_checkpoint(arguments, processes.device)
         views, origin = open_views(arguments, processor, model, say=processes.is_main)
         if update is not None:
             update.check_data(origin, voting=True)

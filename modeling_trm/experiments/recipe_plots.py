@@ -19,13 +19,18 @@ def plot_recipes(report: dict[str, Any], logs: Mapping[str, Sequence[Path]], out
     figure = new_figure(width=9.0)
     training, inference = figure.subplots(1, 2)
     for at, (name, figures) in enumerate(report["recipes"].items()):
-        colour, style = COLOURS[at % len(COLOURS)], STYLES[at // len(COLOURS) % len(STYLES)]
+        line = {
+            "color": COLOURS[at % len(COLOURS)],
+            "linestyle": STYLES[at // len(COLOURS) % len(STYLES)],
+            "marker": "o",
+            "markersize": 3,
+        }
         for number, log in enumerate(logs[name]):
             points = validation_curve(log)
             label = name if number == 0 else None
-            training.plot(*zip(*points), color=colour, linestyle=style, marker="o", markersize=3, alpha=0.8, label=label)
+            training.plot(*zip(*points), **line, alpha=0.8, label=label)
         passes = [figures["passes_a_step"] * step for step in range(1, len(figures["by_step"]) + 1)]
-        inference.plot(passes, figures["by_step"], color=colour, linestyle=style, marker="o", markersize=3)
+        inference.plot(passes, figures["by_step"], **line)
     inference.axvline(report["passes"], color="#8c8c8c", linestyle=":", linewidth=1)
     training.set(title="Validation puzzles during training", xlabel="training FLOPs", ylabel="puzzles solved")
     inference.set(title=f"{report['test_puzzles']:,} test puzzles", xlabel="forward passes of the stack a puzzle")

@@ -16,8 +16,8 @@ FILES = ("Makefile", "pyproject.toml", "README.md", "LICENSE", "constraints.txt"
 
 def make(folder: Path, *words: str) -> str:
     """What make says. pip asks no index: what the project depends on lies beside this interpreter."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
-    environment = {name: value for name, value in kept.items() if name not in ("VENV", "CONSTRAINTS")}  # CI names its own
+    outer = ("PYTEST", "VENV", "CONSTRAINTS")  # CI's environment has another name
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(outer)}
     environment |= {"PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "0"}  # 0: no isolation
     environment |= {"PYTHONPATH": sysconfig.get_path("purelib"), "PYTHON": sys.executable}
     command = ["make", "--no-print-directory", *words]
