@@ -141,6 +141,14 @@ class OptimisationArguments:
         "config's halt_max_steps; objective act only"
     )
     random_start: bool = _help("train each puzzle from random latents; evaluations keep the fixed initial ones", False)
+    noise_std: float = _help("normal noise on the latents before every supervision step", 0.0, NOT_NEGATIVE)
+    damping: float = _help("share of the former latents that is kept in every supervision step", 0.0, DECAY)
+    corrupted_share: float = _help(
+        "share of the puzzles that begin with a corrupted answer as z_H, and are trained for one step; objective act",
+        0.0,
+        SHARE,
+    )
+    corruption: float = _help("up to this share of such an answer's cells is replaced by other cells of it", 0.2, SHARE)
     token_loss: str = _help(f"one of {', '.join(TOKEN_LOSSES)}", "stablemax")
     label_smoothing: float = _help("share of the target spread over the vocabulary", 0.0, DECAY)
     halt_loss_weight: float = _help("weight of the halting loss", 0.5, NOT_NEGATIVE)
@@ -259,11 +267,13 @@ class Recipe:
                 check_range(one.name, getattr(part, one.name), one.metadata.get("range"))
         self._check_length()
         o.depth_stages()
-        if o.supervision_stages() and o.objective == "dis":
-            raise ValueError(
-                f"supervision_curriculum={o.supervision_curriculum!r} is for objective 'act' only: with 'dis' every "
-                f"step of a puzzle has a target of its own, and fewer steps would never reach the answer"
-            )
+        for name in ("supervision_curriculum", "corrupted_share"):
+            if getattr(o, name) and o.objective == "dis":
+                raise ValueError(
+                    f"{name}={getattr(o, name)!r} is for objective 'act' only: with 'dis' every step of a puzzle has a "
+                    f"target of its own, and fewer steps would never reach the answer"
+                )
+        o.supervision_stages()
         self._check_task()
         if o.start_from is None and self.model.preset is None:
             self.model.preset = PRESET

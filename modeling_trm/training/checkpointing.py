@@ -99,8 +99,8 @@ def load_checkpoint(accelerator: Accelerator, checkpoint: Path) -> State:
         return load_learnt(checkpoint) | {"slots": load_file(_slots_file(checkpoint, index))}
     logger.warning(
         f"{checkpoint} was written by {written} processes, this run has {processes}: it goes on with the same puzzles "
-        f"in the same order, within rounding and not bit for bit, for gradients are summed in another order; under "
-        f"random_start new puzzles begin with other latents"
+        f"in the same order, within rounding and not bit for bit, for gradients are summed in another order; what is "
+        f"drawn for latents (random_start, noise_std, corrupted_share) is drawn otherwise"
     )
     parts = [load_file(_slots_file(checkpoint, number)) for number in range(written)]
     slots = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

@@ -7,7 +7,6 @@ of it (gradient accumulation), L cells.
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
@@ -16,19 +15,16 @@ from torch.optim import Optimizer
 from ..configuration_trm import TRMConfig
 from ..losses_trm import IGNORE_INDEX, TOKEN_LOSSES, halting_loss, is_exact
 from ..modeling_trm import TRMForGridReasoning
-from ..randomness_trm import random_bits
 from ..recursion_trm import RecursionState
 from .arguments import OptimisationArguments
 from .ema import ExponentialMovingAverage
 from .improvement import ImprovementPath
 from .optimiser_state import load_optimiser_state, optimiser_state
 from .optimisers import core_parameters
+from .perturbation import PAD_ID, Perturbation
 from .rows import RowFeed, send
 from .schedule import lr_factor, set_lr, stage_at, step_weights
 from .slots import Slots, exploration
-
-PAD_ID = 0  # of every alphabet
-START_STREAM = 1000  # of the random numbers of slot 0's process; keeps them apart from what else this seed draws
 
 
 class Outcome(NamedTuple):
@@ -101,19 +97,22 @@ class TrainingStep:
         max_steps, device = model.config.halt_max_steps, slots.steps.device
         self.weights = torch.tensor(step_weights(arguments.step_weights, max_steps), device=device)
         is_dis = arguments.objective == "dis"
+        self.perturbation = Perturbation(arguments, model, seed, feed.slots)
         self.path = ImprovementPath(seed, feed.slots, arguments.batch_size, max_steps) if is_dis else None
 
     def __call__(self, step: int) -> dict[str, Tensor]:
         """Sums over this process's slots, scalars on the device: nothing here waits for it."""
         slots, max_steps = self.slots, self.max_steps(step)
-        slots.refill(*self.feed(step), self._fresh_state(step))
+        once = self._refill(step)
+        slots.state = self.perturbation.disturb(step, slots.state)
         outcome = self._forward_backward(step)
         self._update(step)
         done = outcome.exact if self.arguments.release_when == "exact" else outcome.halted
         if self.path is not None:
             done = torch.zeros_like(done)  # its path ends at the last step
         minimum = exploration(self.seed, step, self.feed.slots, self.arguments.halt_exploration, max_steps)
-        slots.advance(outcome.state, done, send(minimum, done.device), max_steps)
+        state = outcome.state.damped(slots.state, self.arguments.damping)
+        slots.advance(state, done | once, send(minimum, done.device).masked_fill(once, 0), max_steps)
         return {
             "slots": torch.ones_like(outcome.token_loss).sum(),
             "token_loss": outcome.token_loss.sum(),
@@ -168,16 +167,19 @@ class TrainingStep:
         """The supervision steps after which a puzzle is released at the run's step `step`."""
         return stage_at(step, self.train_steps, self.limits, self.model.config.halt_max_steps)
 
-    def _fresh_state(self, step: int) -> RecursionState:
-        """What a new puzzle begins with; random latents are drawn anew for each step, on the device."""
-        slots = self.feed.slots
-        state = self.model.initial_state(len(slots))
-        if not self.arguments.random_start:
-            return state
-        seed = int(random_bits(self.seed, np.array([step]), START_STREAM + int(slots[0]), 1)[0, 0]) >> 32
-        generator = torch.Generator(state.z_H.device).manual_seed(seed)
-        std = float(self.model.config.initial_state_std)
-        return state.map(lambda z: std * torch.randn(z.shape, generator=generator, device=z.device, dtype=z.dtype))
+    def _refill(self, step: int) -> Tensor:
+        """Give released slots new puzzles; [B], of which of them this is the only step: they began near their end."""
+        slots = self.slots
+        inputs, labels, puzzle_ids = self.feed(step)
+        fresh, once = self.perturbation.start(step), torch.zeros_like(slots.released)
+        if self.arguments.corrupted_share:
+            corrupted, z_H = self.perturbation.corrupted(step, labels, puzzle_ids)
+            fresh, once = (
+                fresh.replaced(z_H=z_H.to(fresh.z_H.dtype)).where(corrupted, fresh),
+                slots.released & corrupted,
+            )
+        slots.refill(inputs, labels, puzzle_ids, fresh)
+        return once
 
     def _forward_backward(self, step: int) -> Outcome:
         """The gradient of the batch's mean loss, in `gradient_accumulation` parts."""

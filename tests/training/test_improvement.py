@@ -121,7 +121,7 @@ def test_step_weights_scale_each_slots_loss(kind):
     for number in range(1, 4):
         step(number)
     slots, weights = step.slots, step_weights(kind, 5)
-    slots.refill(*step.feed(4), step._fresh_state(4))
+    slots.refill(*step.feed(4), step.perturbation.start(4))
     assert len(set(slots.steps.tolist())) > 1  # the slots are at different steps
     step.model.zero_grad()
     step._forward_backward(4)
@@ -146,20 +146,6 @@ def test_the_depth_of_a_step_is_the_curriculums(monkeypatch):
         step(number)
     step.feed.close()
     assert depths == [(1, 1)] * 3 + [(1, 2)] * 3 + [None] * 4
-
-
-def test_random_starts_differ_by_slot_and_step_and_repeat():
-    step, again = (frozen_step({"initial_state_std": 0.5, "hidden_size": 64}, random_start=True) for _ in range(2))
-    state = step._fresh_state(1)
-    for z in (state.z_H, state.z_L):
-        assert abs(z.mean()) < 0.01 and abs(z.std() - 0.5) < 0.01
-        assert not torch.equal(z[0], z[1])
-    assert torch.equal(state.z_H, again._fresh_state(1).z_H)
-    assert not torch.equal(state.z_H, step._fresh_state(2).z_H)
-    other = frozen_step({"hidden_size": 64}, np.arange(3, B), random_start=True)._fresh_state(1)
-    assert not torch.equal(other.z_H[0] * 0.5, state.z_H[0])  # another process draws other latents
-    for one in (step, again):
-        one.feed.close()
 
 
 def _terminate(now: bool) -> None:

@@ -21,6 +21,7 @@ BRANCHES = [
     {"loss_on": "blanks", "release_when": "exact", "clip_grad_norm": 1.0},
     {"objective": "dis", "gradient_accumulation": 3, "step_weights": "rising"},
     {"random_start": True, "token_loss": "softmax", "label_smoothing": 0.1},
+    {"noise_std": 0.1, "damping": 0.05, "corrupted_share": 0.25},
 ]
 
 

@@ -177,6 +177,7 @@ def test_stop_after_minutes_leaves_a_checkpoint_and_goes_on(write_recipe, tmp_pa
 def test_a_model_with_symbol_fields_resumes_bit_for_bit(write_recipe, tmp_path):
     fields = {"block_operators": ["mamba2", "attention", "symbols", "mlp"], "symbol_fields": True, "random_start": True}
     fields |= {"puzzle_prefix_len": 0, "position_embedding": "rope2d", "scan_orders": ["transposed-reversed"]}
+    fields |= {"noise_std": 0.1, "damping": 0.05, "corrupted_share": 0.25}
     fields |= {"num_attention_heads": 4, "train_steps": 4, "validation_puzzles": 2, "test_puzzles": 2, "batch_size": 3}
     assert train.main([str(write_recipe("whole", **fields))]) == 0
     recipe = str(write_recipe("parts", **fields))
