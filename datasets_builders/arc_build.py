@@ -152,7 +152,8 @@ def _check_leaks(tasks: Sequence[ArcTask], splits: dict[str, list[PairRef]], opt
 def _number_puzzles(tasks: Sequence[ArcTask], options: ArcOptions, num_workers: int) -> PuzzleIndex:
     """Row 0 the blank puzzle, then task after task, each as it is and then its augmentations."""
     with _mapper(num_workers) as run:
-        drawn = run(draw_augmentations, tasks, repeat(options.num_augmentations), repeat(options.seed))
+        asked = (options.num_augmentations, options.seed, options.keep_colours)
+        drawn = run(draw_augmentations, tasks, *map(repeat, asked))
         # disable=None: no bar where nobody looks.
         rows = list(tqdm(drawn, "augmentations", total=len(tasks), unit="task", disable=None))
     task_of_row = np.repeat(np.arange(-1, len(tasks), dtype=np.int32), [1, *map(len, rows)])

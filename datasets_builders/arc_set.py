@@ -47,6 +47,8 @@ class ArcOptions:
         protocol: "transductive": demonstrations of the test subset are trained on, as published (it must be one of
             `subsets`); "inductive": they are not, and its tasks have no row of the puzzle table.
         num_augmentations: at most so many a task, besides the task as it is.
+        keep_colours: the eight dihedral maps alone, at most 7 augmentations: for models with symbol fields, to which
+            a permutation of the colours is nothing new.
         validation_tasks: tasks whose test pairs are held out to choose checkpoints by: of the subsets that are not the
             test subset, or if there are none, of the test subset, whose tests they are not then.
         max_grid_size: side of the canvas; a task with a larger grid is left out.
@@ -63,6 +65,7 @@ class ArcOptions:
     test_subset: str = "evaluation"
     protocol: str = "transductive"
     num_augmentations: int = 1000
+    keep_colours: bool = False
     seed: int = 0
     validation_tasks: int = 16
     max_grid_size: int = MAX_SIDE
@@ -141,10 +144,11 @@ class ArcSet:
         options, side = self.options, self.options.max_grid_size
         left_out = sum(len(ids) for ids in self.report["too_large"].values())
         larger = f", {left_out} larger ones left out" if left_out else ""
+        drawn = "dihedral views alone" if options.keep_colours else f"seed {options.seed}"
         return (
             f"ARC {', '.join(options.subsets)}: {len(self.tasks)} tasks on a {side} x {side} canvas{larger}; "
             f"{options.protocol}; tests of {options.test_subset} held out; at most {options.num_augmentations} "
-            f"augmentations a task, seed {options.seed}"
+            f"augmentations a task, {drawn}"
         )
 
     @property

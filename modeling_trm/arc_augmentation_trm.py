@@ -82,15 +82,22 @@ class ArcAugmentation:
         return cls(int(bits, 2), tuple(map(int, colours)))
 
 
-def draw_augmentations(task: ArcTask, count: int, seed: int) -> np.ndarray:
+def draw_augmentations(task: ArcTask, count: int, seed: int, keep_colours: bool = False) -> np.ndarray:
     """uint8 [N, 11], N <= count + 1: the identity, then up to `count` more; the puzzles they give all differ.
 
     Trial t is a pure function of (seed, task id, t); the first of several trials with the same puzzle is kept.
     N is smaller where 5 * count trials do not bring so many.
+
+    Args:
+        keep_colours: the dihedral maps alone, in the order of their numbers; nothing is drawn.
     """
     if count < 0:
         raise ValueError(f"count={count} must not be negative")
     hasher = _PuzzleHasher(task)
+    if keep_colours:
+        maps = np.repeat(IDENTITY[None], NUM_DIHEDRALS, axis=0)
+        maps[:, 0] = np.arange(NUM_DIHEDRALS)
+        return maps[_first_of_each(hasher.keys(maps))][: count + 1]
     kept = IDENTITY[None]
     keys = hasher.keys(kept)
     done, bound = 0, MAX_TRIALS_FACTOR * count

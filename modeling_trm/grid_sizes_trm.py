@@ -38,6 +38,11 @@ class GridSizes:
         return self.vocab_size - self.num_special_tokens
 
     @property
+    def puzzle_width(self) -> int:
+        """Numbers of a row of the puzzle table: D, and with symbol fields one more for each symbol."""
+        return self.hidden_size + (self.num_symbols if self.symbol_fields else 0)
+
+    @property
     def latent_shape(self) -> tuple[int, ...]:
         """Of a latent of one puzzle: [S, D], with symbol fields [K, S, D]."""
         return self.latent_shape_of(self.seq_len)

@@ -53,7 +53,7 @@ class TRMModel(TRMPreTrainedModel):
         learned = config.position_embedding == "learned"
         self.embed_positions = nn.Embedding(config.num_positions, D) if learned else None
         self.embed_steps = nn.Embedding(config.num_step_embeddings, D) if config.num_step_embeddings else None
-        self.puzzle_emb = PuzzleTable(config.num_puzzles, D) if config.puzzle_prefix_len else None
+        self.puzzle_emb = PuzzleTable(config.num_puzzles, config.puzzle_width) if config.puzzle_prefix_len else None
         self.stack = Stack(config)
         self.gradient_checkpointing = False  # set by transformers' gradient_checkpointing_enable
         # Persistent: they belong to the trained function, and transformers restores only persistent buffers.
@@ -93,7 +93,8 @@ class TRMModel(TRMPreTrainedModel):
     def embed(self, input_ids: Tensor, puzzle_ids: Tensor | None, state: RecursionState) -> Tensor:
         """sqrt(D) * (prefix ++ tokens [+ step] [+ positions]), [B, S, D]; in autocast's dtype where autocast is on.
 
-        With symbol fields [B, K, S, D]: of each cell its role in each field; all else is the same in every field.
+        With symbol fields [B, K, S, D]: of each cell its role in each field, of the puzzle also a number for each
+        field; all else is the same in every field.
         """
         if state.answers is not None and state.steps is not None:
             input_ids = torch.where(state.steps[:, None] == 0, input_ids, state.answers)
@@ -101,10 +102,10 @@ class TRMModel(TRMPreTrainedModel):
         x = self.embed_tokens(self._roles(input_ids, *fields) if fields else input_ids)
         if self.puzzle_emb is not None:
             ids = input_ids.new_zeros(len(input_ids)) if puzzle_ids is None else puzzle_ids
-            row_B1D = self.puzzle_emb(ids)[:, None]
+            row = self.puzzle_emb(ids)
+            row = self._rows_of_fields(row, *fields) if fields else row
             # The first prefix position carries the row, the others are zero (the reference pads the flat row).
-            prefix_BPD = F.pad(row_B1D, (0, 0, 0, self.config.puzzle_prefix_len - 1))
-            prefix = prefix_BPD[:, None].expand(-1, *fields, -1, -1) if fields else prefix_BPD
+            prefix = F.pad(row.unsqueeze(-2), (0, 0, 0, self.config.puzzle_prefix_len - 1))
             x = torch.cat((prefix, x), dim=-2)
         if self.embed_steps is not None and state.steps is not None:
             step_B1D = self.embed_steps(state.steps.clamp(max=self.config.num_step_embeddings - 1))[:, None]
@@ -114,6 +115,15 @@ class TRMModel(TRMPreTrainedModel):
         x = x * self.config.hidden_size**0.5
         device = x.device.type
         return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
+
+    def _rows_of_fields(self, row_BE: Tensor, num_symbols: int) -> Tensor:
+        """[B, K, D]: the vector that all fields share and each field's own number, by which a task names its colours.
+
+        Source: the public code of arXiv 2603.02193. Grids of another size have as many of the numbers as symbols.
+        """
+        D = self.config.hidden_size
+        numbers_BK = F.pad(row_BE[:, D:], (0, num_symbols - self.config.num_symbols))
+        return row_BE[:, None, :D] + numbers_BK[..., None]
 
     def _roles(self, input_ids: Tensor, num_symbols: int) -> Tensor:
         """[B, K, L]: a special token's own id in every field; else whether the cell holds the field's symbol."""

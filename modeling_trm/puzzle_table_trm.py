@@ -218,7 +218,7 @@ class PuzzleTableMixin:
             return
         path = find_table(name, file_name, **download)
         if path is not None:
-            width, dtype = self.config.hidden_size, table.weight.dtype
+            width, dtype = self.config.puzzle_width, table.weight.dtype
             self._replace_table(*read_table(path, width=width, rows=rows, tasks=tasks, dtype=dtype))
         elif tasks:
             raise ValueError(f"puzzle_tasks={tasks}: {name} has no {file_name}")
@@ -319,7 +319,7 @@ def read_table(
             if shape != [len(index), width] or len(index) != rows:
                 raise ValueError(
                     f"weight is {shape} and {len(index)} rows are described; the config says [num_puzzles={rows}, "
-                    f"hidden_size={width}]"
+                    f"puzzle_width={width}]"
                 )
             index, kept = (index, np.arange(rows)) if tasks is None else index.select(tasks)
             return _read_rows(weight, kept, torch.empty(len(kept), width, dtype=dtype)), index

@@ -123,13 +123,15 @@ def build_data(arguments: argparse.Namespace, tasks: "list[ArcTask]", folder: Pa
     from datasets_builders.arc_folder import load_arc_folder, write_arc_folder
     from datasets_builders.arc_set import ArcOptions
 
-    from ..utils.loading import load_processor
+    from .. import TRMConfig
+    from ..utils.loading import folder_of, load_processor
 
     subset = tasks[0].subset
     options = ArcOptions(
         subsets=(subset,),
         test_subset=subset,
         num_augmentations=arguments.num_augmentations,
+        keep_colours=TRMConfig.from_pretrained(folder_of(arguments.model)).symbol_fields,
         seed=arguments.data_seed,
         validation_tasks=0,
         max_grid_size=load_processor(arguments.model).grid_shape[0],

