@@ -24,6 +24,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGr
 from accelerate.logging import get_logger
 from accelerate.utils import ProjectConfiguration
 from torch import Tensor
+from torch._dynamo.exc import TorchDynamoException
 from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
@@ -359,7 +360,12 @@ class Trainer:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM end the run after the step under way, with a checkpoint."""
+        """SIGINT and SIGTERM end the run after the step under way, with a checkpoint.
+
+        Raises:
+            KeyboardInterrupt: one came while a step was compiled. In a terminal it goes to the compiler's processes as
+                well, and without them there is no step to end.
+        """
 
         def remember(number: int, frame: Any) -> None:
             self.stop_signal = number
@@ -367,6 +373,10 @@ class Trainer:
         before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
+        except TorchDynamoException as error:
+            if self.stop_signal is None:
+                raise
+            raise KeyboardInterrupt from error
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)

@@ -16,10 +16,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch._dynamo.exc import TorchDynamoException
 
+from modeling_trm.commands import trm
 from modeling_trm.training import run_folder, trainer
 from modeling_trm.training.checkpointing import newest_checkpoint
 from modeling_trm.training.schedule import lr_factor
+from modeling_trm.training.step import TrainingStep
 from scripts import train
 
 ROOT = str(Path(train.__file__).parents[1])
@@ -172,6 +175,30 @@ def test_stop_after_minutes_leaves_a_checkpoint_and_goes_on(write_recipe, tmp_pa
     assert not (output / "model").exists()
     assert train.main([recipe]) == 0
     assert (output / "model" / "README.md").exists()
+
+
+def test_a_signal_that_ends_the_compiler_too_is_a_stop_and_no_error(write_recipe, monkeypatch, capsys):
+    """In a terminal Ctrl-C goes to all processes of a command."""
+    recipe, step_once = str(write_recipe("stopped", train_steps=4)), TrainingStep.__call__
+
+    def interrupted(signalled):
+        def step(self, number):
+            if number < 3:
+                return step_once(self, number)
+            if signalled:
+                signal.raise_signal(signal.SIGINT)
+            raise TorchDynamoException("the compiler was killed")
+
+        return step
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingStep, "__call__", interrupted(signalled=True))
+        assert trm.main(["train", recipe]) == trm.INTERRUPTED
+        assert capsys.readouterr().err.splitlines()[-1].startswith("stopped: what trm train has written is whole")
+        patch.setattr(TrainingStep, "__call__", interrupted(signalled=False))
+        with pytest.raises(TorchDynamoException, match="the compiler was killed"):
+            trm.main(["train", recipe])
+    assert trm.main(["train", recipe]) == 0
 
 
 def test_a_model_with_symbol_fields_resumes_bit_for_bit(write_recipe, tmp_path):
