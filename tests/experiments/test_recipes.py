@@ -118,12 +118,21 @@ def test_the_command_trains_compares_and_does_not_repeat(write_recipe, tmp_path:
         str(write_recipe("act", **small)),
         str(write_recipe("dis", **small, objective="dis", loss_on="blanks", H_cycles=1, L_cycles=1)),
     ]
-    command = [*recipes, "--output", str(tmp_path / "out"), "--set", "test_puzzles=6", "--seeds"]
+    command = [*recipes, "--vary", "learning_rate=0.01", "depth_curriculum={0.5: [1, 1]}"]
+    command += ["--output", str(tmp_path / "out"), "--set", "test_puzzles=6", "--seeds"]
     assert compare_recipes.main([*command, "0"]) == 0
     assert compare_recipes.main([*command, "0", "1"]) == 0
-    assert len(commands) == 4  # seed 0 was there
+    assert len(commands) == 6  # seed 0 was there
     report = json.loads((tmp_path / "out" / "comparison.json").read_text())
-    act, dis = report["recipes"].values()
+    act, dis, varied = report["recipes"].values()
+    assert list(report["recipes"])[2] == "learning_rate=0.01, depth_curriculum={0.5: [1, 1]}"
+    run = json.loads(
+        (tmp_path / "out" / "learning_rate=0.01_depth_curriculum=_0.5_1_1" / "seed-1" / "metrics.json").read_text()
+    )
+    assert (run["recipe"]["learning_rate"], run["recipe"]["depth_curriculum"]) == (0.01, "{0.5: [1, 1]}")
+    assert run["recipe"]["objective"] == "act" and varied["training_flops"] == pytest.approx(
+        act["training_flops"], rel=0.2
+    )
     assert act["seeds"] == [0, 1] and act["train_steps"] == 4
     assert dis["training_flops"] == pytest.approx(act["training_flops"], rel=0.5 / dis["train_steps"])
     assert report["test_puzzles"] == 6 and report["passes"] == 4 * 2
@@ -136,6 +145,8 @@ def test_the_command_trains_compares_and_does_not_repeat(write_recipe, tmp_path:
     [
         (["a.yaml", "b/a.yaml"], "the recipe name a is given twice"),
         (["a.yaml", "--seeds", "1", "1"], "the seed 1 is given twice"),
+        (["a.yaml", "--vary", "seed=3"], "--vary 'seed=3': expected FIELD=VALUE, of another field than"),
+        (["a.yaml", "--vary", "muon_lr=1", "--vary", "muon_lr=1"], "the recipe name muon_lr=1 is given twice"),
         (["a.yaml", "--set", "seed=3"], "--set 'seed=3': expected FIELD=VALUE, of another field than"),
         (["a.yaml", "--set", "batch_size"], "--set 'batch_size'"),
         (["a.yaml", "--flops", "0"], "--flops must be above 0 and finite, got 0.0"),

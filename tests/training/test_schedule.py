@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from transformers import get_wsd_schedule
 
 from modeling_trm.training.schedule import STEP_WEIGHTS, lr_factor, reveal_share, set_lr, stage_at, step_weights
 
@@ -27,6 +28,21 @@ def test_cosine_is_the_references(warmup, total, min_ratio):
 def test_constant_warms_up_linearly_then_stays():
     factors = [lr_factor(step, warmup_steps=4, total_steps=8) for step in range(1, 9)]
     assert factors == [0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(("warmup", "total", "share", "min_ratio"), [(4, 40, 0.25, 0.0), (0, 20, 0.5, 0.1)])
+def test_warmup_stable_decay_is_that_of_transformers(warmup, total, share, min_ratio):
+    """Linear at both ends. There the first update of a warm-up has the rate 0, here as in the reference 1 / warmup."""
+    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    falling = round(share * total)
+    steps = {"num_stable_steps": total - warmup - falling, "num_decay_steps": falling, "num_warmup_steps": warmup}
+    theirs = get_wsd_schedule(
+        optimiser, **steps, warmup_type="linear", decay_type="linear", min_lr_ratio=min_ratio
+    ).lr_lambdas[0]
+    options = {"kind": "warmup_stable_decay", "decay_share": share, "min_ratio": min_ratio}
+    for step in range(1, total + 6):
+        ours = lr_factor(step, warmup_steps=warmup, total_steps=total, **options)
+        assert ours == pytest.approx(theirs(step), abs=1e-12), step
 
 
 def test_cosine_stays_at_its_end():
