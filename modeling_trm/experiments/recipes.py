@@ -179,20 +179,22 @@ def _figures(contender: Contender, runs: dict[int, dict[str, Any]], passes: int)
         "seconds": [run["seconds"] for run in runs.values()],
         "passes_a_step": contender.passes_a_step,
         # Before its first step a model has no answer: nothing is solved.
-        "at_equal_passes": over_seeds([test["by_step"][number - 1] if number else 0.0 for test in tests])
+        "at_equal_passes": over_seeds([test["by_step"][number - 1] if number else 0.0 for test in tests], 0.0)
         | {"step": number, "passes": number * contender.passes_a_step},
-        "at_last_step": over_seeds([test["by_step"][-1] for test in tests]) | {"step": len(tests[0]["by_step"])},
-        "cells": over_seeds([test["cell_accuracy"] for test in tests]),
+        "at_last_step": over_seeds([test["by_step"][-1] for test in tests], 0.0) | {"step": len(tests[0]["by_step"])},
+        "cells": over_seeds([test["cell_accuracy"] for test in tests], 0.0),
         "by_step": [mean(shares) for shares in zip(*(test["by_step"] for test in tests))],
     }
 
 
-def over_seeds(values: Sequence[float]) -> dict[str, Any]:
-    """{mean, ci95, each}; ci95 is None for a single seed, which says nothing about another."""
+def over_seeds(values: Sequence[float], least: float = -1.0) -> dict[str, Any]:
+    """{mean, ci95, each} of shares (least: 0) or their differences; ci95 is None for a single seed, which says nothing
+    about another."""
     if len(values) == 1:
         return {"mean": values[0], "ci95": None, "each": list(values)}
     reach = T_975[len(values) - 2] * stdev(values) / math.sqrt(len(values))
-    return {"mean": mean(values), "ci95": [mean(values) - reach, mean(values) + reach], "each": list(values)}
+    interval = [max(least, mean(values) - reach), min(1.0, mean(values) + reach)]
+    return {"mean": mean(values), "ci95": interval, "each": list(values)}
 
 
 def markdown_table(report: dict[str, Any]) -> str:

@@ -20,8 +20,8 @@ DOTS_PER_INCH = 150
 PERCENT = FuncFormatter(lambda share, _position: f"{100 * share:g}%")
 
 
-def new_figure(width: float) -> Figure:
-    return Figure(figsize=(width, 3.4), dpi=DOTS_PER_INCH, layout="constrained")
+def new_figure(width: float, height: float = 3.4) -> Figure:
+    return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
 
 
 def save_figure(figure: Figure, output: str | Path) -> Path:

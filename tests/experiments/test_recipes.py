@@ -92,9 +92,11 @@ def test_early_exit_leaves_nothing_to_compare(contenders) -> None:
 
 
 def test_the_interval_is_students() -> None:
-    # Three values of standard deviation 1 around 2: 2 +- 4.303 / sqrt(3).
-    figures = over_seeds([1.0, 2.0, 3.0])
-    assert figures["mean"] == 2.0 and figures["ci95"] == pytest.approx([2 - 2.4843, 2 + 2.4843], abs=1e-3)
+    # Three values of standard deviation 0.1 around 0.4: 0.4 +- 0.4303 / sqrt(3). A share is between 0 and 1.
+    figures = over_seeds([0.3, 0.4, 0.5], 0.0)
+    assert figures["mean"] == pytest.approx(0.4)
+    assert figures["ci95"] == pytest.approx([0.4 - 0.24843, 0.4 + 0.24843], abs=1e-4)
+    assert over_seeds([0.0, 0.1, 0.2], 0.0)["ci95"][0] == 0.0 > over_seeds([0.0, 0.1, 0.2])["ci95"][0]
     assert over_seeds([0.5]) == {"mean": 0.5, "ci95": None, "each": [0.5]}
 
 
