@@ -108,6 +108,11 @@ def typed(name: str, value: Any, kind: Any, default: Any) -> Any:
         (kind,) = (one for one in get_args(kind) if one is not type(None))
     if get_origin(kind) is list:
         (kind,) = get_args(kind)
+        if isinstance(value, str) and value.startswith("["):  # as in YAML, in one word of the command line
+            try:
+                value = load_yaml(value)
+            except ValueError as error:
+                raise FieldError(name, value, f"a list, as in [one, another] ({error})") from error
         return [_scalar(name, one, kind) for one in (value if isinstance(value, list) else [value])]
     return _scalar(name, value, kind)
 
