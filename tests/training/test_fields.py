@@ -29,6 +29,7 @@ from modeling_trm.training.fields import options_by_name, typed
         (True, Literal["auto", "yes", "no"], "yes"),
         ("2", Literal[1, 2] | None, 2),
         ("x", list[str], ["x"]),
+        ("[x, y]", list[str], ["x", "y"]),
         (["1", 2], list[int] | None, [1, 2]),
         ("0.5", float | None, 0.5),
     ],
@@ -50,6 +51,7 @@ def test_values(value, kind, expected):
         (["a"], int | None, "a whole number"),
         ("often", Literal["auto", "yes", "no"], "auto, yes, no"),
         (["1", "x"], list[int], "a whole number"),
+        ("[1, 2", list[int], r"a list, as in \[one, another\] \(line 1: .*\)"),
     ],
 )
 def test_what_is_wrong_names_field_value_and_what_is_allowed(value, kind, allowed):
