@@ -106,7 +106,9 @@ class GridReader:
         row, column = divmod(position, self.grid_shape[1])
         numbers = f"0..{self.grid_shape[0]} or " if self.task == "sudoku" and not isinstance(cell, str) else ""
         allowed = numbers + repr(self.written or self.characters)
-        others = "" if self.task == "sudoku" or self.written else "; if it is written with others, say which: characters"
+        others = (
+            "" if self.task == "sudoku" or self.written else "; if it is written with others, say which: characters"
+        )
         return f"row {row + 1}, column {column + 1}: {cell!r} is not allowed; allowed: {allowed}{others}"
 
     def token_table(self) -> np.ndarray:

@@ -93,9 +93,9 @@ def leave_words(table: pa.Table, chosen: Mapping[str, str], columns: Mapping[str
     name = chosen.get("rating")
     if name is None or name.strip() == "rating" or "rating" in (columns or {}):
         return dict(chosen)
-    are_words = any(is_text(table[name].type) for is_text in (pa.types.is_string, pa.types.is_large_string)) and not any(
-        text is not None and text[:1].isdecimal() for text in table[name].to_pylist()
-    )
+    are_words = any(
+        is_text(table[name].type) for is_text in (pa.types.is_string, pa.types.is_large_string)
+    ) and not any(text is not None and text[:1].isdecimal() for text in table[name].to_pylist())
     return {role: column for role, column in chosen.items() if not (role == "rating" and are_words)}
 
 
@@ -226,10 +226,11 @@ def _as_rating(column: pa.ChunkedArray, where: str) -> pa.ChunkedArray:
 def _with_points(column: pa.ChunkedArray, where: str) -> pa.ChunkedArray:
     """Numbers with decimal commas, as Excel writes them, with points."""
     with_comma = pc.fill_null(pc.match_substring_regex(column, r"^-?\d+,\d+$"), False)
-    if pc.any(with_comma).as_py() and pc.all(pc.match_substring_regex(column.filter(with_comma), r"^-?\d{1,3},\d{3}$")).as_py():
-        found = column.filter(with_comma)[0].as_py()
+    found = column.filter(with_comma)
+    if len(found) and pc.all(pc.match_substring_regex(found, r"^-?\d{1,3},\d{3}$")).as_py():
         raise DataError(
-            f"{where} holds {found!r}, whose comma may stand before decimals or between thousands; write points, or none"
+            f"{where} holds {found[0].as_py()!r}, whose comma may stand before decimals or between thousands; write "
+            f"points, or no comma"
         )
     return pc.if_else(with_comma, pc.replace_substring(column, ",", "."), column)
 

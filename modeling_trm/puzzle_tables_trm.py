@@ -43,7 +43,7 @@ DELIMITERS = (",", ";", "\t", "|", " ")
 Chosen = dict[str, str]  # role -> name of its column
 
 
-class NoJSON(DataError):
+class NotJSONError(DataError):
     """A text that begins as JSON and goes on otherwise."""
 
 
@@ -144,7 +144,7 @@ def _table(
     if text.lstrip().startswith(("{", "[")) and not REMARK.fullmatch(text.lstrip().partition("\n")[0]):
         try:
             return _read_json(task, _text(content, where), columns, needed, characters, where)
-        except NoJSON:
+        except NotJSONError:
             if not text.lstrip().startswith("[") or not _holds_grids(task, text, characters):
                 raise
             return None  # as NumPy prints an array
@@ -331,7 +331,7 @@ def _json_rows(
     except json.JSONDecodeError as error:
         lines = [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
         if len(lines) < 2 or not error.msg.startswith("Extra data"):
-            raise NoJSON(f"{where}, line {error.lineno}: is no JSON, or cut short: {error.msg}") from error
+            raise NotJSONError(f"{where}, line {error.lineno}: is no JSON, or cut short: {error.msg}") from error
         content = [_load_line(line, f"{where}, line {number}") for number, line in lines]
     content = _without_wrapping(content, where, known)
     are_lists = isinstance(content, dict) and content and all(isinstance(value, list) for value in content.values())

@@ -1,4 +1,4 @@
-"""The wheel holds everything that a user needs: built, installed into an empty environment, used from another folder."""
+"""The wheel holds all that a user needs: built, installed into an empty environment, used from another folder."""
 
 import os
 import shutil
