@@ -1,4 +1,4 @@
-"""`accelerate launch` as the pages and the commands' help tell it, without a word of its own; on all cores in any way."""
+"""`accelerate launch` as the pages and the helps tell it, without a word of its own; on all cores in any way."""
 
 import os
 import re
