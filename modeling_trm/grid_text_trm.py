@@ -11,6 +11,7 @@ where the characters can be read in two ways that matter, both are named and `wr
 | 0-9A-F, 0-9A-O                       | the same, counted from 0: there a 0 is a digit and never a blank             |
 | A-I, A-P, A-Y                        | the same, all letters                                                        |
 | 1 2 16, 5.0                          | numbers: the n-th digit; from 0 where a 0 is a digit                         |
+| :0000:x:GRID:::, "GRID # hard"       | the one word of a line that has as many cells as a Sudoku                    |
 
 Shapes: L = height * width positions of a grid, row-major.
 """
@@ -31,11 +32,14 @@ SUDOKU_SIDES = (4, 9, 16, 25)
 MAZE_CHARACTERS = "# SGo"
 DEEPEST = 8  # lists within lists: a batch of puzzles of rows of cells has three
 BLANKS = ".0-_*?xX "
+BESIDE = re.compile(r"""[\s:;,|#='"]+""")  # between a Sudoku and what lists have beside it on its line
 UNKNOWN = 255  # marks a character outside the alphabet in token_table(); the ASCII alphabets are shorter
 FRAME = str.maketrans("|+,[]", "     ")  # what ruled grids and printed lists have between their cells
 DRAWN = dict.fromkeys(range(0x2500, 0x2580), "+") | str.maketrans("─━═│┃║", "---|||")  # lines that Unicode draws
 RULE = re.compile(r"[-=+|\s]*|\*[-=+|]+\*")  # a line between the boxes, where it has a + or no |
 NUMBER = re.compile(r"\d{1,4}(\.0*)?", re.ASCII)
+SECTION = re.compile(r"\s*\[(\w+)\]\s*")  # of an .sdk file
+PLAYED = ("state", "pencilmarks")  # sections that repeat the puzzle as far as somebody has come
 REMARK = re.compile(r"\s*(#.*|\[\w+\]|(grid|puzzle|sudoku)\s*\d*:?)\s*", re.IGNORECASE)
 
 
@@ -102,7 +106,10 @@ class GridReader:
         row, column = divmod(position, self.grid_shape[1])
         numbers = f"0..{self.grid_shape[0]} or " if self.task == "sudoku" and not isinstance(cell, str) else ""
         allowed = numbers + repr(self.written or self.characters)
-        return f"row {row + 1}, column {column + 1}: {cell!r} is not allowed; allowed: {allowed}"
+        others = (
+            "" if self.task == "sudoku" or self.written else "; if it is written with others, say which: characters"
+        )
+        return f"row {row + 1}, column {column + 1}: {cell!r} is not allowed; allowed: {allowed}{others}"
 
     def token_table(self) -> np.ndarray:
         """uint8 [256]: byte -> token id; UNKNOWN for what is not allowed or needs the whole grid to be understood."""
@@ -141,9 +148,12 @@ class GridReader:
     def split(self, text: str) -> Iterator[tuple[int, int, str]]:
         """(first line, last line, text) of each grid in a text: one a line, or `height` lines; empty lines separate."""
         block: list[tuple[int, str]] = []
+        is_played = False
         text = text.translate(DRAWN) if self.task == "sudoku" else text
         for number, line in enumerate([*text.splitlines(), ""], start=1):
-            if self.task == "sudoku" and REMARK.fullmatch(line):
+            section = SECTION.fullmatch(line) if self.task == "sudoku" else None
+            is_played = section[1].lower() in PLAYED if section else is_played
+            if self.task == "sudoku" and (REMARK.fullmatch(line) or (is_played and line.strip())):
                 continue
             # In a maze every space is a cell; of a Sudoku white space may be, where it fills a row.
             if line.strip() or (line and (self.task != "sudoku" or (block and len(line) == self.grid_shape[1]))):
@@ -217,7 +227,10 @@ class GridReader:
         if len(lines) == height and max(map(len, lines)) <= width and any(" " in line.strip() for line in lines):
             return list("".join(line.ljust(width) for line in lines))  # spaces are blanks, and an editor cut some
         rows = [self._row(line) for line in kept]
-        return self._checked(rows) if len(rows) > 1 else self._counted(cells)
+        if len(rows) > 1:
+            return self._checked(rows)
+        alone = [word for word in BESIDE.split(text) if len(word) == whole]
+        return self._counted(list(alone[0]) if len(alone) == 1 else cells)
 
     def _cells_of_lists(self, grid: Any) -> list[Any]:
         if self._is_flat(grid):

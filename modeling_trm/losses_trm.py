@@ -19,10 +19,14 @@ def log_stablemax(logits: Tensor) -> Tensor:
     return log_s - torch.logsumexp(log_s, dim=-1, keepdim=True)
 
 
+def wide(values: Tensor) -> Tensor:
+    """The values in the widest floating-point type that their device has: float64, on MPS float32."""
+    return values.to(torch.float32 if values.device.type == "mps" else torch.float64)
+
+
 def stablemax_cross_entropy(logits_BLV: Tensor, labels_BL: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Sum over a sequence's labels divided by their number, [B]; in float64 as the reference (on MPS in float32)."""
-    wide = torch.float32 if logits_BLV.device.type == "mps" else torch.float64
-    return _mean_over_labels(log_stablemax(logits_BLV.to(wide)), labels_BL, label_smoothing)
+    return _mean_over_labels(log_stablemax(wide(logits_BLV)), labels_BL, label_smoothing)
 
 
 def softmax_cross_entropy(logits_BLV: Tensor, labels_BL: Tensor, label_smoothing: float = 0.0) -> Tensor:

@@ -18,12 +18,13 @@ except ImportError:  # a checkpoint's code runs without it; tables are not read 
 
 # Role -> the names that say it, in lower case and in the singular.
 COLUMN_NAMES = {
-    "question": ("question", "input", "puzzle", "quiz", "board", "unsolved", "problem"),
+    "question": ("question", "input", "puzzle", "quiz", "board", "unsolved", "problem", "sudoku", "maze"),
     "answer": ("answer", "label", "output", "target", "solution", "solved"),
     "source": ("source",),
     "rating": ("rating", "difficulty"),
 }
 NEEDED = ("question", "answer")
+MOST_NAMES = 12  # columns that a message lists
 
 
 class DataError(ValueError):
@@ -87,6 +88,17 @@ def describe_columns(names: Sequence[str], chosen: Mapping[str, str], where: str
     return f"{where}: read " + ", ".join(f"{name!r} as the {role}" for role, name in taken) + left
 
 
+def leave_words(table: pa.Table, chosen: Mapping[str, str], columns: Mapping[str, str] | None) -> dict[str, str]:
+    """The chosen columns without a difficulty in words ("hard"), unless it is called or was said to be the rating."""
+    name = chosen.get("rating")
+    if name is None or name.strip() == "rating" or "rating" in (columns or {}):
+        return dict(chosen)
+    are_words = any(
+        is_text(table[name].type) for is_text in (pa.types.is_string, pa.types.is_large_string)
+    ) and not any(text is not None and text[:1].isdecimal() for text in table[name].to_pylist())
+    return {role: column for role, column in chosen.items() if not (role == "rating" and are_words)}
+
+
 def normalise(task: str, table: pa.Table, chosen: Mapping[str, str], where: str, default_source: str) -> pa.Table:
     """The columns source, question, answer (where there is one) and rating, typed, of a table of the chosen ones.
 
@@ -114,6 +126,11 @@ def as_text(task: str, column: pa.ChunkedArray, where: str) -> pa.ChunkedArray:
     if isinstance(kind, pa.BaseExtensionType):  # the arrays of `datasets`
         column = pa.chunked_array([chunk.storage for chunk in column.chunks], kind.storage_type)
         kind = column.type
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        try:
+            return column.cast(pa.large_string())
+        except pa.ArrowInvalid as error:
+            raise DataError(f"{where} holds bytes that are no UTF-8 text; allowed: text, or lists of cells") from error
     values = kind.value_type if pa.types.is_dictionary(kind) else kind
     if any(is_text(values) for is_text in (pa.types.is_string, pa.types.is_large_string, pa.types.is_null)):
         return column.cast(pa.large_string())
@@ -135,6 +152,8 @@ def grid_as_text(task: str, grid: Any) -> str | None:
     """A grid of a file as text that the reader of grids takes."""
     if grid is None or isinstance(grid, str):
         return grid
+    if task != "sudoku" and grid and all(isinstance(row, list) for row in grid):
+        return "\n".join(grid_as_text(task, row) or "" for row in grid)
     words = [str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell) for cell in _cells(grid)]
     if words and all(isinstance(cell, str) and len(cell) > 2 for cell in _cells(grid)):
         return "\n".join(words)  # rows
@@ -191,7 +210,7 @@ def _as_rating(column: pa.ChunkedArray, where: str) -> pa.ChunkedArray:
     is_text = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
     try:
         if is_text:
-            column = pc.if_else(pc.equal(column, ""), None, column)
+            column = _with_points(pc.if_else(pc.equal(column, ""), None, column), where)
         numbers = column.cast(pa.float64()).fill_null(0)
     except pa.ArrowException as error:
         wrong = next((row for row, text in enumerate(column.to_pylist()) if not _is_number(text)), None)
@@ -204,6 +223,18 @@ def _as_rating(column: pa.ChunkedArray, where: str) -> pa.ChunkedArray:
         return numbers
 
 
+def _with_points(column: pa.ChunkedArray, where: str) -> pa.ChunkedArray:
+    """Numbers with decimal commas, as Excel writes them, with points."""
+    with_comma = pc.fill_null(pc.match_substring_regex(column, r"^-?\d+,\d+$"), False)
+    found = column.filter(with_comma)
+    if len(found) and pc.all(pc.match_substring_regex(found, r"^-?\d{1,3},\d{3}$")).as_py():
+        raise DataError(
+            f"{where} holds {found[0].as_py()!r}, whose comma may stand before decimals or between thousands; write "
+            f"points, or no comma"
+        )
+    return pc.if_else(with_comma, pc.replace_substring(column, ",", "."), column)
+
+
 def _is_number(text: Any) -> bool:
     try:
         float(text if text is not None else 0)
@@ -213,4 +244,5 @@ def _is_number(text: Any) -> bool:
 
 
 def _list(names: Sequence[str]) -> str:
-    return ", ".join(repr(name) for name in names) or "none"
+    more = f", ... ({len(names)} columns)" if len(names) > MOST_NAMES else ""
+    return (", ".join(repr(name) for name in names[:MOST_NAMES]) or "none") + more

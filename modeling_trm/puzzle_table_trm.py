@@ -13,7 +13,6 @@ puzzle_table.safetensors:
 Shapes: N rows of the table, n of them read, D hidden.
 """
 
-import filecmp
 import json
 import logging
 import os
@@ -33,6 +32,7 @@ from .puzzle_index_trm import BLANK_ROW, PuzzleIndex, checked_names
 logger = logging.getLogger(__name__)
 TASKS = "trm-puzzle-table"  # the one key of the metadata: safetensors writes several in random order
 CORE_FILE = "model.safetensors"
+TRAINER_STATE = "trainer_state.json"  # of a checkpoint of transformers' Trainer
 TABLE_KEY = "puzzle_emb.weight"  # of a state dict, behind the name of the base model
 TENSORS = ("augmentation_of_row", "task_of_row", "weight")
 ROWS_AT_ONCE = 16384  # read and checked together: 32 MB of 512 channels
@@ -92,7 +92,7 @@ class PuzzleTableMixin:
     config: Any
     base_model: Any
     num_parameters: Callable[..., int]
-    _saved_in: tuple[Path, ...] = ()  # the folders that this model has been saved in
+    _folders: tuple[Path, ...] = ()  # that this model's table was read from or saved in
 
     @property
     def puzzle_index(self) -> PuzzleIndex | None:
@@ -155,31 +155,30 @@ class PuzzleTableMixin:
     def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True, assign: bool = False) -> Any:
         """As PyTorch's. transformers' Trainer fills a model with the weights of a checkpoint's core alone (not strict).
 
-        Where this model has saved that core itself (load_best_model_at_end), its table comes from the same folder.
+        Where this model was read from that checkpoint or saved in it (load_best_model_at_end), its table comes along.
 
         Raises:
-            ValueError: another core than the model's comes without the table that was trained with it; or it could be
-                any of several tables.
+            ValueError: a core comes without the table that was trained with it.
         """
         table, ours = self.base_model.puzzle_emb, self.state_dict()  # type: ignore[attr-defined]
         if not strict and table is not None and table.weight.requires_grad:
             core = {name: value for name, value in ours.items() if not name.endswith(TABLE_KEY)}
             if core.keys() == state_dict.keys():
-                self._find_table(state_dict, is_ours=_are_equal(core, state_dict))
+                # A core that is not trained is that of every checkpoint, and tells nothing of the table.
+                tells = any(value.requires_grad for value in self.parameters() if value is not table.weight)  # type: ignore[attr-defined]
+                self._find_table(state_dict, has_it=tells and _are_equal(core, state_dict))
         return super().load_state_dict(state_dict, strict, assign)  # type: ignore[misc]
 
-    def _find_table(self, core: Mapping[str, Tensor], is_ours: bool) -> None:
-        """Fill in the table that was saved with a core; is_ours: the model has this core already."""
-        folders = [folder for folder in self._saved_in if _holds(folder, core)]
-        tables = [folder / table_file_name(None) for folder in folders]
-        if any(not filecmp.cmp(tables[0], other, shallow=False) for other in tables):
-            raise ValueError(
-                f"these weights were saved with several puzzle tables, in {', '.join(map(str, folders))}: load one of "
-                f"them with from_pretrained (for load_best_model_at_end, the Trainer's state.best_model_checkpoint)"
-            )
-        if tables:
-            self._fill_table(tables[0])
-        elif not is_ours:
+    def _find_table(self, core: Mapping[str, Tensor], has_it: bool) -> None:
+        """Fill in the table that the Trainer saved with a core; has_it: the model's own is known to be that one."""
+        checkpoints = [folder for folder in self._folders if (folder / TRAINER_STATE).is_file()]
+        found = [folder for folder in checkpoints if _holds(folder, core)]
+        if len(found) > 1:  # from a core that is not trained: the last of them says which was the best
+            state = json.loads((checkpoints[-1] / TRAINER_STATE).read_text(encoding="utf-8"))
+            found = [Path(state["best_model_checkpoint"] or checkpoints[-1])]
+        if found:
+            self._fill_table(found[0] / table_file_name(None))
+        elif not has_it:
             raise ValueError(
                 f"these weights come without their puzzle table, which is in {table_file_name(None)} beside them: give "
                 f"the Trainer the model that from_pretrained makes of the checkpoint, then resume; or, if the table is "
@@ -220,6 +219,7 @@ class PuzzleTableMixin:
         if path is not None:
             width, dtype = self.config.puzzle_width, table.weight.dtype
             self._replace_table(*read_table(path, width=width, rows=rows, tasks=tasks, dtype=dtype))
+            self._folders = (Path(path).parent,)
         elif tasks:
             raise ValueError(f"puzzle_tasks={tasks}: {name} has no {file_name}")
         else:
@@ -237,7 +237,7 @@ class PuzzleTableMixin:
             given = (value for key, value in (state_dict or {}).items() if key.endswith(TABLE_KEY))
             Path(folder).mkdir(parents=True, exist_ok=True)
             write_table(Path(folder, table_file_name(variant)), next(given, table.weight), table.index)
-            self._saved_in = (*self._saved_in, Path(folder))
+            self._folders = (*self._folders, Path(folder))
 
     def _replace_table(self, weight_ND: Tensor, index: PuzzleIndex) -> None:
         self._puzzle_table().replace(weight_ND, index)

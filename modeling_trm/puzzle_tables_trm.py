@@ -9,6 +9,7 @@ import io
 import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,11 @@ from .puzzle_columns_trm import (
     choose_columns,
     describe_columns,
     grid_as_text,
+    leave_words,
     normalise,
     singular,
 )
-from .text_file_trm import GZIP, MARKS, decode, parse_json, unpack
+from .text_file_trm import GZIP, LONGEST_MARK, MARKS, decode, parse_json, unpack
 
 try:
     import pyarrow as pa
@@ -39,6 +41,10 @@ ANSWERS_THAT_TELL = 100  # how the digits of large Sudokus are written
 HEAD = 2**16  # bytes in which the first row must end
 DELIMITERS = (",", ";", "\t", "|", " ")
 Chosen = dict[str, str]  # role -> name of its column
+
+
+class NotJSONError(DataError):
+    """A text that begins as JSON and goes on otherwise."""
 
 
 def read_table(
@@ -64,6 +70,7 @@ def read_table(
             "solved (trm solve), not trained or scored on"
         )
     table, chosen, names = found
+    chosen = leave_words(table, chosen, columns)
     default_source = Path(file.name.removesuffix(".gz")).stem  # ends up in the fingerprint
     return normalise(task, table, chosen, str(file), default_source), describe_columns(names, chosen, file.name)
 
@@ -84,6 +91,7 @@ def read_puzzles(
     if found is None:
         return read_grids(_text(content, str(file)), reader, str(file)), reader, None
     table, chosen, names = found
+    chosen = {role: name for role, name in chosen.items() if role in NEEDED}
     rows = normalise(reader.task, table, chosen, str(file), "")
     told = reader.told_by(rows["answer"][:ANSWERS_THAT_TELL].to_pylist()) if "answer" in chosen else reader
     texts = enumerate(rows["question"].fill_null("").to_pylist(), start=1)
@@ -108,7 +116,7 @@ def _content(file: Path) -> pa.Buffer:
             content = stream.read_buffer()
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror or error}") from error
-    head = content[:8].to_pybytes()
+    head = content[:LONGEST_MARK].to_pybytes()
     try:
         unpacked = unpack(content.to_pybytes() if head.startswith(GZIP) else head)
     except ValueError as error:
@@ -134,7 +142,12 @@ def _table(
         raise DataError(f"{where}: cannot be read as {kind}: {str(error).splitlines()[0]}") from error
     text = _text(content, where, HEAD)
     if text.lstrip().startswith(("{", "[")) and not REMARK.fullmatch(text.lstrip().partition("\n")[0]):
-        return _read_json(task, _text(content, where), columns, needed, characters, where)
+        try:
+            return _read_json(task, _text(content, where), columns, needed, characters, where)
+        except NotJSONError:
+            if not text.lstrip().startswith("[") or not _holds_grids(task, text, characters):
+                raise
+            return None  # as NumPy prints an array
     return _read_csv(task, content, text, columns, needed, characters, where)
 
 
@@ -217,30 +230,41 @@ def _layout(
     where: str,
 ) -> tuple[str, list[str], Chosen, bool] | None:
     """(delimiter, names, which is what, whether there is a header); None for a text without columns."""
-    records = {delimiter: _first_record(head, delimiter) for delimiter in DELIMITERS}
+    is_cell = set(" ") & set(characters or MAZE_CHARACTERS) if task != "sudoku" else set()
+    records = {delimiter: _records(head, delimiter) for delimiter in DELIMITERS if delimiter not in is_cell}
     problems = {}
-    for delimiter, names in records.items():
+    for delimiter, (names, _) in records.items():
         try:
             return delimiter, names, choose_columns(names, columns, where, needed), True
         except DataError as error:
             problems[delimiter] = error
-    for delimiter, fields in records.items():
-        grids = [number for number, field in enumerate(fields) if _is_grid(task, field, characters)]
-        if len(grids) >= 2 and columns is None:
-            names = [f"column {number + 1}" for number in range(len(fields))]
-            return delimiter, names, {"question": names[grids[0]], "answer": names[grids[1]]}, False
-    if columns is None and ("answer" not in needed or _holds_grids(task, head, characters)):
+    for delimiter, (fields, _) in records.items():
+        names = [f"column {number}" for number in range(1, len(fields) + 1)]
+        grids = [name for name, field in zip(names, fields) if _is_grid(task, field, characters)]
+        if len(grids) > 1 and columns:
+            return delimiter, names, choose_columns(names, columns, where, needed), False
+        if len(grids) > 2:
+            raise DataError(
+                f"{where}: has no header, and grids in {', '.join(grids)}: say which with "
+                f"columns={{'question': {grids[0]!r}, 'answer': {grids[1]!r}}}"
+            )
+        if len(grids) == 2:
+            return delimiter, names, dict(zip(NEEDED, grids)), False
+    widest = max(DELIMITERS[:-1], key=lambda delimiter: len(records[delimiter][0]))
+    names, row = records[widest]
+    has_header = len(names) == len(row) > 1 and any(_is_grid(task, field, characters) for field in row)
+    if columns is None and not has_header and ("answer" not in needed or _holds_grids(task, head, characters)):
         return None
-    raise problems[max(DELIMITERS[:-1], key=lambda delimiter: len(records[delimiter]))]
+    raise problems[widest]
 
 
-def _first_record(text: str, delimiter: str) -> list[str]:
+def _records(text: str, delimiter: str) -> tuple[list[str], list[str]]:
+    """The fields of the first two lines that are not empty."""
     try:
-        return next(
-            (record for record in csv.reader(io.StringIO(text, newline=None), delimiter=delimiter) if record), [""]
-        )
+        found = (record for record in csv.reader(io.StringIO(text, newline=None), delimiter=delimiter) if record)
+        return next(found, [""]), next(found, [""])
     except csv.Error:  # a field that is longer than csv allows: no header, and no grid
-        return [""]
+        return [""], [""]
 
 
 def _holds_grids(task: str, text: str, characters: str | None) -> bool:
@@ -272,7 +296,8 @@ def _read_json(
     """Rows as a list of objects, as an object a line, or as an object of columns."""
 
     known = {*COLUMN_NAMES["question"], *(columns or {}).values()}
-    rows = _json_rows(text, where, known, lambda cells: _is_one_grid(task, cells, characters))
+    is_one_grid = partial(_is_one_grid, task, characters=characters)
+    rows = _json_rows(text, where, known, is_one_grid, are_grids_alone="answer" not in needed)
     names = list(dict.fromkeys(name for row in rows for name in row))
     chosen = choose_columns(names, columns, where, needed)
     values = {}
@@ -288,19 +313,25 @@ def _read_json(
 def _is_one_grid(task: str, cells: list[Any], characters: str | None) -> bool:
     """Whether a list is a grid, in its rows or cells, and not a column of grids."""
     whole, *parts = (grid_as_text(task, part) for part in (cells, *cells))
-    return _is_grid(task, whole or "", characters) and not all(_is_grid(task, part or "", characters) for part in parts)
+    ends = set((characters or MAZE_CHARACTERS)[2:4]) if task == "maze" else set()  # of which a row of a maze lacks one
+    return _is_grid(task, whole or "", characters) and not all(
+        _is_grid(task, part or "", characters) and ends <= set(part or "") for part in parts
+    )
 
 
 def _json_rows(
-    text: str, where: str, known: Collection[str], is_one_grid: Callable[[list[Any]], bool]
+    text: str, where: str, known: Collection[str], is_one_grid: Callable[[list[Any]], bool], are_grids_alone: bool
 ) -> list[dict[str, Any]]:
-    """Args: known: names of a column of questions. is_one_grid: whether a list is a grid, and not a column."""
+    """The objects of a text; grids alone, where they are allowed, as questions.
+
+    Args: known: names of a column of questions. is_one_grid: whether a list is a grid, and not a column.
+    """
     try:
         content = _load_json(text, where)
     except json.JSONDecodeError as error:
         lines = [(number, line) for number, line in enumerate(text.splitlines(), start=1) if line.strip()]
         if len(lines) < 2 or not error.msg.startswith("Extra data"):
-            raise DataError(f"{where}, line {error.lineno}: is no JSON, or cut short: {error.msg}") from error
+            raise NotJSONError(f"{where}, line {error.lineno}: is no JSON, or cut short: {error.msg}") from error
         content = [_load_line(line, f"{where}, line {number}") for number, line in lines]
     content = _without_wrapping(content, where, known)
     are_lists = isinstance(content, dict) and content and all(isinstance(value, list) for value in content.values())
@@ -310,6 +341,8 @@ def _json_rows(
             raise DataError(f"{where}: its columns differ in length: {lengths}")
         return [dict(zip(content, row, strict=True)) for row in zip(*content.values(), strict=True)]
     rows = content if isinstance(content, list) else [content]
+    if are_grids_alone and rows and all(isinstance(row, str | list) for row in rows):
+        return [{"question": grid} for grid in ([rows] if is_one_grid(rows) else rows)]
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict):
             raise DataError(f"{where}, row {number}: is {shown(row)}; allowed: an object with question and answer")
@@ -321,16 +354,21 @@ def _without_wrapping(content: Any, where: str, known: Collection[str]) -> Any:
     if not isinstance(content, dict) or not content:
         return content
     values = list(content.values())
-    if all(isinstance(value, list) and value and all(isinstance(row, dict) for row in value) for value in values):
-        if len(values) > 1:
-            raise DataError(
-                f"{where}: holds several tables, {', '.join(map(repr, content))}: give each a file of its own"
-            )
-        return values[0]
+    if isinstance(content.get("columns"), list) and isinstance(content.get("data"), list):
+        return [dict(zip(content["columns"], row)) for row in content["data"]]
+    tables = {name: rows for name, rows in content.items() if _are_objects(rows)}
+    if len(tables) > 1:
+        raise DataError(f"{where}: holds several tables, {', '.join(map(repr, tables))}: give each a file of its own")
+    if tables:
+        return next(iter(tables.values()))
     if all(isinstance(value, dict) and value.keys() == values[0].keys() for value in values):
         by_column = any(singular(name) in known or name in known for name in content)
         return {name: list(column.values()) for name, column in content.items()} if by_column else values
     return content
+
+
+def _are_objects(rows: Any) -> bool:
+    return isinstance(rows, list) and bool(rows) and all(isinstance(row, dict) for row in rows)
 
 
 def _load_line(line: str, where: str) -> Any:

@@ -9,12 +9,20 @@ from typing import Any
 
 MAX_UNPACKED = 2**31  # bytes that a packed file may become
 GZIP = b"\x1f\x8b"
-FOREIGN = {
-    b"PK\x03\x04": "a zip archive",
-    b"BZh": "packed by bzip2",
-    b"\xfd7zXZ": "packed by xz",
-    b"(\xb5/\xfd": "packed by zstd",
+FOREIGN = {  # the first bytes of a file: what it is, and what to do
+    b"PK\x03\x04": "a zip archive; unpack it, or pack it by gzip (an Excel workbook: save it as csv)",
+    b"BZh": "packed by bzip2; unpack it, or pack it by gzip",
+    b"\xfd7zXZ": "packed by xz; unpack it, or pack it by gzip",
+    b"(\xb5/\xfd": "packed by zstd; unpack it, or pack it by gzip",
+    b"\x93NUMPY": "a NumPy array; save it as csv or parquet",
+    b"\x80\x04": "a pickle, which can hold code and is not opened; save it as csv or parquet",
+    b"\x80\x05": "a pickle, which can hold code and is not opened; save it as csv or parquet",
+    b"FEA1": "a Feather file of version 1; save it as version 2 or as parquet",
+    b"version https://git-lfs": "a pointer of Git LFS and not the file; fetch that with `git lfs pull`",
+    b"<!DOCTYPE": "a web page and not the file that it shows; download that one",
+    b"<html": "a web page and not the file that it shows; download that one",
 }
+LONGEST_MARK = max(map(len, FOREIGN))
 MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
@@ -22,7 +30,7 @@ def unpack(data: bytes) -> bytes:
     """The bytes of a file without their packing. Raises ValueError for a damaged, too large or foreign one."""
     for magic, kind in FOREIGN.items():
         if data.startswith(magic):
-            raise ValueError(f"is {kind}; unpack it, or pack it by gzip")
+            raise ValueError(f"is {kind}")
     if not data.startswith(GZIP):
         return data
     try:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .losses_trm import wide
 from .recursion_trm import RecursionState
 
 # (input_ids [N, L], answers [N, L]) -> bool [N]: does the answer obey the rules of the puzzle?
@@ -91,6 +92,6 @@ def _most_votes(answers_BKL: Tensor, probability_BK: Tensor) -> Tensor:
     """The first trajectory with the winning answer; votes count whole, the mean probability breaks ties."""
     same_BKK = (answers_BKL[:, :, None] == answers_BKL[:, None]).all(-1)
     votes_BK = same_BKK.sum(-1)
-    mean_BK = (same_BKK * probability_BK[:, None].double()).sum(-1) / votes_BK
+    mean_BK = (same_BKK * wide(probability_BK)[:, None]).sum(-1) / votes_BK
     leads_BK = votes_BK == votes_BK.amax(1, keepdim=True)
     return mean_BK.masked_fill(~leads_BK, -1).argmax(1)

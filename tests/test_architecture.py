@@ -66,7 +66,7 @@ ARROWS = {
     ),
     "operator_files_trm": (),
     "verifiers_trm": (),
-    "trajectories_trm": ("recursion_trm",),
+    "trajectories_trm": ("losses_trm", "recursion_trm"),
     "reasoning_config_trm": ("text_file_trm",),
     "engines_trm": ("compiling_trm", "recursion_trm", "packed_linear_trm"),
     "compiling_trm": (),

@@ -9,10 +9,7 @@ Shapes: B puzzles, L cells, V vocabulary, S positions (prefix and cells), D hidd
 import torch
 from torch import Tensor
 
-
-def wide(values: Tensor) -> Tensor:
-    """The values in the widest floating-point type that their device has."""
-    return values.to(torch.float32 if values.device.type == "mps" else torch.float64)
+from ..losses_trm import wide
 
 
 def mean_over(values_BL: Tensor, mask_BL: Tensor) -> Tensor:

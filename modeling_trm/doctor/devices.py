@@ -140,5 +140,7 @@ def _cpu_features() -> list[str]:
 
 
 def _memory() -> str:
+    if not hasattr(os, "sysconf"):
+        return "memory not known on this system"
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return f"{total / GIB:.0f} GiB of memory"

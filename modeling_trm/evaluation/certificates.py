@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from ..losses_trm import wide
 from ..modeling_trm import TRMForGridReasoning
 from ..reasoning_config_trm import RULES, ReasoningConfig
 from ..trajectories_trm import Verifier
@@ -103,7 +104,7 @@ def _record_batch(
         owners = [number for number in numbers for _ in range(K)]
         undone = each_view(View.undo, puzzles, owners, seed, repeated_BKVL)[:, view]
         answers.append(undone.view(B, K, L))
-        logits.append(ended.halt_logits.double())
+        logits.append(wide(ended.halt_logits))
     answers_BAL = torch.cat(answers, 1)
     A = answers_BAL.shape[1]
     valid_BA = torch.zeros(B, A, dtype=torch.bool)

@@ -56,11 +56,17 @@ def own_folder(recipe: Recipe) -> Iterator[None]:
         yield
 
 
-def check_trackers(report_to: Sequence[str]) -> None:
-    """Raise ValueError for a tracker that is asked for and not installed, which accelerate would leave out."""
-    missing = [name for name in report_to if name not in ("none", *map(str, get_available_trackers()))]
-    if missing and list(report_to) != RunArguments().report_to:  # nobody asked for the default
+def choose_trackers(report_to: Sequence[str]) -> list[str]:
+    """Those of report_to; the default one, for which nobody asked, only where it is installed.
+
+    Raises:
+        ValueError: a tracker is asked for and not installed, which accelerate would leave out with a warning.
+    """
+    here = set(map(str, get_available_trackers()))
+    missing = [name for name in report_to if name not in ("none", *here)]
+    if missing and list(report_to) != RunArguments().report_to:
         raise ValueError(f"report_to: {', '.join(missing)} is not installed here; install it, or report_to: none")
+    return [name for name in report_to if name in here]
 
 
 class RunLog:

@@ -4,6 +4,8 @@ import os
 
 import torch
 
+from ..utils.machine import available_cores
+
 
 def use_all_cores() -> list[str]:
     """Undo what `accelerate launch` does to a single process on a CPU: OMP_NUM_THREADS=1, without a word.
@@ -14,7 +16,7 @@ def use_all_cores() -> list[str]:
     Returns:
         What was done, a line for the user; empty where nothing was.
     """
-    cores = len(os.sched_getaffinity(0))
+    cores = available_cores()
     launched = "ACCELERATE_MIXED_PRECISION" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) == 1
     if not launched or os.environ.get("OMP_NUM_THREADS") != "1" or cores == 1:
         return []

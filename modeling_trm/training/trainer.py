@@ -43,7 +43,7 @@ from .packing import check_packed
 from .planning import measure_costs
 from .resuming import check_same_run, load_newest
 from .rows import RowFeed, Stream
-from .run_folder import RunLog, check_trackers, save_model
+from .run_folder import RunLog, choose_trackers, save_model
 from .schedule import reveal_share
 from .slots import Slots
 from .step import TrainingStep
@@ -81,8 +81,7 @@ class Trainer:
         self.packed = None if recipe.run.resume_from is None else Path(recipe.run.resume_from)
         if self.packed is not None:
             check_packed(self.packed)
-        check_trackers(recipe.run.report_to)
-        self.accelerator = self._accelerator()
+        self.accelerator = self._accelerator(choose_trackers(recipe.run.report_to))
         self.model = model.to(self.accelerator.device)
         self.step = self._training_step(stream)
         self.log = RunLog(self.output, self.accelerator)
@@ -172,7 +171,7 @@ class Trainer:
 
     # Preparation
 
-    def _accelerator(self) -> Accelerator:
+    def _accelerator(self, trackers: list[str]) -> Accelerator:
         run = self.recipe.run
         on_gpu = torch.cuda.is_available() and not run.cpu
         precision = run.mixed_precision
@@ -181,7 +180,7 @@ class Trainer:
         return Accelerator(
             cpu=run.cpu,
             mixed_precision=precision,
-            log_with=[name for name in run.report_to if name != "none"] or None,
+            log_with=trackers or None,
             project_config=ProjectConfiguration(
                 project_dir=str(self.output), logging_dir=str(self.output / "trackers")
             ),

@@ -23,6 +23,11 @@ def describe_machine(device: torch.device | str = "cpu") -> str:
     return f"{device.type} device, {system}"
 
 
+def available_cores() -> int:
+    """The cores that this process may use; those of the machine where the system does not say (macOS, Windows)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def library_versions() -> dict[str, str]:
     """Versions of Python and of the packages that a figure depends on; "not installed" for one run from a checkout."""
     versions = {"python": platform.python_version()}

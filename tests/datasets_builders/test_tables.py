@@ -2,6 +2,7 @@
 
 import contextlib
 import gzip
+import json
 import re
 from datetime import date
 from pathlib import Path
@@ -26,7 +27,7 @@ SMALL = GridProcessor("sudoku", grid_shape=(4, 4))
 CSV = f"question,answer\n{QUESTION},{ANSWER}\n"
 NUMBERS = [0 if cell == "." else int(cell) for cell in QUESTION]
 DOCUMENT = Path(__file__).parents[2] / "docs" / "your-puzzles.md"
-LINE = re.compile(r"\| (\S+) \| `(.*)` \| (read|refused: `(?P<error>.*)`)(, `(?P<note>.*)`)? \|")
+LINE = re.compile(r"\| (\S+) \| `(.*)` \| (read|solved|refused: `(?P<error>.*)`)(, `(?P<note>.*)`)? \|")
 
 
 def load(path: Path, task: str = "sudoku", **options: Any) -> PuzzleSet:
@@ -43,17 +44,22 @@ def write(path: Path, content: str | bytes) -> Path:
     return path
 
 
-def documented() -> list[re.Match[str]]:
+def documented(solved: bool = False) -> list[re.Match[str]]:
+    """The lines of the tables: of files to be solved, or of those that have answers."""
     rows = [line for line in DOCUMENT.read_text(encoding="utf-8").splitlines() if re.match(r"\| \w+\.\w+ \|", line)]
     matches = [LINE.fullmatch(row) for row in rows]
     assert all(matches), [row for row, match in zip(rows, matches, strict=True) if match is None]
-    return [match for match in matches if match is not None]
+    to_solve = (".list", ".sdk")
+    return [match for match in matches if match is not None and match[1].endswith(to_solve) == solved]
+
+
+def written(row: re.Match[str], folder: Path) -> Path:
+    return write(folder / row[1], row[2].replace(r"\n", "\n").replace(r"\t", "\t").replace(r"\|", "|"))
 
 
 @pytest.mark.parametrize("row", documented(), ids=lambda row: row[1])
 def test_the_table_of_the_documentation(row: re.Match[str], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    content = row[2].replace(r"\n", "\n").replace(r"\t", "\t").replace(r"\|", "|")
-    path = write(tmp_path / row[1], content)
+    path = written(row, tmp_path)
     if row["error"] is None:
         assert_is_the_puzzle(load(path))
         assert (row["note"] or "") in caplog.text
@@ -62,6 +68,18 @@ def test_the_table_of_the_documentation(row: re.Match[str], tmp_path: Path, capl
     else:
         with pytest.raises(DataError, match=re.escape(row["error"])):
             load(path)
+
+
+@pytest.mark.parametrize("row", documented(solved=True), ids=lambda row: row[1])
+def test_the_table_of_puzzles_to_be_solved(row: re.Match[str], tmp_path: Path) -> None:
+    path = written(row, tmp_path)
+    if row["error"] is not None:
+        with pytest.raises(DataError, match=re.escape(row["error"])):
+            read_file(path, SMALL)
+        return
+    found = read_file(path, SMALL)
+    assert all(isinstance(one, Puzzle) and SMALL.decode(one.input_ids) == QUESTION for one in found)
+    assert len(found) == (2 if row[1] == "texts.list" else 1)
 
 
 def test_what_the_names_say_themselves_is_not_said_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -91,6 +109,7 @@ def test_encodings_are_told_by_content(tmp_path: Path, encoding: str, end: str, 
 
 CELLS = {
     "text": [QUESTION],
+    "text as bytes": pa.array([QUESTION.encode()]),
     "large text": pa.array([QUESTION], pa.large_string()),
     "dictionary": pa.array([QUESTION]).dictionary_encode(),
     "numbers": [NUMBERS],
@@ -146,7 +165,7 @@ def test_arrays_of_datasets_and_slices_of_lists(tmp_path: Path) -> None:
         ({"question": None}, "row 1: the question: is missing"),
         ({"question": 1234}, "column question holds int64; allowed: text, or lists of cells"),
         ({"question": {"a": 1}}, "column question holds struct"),
-        ({"question": b"\xff"}, "column question holds binary; allowed: text"),
+        ({"question": b"\xff"}, "column question holds bytes that are no UTF-8 text; allowed: text"),
         ({"source": b"\xff"}, "column source holds binary; allowed: text"),
         ({"source": ["a"]}, "column source holds list"),
         ({"rating": [1]}, "column rating holds list"),
@@ -330,6 +349,22 @@ def test_puzzles_of_files_to_be_solved(tmp_path: Path) -> None:
         read_puzzles(tmp_path / "no.csv", SMALL.reader)
 
 
+def test_columns_of_a_file_without_a_header(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", f"{QUESTION},{QUESTION.replace('.', '1', 1)},{ANSWER}\n")
+    assert_is_the_puzzle(load(path, columns={"question": "column 1", "answer": "column 3"}))
+    with pytest.raises(
+        DataError, match=r"has no column 'column 4' for the answer; it has 'column 1', 'column 2', 'col"
+    ):
+        load(path, columns={"question": "column 1", "answer": "column 4"})
+
+
+def test_a_message_does_not_list_hundreds_of_columns(tmp_path: Path) -> None:
+    names = [f"c{number}" for number in range(162)]
+    path = write(tmp_path / "a.csv", ",".join(names) + "\n" + ",".join("1" * 162) + "\n")
+    with pytest.raises(DataError, match=r"it has 'c0', .*'c11', \.\.\. \(162 columns\); name it with"):
+        load(path)
+
+
 def test_mazes_of_people(tmp_path: Path) -> None:
     maze = ["#S   ", "# ## ", "# #  ", "# # #", "#   G"]
     solved = ["#S   ", "#o## ", "#o#  ", "#o# #", "#oooG"]
@@ -339,6 +374,8 @@ def test_mazes_of_people(tmp_path: Path) -> None:
         (f'question,answer\n"{trimmed}","' + "\n".join(solved) + '"', {}),
         ("question,answer\n" + "".join(maze) + "," + "".join(solved), {}),
         (("".join(maze) + ";" + "".join(solved)), {}),
+        (json.dumps({"maze": maze, "solution": solved}), {}),
+        (json.dumps({"question": list(map(list, maze)), "answer": list(map(list, solved))}), {}),
         ("question,answer\n" + ("".join(maze) + "," + "".join(solved)).translate(other), {"characters": "X.se*"}),
     ):
         puzzles = load(write(tmp_path / "a.csv", content), "maze", validate="all", **options)

@@ -108,6 +108,17 @@ def test_attention_is_what_torch_takes() -> None:
         )
 
 
+def test_apple_s_gpu_and_a_system_without_sysconf(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "mps" not in by_name(devices.check_devices())
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.delattr("os.sysconf")
+    found = by_name(devices.check_devices())
+    assert found["mps"].value == "Apple's GPU" and "memory not known on this system" in found["cpu"].value
+    assert devices.usable_devices()[-1] == torch.device("mps")
+    said = {finding.name for finding in devices.check_paths(torch.device("mps"))}
+    assert said == {"Mamba-2 on mps"}  # nothing that only a CPU or CUDA can answer
+
+
 def test_mamba_path_and_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "for CUDA devices alone" in by_name(devices.check_paths(CPU))["Mamba-2 on cpu"].value
     cuda = torch.device("cuda")

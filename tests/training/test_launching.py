@@ -1,4 +1,4 @@
-"""`accelerate launch` as the pages and the commands' help tell it: without a word of its own, on all cores."""
+"""`accelerate launch` as the pages and the helps tell it, without a word of its own; on all cores in any way."""
 
 import os
 import re
@@ -45,15 +45,18 @@ def test_there_are_such_commands() -> None:
 
 
 @pytest.mark.slow
-def test_one_process_is_silent_and_has_all_cores(write_recipe) -> None:
+@pytest.mark.parametrize("config", [["--config_file", str(ROOT / "scripts/accelerate.yaml")], []], ids=["told", "bare"])
+def test_one_process_has_all_cores(config: list[str], write_recipe) -> None:
+    """Bare, the launcher says what it chose before any script begins, so that no script can be silent for it."""
     recipe = write_recipe("run", train_steps=1, eval_every=1, validation_puzzles=2, test_puzzles=2, cpu=True)
-    config = ["--config_file", str(ROOT / "scripts" / "accelerate.yaml")]
     command = [sys.executable, "-m", "accelerate.commands.launch", *config, str(ROOT / "scripts/train.py"), str(recipe)]
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     environment["PYTHONPATH"] = str(ROOT)
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, env=environment, check=False)
     assert done.returncode == 0, done.stderr
-    assert "arn" not in re.sub(r"[^\n]*\r", "", done.stderr)
+    said = re.sub(r"[^\n]*\r", "", done.stderr)
+    launcher, _, ours = said.rpartition("or run `accelerate config`.")
+    assert bool(launcher) == (not config) and "arn" not in ours
     cores = len(os.sched_getaffinity(0))
     assert (f"{cores} threads, one a core" in done.stdout) == (cores > 1)
     assert Path(recipe.parent, "run", "model", "README.md").is_file()

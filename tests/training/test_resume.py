@@ -252,6 +252,10 @@ def test_a_tracker_that_is_not_there_is_named(write_recipe, capsys, monkeypatch)
     with pytest.raises(SystemExit):
         train.main([str(write_recipe("run", report_to=["wandb"]))])
     assert "report_to: wandb is not installed here" in capsys.readouterr().err
+    assert run_folder.choose_trackers(["tensorboard"]) == []  # which is the default, and no reason for a warning
+    monkeypatch.setattr(run_folder, "get_available_trackers", lambda: ["tensorboard"])
+    assert run_folder.choose_trackers(["tensorboard"]) == ["tensorboard"]
+    assert run_folder.choose_trackers(["none"]) == []
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_and_says_so(write_recipe, tmp_path):

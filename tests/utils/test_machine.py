@@ -1,10 +1,11 @@
 """The machine in words."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from modeling_trm.utils.machine import _processor_name, describe_machine
+from modeling_trm.utils.machine import _processor_name, available_cores, describe_machine
 
 
 @pytest.mark.parametrize(
@@ -19,3 +20,12 @@ def test_a_processor_is_told_from_others_of_its_name(name: str, expected: str, t
     (tmp_path / "cpuinfo").write_text(cores)
     assert _processor_name(tmp_path / "cpuinfo") == expected
     assert " threads, " in describe_machine()
+
+
+def test_cores_where_the_system_does_not_tell_those_of_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on macOS and Windows."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 3})
+    assert available_cores() == 2
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert available_cores() == 6
