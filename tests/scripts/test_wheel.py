@@ -53,6 +53,7 @@ def packages_of(environment: Path) -> Path:
 
 def run(environment: Path, folder: Path, program: str, *arguments: str) -> str:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    kept["OMP_NUM_THREADS"] = "1"  # tests run side by side
     command = [str(environment / "bin" / program), *arguments]
     done = subprocess.run(command, cwd=folder, env=kept, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
