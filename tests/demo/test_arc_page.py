@@ -12,7 +12,7 @@ from modeling_trm.arc_task_trm import task_name
 from modeling_trm.demo.contents import EXAMPLES
 from modeling_trm.utils.loading import load_model
 from tests.demo.conftest import ARC, save_arc_model, write_arc_tasks
-from tests.demo.test_page import HALT_TOLERANCE, Visit, choose, press, solve, text
+from tests.demo.test_page import HALT_TOLERANCE, Visit, choose, middle, press, solve, text
 
 pytestmark = pytest.mark.slow
 
@@ -72,8 +72,7 @@ def test_an_arc_task_is_shown_asked_and_changed(visit: Visit, pictures: Path, tm
     assert browser.run(written) == example["train"][0][0]
     press(browser, "Empty grid")
     press(browser, "7")
-    corner = "document.querySelector('[data-place=\"23\"]').getBoundingClientRect()"  # row 4, column 6
-    browser.drag([tuple(browser.run(f"[{corner}.x + {corner}.width / 2, {corner}.y + {corner}.height / 2]"))])
+    browser.drag([middle(browser, '[data-place="23"]')])  # row 4, column 6
     assert browser.run(written) == "000000/000000/000000/000007"
     solve(browser)
     assert text(browser, ".verdict")[0].endswith("what is right is not known here.")

@@ -58,6 +58,12 @@ def choose(browser: Browser, select: str, value: str) -> None:
     )
 
 
+def middle(browser: Browser, selector: str) -> tuple[float, float]:
+    """Of an element, in the window."""
+    box = f"document.querySelector({selector!r}).getBoundingClientRect()"
+    return tuple(browser.run(f"[{box}.x + {box}.width / 2, {box}.y + {box}.height / 2]"))
+
+
 def solve(browser: Browser) -> None:
     press(browser, "Solve")
     browser.wait("document.getElementById('play').textContent === 'Again'")
@@ -164,6 +170,15 @@ def test_what_contradicts_is_said_beside_the_cell(visit: Visit, pictures: Path) 
     assert text(browser, "[role=gridcell]")[:9] == ["5", "3", "", "", "", "", "", "", "7"]
 
 
+def test_a_mouse_shows_where_it_writes(visit: Visit) -> None:
+    browser = visit()
+    for selector in ('[data-place="4"]', '[data-write="7"]'):
+        browser.drag([middle(browser, selector)])
+        assert browser.run("document.activeElement.dataset.place") == "4"
+        assert browser.run("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+    assert text(browser, "[role=gridcell]")[4] == "7"
+
+
 def test_a_puzzle_is_pasted_typed_as_text_or_uploaded(visit: Visit, tmp_path: Path) -> None:
     browser = visit()
     puzzle = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
@@ -214,8 +229,7 @@ def test_a_maze_is_drawn_with_the_mouse(visit: Visit, pictures: Path) -> None:
     width = MAZE_SHAPE[1]
 
     def at(place: int) -> tuple[float, float]:
-        box = f"document.querySelector('[data-place=\"{place}\"]').getBoundingClientRect()"
-        return tuple(browser.run(f"[{box}.x + {box}.width / 2, {box}.y + {box}.height / 2]"))
+        return middle(browser, f'[data-place="{place}"]')
 
     browser.drag([at(width), at(width + 6)])  # one quick movement: what lies between is drawn as well
     press(browser, "start")
@@ -290,11 +304,11 @@ def test_everything_has_a_name_for_a_screen_reader_and_is_reached_by_keys(visit:
     assert len(cells) == 81 and cells[1].startswith("Row 1, column 2: ")
     assert any("% sure, changed" in name for name in cells) and any(": given " in name for name in cells)
     reached = set()
-    browser.run("document.querySelector('.skip').focus()")
+    browser.run("document.getElementById('numbers').open = true; document.querySelector('.skip').focus()")
     for _ in range(30):
         browser.press("Tab")
         reached.add(browser.run("document.activeElement.id || document.activeElement.getAttribute('role')"))
-    assert {"example", "clear", "gridcell", "play", "next", "back", "steps", "limit", "halt", "model"} <= reached
+    assert {"example", "clear", "gridcell", "play", "next", "back", "steps", "limit", "halt", "model", "region"} <= reached
 
 
 def test_no_request_leaves_the_page(page: Path, tmp_path: Path) -> None:
