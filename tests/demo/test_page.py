@@ -308,7 +308,7 @@ def test_everything_has_a_name_for_a_screen_reader_and_is_reached_by_keys(visit:
     for _ in range(30):
         browser.press("Tab")
         reached.add(browser.run("document.activeElement.id || document.activeElement.getAttribute('role')"))
-    assert {"example", "clear", "gridcell", "play", "next", "back", "steps", "limit", "halt", "model", "region"} <= reached
+    assert reached.issuperset("example clear gridcell play next back steps limit halt model region".split())
 
 
 def test_no_request_leaves_the_page(page: Path, tmp_path: Path) -> None:
