@@ -9,8 +9,8 @@ examples:
   trm publish site --space org/see-it-think                       ... or for a static Space on the Hub
 
 The models run in the browser by onnxruntime-web, which comes from npm once and is kept in ~/.cache, or from --runtime.
-A web server that isolates the page (the headers of `trm demo` and of the Space) lets them use several threads. Exit
-code 0 when the page was built or served, 2 when something given was wrong; nothing is written then.
+A web server that isolates the page (the headers of `trm demo` and of the Space) lets large ones use several threads.
+Exit code 0 when the page was built or served, 2 when something given was wrong; nothing is written then.
 """
 
 import argparse

@@ -120,10 +120,19 @@ def served(folder: Path) -> Iterator[str]:
         thread.join()
 
 
-@pytest.fixture(scope="module")
-def opened(address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+@pytest.fixture(scope="session")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     with Browser(tmp_path_factory.mktemp("profile")) as browser:
         yield browser
+
+
+@pytest.fixture
+def modules(opened: Browser, address: str) -> Iterator[Browser]:
+    """The page's origin without the page, which would load models: for tests that import its modules."""
+    opened.errors.clear()
+    opened.open(f"{address}demo.json")
+    yield opened
+    assert opened.errors == []
 
 
 @pytest.fixture

@@ -65,6 +65,8 @@ def middle(browser: Browser, selector: str) -> tuple[float, float]:
 
 
 def solve(browser: Browser) -> None:
+    """As fast as it computes: no step is shown for a time."""
+    browser.run("window.setTimeout = (then) => { then(); }")
     press(browser, "Solve")
     browser.wait("document.getElementById('play').textContent === 'Again'")
 
@@ -74,13 +76,13 @@ def fits(browser: Browser) -> bool:
     return browser.run("document.documentElement.scrollWidth <= innerWidth")
 
 
-def test_answers_steps_and_halt_probabilities_are_those_of_solve(visit: Visit) -> None:
+def test_answers_steps_and_halt_probabilities_are_those_of_solve(modules: Browser) -> None:
     puzzles = load_puzzles("sudoku", "test")
     chosen = puzzles.select(np.linspace(0, len(puzzles) - 1, PUZZLES).astype(int))
     input_ids = torch.from_numpy(chosen.inputs.astype(np.int64))
     model = load_model(str(QUICKSTART)).float()
     expected = model.solve(input_ids, engine="eager")  # as its reasoning_config.json says
-    found = visit().run(f"{SOLVE}({json.dumps(input_ids.tolist())})")
+    found = modules.run(f"{SOLVE}({json.dumps(input_ids.tolist())})")
     assert [one["steps"] for one in found] == expected.steps.tolist()
     assert len(set(expected.steps.tolist())) > 3
     assert [one["answers"] for one in found] == expected.answers.tolist()
@@ -249,8 +251,7 @@ def test_a_maze_is_drawn_with_the_mouse(visit: Visit, pictures: Path) -> None:
     assert text(browser, ".verdict")[0].startswith("Not solved")  # its weights are random
 
 
-def test_the_verdicts_are_those_of_the_verifiers(visit: Visit) -> None:
-    browser = visit()
+def test_the_verdicts_are_those_of_the_verifiers(modules: Browser) -> None:
     generator = np.random.default_rng(0)
     for task, rule in (("sudoku", sudoku_is_solved), ("maze", maze_path_connects)):
         puzzles = load_puzzles(task, "test")
@@ -263,7 +264,7 @@ def test_the_verdicts_are_those_of_the_verifiers(visit: Visit) -> None:
         expected = rule(inputs, torch.from_numpy(answers), puzzles.processor.grid_shape).tolist()
         grids = [[puzzles.processor.decode(ids) for ids in batch] for batch in (inputs, answers)]
         kind = {"grid_shape": puzzles.processor.grid_shape, "characters": puzzles.processor.characters}
-        found = browser.run(
+        found = modules.run(
             f"import('/{task}.js').then(({{ verdict }}) => {json.dumps(list(zip(*grids)))}.map(([puzzle, answer]) =>"
             f"verdict([...puzzle], [...answer], {json.dumps(kind)}).solved))"
         )
