@@ -26,7 +26,7 @@ quickstart: $(INSTALLED) ## watch a full-size model solve hard Sudokus; train a 
 	@echo "Checkpoint, card (README.md) and plots: runs/quickstart/model; figures: runs/quickstart/metrics.json"
 
 demo: $(STAMP) ## build the page on which the shipped checkpoints solve puzzles in a browser, into runs/demo (needs npm)
-	$(BIN)/trm demo build --model tr-mamba2mlpt-sudoku-quickstart tr-mamba2mlpt-sudoku --output runs/demo
+	$(BIN)/trm demo build --output runs/demo
 	@echo "Any web server shows it, or here: $(BIN)/trm demo"
 
 test: $(STAMP) ## run the tests

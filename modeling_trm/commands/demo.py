@@ -5,15 +5,16 @@ examples:
   trm demo --model runs/quickstart/model                          one of your own; Ctrl-C ends it
   trm demo --model model_cards/NAME org/name --port 8000          two models, to be compared
   trm demo --model runs/arc-cpu/model                             ARC, with tasks of its puzzle table
-  trm demo build --model model_cards/NAME org/name --output site  static files for any web server
+  trm demo build --output site                                    static files for any web server
   trm publish site --space org/see-it-think                       ... or for a static Space on the Hub
 
 The models run in the browser by onnxruntime-web, which comes from npm once and is kept in ~/.cache, or from --runtime.
-A web server that isolates the page (the headers of `trm demo` and of the Space) lets them use several threads. Exit
-code 0 when the page was built or served, 2 when something given was wrong; nothing is written then.
+A web server that isolates the page (the headers of `trm demo` and of the Space) lets large ones use several threads.
+Exit code 0 when the page was built or served, 2 when something given was wrong; nothing is written then.
 """
 
 import argparse
+import sys
 import tempfile
 import webbrowser
 from collections.abc import Sequence
@@ -56,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with user_errors(OSError, ValueError, ImportError), tempfile.TemporaryDirectory() as folder:
         output = arguments.output or Path(folder) / "page"
         models = arguments.model or smallest_first()
+        print(f"exporting {', '.join(models)}: up to a minute each ...", file=sys.stderr)
         options = {"overwrite": arguments.overwrite, "runtime": arguments.runtime, "data": arguments.data}
         size = build_page(models, output, **options)
         if arguments.action == "build":

@@ -120,10 +120,17 @@ def served(folder: Path) -> Iterator[str]:
         thread.join()
 
 
-@pytest.fixture(scope="module")
-def opened(address: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+@pytest.fixture(scope="session")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     with Browser(tmp_path_factory.mktemp("profile")) as browser:
         yield browser
+
+
+@pytest.fixture
+def modules(opened: Browser, address: str) -> Browser:
+    """The page's origin without the page, which would load models: for tests that import its modules."""
+    opened.open(f"{address}demo.json")
+    return opened
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 Beside it the seconds of all the browser's threads on a processor, which hang less on what else this machine computes.
 
-    trm demo build --model DIR DIR --output site
+    trm demo build --output site
     python -m tests.demo.measure_page site
 
 First interaction: from opening the address until a digit typed is in the grid. Ready: until the first model can take a

@@ -11,8 +11,9 @@ from modeling_trm import GridProcessor
 from modeling_trm.arc_task_trm import task_name
 from modeling_trm.demo.contents import EXAMPLES
 from modeling_trm.utils.loading import load_model
+from tests.demo.browser import Browser
 from tests.demo.conftest import ARC, save_arc_model, write_arc_tasks
-from tests.demo.test_page import HALT_TOLERANCE, Visit, choose, press, solve, text
+from tests.demo.test_page import HALT_TOLERANCE, Visit, choose, middle, press, solve, text
 
 pytestmark = pytest.mark.slow
 
@@ -35,13 +36,13 @@ SOLVE_ARC = """(async () => {
 })()"""
 
 
-def test_arc_answers_are_those_of_solve(visit: Visit, tmp_path: Path) -> None:
+def test_arc_answers_are_those_of_solve(modules: Browser, tmp_path: Path) -> None:
     """Each with the task's row of the puzzle table; and what is asked, read and shown, as the processor does."""
     write_arc_tasks(tmp_path / "tasks")
     save_arc_model(tmp_path)
     model, processor = load_model(str(tmp_path / ARC)), GridProcessor.from_pretrained(tmp_path / ARC)
     tasks = {task_name(task): task for task in load_tasks("training", data_dir=tmp_path / "tasks")}
-    found = visit().run(SOLVE_ARC)
+    found = modules.run(SOLVE_ARC)
     assert len(found) == EXAMPLES
     input_ids = torch.stack([processor.encode(tasks[one["name"]].test[0].input) for one in found])
     rows = torch.tensor([model.puzzle_index.rows_of(one["name"])[0] for one in found])
@@ -72,8 +73,7 @@ def test_an_arc_task_is_shown_asked_and_changed(visit: Visit, pictures: Path, tm
     assert browser.run(written) == example["train"][0][0]
     press(browser, "Empty grid")
     press(browser, "7")
-    corner = "document.querySelector('[data-place=\"23\"]').getBoundingClientRect()"  # row 4, column 6
-    browser.drag([tuple(browser.run(f"[{corner}.x + {corner}.width / 2, {corner}.y + {corner}.height / 2]"))])
+    browser.drag([middle(browser, '[data-place="23"]')])  # row 4, column 6
     assert browser.run(written) == "000000/000000/000000/000007"
     solve(browser)
     assert text(browser, ".verdict")[0].endswith("what is right is not known here.")

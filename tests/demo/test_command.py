@@ -58,7 +58,9 @@ def test_it_serves_until_it_is_stopped_and_opens_the_browser(built, monkeypatch,
     smallest, *_, largest = built[0][0]  # shipped ones
     assert (smallest, largest) == ("tr-mamba2mlpt-sudoku-quickstart", "tr-mamba2mlpt-sudoku")
     assert seen == [b"the page"]
-    assert capsys.readouterr().out.startswith("http://127.0.0.1:")
+    said = capsys.readouterr()
+    assert said.out.startswith("http://127.0.0.1:")
+    assert said.err.startswith("exporting tr-mamba2mlpt-sudoku-quickstart, ")
 
 
 @pytest.mark.parametrize("arguments", [["build", "--model", "a"], ["--model", "a", "--output", "site"]])
@@ -69,7 +71,7 @@ def test_the_output_belongs_to_build(arguments, capsys) -> None:
     assert "--output DIR belongs to `trm demo build`, which needs it" in capsys.readouterr().err
 
 
-def test_a_failed_build_is_one_line(monkeypatch, tmp_path: Path, capsys) -> None:
+def test_a_failed_build_ends_with_one_line(monkeypatch, tmp_path: Path, capsys) -> None:
     def fail(*_, **__):
         raise RuntimeFilesError("npm was not found")
 
@@ -77,5 +79,5 @@ def test_a_failed_build_is_one_line(monkeypatch, tmp_path: Path, capsys) -> None
     with pytest.raises(SystemExit) as stopped:
         demo.main(["build", "--model", "a", "--output", str(tmp_path / "site")])
     assert stopped.value.code == 2
-    assert capsys.readouterr().err == "error: npm was not found\n"
+    assert capsys.readouterr().err.endswith(" ...\nerror: npm was not found\n")
     assert list(tmp_path.iterdir()) == []

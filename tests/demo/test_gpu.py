@@ -7,7 +7,6 @@ import pytest
 
 from tests.demo.browser import Browser
 from tests.demo.conftest import served
-from tests.demo.test_page import Visit
 
 pytestmark = pytest.mark.slow
 
@@ -46,11 +45,11 @@ CHOOSE = """(async (times, logits, failing) => {
     ],
 )
 def test_a_gpu_is_taken_where_it_is_quicker_and_says_the_same(
-    visit: Visit, times: int, logits: float, failing: int, said: str, ran: list[str]
+    modules: Browser, times: int, logits: float, failing: int, said: str, ran: list[str]
 ) -> None:
     """failing: the step of the GPU after which none succeeds."""
     arguments = json.dumps([{"webgpu": times, "wasm": 7}, {"webgpu": logits, "wasm": 1.0}, failing])
-    found = visit().run(f"{CHOOSE}(...{arguments})")
+    found = modules.run(f"{CHOOSE}(...{arguments})")
     assert found["said"][-1] == said
     assert found["ran"] == ran
 

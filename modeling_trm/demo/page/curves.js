@@ -56,10 +56,11 @@ function described(curve, runs) {
 
 // The same figures as a table.
 export function table(runs) {
-  const heads = runs.flatMap((run) => CURVES.map((curve) => `${curve.name}${runs.length > 1 ? `, ${run.name}` : ""}`));
   const longest = Math.max(0, ...runs.map((run) => run.frames.length));
   const rows = Array.from({ length: longest }, (_, i) => element("tr", {}, element("th", { scope: "row" }, String(i + 1)),
     ...runs.flatMap((run) => CURVES.map((curve) => element("td", {}, run.frames[i] ? curve.of(run.frames[i]).toFixed(curve.digits) : "–")))));
-  const head = element("tr", {}, element("th", { scope: "col" }, "Step"), ...heads.map((text) => element("th", { scope: "col" }, text)));
-  return element("table", {}, element("thead", {}, head), element("tbody", {}, ...rows));
+  const names = element("tr", {}, element("th", { scope: "col", rowspan: 2 }, "Step"),
+    ...runs.map((run) => element("th", { scope: "colgroup", colspan: CURVES.length }, run.name)));
+  const heads = element("tr", {}, ...runs.flatMap(() => CURVES.map((curve) => element("th", { scope: "col" }, curve.name))));
+  return element("table", {}, element("thead", {}, names, heads), element("tbody", {}, ...rows));
 }

@@ -192,6 +192,7 @@ function legend() {
 
 function setKind(kind) {
   state.kind = kind;
+  document.body.dataset.task = kind.task;
   const own = models.of(kind);
   setOptions(byId("model"), own.map((model) => [model.name, model.name]));
   setOptions(byId("other"), [["", "no other"], ...own.map((model) => [model.name, model.name])]);
@@ -227,9 +228,10 @@ function buildPad() {
     const button = element("button", {
       type: "button", "aria-label": name, "aria-pressed": draws ? String(cell === state.brush) : null, "data-write": cell,
     }, show ?? cell);
-    button.addEventListener("click", () => {
+    button.addEventListener("click", (event) => {
       if (!draws) {
         write(boards[0].focusedPlace, cell);
+        if (event.detail) boards[0].focus(); // a pointer's click, not a key: it shows where the digit went
         return;
       }
       state.brush = cell;

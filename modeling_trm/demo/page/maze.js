@@ -4,6 +4,7 @@
 import { counted } from "./dom.js";
 
 export const title = "Maze";
+export const rated = "moves";
 
 const WALL = "#", OPEN = " ", START = "S", GOAL = "G", PATH = "o";
 const NAMES = { [WALL]: "wall", [OPEN]: "open", [START]: "start", [GOAL]: "goal", [PATH]: "path" };

@@ -4,8 +4,9 @@ import { hasGpu } from "./gpu.js";
 
 const MOST_THREADS = 4; // more gain nothing on grids of this size
 
-// Threads need a page that is isolated from others (crossOriginIsolated), which is up to the headers of its server.
-const threads = () => (globalThis.crossOriginIsolated ? Math.min(MOST_THREADS, navigator.hardwareConcurrency) : 1);
+// Threads need a page that is isolated from others (crossOriginIsolated), which is up to the headers of its server. In a
+// small model they wait for each other longer than they compute.
+const threadsOf = ({ large }) => (large && globalThis.crossOriginIsolated ? Math.min(MOST_THREADS, navigator.hardwareConcurrency) : 1);
 
 // { program, gpu }: the file of onnxruntime for a model. A small one does without a GPU, whose program is twice as large.
 export async function programOf(model, runtime, gpu = null) {
@@ -39,7 +40,7 @@ export class Solver {
 
   async #load(onProgress) {
     const { program, gpu } = await programOf(this.model, this.runtime, this.gpu);
-    await this.#ask({ load: this.model, program, gpu, threads: threads() }, onProgress);
+    await this.#ask({ load: this.model, program, gpu, threads: threadsOf(this.model) }, onProgress);
     this.ready = true;
   }
 

@@ -4,6 +4,7 @@
 import { counted } from "./dom.js";
 
 export const title = "Sudoku";
+export const rated = "guesses";
 
 const BLANK = ".";
 

@@ -1,6 +1,6 @@
 // The tasks that the page knows, each with
 //
-//   title, draws (whether the pad chooses what the mouse draws), hint(kind) of the text
+//   title, rated (what a puzzle's rating counts), draws (whether the pad chooses what the mouse draws), hint(kind) of a text
 //   pad(kind), emptyGrid(kind), written(grid, place, cell, kind), keyToCell(key), isFree(cell), shown(cell), spoken(cell)
 //   tokensOf(grid, kind), cellsOfTokens(tokens, kind), textOf(grid, kind)
 //   read(text, kind) -> { grid, problems }, examplesOfFile(text, kind, name), gridOf(example, kind), exampleName(example)

@@ -5,7 +5,8 @@ import { notAllowed, rowsOf } from "./dom.js";
 
 // task: what it has of its own, see tasks.js.
 export const textTask = (task) => ({
-  ...task, tokensOf, cellsOfTokens, textOf, gridOf, exampleName, hint,
+  ...task, tokensOf, cellsOfTokens, textOf, gridOf, hint,
+  exampleName: (example) => `${example.source}, ${task.rated}: ${example.rating}`,
   read: (text, kind) => read(text, kind, task),
   examplesOfFile: (text, kind) => examplesOfFile(text, kind, task),
 });
@@ -17,7 +18,6 @@ const cellsOfTokens = (tokens, kind) => Array.from(tokens, (token) => kind.chara
 
 const textOf = (grid, kind) => rowsOf(grid, kind).map((row) => row.join("")).join("\n");
 const gridOf = (example) => [...example.puzzle];
-const exampleName = (example) => `${example.source}, rating ${example.rating}`;
 const hint = (kind) => `${kind.grid_shape.join(" × ")} of the characters ${kind.characters.replace(" ", "space ")}`;
 
 function read(text, kind, task) {
