@@ -8,10 +8,11 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from tests.robustness.kills import NEVER, audited, kill_everywhere, run_killed
+from tests.robustness.kills import audited, kill_everywhere, run_to_end
 from tests.robustness.recipe import TINY_RECIPE
 
 PUZZLES = (("1234341221434321", "1.34.41.2.4343.1"), ("2143341212344321", "2143..121.344.21"))  # answer, question
@@ -21,6 +22,11 @@ TIMES = ("seconds", "puzzles_per_second", "command", "steps_per_second")
 def content(folder: Path) -> dict[str, bytes]:
     """All files below the folder."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def state(folder: Path) -> dict[Path, bytes | None]:
+    """All that is below the folder; None for a folder."""
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
 def fill(folder: Path, files: dict[str, bytes]) -> None:
@@ -46,7 +52,7 @@ def file_scenario(folder: Path, every: int) -> int:
     def write() -> None:
         write_bytes(target, new)
 
-    return kill_everywhere(lambda: fill(folder, {"figures.json": old}), write, check, every)
+    return kill_everywhere(lambda: fill(folder, {"figures.json": old}), write, check, every, lambda: state(folder))
 
 
 def folder_scenario(folder: Path, every: int) -> int:
@@ -72,7 +78,7 @@ def folder_scenario(folder: Path, every: int) -> int:
         assert (target / "data" / "a.bin").read_bytes() == (target / "b.bin").read_bytes() == b"new"
         assert os.listdir(folder) == ["set"], f"operation {at}: left {os.listdir(folder)}"
 
-    return kill_everywhere(prepare, lambda: build(b"new"), check, every)
+    return kill_everywhere(prepare, lambda: build(b"new"), check, every, lambda: state(folder))
 
 
 def card_scenario(folder: Path, every: int) -> int:
@@ -95,7 +101,7 @@ def card_scenario(folder: Path, every: int) -> int:
         update.undo(folder)
         assert content(folder) in (old, new), f"operation {at}: {content(folder)}"
 
-    return kill_everywhere(lambda: fill(folder, old), act, check, every)
+    return kill_everywhere(lambda: fill(folder, old), act, check, every, lambda: state(folder))
 
 
 def training_scenario(folder: Path, every: int) -> int:
@@ -276,13 +282,13 @@ def upload_scenario(folder: Path, every: int) -> int:
 
     def check(at: int) -> None:
         assert files() in ({}, whole), f"operation {at}: the Hub holds {sorted(files())}"
-        assert not run_killed(run, NEVER), f"operation {at}"
+        run_to_end(run)
         assert files() == whole, f"operation {at}: the Hub holds {sorted(files())}"
         assert content(built) == before, f"operation {at}: the folder has changed"
 
     before = content(built)
     try:
-        return kill_everywhere(hub.store.repositories.clear, run, check, every)
+        return kill_everywhere(hub.store.repositories.clear, run, check, every, count().__next__)
     finally:
         hub.close()
 
@@ -310,15 +316,15 @@ def again_scenario(
     def check(at: int) -> None:
         try:
             check_killed(where)
-            assert not run_killed(lambda: run(where), NEVER)
+            run_to_end(lambda: run(where))
             assert outcome(where) == expected, f"differs: {differing(outcome(where), expected)}"
         except AssertionError as error:
             raise AssertionError(f"operation {at}: {str(error)[:300]}") from error
 
     prepare()
-    assert not run_killed(lambda: run(where), NEVER)
+    run_to_end(lambda: run(where))
     expected = outcome(where)
-    return kill_everywhere(prepare, lambda: run(where), check, every)
+    return kill_everywhere(prepare, lambda: run(where), check, every, lambda: state(where))
 
 
 def differing(found: Any, expected: Any) -> list[str]:
