@@ -11,7 +11,7 @@ from ..utils.yaml_reading import load_yaml
 
 NULL = "null"  # on a command line, as in YAML
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
-ALLOWED = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}
+ALLOWED = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text that is not empty"}
 
 
 class FieldError(ValueError):
@@ -150,7 +150,7 @@ def _truth(value: Any) -> bool:
 
 def _text(value: Any) -> str:
     """A mapping, which some fields hold as text, becomes JSON."""
-    if isinstance(value, list):
+    if isinstance(value, list) or value == "":
         raise ValueError
     return json.dumps(value) if isinstance(value, dict) else str(value)
 

@@ -5,11 +5,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from modeling_trm import GridProcessor, TRMConfig
 from modeling_trm.commands import evaluate, solve, trm
 from modeling_trm.metrics.pass_at_k.ranking import pass_at_k
 from modeling_trm.publishing.contents import ContentsError, select
+from modeling_trm.training.arguments import parse_recipe
+from modeling_trm.utils.cli import user_errors
 from modeling_trm.utils.loading import CheckpointError, choose_device, load_model
 
 
@@ -65,6 +68,37 @@ def test_a_seed_has_a_range(seed: str, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit, match="2"):
         evaluate.main(["--model", "m", "--output", "o", "--seed", seed])
     assert f"seed={seed} is not allowed; allowed: whole numbers from 0 to 4294967295" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "allowed"),
+    [
+        *(("--max-steps", value, "whole numbers of at most 18 digits") for value in ("", "1.5", "١", "1_0", "9" * 30)),
+        *(("--noise-std", value, "finite numbers") for value in ("", "nan", "-inf", "1e400", "x", "١")),
+        *((name, "", "allowed: ") for name in ("--model", "--output", "--data", "--card-entry")),
+    ],
+)
+def test_an_option_has_one_reader_by_its_type(
+    option: str, value: str, allowed: str, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        evaluate.main(["--model", "m", "--output", "o", f"{option}={value}"])
+    told = capsys.readouterr().err
+    assert f"argument {option}: {value!r} is not allowed; " in told
+    assert allowed in told
+
+
+def test_a_recipe_has_no_empty_text() -> None:
+    with pytest.raises(ValueError, match=r"^output_dir=''; allowed: text that is not empty$"):
+        parse_recipe(["quickstart", "--output_dir", ""])
+
+
+def test_what_needs_more_memory_than_there_is(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit, match="2"), user_errors(ValueError):
+        torch.empty(2**62)
+    with pytest.raises(RuntimeError, match="another"), user_errors(ValueError):
+        raise RuntimeError("another")
+    assert capsys.readouterr().err.startswith("error: there is not enough memory (")
 
 
 def test_a_link_out_of_the_folder_is_not_published(tmp_path: Path) -> None:

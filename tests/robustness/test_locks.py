@@ -1,6 +1,8 @@
 """One process on one output folder, in every command that writes results: the second is told which one is at it."""
 
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ import pytest
 from modeling_trm.cards.update import LOCKED, PLAN, WORKPLACE, CardUpdate, finish_update
 from modeling_trm.utils.files import clear_up, part_of, write_json, write_text
 from modeling_trm.utils.locks import LOCK, InUseError
-from tests.robustness.test_outputs import hold, let_go
+from tests.robustness.test_outputs import ROOT, hold, let_go
 
 MODEL = ["--model", "no-such-model"]
 COMMANDS = {
@@ -46,6 +48,32 @@ def test_shards_share_a_folder_but_none_is_run_twice(tmp_path: Path, capsys: pyt
             vote.main([*COMMANDS["vote"], "--shard", shard, "--output", str(tmp_path / "results")])
         assert words in capsys.readouterr().err
     let_go(process)
+
+
+def test_recipes_are_compared_by_several_commands_but_no_run_is_run_twice(
+    tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    """Its runs are trainings, each with a folder of its own; the report is written by one command at a time."""
+    from modeling_trm.commands import compare_recipes
+
+    process = hold(tmp_path / "quickstart" / "seed-3")
+    with pytest.raises(SystemExit, match="2"):
+        compare_recipes.main(["quickstart", "--seeds", "3", "--output", str(tmp_path)])
+    assert f"seed-3: process {process.pid} on " in capfd.readouterr().err
+    let_go(process)
+
+
+def test_who_waits_is_next(tmp_path: Path) -> None:
+    first = hold(tmp_path)
+    program = (
+        "import sys; from pathlib import Path; from modeling_trm.utils.files import alone_in\n"
+        "with alone_in(Path(sys.argv[1]), wait=True):\n    print('taken')"
+    )
+    second = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE)
+    assert second.poll() is None
+    let_go(first)
+    assert second.communicate(timeout=60) == (b"taken\n", None)
+    assert second.returncode == 0
 
 
 def test_nothing_is_left_of_a_command_that_was_refused(tmp_path: Path) -> None:
