@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 TASKS = ("sudoku", "maze", "grid", "arc")
 SPLITS = ("train", "validation", "test")
+MAX_THREADS = 1024
 ENGINES = ("auto", "eager", "packed", "bfloat16", "int8", "compiled")  # of engines_trm
 
 
@@ -62,6 +63,13 @@ def some_text(text: str) -> str:
 def whole_number(text: str) -> int:
     if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):  # int() also takes 1_000, digits of other scripts, and any size
         raise argparse.ArgumentTypeError(f"{text!r} is not allowed; allowed: whole numbers of at most 18 digits")
+    return int(text)
+
+
+def thread_count(text: str) -> int:
+    """For argparse: PyTorch's crash of more threads than the system gives has no message."""
+    if not 1 <= whole_number(text) <= MAX_THREADS:
+        raise argparse.ArgumentTypeError(f"{text} is not allowed; allowed: 1 to {MAX_THREADS}")
     return int(text)
 
 

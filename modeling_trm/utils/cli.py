@@ -19,7 +19,9 @@ def user_errors(*kinds: type[Exception]) -> Iterator[None]:
     try:
         yield
     except kinds as error:
-        print(f"error: {error}", file=sys.stderr)
+        # huggingface_hub's validation tells over two lines that something was wrong, and what by its cause.
+        is_wrapped = type(error).__name__.startswith("StrictDataclass") and error.__cause__ is not None
+        print(f"error: {error.__cause__ if is_wrapped else error}", file=sys.stderr)
         raise SystemExit(USER_ERROR) from error
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and not OUT_OF_MEMORY.search(str(error)):

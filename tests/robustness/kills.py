@@ -1,11 +1,11 @@
 """Kill a process before each of its operations on files, one after the other, and look at what the next one finds.
 
-    python -m tests.robustness.kills FOLDER SCENARIO[=EVERY] ...
+    python -m tests.robustness.kills FOLDER SCENARIO[=EVERY[+FIRST]] ...
 
 prints "killed", each scenario's name and how many processes were. An operation that finds the files as the one before
-found them is left out: a kill there leaves the same. With EVERY, before each EVERY-th of the others only. It runs as a
-program of its own because it forks, which a test runner with threads must not. A scenario (scenarios.py) fails by an
-AssertionError that says at which operation.
+found them is left out: a kill there leaves the same. With EVERY, before each EVERY-th of the others only, from number
+FIRST (0). It runs as a program of its own because it forks, which a test runner with threads must not. A scenario
+(scenarios.py) fails by an AssertionError that says at which operation.
 """
 
 import contextlib
@@ -88,18 +88,19 @@ def kill_everywhere(
     prepare: Callable[[], None],
     action: Callable[[], None],
     check: Callable[[int], None],
-    every: int,
+    which: slice,
     state: Callable[[], Any],
 ) -> int:
     """How many processes were killed; each time `check` is called with the number of the operation.
 
     Args:
+        which: of the moments that differ.
         state: all that a killed process leaves behind, as something that can be compared.
     """
     prepare()
     import_what_is_imported(action)
     prepare()
-    moments = moments_of(action, state)[::every]
+    moments = moments_of(action, state)[which]
     for at in moments:
         prepare()
         assert run_killed(action, at), f"operation {at} did not come"
@@ -147,4 +148,6 @@ if __name__ == "__main__":
     from tests.robustness.scenarios import SCENARIOS
 
     for scenario, _, text in (argument.partition("=") for argument in sys.argv[2:]):
-        print("killed", scenario, SCENARIOS[scenario](Path(sys.argv[1], scenario), int(text or 1)), flush=True)
+        every, _, first = text.partition("+")
+        which = slice(int(first or 0), None, int(every or 1))
+        print("killed", scenario, SCENARIOS[scenario](Path(sys.argv[1], scenario), which), flush=True)
