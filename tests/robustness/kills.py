@@ -122,6 +122,11 @@ def moments_of(action: Callable[[], None], state: Callable[[], Any]) -> list[int
     return learn(action, look, lambda: moments)
 
 
+def state(folder: Path) -> dict[Path, bytes | None]:
+    """All that is below the folder; None for a folder."""
+    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
 def import_what_is_imported(action: Callable[[], None]) -> None:
     """Here once, not in every process."""
     for name in learn(action, lambda number: None, lambda: sorted(sys.modules.keys() - {"__main__"})):

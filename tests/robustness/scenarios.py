@@ -12,7 +12,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from tests.robustness.kills import audited, kill_everywhere, run_to_end
+from tests.robustness.kills import audited, kill_everywhere, run_to_end, state
 from tests.robustness.recipe import TINY_RECIPE
 
 PUZZLES = (("1234341221434321", "1.34.41.2.4343.1"), ("2143341212344321", "2143..121.344.21"))  # answer, question
@@ -22,11 +22,6 @@ TIMES = ("seconds", "puzzles_per_second", "command", "steps_per_second")
 def content(folder: Path) -> dict[str, bytes]:
     """All files below the folder."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
-def state(folder: Path) -> dict[Path, bytes | None]:
-    """All that is below the folder; None for a folder."""
-    return {path: path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
 
 
 def fill(folder: Path, files: dict[str, bytes]) -> None:
