@@ -1,16 +1,15 @@
 """One process on one output folder, in every command that writes results: the second is told which one is at it."""
 
 import importlib
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from modeling_trm.cards.update import LOCKED, PLAN, WORKPLACE, CardUpdate, finish_update
-from modeling_trm.utils.files import clear_up, part_of, write_json, write_text
+from modeling_trm.utils import locks
+from modeling_trm.utils.files import alone_in, clear_up, part_of, write_json, write_text
 from modeling_trm.utils.locks import LOCK, InUseError
-from tests.robustness.test_outputs import ROOT, hold, let_go
+from tests.robustness.test_outputs import hold, let_go
 
 MODEL = ["--model", "no-such-model"]
 COMMANDS = {
@@ -63,17 +62,17 @@ def test_recipes_are_compared_by_several_commands_but_no_run_is_run_twice(
     let_go(process)
 
 
-def test_who_waits_is_next(tmp_path: Path) -> None:
-    first = hold(tmp_path)
-    program = (
-        "import sys; from pathlib import Path; from modeling_trm.utils.files import alone_in\n"
-        "with alone_in(Path(sys.argv[1]), wait=True):\n    print('taken')"
-    )
-    second = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE)
-    assert second.poll() is None
-    let_go(first)
-    assert second.communicate(timeout=60) == (b"taken\n", None)
-    assert second.returncode == 0
+def test_who_waits_is_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    process, real = hold(tmp_path), locks._lock
+
+    def lock(file: int, wait: bool) -> bool:
+        assert wait
+        let_go(process)  # it goes while we wait
+        return real(file, wait)
+
+    monkeypatch.setattr(locks, "_lock", lock)
+    with alone_in(tmp_path, wait=True):
+        assert (tmp_path / LOCK).exists()
 
 
 def test_nothing_is_left_of_a_command_that_was_refused(tmp_path: Path) -> None:
