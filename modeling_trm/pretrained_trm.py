@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,12 @@ from .operator_files_trm import write_operators
 from .operators_trm import OPERATORS
 from .puzzle_table_trm import PuzzleTable, PuzzleTableMixin, table_file_name
 from .reasoning_config_trm import REASONING_FILE, ReasoningConfig
+from .text_file_trm import decode, parse_json
 
 # Where a checkpoint is, as from_pretrained takes it for configuration, core and table alike.
 DOWNLOAD = ("cache_dir", "force_download", "proxies", "local_files_only", "token", "revision", "subfolder")
 WRITTEN_BEFORE = ("puzzle_table.", "reasoning_config.")  # before transformers looks what is new in a folder
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 
@@ -71,8 +74,9 @@ class TRMPreTrainedModel(KernelsMixin, PuzzleTableMixin, PreTrainedModel):
             config, kwargs = cls._split_config(pretrained_model_name_or_path, kwargs)
             config.validate_architecture()
             rows, config.num_puzzles = config.num_puzzles, 1  # so that the table is allocated once, by what is read
-            model, info = cls._load_strictly(pretrained_model_name_or_path, *args, config=config, **kwargs)
             download = {name: kwargs[name] for name in DOWNLOAD if name in kwargs}
+            _check_shards(pretrained_model_name_or_path, download)
+            model, info = cls._load_strictly(pretrained_model_name_or_path, *args, config=config, **kwargs)
             _check_floats(pretrained_model_name_or_path, download)
             model.load_table(pretrained_model_name_or_path, rows, puzzle_tasks, kwargs.get("variant"), download)
             model.reasoning_config = find_reasoning_config(pretrained_model_name_or_path, **download)
@@ -178,7 +182,7 @@ def find_reasoning_config(folder_or_hub_id: str, **download: Any) -> ReasoningCo
 
 def _check_floats(name: Any, download: dict[str, Any]) -> None:
     """Raise ValueError for weights that are whole numbers: cast to floats they would be other ones, often zeros."""
-    path = cached_file(name, "model.safetensors", _raise_exceptions_for_missing_entries=False, **download)
+    path = cached_file(name, WEIGHTS, _raise_exceptions_for_missing_entries=False, **download)
     if path is None:  # in shards
         return
     with safe_open(path, framework="pt") as file:
@@ -186,6 +190,29 @@ def _check_floats(name: Any, download: dict[str, Any]) -> None:
     whole = [f"{key} is {kind}" for key, kind in sorted(kinds.items()) if not kind.startswith(("F", "BF"))]
     if whole:
         raise ValueError(f"{path}: {len(whole)} weights are no floating-point numbers ({_first(whole)})")
+
+
+def _check_shards(name: Any, download: dict[str, Any]) -> None:
+    """Raise ValueError for an index of shards that names anything but safetensors files beside it.
+
+    transformers would open what it names: a pickle, or a file anywhere on this machine.
+    """
+    options = download | {"_raise_exceptions_for_missing_entries": False}
+    if cached_file(name, WEIGHTS, **options) is not None:
+        return
+    index = cached_file(name, INDEX, **options)
+    if index is None:
+        return  # transformers tells what is missing
+    try:
+        content = parse_json(decode(Path(index).read_bytes()))
+    except ValueError as error:
+        raise ValueError(f"{index}: is no JSON, or cut short: {error}") from error
+    files = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(files, dict):
+        raise ValueError(f"{index}: has no weight_map, which says in what file each weight is")
+    for weight, file in files.items():
+        if not (isinstance(file, str) and re.fullmatch(r"[\w.-]+\.safetensors", file)):
+            raise ValueError(f"{index}: {weight} is said to be in {file!r}; allowed: a safetensors file beside it")
 
 
 def _first(keys: list[str]) -> str:

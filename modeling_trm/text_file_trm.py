@@ -56,11 +56,20 @@ def decode(data: bytes, is_whole: bool = True) -> str:
 
 
 def parse_json(text: str) -> Any:
-    """What JSON says. Raises ValueError in one line: no JSON, nested too deeply, a name given twice in an object."""
+    """What JSON says.
+
+    Raises:
+        ValueError: in one line; no JSON, nested too deeply, a name given twice in an object, half of a character.
+    """
     try:
-        return json.loads(text, object_pairs_hook=_without_repetition)
+        value = json.loads(text, object_pairs_hook=_without_repetition)
+        if "\\ud" in text.lower():  # a pair of these is a character, one alone is no text, and cannot be written
+            json.dumps(value, ensure_ascii=False).encode()
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+    except UnicodeEncodeError as error:
+        raise ValueError(f"it holds {error.object[error.start]!r}, half of a character") from error
+    return value
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

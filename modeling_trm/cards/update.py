@@ -17,7 +17,7 @@ from typing import Any
 from ..utils.files import sync_folder, told, write_json
 from ..utils.locks import locked
 from ..utils.reading import read_json
-from .card import SOLVING, check_metrics, check_name, write_model_card
+from .card import SOLVING, check_metrics, check_name, render_card, write_model_card
 from .sections import is_plain
 
 VOTES_ON_CARD = ("protocol", "counts", "pass_at_k", "coverage", "means")
@@ -27,6 +27,7 @@ VOTE_PLOTS = ("vote_entropy", "pass_at_k", "correct_rank")
 PICTURES = ("*.png", "*.gif")
 # In the checkpoint's folder, while its card is replaced. No .trm-part: `files.clear_up` would lose the plan.
 WORKPLACE, PLAN, LOCKED = ".card.trm-update", "plan.json", ".card.trm-lock"
+CARD, CHANGED_CARD = "README.md", "README.before.md"  # the second keeps one that somebody wrote or changed
 RENDERED_FROM = ("config.json", "preprocessor_config.json", "reasoning_config.json")
 
 
@@ -134,6 +135,9 @@ class CardUpdate:
                 write_model_card(stage, metrics)
                 for name in copied:
                     (stage / name).unlink()
+                card = self.folder / CARD
+                if card.exists() and card.read_bytes() != render_card(self.folder, read_metrics(self.folder)).encode():
+                    shutil.copyfile(card, stage / CHANGED_CARD)
                 written = _swap(stage, self.folder, gone | {f".eval_results/{self.entry}.yaml"})
             (workplace / PLAN).unlink()  # from here on there is nothing to undo
             return written

@@ -36,7 +36,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .options import CommandParser, add_device, add_import, add_output, given, require_at_least
+from .options import CommandParser, add_device, add_import, add_output, given, require_at_least, thread_count
 
 # Names of modeling_trm.benchmarking.run.PARTS and engines.ENGINES, here so that --help need not import PyTorch.
 PARTS = (
@@ -78,7 +78,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--sources", nargs="+", metavar="NAME", help="only puzzles of these sources (default: of all)")
     add("--halt", type=float, default=0.5, metavar="P", help="our halting: at this halt probability (default: 0.5)")
     add_device(parser)
-    add("--threads", type=int, metavar="N", help="threads of a CPU (default: PyTorch's choice)")
+    add("--threads", type=thread_count, metavar="N", help="threads of a CPU (default: PyTorch's choice)")
     add("--profile", action="store_true", help="also write a trace and a table of operators for lines of a model")
     arguments = parser.parse_args(argv)
     _check(parser, arguments)
@@ -91,7 +91,7 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
     elif "all" in arguments.part:
         parser.error(f"--part all stands alone, got {' '.join(arguments.part)}")
     require_at_least(parser, arguments, PREFIX + 1, "lengths")
-    require_at_least(parser, arguments, 1, "batch_sizes", "rounds", "table_batch", "puzzles", "at_a_time", "threads")
+    require_at_least(parser, arguments, 1, "batch_sizes", "rounds", "rows", "table_batch", "puzzles", "at_a_time")
     if arguments.max_tflop is not None and not arguments.max_tflop > 0:
         parser.error(f"--max-tflop must be above 0, got {arguments.max_tflop:g}")
     if "puzzle-table" in arguments.part and min(arguments.rows) < arguments.table_batch:

@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ..experiments.recipe_plots import plot_recipes
     from ..experiments.recipes import MAX_SEEDS, compare, markdown_table, read_contender, train
     from ..utils.cli import command_line, user_errors
-    from ..utils.files import write_json, write_text
+    from ..utils.files import alone_in, write_json, write_text
     from ..utils.machine import library_versions
 
     output = Path(arguments.output)
@@ -98,10 +98,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         table = markdown_table(report)
         print(f"\n{table}\n")
         logs = {name: [folder / "log.jsonl" for folder in seeds.values()] for name, seeds in folders.items()}
-        written = [
-            write_json(output / "comparison.json", report),
-            write_text(output / "comparison.md", f"{table}\n"),
-            plot_recipes(report, logs, output / "plots" / "recipes.png"),
-        ]
+        with alone_in(output, wait=True):  # each run has its folder to itself; the report is of one of the commands
+            written = [
+                write_json(output / "comparison.json", report),
+                write_text(output / "comparison.md", f"{table}\n"),
+                plot_recipes(report, logs, output / "plots" / "recipes.png"),
+            ]
     print_written(written)
     return 0

@@ -45,6 +45,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments = parser.parse_args(argv)
     if (arguments.action == "build") != (arguments.output is not None):
         parser.error("--output DIR belongs to `trm demo build`, which needs it")
+    if not 0 <= arguments.port < 2**16:
+        parser.error(f"--port {arguments.port} is not allowed; allowed: 0 to 65535")
     return arguments
 
 

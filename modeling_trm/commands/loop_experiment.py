@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .options import CommandParser, add_device, add_output, given, print_written, require_at_least, valid_seed
+from .options import CommandParser, add_device, add_output, given, print_written, thread_count, valid_seed
 
 if TYPE_CHECKING:
     from ..experiments.loop_training import Data, Settings
@@ -41,15 +41,13 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--reveal", type=float, default=0.9, metavar="X", help="largest share of blanks filled in (default: 0.9)"
     )
     parser.add_argument("--learning-rate", type=float, default=0.005, metavar="X", help="of Muon (default: 0.005)")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: PyTorch's choice)")
+    parser.add_argument("--threads", type=thread_count, metavar="N", help="CPU threads (default: PyTorch's choice)")
     add_device(parser)
     arguments = parser.parse_args(argv)
     for name in ("seeds", "arms"):
         values = vars(arguments)[name] or []
         if len(set(values)) < len(values):
             parser.error(f"--{name} names one twice: {' '.join(map(str, values))}")
-    require_at_least(parser, arguments, 0, "seeds")
-    require_at_least(parser, arguments, 1, "threads")
     return arguments
 
 

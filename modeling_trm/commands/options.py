@@ -4,6 +4,8 @@ The options of the search at test time are in search_options.py. Nothing here im
 """
 
 import argparse
+import math
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,11 +22,15 @@ if TYPE_CHECKING:
 
 TASKS = ("sudoku", "maze", "grid", "arc")
 SPLITS = ("train", "validation", "test")
+MAX_THREADS = 1024
 ENGINES = ("auto", "eager", "packed", "bfloat16", "int8", "compiled")  # of engines_trm
 
 
 class CommandParser(argparse.ArgumentParser):
     """A parser whose description and examples are a module's docstring; what is wrong is told in two lines.
+
+    An option of type int is a whole number, one of type float a finite one, one of no type a text that is not empty:
+    everything else is refused for all alike.
 
     Args:
         command: its name. text: its docstring; the first line is the description, the rest the epilog.
@@ -39,10 +45,42 @@ class CommandParser(argparse.ArgumentParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             **options,
         )
+        self.register("type", None, some_text)
+        self.register("type", int, whole_number)
+        self.register("type", float, finite_number)
 
     def error(self, message: str) -> NoReturn:
         """Exit with code 2; the usage, which is long, is one question away."""
         self.exit(2, f"{self.prog}: `{self.prog} --help` lists the options\n{self.prog}: error: {message}\n")
+
+
+def some_text(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("'' is not allowed; allowed: a text that is not empty")
+    return text
+
+
+def whole_number(text: str) -> int:
+    if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):  # int() also takes 1_000, digits of other scripts, and any size
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; allowed: whole numbers of at most 18 digits")
+    return int(text)
+
+
+def thread_count(text: str) -> int:
+    """For argparse: PyTorch's crash of more threads than the system gives has no message."""
+    if not 1 <= whole_number(text) <= MAX_THREADS:
+        raise argparse.ArgumentTypeError(f"{text} is not allowed; allowed: 1 to {MAX_THREADS}")
+    return int(text)
+
+
+def finite_number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (text.isascii() and math.isfinite(value)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not allowed; allowed: finite numbers")
+    return value
 
 
 def given(argv: Sequence[str] | None) -> list[str]:
@@ -155,7 +193,7 @@ def add_seed(parser: argparse.ArgumentParser) -> None:
 
 def valid_seed(text: str) -> int:
     """For argparse: what every library takes as a seed."""
-    if not (text.isascii() and text.isdecimal() and int(text) < 2**32):
+    if not (re.fullmatch("[0-9]{1,10}", text) and int(text) < 2**32):
         raise argparse.ArgumentTypeError(f"seed={text} is not allowed; allowed: whole numbers from 0 to {2**32 - 1}")
     return int(text)
 

@@ -52,6 +52,8 @@ def load(path: Path) -> Any:
     """
     if path.is_dir():
         raise ConversionError(f"{path}: is a folder; give the checkpoint file in it")
+    if path.exists() and not path.is_file():
+        raise ConversionError(f"{path}: is a device or a pipe; give a file")
     try:
         with path.open("rb") as file:
             start = file.read(START)

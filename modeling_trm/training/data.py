@@ -19,7 +19,7 @@ from ..evaluation.runner import Puzzles, choose_subset
 from ..processing_trm import GridProcessor
 from ..puzzle_index_trm import PuzzleIndex
 from .arguments import Recipe
-from .fields import parse_mapping
+from .fields import parse_files, parse_mapping
 from .rows import Stream
 
 
@@ -58,7 +58,7 @@ def _open_puzzles(recipe: Recipe) -> RunData:
     data = recipe.data
     source: dict[str, Any] = {
         "data_dir": data.data_dir,
-        "data_files": parse_mapping("data_files", data.data_files),
+        "data_files": parse_files("data_files", data.data_files),
         "dataset": data.dataset,
         **named_source(data.data),
         "seed": data.data_seed,

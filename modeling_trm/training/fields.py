@@ -11,7 +11,7 @@ from ..utils.yaml_reading import load_yaml
 
 NULL = "null"  # on a command line, as in YAML
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
-ALLOWED = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text"}
+ALLOWED = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text that is not empty"}
 
 
 class FieldError(ValueError):
@@ -131,7 +131,7 @@ def _scalar(name: str, value: Any, kind: Any) -> Any:
         if kind is float and not math.isfinite(number):
             raise ValueError
         return number
-    except (ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError):  # the first: a date or a set of YAML
         raise FieldError(name, value, ALLOWED[kind]) from None
 
 
@@ -155,7 +155,7 @@ def _truth(value: Any) -> bool:
 
 def _text(value: Any) -> str:
     """A mapping, which some fields hold as text, becomes JSON."""
-    if isinstance(value, list):
+    if isinstance(value, list) or value == "":
         raise ValueError
     return json.dumps(value) if isinstance(value, dict) else str(value)
 
@@ -171,6 +171,15 @@ def parse_mapping(name: str, text: str | None) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         raise ValueError(f"{name}={text!r} is no mapping; write it as {{key: value, ...}}")
     return value
+
+
+def parse_files(name: str, text: str | None) -> dict[str, Any] | None:
+    """{split: file or list of files}, as `parse_mapping`. Raises ValueError naming field, split and value."""
+    found = parse_mapping(name, text)
+    for split, files in (found or {}).items():
+        if not all(isinstance(file, str) for file in (files if isinstance(files, list) else [files])):
+            raise ValueError(f"{name}: {split} is {files!r}; allowed: the name of a file, or a list of them")
+    return found
 
 
 def stages(name: str, text: str | None, size: int, allowed: str) -> dict[float, Any]:

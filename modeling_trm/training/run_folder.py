@@ -22,7 +22,7 @@ from ..utils.manifest import weights_sha256
 from ..utils.outputs import check_folder, refuse_source
 from .arguments import Recipe, RunArguments
 from .checkpointing import prune
-from .fields import parse_mapping
+from .fields import parse_files
 
 MADE_TEST = "test.parquet"  # in the output folder, where the data had no test split
 RESULTS = ("metrics.json", "weights/last", "weights/ema", "model")  # of a run that came to its end
@@ -42,7 +42,7 @@ def own_folder(recipe: Recipe) -> Iterator[None]:
         return
     output, data = Path(recipe.run.output_dir), recipe.data
     check_folder(output)
-    files = (parse_mapping("data_files", data.data_files) or {}).values()
+    files = (parse_files("data_files", data.data_files) or {}).values()
     named = [file for files in files for file in (files if isinstance(files, list) else [files])]
     refuse_source(output, [recipe.optimisation.start_from, data.data, data.data_dir, data.dataset, *named], WRITTEN)
     with alone_in(output):

@@ -1,11 +1,13 @@
 """Small helpers of the commands."""
 
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 USER_ERROR = 2  # argparse's own exit code for wrong arguments
+OUT_OF_MEMORY = re.compile(r"allocate memory|out of memory|size calculation overflowed", re.I)  # PyTorch's words
 
 
 @contextmanager
@@ -17,10 +19,15 @@ def user_errors(*kinds: type[Exception]) -> Iterator[None]:
     try:
         yield
     except kinds as error:
-        print(f"error: {error}", file=sys.stderr)
+        # huggingface_hub's validation tells over two lines that something was wrong, and what by its cause.
+        is_wrapped = type(error).__name__.startswith("StrictDataclass") and error.__cause__ is not None
+        print(f"error: {error.__cause__ if is_wrapped else error}", file=sys.stderr)
         raise SystemExit(USER_ERROR) from error
-    except MemoryError as error:
-        print(f"error: there is not enough memory: {error or 'give smaller numbers'}", file=sys.stderr)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not OUT_OF_MEMORY.search(str(error)):
+            raise
+        said = " ".join(str(error).split()) or "no more was given"
+        print(f"error: there is not enough memory ({said}); give smaller numbers", file=sys.stderr)
         raise SystemExit(USER_ERROR) from error
 
 

@@ -62,12 +62,41 @@ def check_file(path: Path) -> Path:
     Raises:
         ValueError: a folder, a device or a pipe is there, or a file where a folder should be.
     """
-    target = path.resolve()
+    target = resolved(path)
     if target.is_dir():
         raise ValueError(f"{path}: is a folder; allowed: a file, new or to be replaced")
     if target.exists() and not target.is_file():
         raise ValueError(f"{path}: is a device or a pipe, not a file; allowed: a file, new or to be replaced")
+    if target.exists() and _is_printed_to(target):
+        raise ValueError(f"{path}: is where this command prints to; give another file")
     check_parent(path, target)
+    return target
+
+
+def _is_printed_to(target: Path) -> bool:
+    """As with `--output answers.json > answers.json`."""
+    for stream in (1, 2):
+        with contextlib.suppress(OSError):  # closed
+            if os.path.samestat(os.fstat(stream), target.stat()):
+                return True
+    return False
+
+
+def resolved(path: Path) -> Path:
+    """Where the path leads, links followed.
+
+    Raises:
+        ValueError: nowhere, as links lead in a circle; or no file of ours can have the name, which is written as UTF-8.
+    """
+    try:
+        is_name = "\0" not in str(path) and bool(str(path).encode())
+    except UnicodeEncodeError:
+        is_name = False
+    if not is_name:
+        raise ValueError(f"{str(path)!r}: is no name of a file; allowed: UTF-8 without zero bytes")
+    target = Path(os.path.realpath(path))
+    if any(one.is_symlink() for one in (target, *target.parents)):
+        raise ValueError(f"{path}: the links lead in a circle; give another name, or remove them")
     return target
 
 
@@ -122,13 +151,16 @@ def restore(folder: Path) -> None:
 
 
 @contextmanager
-def alone_in(folder: Path, name: str = LOCK) -> Iterator[None]:
+def alone_in(folder: Path, name: str = LOCK, wait: bool = False) -> Iterator[None]:
     """Results are written into this folder by this process alone while the block runs; litter of killed ones goes.
 
+    Args:
+        wait: for the end of another process that is writing there.
+
     Raises:
-        InUseError: another process is writing there; it is named.
+        InUseError: another process is, and it is not to be waited for; it is named.
     """
-    with locked(folder, name):
+    with locked(folder, name, wait):
         clear_up(folder)
         yield
 

@@ -20,15 +20,18 @@ class InUseError(OSError):
 
 
 @contextmanager
-def locked(folder: Path, name: str = LOCK) -> Iterator[None]:
+def locked(folder: Path, name: str = LOCK, wait: bool = False) -> Iterator[None]:
     """Nobody else writes to this folder, which is made if need be, while the block runs.
 
+    Args:
+        wait: for the end of another process that does.
+
     Raises:
-        InUseError: another process does; it is named.
+        InUseError: another process does, and it is not to be waited for; it is named.
     """
     made = [one for one in (folder, *folder.parents) if not one.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    file = _take(folder / name, folder)
+    file = _take(folder / name, folder, wait)
     try:
         yield
     finally:
@@ -56,10 +59,10 @@ def open_alone(path: Path, wait: bool = True) -> int:
         os.close(file)
 
 
-def _take(path: Path, folder: Path) -> int:
+def _take(path: Path, folder: Path, wait: bool) -> int:
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        if not _lock(file, wait=False):
+        if not _lock(file, wait):
             owner = os.read(file, 400).decode("utf-8", "replace").strip() or "another process"
             os.close(file)
             raise InUseError(f"{folder}: {owner} is writing there; wait for its end, or choose another folder")

@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .files import check_file, check_parent, replaced
+from .files import check_file, check_parent, replaced, resolved
 from .manifest import foreign_files, write_manifest
 from .reading import read_json
 
-# What figures of ours are called, and a name in them that another program's have not.
+# What figures of ours are called, and names of which one is in them, as in no other program's.
 OURS = {
     "metrics.json": "evaluations", "report.json": "pass_at_k", "sweep.json": "rows", "benchmark.json": "hardware",
     "diagnosis.json": "block_operators", "loops.json": "results",
+    "comparison.json": "models recipes top1_agreement", "certificates.json": "certificates",
 }  # fmt: skip
 PAGE = "index.html"  # of a diagnosis
 
@@ -42,7 +43,7 @@ def check_folder(folder: Path) -> Path:
         ValueError: a file is there or on the way, or it is a checkpoint's own folder.
         PermissionError: it may not be written to.
     """
-    target = folder.resolve()
+    target = resolved(folder)
     if target.exists() and not target.is_dir():
         raise ValueError(f"{folder}: is a file, not a folder")
     check_parent(folder, target / "any")
@@ -62,17 +63,17 @@ def check_results_folder(folder: Path) -> Path:
         raise ValueError(f"{folder}: is the folder of a training, whose metrics.json would be replaced; give another")
     if target in _homes():
         raise ValueError(f"{folder}: is your home, or around it; give a folder of its own")
-    for name, field in OURS.items():
-        if os.path.lexists(target / name) and not _says(target / name, field):
+    for name, fields in OURS.items():
+        if os.path.lexists(target / name) and not _says(target / name, fields.split()):
             raise ValueError(f"{target / name}: is of another program, and would be replaced; give another folder")
     if (target / PAGE).exists() and not (target / "diagnosis.json").exists():
         raise ValueError(f"{target / PAGE}: is of another program, and would be replaced; give another folder")
     return target
 
 
-def _says(path: Path, field: str) -> bool:
+def _says(path: Path, fields: Iterable[str]) -> bool:
     try:
-        return field in read_json(path)
+        return any(field in read_json(path) for field in fields)
     except (OSError, ValueError):
         return False
 
@@ -92,7 +93,7 @@ def check_result_file(path: Path) -> Path:
 
 def refuse_source(output: str | Path, sources: Sources, parts: Iterable[str] = ("",)) -> None:
     """Raise ValueError where what is read would be replaced: it is the output, or one of its `parts`, or lies in it."""
-    written = [(Path(output) / part).resolve() for part in parts]
+    written = [resolved(Path(output) / part) for part in parts]
     for source in sources:
         if source is None or not os.path.exists(source):  # exists() of Path raises for a text too long for a name
             continue
@@ -123,7 +124,7 @@ def check_new_folder(output: Path, overwrite: bool | None, sources: Sources = ()
             something that no earlier run of ours wrote.
         PermissionError: it may not be written.
     """
-    target = output.resolve()
+    target = resolved(output)
     if target.exists() and not target.is_dir():
         raise ValueError(f"{output}: is a file, not a folder")
     if target in {Path.cwd(), *Path.cwd().parents} | _homes():
@@ -151,6 +152,8 @@ def check_new_folder(output: Path, overwrite: bool | None, sources: Sources = ()
 
 def _for_argparse(check: Callable[[Path], Path], text: str) -> str:
     try:
+        if not text:
+            raise ValueError("'' is not allowed; allowed: a name")
         check(Path(text))
     except (ValueError, OSError) as error:
         raise argparse.ArgumentTypeError(str(error)) from None

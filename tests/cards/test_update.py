@@ -205,6 +205,19 @@ def test_an_unreadable_card_shows_before_anything_runs(folder: Path, text: str, 
     assert "metrics.json" in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_a_card_that_somebody_changed_is_kept(folder: Path, evaluate) -> None:
+    def update() -> None:
+        CardUpdate.begin(folder, "test", may_replace=False).write_plain(*evaluate("file a.csv"))
+
+    update()
+    update()
+    assert not (folder / "README.before.md").exists()
+    (folder / "README.md").write_text("years of work", encoding="utf-8")
+    update()
+    assert (folder / "README.before.md").read_text(encoding="utf-8") == "years of work"
+    assert_fresh(folder)
+
+
 def test_no_folder_and_a_name_that_is_none(folder: Path) -> None:
     with pytest.raises(ValueError, match="'org/name' is none"):
         CardUpdate.begin("org/name", "test", may_replace=False)

@@ -1,6 +1,6 @@
 """What is killed (kills.py), and what must hold after it: nothing is lost or left, and given again it comes to its end.
 
-A scenario is called with a folder of its own and EVERY, and returns how many processes were killed.
+A scenario is called with a folder of its own and which moments are meant, and returns how many processes were killed.
 """
 
 import csv
@@ -8,10 +8,11 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from tests.robustness.kills import NEVER, audited, kill_everywhere, run_killed
+from tests.robustness.kills import audited, kill_everywhere, run_to_end, state
 from tests.robustness.recipe import TINY_RECIPE
 
 PUZZLES = (("1234341221434321", "1.34.41.2.4343.1"), ("2143341212344321", "2143..121.344.21"))  # answer, question
@@ -32,7 +33,7 @@ def fill(folder: Path, files: dict[str, bytes]) -> None:
         (folder / name).write_bytes(text)
 
 
-def file_scenario(folder: Path, every: int) -> int:
+def file_scenario(folder: Path, which: slice) -> int:
     """A file holds its old content or its new one, and the next writer leaves nothing beside it."""
     from modeling_trm.utils.files import write_bytes
 
@@ -46,10 +47,10 @@ def file_scenario(folder: Path, every: int) -> int:
     def write() -> None:
         write_bytes(target, new)
 
-    return kill_everywhere(lambda: fill(folder, {"figures.json": old}), write, check, every)
+    return kill_everywhere(lambda: fill(folder, {"figures.json": old}), write, check, which, lambda: state(folder))
 
 
-def folder_scenario(folder: Path, every: int) -> int:
+def folder_scenario(folder: Path, which: slice) -> int:
     """A folder that is built anew is, after the next build, whole; before, what was there is whole somewhere."""
     from modeling_trm.utils.outputs import new_folder
 
@@ -72,10 +73,10 @@ def folder_scenario(folder: Path, every: int) -> int:
         assert (target / "data" / "a.bin").read_bytes() == (target / "b.bin").read_bytes() == b"new"
         assert os.listdir(folder) == ["set"], f"operation {at}: left {os.listdir(folder)}"
 
-    return kill_everywhere(prepare, lambda: build(b"new"), check, every)
+    return kill_everywhere(prepare, lambda: build(b"new"), check, which, lambda: state(folder))
 
 
-def card_scenario(folder: Path, every: int) -> int:
+def card_scenario(folder: Path, which: slice) -> int:
     """The files of a card are all old or all new once the next update begins."""
     from modeling_trm.cards import update
 
@@ -95,10 +96,10 @@ def card_scenario(folder: Path, every: int) -> int:
         update.undo(folder)
         assert content(folder) in (old, new), f"operation {at}: {content(folder)}"
 
-    return kill_everywhere(lambda: fill(folder, old), act, check, every)
+    return kill_everywhere(lambda: fill(folder, old), act, check, which, lambda: state(folder))
 
 
-def training_scenario(folder: Path, every: int) -> int:
+def training_scenario(folder: Path, which: slice) -> int:
     """A training: the same log, weights and files, bit for bit."""
     import torch
     import yaml
@@ -120,10 +121,10 @@ def training_scenario(folder: Path, every: int) -> int:
         log = [timeless(json.loads(line)) for line in files["log.jsonl"].decode().splitlines()]
         return {"log": log, "weights": weights, "names": sorted(name for name in files if "trackers" not in name)}
 
-    return again_scenario(folder, every, lambda where: None, run, outcome)
+    return again_scenario(folder, which, lambda where: None, run, outcome)
 
 
-def evaluation_scenario(folder: Path, every: int) -> int:
+def evaluation_scenario(folder: Path, which: slice) -> int:
     """An evaluation that updates its checkpoint's card: figures, plots and card; the card is never half of each."""
     from modeling_trm.cards.card import render_card
     from modeling_trm.cards.update import finish_update
@@ -143,10 +144,10 @@ def evaluation_scenario(folder: Path, every: int) -> int:
         metrics = json.loads((where / "model" / "metrics.json").read_text())
         assert (where / "model" / "README.md").read_text() == render_card(where / "model", metrics)
 
-    return again_scenario(folder, every, lambda where: copy(made, where / "model"), run, outcome, is_whole)
+    return again_scenario(folder, which, lambda where: copy(made, where / "model"), run, outcome, is_whole)
 
 
-def votes_scenario(folder: Path, every: int) -> int:
+def votes_scenario(folder: Path, which: slice) -> int:
     """An evaluation by voting: the same votes, report and plots."""
     from modeling_trm.commands import vote
 
@@ -156,10 +157,10 @@ def votes_scenario(folder: Path, every: int) -> int:
         given = ["--model", str(made), "--data", str(folder / "puzzles.csv"), "--output", str(where)]
         assert vote.main([*given, "--max-steps", "2", "--device", "cpu", "--views", "3"]) == 0
 
-    return again_scenario(folder, every, lambda where: None, run, figures_of)
+    return again_scenario(folder, which, lambda where: None, run, figures_of)
 
 
-def model_scenario(folder: Path, every: int) -> int:
+def model_scenario(folder: Path, which: slice) -> int:
     """A model folder that replaces an earlier one: weights, table, processor and code."""
     from modeling_trm.training.run_folder import save_model
     from modeling_trm.utils.loading import load_model, load_processor
@@ -175,10 +176,10 @@ def model_scenario(folder: Path, every: int) -> int:
         assert any(content(one) == content(old / "model") for one in there), os.listdir(where)
 
     run(old)
-    return again_scenario(folder, every, lambda where: copy(old, where), run, content, is_whole)
+    return again_scenario(folder, which, lambda where: copy(old, where), run, content, is_whole)
 
 
-def chunks_scenario(folder: Path, every: int) -> int:
+def chunks_scenario(folder: Path, which: slice) -> int:
     """A long evaluation in chunks: chunks that are there are whole, and not run again."""
     import numpy as np
 
@@ -202,10 +203,10 @@ def chunks_scenario(folder: Path, every: int) -> int:
         return found
 
     fill(folder, {})
-    return again_scenario(folder, every, lambda where: None, run, outcome)
+    return again_scenario(folder, which, lambda where: None, run, outcome)
 
 
-def arc_scenario(folder: Path, every: int) -> int:
+def arc_scenario(folder: Path, which: slice) -> int:
     """An ARC data set that replaces an earlier one: the same files, and it loads."""
     from datasets_builders.arc_build import build_arc
     from datasets_builders.arc_folder import load_arc_folder, write_arc_folder
@@ -223,10 +224,10 @@ def arc_scenario(folder: Path, every: int) -> int:
 
     fill(folder, {})
     run(folder / "built")
-    return again_scenario(folder, every, lambda where: copy(folder / "built", where), run, content)
+    return again_scenario(folder, which, lambda where: copy(folder / "built", where), run, content)
 
 
-def build_scenario(folder: Path, every: int) -> int:
+def build_scenario(folder: Path, which: slice) -> int:
     """A data set that replaces an earlier one: the same files, nothing beside them."""
     from modeling_trm.commands import build_data
 
@@ -244,10 +245,10 @@ def build_scenario(folder: Path, every: int) -> int:
 
     built = folder / "built"
     run(built)
-    return again_scenario(folder, every, lambda where: copy(built, where), run, content, is_whole)
+    return again_scenario(folder, which, lambda where: copy(built, where), run, content, is_whole)
 
 
-def upload_scenario(folder: Path, every: int) -> int:
+def upload_scenario(folder: Path, which: slice) -> int:
     """Publishing: the Hub holds nothing of it or all of it, and the same command ends with all."""
     from huggingface_hub import close_session, constants, get_session
 
@@ -276,20 +277,20 @@ def upload_scenario(folder: Path, every: int) -> int:
 
     def check(at: int) -> None:
         assert files() in ({}, whole), f"operation {at}: the Hub holds {sorted(files())}"
-        assert not run_killed(run, NEVER), f"operation {at}"
+        run_to_end(run)
         assert files() == whole, f"operation {at}: the Hub holds {sorted(files())}"
         assert content(built) == before, f"operation {at}: the folder has changed"
 
     before = content(built)
     try:
-        return kill_everywhere(hub.store.repositories.clear, run, check, every)
+        return kill_everywhere(hub.store.repositories.clear, run, check, which, count().__next__)
     finally:
         hub.close()
 
 
 def again_scenario(
     folder: Path,
-    every: int,
+    which: slice,
     begin: Callable[[Path], None],
     run: Callable[[Path], None],
     outcome: Callable[[Path], Any],
@@ -310,15 +311,15 @@ def again_scenario(
     def check(at: int) -> None:
         try:
             check_killed(where)
-            assert not run_killed(lambda: run(where), NEVER)
+            run_to_end(lambda: run(where))
             assert outcome(where) == expected, f"differs: {differing(outcome(where), expected)}"
         except AssertionError as error:
             raise AssertionError(f"operation {at}: {str(error)[:300]}") from error
 
     prepare()
-    assert not run_killed(lambda: run(where), NEVER)
+    run_to_end(lambda: run(where))
     expected = outcome(where)
-    return kill_everywhere(prepare, lambda: run(where), check, every)
+    return kill_everywhere(prepare, lambda: run(where), check, which, lambda: state(where))
 
 
 def differing(found: Any, expected: Any) -> list[str]:

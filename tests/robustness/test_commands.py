@@ -1,15 +1,25 @@
 """What a command refuses before it works, and how it ends when it is stopped."""
 
+import json
 import os
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import safe_open
 
 from modeling_trm import GridProcessor, TRMConfig
-from modeling_trm.commands import evaluate, solve, trm
+from modeling_trm.commands import benchmark, demo, evaluate, loop_experiment, solve, trm
 from modeling_trm.metrics.pass_at_k.ranking import pass_at_k
+from modeling_trm.operator_files_trm import import_operators
 from modeling_trm.publishing.contents import ContentsError, select
+from modeling_trm.text_file_trm import parse_json
+from modeling_trm.training.arguments import parse_recipe
+from modeling_trm.training.fields import parse_files
+from modeling_trm.utils.cli import user_errors
 from modeling_trm.utils.loading import CheckpointError, choose_device, load_model
 
 
@@ -65,6 +75,101 @@ def test_a_seed_has_a_range(seed: str, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit, match="2"):
         evaluate.main(["--model", "m", "--output", "o", "--seed", seed])
     assert f"seed={seed} is not allowed; allowed: whole numbers from 0 to 4294967295" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "allowed"),
+    [
+        *(("--max-steps", value, "whole numbers of at most 18 digits") for value in ("", "1.5", "١", "1_0", "9" * 30)),
+        *(("--noise-std", value, "finite numbers") for value in ("", "nan", "-inf", "1e400", "x", "١")),
+        *((name, "", "allowed: ") for name in ("--model", "--output", "--data", "--card-entry")),
+    ],
+)
+def test_an_option_has_one_reader_by_its_type(
+    option: str, value: str, allowed: str, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        evaluate.main(["--model", "m", "--output", "o", f"{option}={value}"])
+    told = capsys.readouterr().err
+    assert f"argument {option}: {value!r} is not allowed; " in told
+    assert allowed in told
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "told"),
+    [
+        (demo, ["--port", "-1"], "--port -1 is not allowed; allowed: 0 to 65535"),
+        (demo, ["--port", "65536"], "--port 65536 is not allowed; allowed: 0 to 65535"),
+        (loop_experiment, ["--output", "o", "--threads", "100000"], "100000 is not allowed; allowed: 1 to 1024"),
+        (benchmark, ["--output", "o", "--threads", "0"], "0 is not allowed; allowed: 1 to 1024"),
+        (benchmark, ["--output", "o", "--rows", "-1"], "--rows must be at least 1, got -1"),
+    ],
+)
+def test_what_the_system_would_refuse_later(
+    command, arguments: list[str], told: str, capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        command.parse_arguments(arguments)
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("file", ["/etc/passwd", "../model.safetensors", "pytorch_model.bin", 3])
+def test_an_index_of_shards_names_files_beside_it(file: object, tiny_model, tmp_path: Path) -> None:
+    tiny_model("trm-mlp-t").save_pretrained(tmp_path)
+    GridProcessor("grid", grid_shape=(4, 4), alphabet=".1234").save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").rename(tmp_path / "model-1.safetensors")
+    with safe_open(tmp_path / "model-1.safetensors", framework="pt") as weights:
+        names = list(weights.keys())
+
+    def index(files: dict[str, object]) -> None:
+        content = {"metadata": {}, "weight_map": files}
+        (tmp_path / "model.safetensors.index.json").write_text(json.dumps(content))
+
+    index(dict.fromkeys(names, "model-1.safetensors"))
+    load_model(str(tmp_path))
+    index(dict.fromkeys(names, "model-1.safetensors") | {names[0]: file})
+    with pytest.raises(CheckpointError, match=r"is said to be in .*; allowed: a safetensors file beside it"):
+        load_model(str(tmp_path))
+
+
+def test_half_of_a_character_is_no_text() -> None:
+    assert parse_json(r'["\ud83d\ude00", "\\ud800"]') == ["😀", r"\ud800"]
+    with pytest.raises(ValueError, match=r"^it holds '\\ud800', half of a character$"):
+        parse_json(r'{"source": "\ud800"}')
+
+
+def test_what_yaml_has_beside_texts_and_numbers(tmp_path: Path) -> None:
+    for value, told in (("2020-01-01", "datetime.date"), ("!!set {1}", "{1}"), ("!!binary aGk=", "b'hi'")):
+        (tmp_path / "recipe.yaml").write_text(f"base: quickstart\nseed: {value}\n")
+        with pytest.raises(ValueError, match=rf"^seed={re.escape(told)}.*; allowed: a whole number \(.*, line 2\)$"):
+            parse_recipe([str(tmp_path / "recipe.yaml")])
+    with pytest.raises(ValueError, match=r"^data_files: test is 3; allowed: the name of a file, or a list of them$"):
+        parse_files("data_files", "{train: a.csv, test: 3}")
+
+
+def test_an_architecture_that_cannot_be_is_told_in_a_line(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit, match="2"), user_errors(StrictDataclassError):
+        TRMConfig(hidden_size=7, num_attention_heads=2)
+    assert capsys.readouterr().err == "error: hidden_size=7 is not divisible by num_attention_heads=2\n"
+
+
+def test_operators_that_end_the_program_are_told(tmp_path: Path) -> None:
+    (tmp_path / "ends.py").write_text("raise SystemExit(3)\n")
+    with pytest.raises(ValueError, match=r"ends\.py cannot be imported: SystemExit: 3"):
+        import_operators(tmp_path / "ends.py")
+
+
+def test_a_recipe_has_no_empty_text() -> None:
+    with pytest.raises(ValueError, match=r"^output_dir=''; allowed: text that is not empty$"):
+        parse_recipe(["quickstart", "--output_dir", ""])
+
+
+def test_what_needs_more_memory_than_there_is(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit, match="2"), user_errors(ValueError):
+        torch.empty(2**62)
+    with pytest.raises(RuntimeError, match="another"), user_errors(ValueError):
+        raise RuntimeError("another")
+    assert capsys.readouterr().err.startswith("error: there is not enough memory (")
 
 
 def test_a_link_out_of_the_folder_is_not_published(tmp_path: Path) -> None:

@@ -5,16 +5,16 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-# scenario: (kill before every how manieth operation, at least how many kills). What takes long, at some.
+# scenario: (kill at every how manieth moment, at least how many kills). What takes long, at some.
 KILLS = {
-    "file": (1, 6),
-    "folder": (1, 30),
-    "card": (2, 18),
-    "build": (5, 8),
-    "upload": (2, 2),
-    "votes": (25, 2),
-    "evaluation": (45, 2),
-    "training": (250, 2),
+    "file": (1, 3),
+    "folder": (1, 15),
+    "card": (2, 12),
+    "build": (5, 4),
+    "upload": (2, 4),
+    "votes": (15, 2),
+    "evaluation": (28, 2),
+    "training": (200, 2),
 }
 
 

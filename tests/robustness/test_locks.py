@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from modeling_trm.cards.update import LOCKED, PLAN, WORKPLACE, CardUpdate, finish_update
-from modeling_trm.utils.files import clear_up, part_of, write_json, write_text
+from modeling_trm.utils import locks
+from modeling_trm.utils.files import alone_in, clear_up, part_of, write_json, write_text
 from modeling_trm.utils.locks import LOCK, InUseError
 from tests.robustness.test_outputs import hold, let_go
 
@@ -46,6 +47,32 @@ def test_shards_share_a_folder_but_none_is_run_twice(tmp_path: Path, capsys: pyt
             vote.main([*COMMANDS["vote"], "--shard", shard, "--output", str(tmp_path / "results")])
         assert words in capsys.readouterr().err
     let_go(process)
+
+
+def test_recipes_are_compared_by_several_commands_but_no_run_is_run_twice(
+    tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    """Its runs are trainings, each with a folder of its own; the report is written by one command at a time."""
+    from modeling_trm.commands import compare_recipes
+
+    process = hold(tmp_path / "quickstart" / "seed-3")
+    with pytest.raises(SystemExit, match="2"):
+        compare_recipes.main(["quickstart", "--seeds", "3", "--output", str(tmp_path)])
+    assert f"seed-3: process {process.pid} on " in capfd.readouterr().err
+    let_go(process)
+
+
+def test_who_waits_is_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    process, real = hold(tmp_path), locks._lock
+
+    def lock(file: int, wait: bool) -> bool:
+        assert wait
+        let_go(process)  # it goes while we wait
+        return real(file, wait)
+
+    monkeypatch.setattr(locks, "_lock", lock)
+    with alone_in(tmp_path, wait=True):
+        assert (tmp_path / LOCK).exists()
 
 
 def test_nothing_is_left_of_a_command_that_was_refused(tmp_path: Path) -> None:

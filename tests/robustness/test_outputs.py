@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from modeling_trm.utils.files import clear_up, replaced, write_text
+from modeling_trm.utils.files import check_file, clear_up, replaced, write_text
 from modeling_trm.utils.locks import LOCK, locked
 from modeling_trm.utils.manifest import find_damage
 from modeling_trm.utils.outputs import check_folder, check_new_folder, check_result_file, new_folder, refuse_source
@@ -25,6 +25,28 @@ def test_a_device_a_pipe_and_a_folder_are_no_files(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=reason):
             write_text(path, "x")
+
+
+def test_a_name_that_leads_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "one").symlink_to(tmp_path / "two")
+    (tmp_path / "two").symlink_to(tmp_path / "one")
+    for name, reason in (
+        ("one", "the links lead in a circle"),
+        ("one/below", "the links lead in a circle"),
+        ("a\0b", r"'.*a\\x00b': is no name of a file; allowed: UTF-8"),
+        ("a\udcff", r"'.*a\\udcff': is no name of a file; allowed: UTF-8"),
+    ):
+        for check in (check_file, check_folder, check_result_file, lambda path: check_new_folder(path, overwrite=True)):
+            with pytest.raises(ValueError, match=reason):
+                check(tmp_path / name)
+
+
+def test_where_a_command_prints_to_is_no_output(tmp_path: Path) -> None:
+    program = "from pathlib import Path; from modeling_trm.utils import files; files.check_file(Path('a.json'))"
+    with (tmp_path / "a.json").open("w") as printed:
+        command, there = [sys.executable, "-c", program], os.environ | {"PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, cwd=tmp_path, env=there, stdout=printed, stderr=subprocess.PIPE, text=True)
+    assert "a.json: is where this command prints to; give another file" in done.stderr
 
 
 def test_a_link_is_followed(tmp_path: Path) -> None:
