@@ -249,7 +249,10 @@ def test_any_preset_and_task_without_a_run(checkpoint, tiny_model, preset: str, 
     folder = checkpoint(preset, processor, grid_width=width)
     card = ModelCard.load(write_model_card(folder, {"evaluations": {}}))
     model = tiny_model(preset, vocab_size=processor.vocab_size, seq_len=processor.seq_len, grid_width=width)
-    assert f"**{model.num_parameters_core():,} parameters** and a puzzle table of 96" in card.text
+    assert (
+        f"**{model.num_parameters_core():,} parameters** and a puzzle table of {model.num_parameters_table():,}"
+        in card.text
+    )
     assert card.data.eval_results is None
     assert "No evaluation has been recorded" in card.text
     assert "not trained by the run that wrote this card" in card.text

@@ -58,8 +58,8 @@ def test_parameter_count(preset: str, vocab_size: int, seq_len: int, expected: i
     with torch.device("meta"):
         model = TRMForGridReasoning(config)
     assert model.num_parameters_core() == expected
-    assert model.num_parameters_table() == 1000 * config.hidden_size
-    assert sum(p.numel() for p in model.parameters()) == expected + 1000 * config.hidden_size
+    assert model.num_parameters_table() == 1000 * config.puzzle_width
+    assert sum(p.numel() for p in model.parameters()) == expected + 1000 * config.puzzle_width
 
 
 @pytest.mark.parametrize("name", OPERATORS)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import pipeline
 
@@ -30,14 +31,25 @@ PUZZLE = "1.3.....2...4..."
 @pytest.fixture
 def trained(tiny_model: Callable[..., TRMForGridReasoning]) -> Callable[..., TRMForGridReasoning]:
     """A model for 9x9."""
-    return lambda **fields: tiny_model("symbols-attn", **{**TRAINED, **fields}).eval()
+
+    def make(**fields: Any) -> TRMForGridReasoning:
+        model = tiny_model("symbols-attn", **{**TRAINED, **fields}).eval()
+        if model.model.puzzle_emb is not None:
+            torch.nn.init.normal_(model.model.puzzle_emb.weight)
+        return model
+
+    return make
 
 
 def made_for(model: TRMForGridReasoning, side: int) -> TRMForGridReasoning:
-    """A model whose config says this size, with the same weights."""
+    """A model whose config says this size, with the same weights; of a puzzle's symbols the first ones, or zeros."""
     fields = model.config.to_dict() | {"vocab_size": 2 + side, "seq_len": side * side}
     other = TRMForGridReasoning(TRMConfig.from_dict(fields)).to(model.dtype).eval()
-    other.load_state_dict(model.state_dict())
+    weights = dict(model.state_dict())
+    if model.model.puzzle_emb is not None:
+        table = model.model.puzzle_emb.weight.detach()
+        weights["model.puzzle_emb.weight"] = F.pad(table, (0, other.config.puzzle_width - table.shape[1]))
+    other.load_state_dict(weights)
     return other
 
 

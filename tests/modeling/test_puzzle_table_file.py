@@ -194,7 +194,7 @@ def set_weight(value: Any) -> Callable[[dict[str, Tensor], dict[str, str]], None
 
 
 BAD_TABLES: dict[str, tuple[Any, str]] = {
-    "another width": (set_weight(lambda w: w[:, :16].contiguous()), r"weight is \[7, 16\] .*hidden_size=32"),
+    "another width": (set_weight(lambda w: w[:, :16].contiguous()), r"weight is \[7, 16\] .*puzzle_width=32"),
     "fewer rows": (set_weight(lambda w: w[:5]), r"weight is \[5, 32\] and 7 rows are described"),
     "a vector": (set_weight(lambda w: w[0]), r"weight is \[32\]"),
     "NaN": (set_weight(lambda w: w.index_fill(0, torch.tensor([5]), torch.nan)), "NaN or infinite"),
