@@ -70,7 +70,6 @@ REFUSED = {
     "nothing given": ([], "error: {source}: its tensors do not tell H_cycles, L_cycles, num_heads; add --H-cycles N"),
     "another task": ([*GIVEN, "--task", "maze"], "error: {source}: has 11 token ids (tensors), --task maze needs 6"),
     "no such entry": ([*GIVEN, "--entry", "ema"], "error: {source}: has no entry 'ema'; allowed: the file itself"),
-    "a number that is none": ([*GIVEN, "--expansion", "nan"], "error: expansion=nan (--expansion); allowed: finite"),
     "a licence in words": ([*GIVEN, "--license", "MIT licence"], "error: --license 'MIT licence': is no licence id"),
     "no such file": ([*GIVEN, "--identifiers", "no.json"], "error: no.json: cannot be read as JSON"),
 }

@@ -45,7 +45,7 @@ def test_writes_results_table_and_plot_and_goes_on_after_a_stop(
         (["--arms", "bare", "bare"], "--arms names one twice: bare bare"),
         (["--seeds", "0", "0"], "--seeds names one twice: 0 0"),
         (["--seeds", "-1"], "seed=-1 is not allowed; allowed: whole numbers from 0"),
-        (["--threads", "0"], "--threads must be at least 1, got 0"),
+        (["--threads", "0"], "--threads: 0 is not allowed; allowed: 1 to 1024"),
         (["--loops", "1"], "loops=1 is not allowed; allowed: more than train_loops=1"),
         (["--source", "gen_maze"], "source='gen_maze' is not in the sample"),
         (["--device", "abacus"], "device 'abacus' cannot be used here"),
