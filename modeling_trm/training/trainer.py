@@ -359,12 +359,7 @@ class Trainer:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM end the run after the step under way, with a checkpoint.
-
-        Raises:
-            KeyboardInterrupt: one came while a step was compiled. In a terminal it goes to the compiler's processes as
-                well, and without them there is no step to end.
-        """
+        """SIGINT and SIGTERM end the run after the step under way, with a checkpoint."""
 
         def remember(number: int, frame: Any) -> None:
             self.stop_signal = number
@@ -375,6 +370,7 @@ class Trainer:
         except TorchDynamoException as error:
             if self.stop_signal is None:
                 raise
+            # In a terminal it went to the compiler's processes too: there is no step to end.
             raise KeyboardInterrupt from error
         finally:
             for number, handler in before.items():

@@ -254,7 +254,7 @@ def test_tokens(hub: FakeHub, dataset: Path, token: str | None, message: str, fa
     assert hub.store.repositories == {}
 
 
-@pytest.mark.parametrize("name", ["name", "a/b/c", "org/na me", "org/", ""])
+@pytest.mark.parametrize("name", ["name", "a/b/c", "org/na me", "org/"])
 def test_names(dataset: Path, name: str, fails: Fails) -> None:
     assert repr(name) in fails(dataset, name)
 

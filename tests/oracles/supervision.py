@@ -27,12 +27,15 @@ def embed(weights: Weights, config: Any, input_ids: Tensor, puzzle_ids: Tensor, 
     for tokens, puzzle in zip(input_ids, puzzle_ids):
         before = []
         if prefix:
-            row = weights["model.puzzle_emb.weight"][puzzle]
+            row, *numbers = weights["model.puzzle_emb.weight"][puzzle].split([D, *[1] * (row_width(config) - D)])
             before = list(torch.cat([row, row.new_zeros(prefix * D - D)]).reshape(prefix, D))
         if config.symbol_fields:
-            symbols = range(config.num_special_tokens, config.vocab_size)
-            fields = [[table[role(config, int(token), symbol)] for token in tokens] for symbol in symbols]
-            sequences.append(torch.stack([torch.stack(before + cells) for cells in fields]))
+            fields = []
+            for k, symbol in enumerate(range(config.num_special_tokens, config.vocab_size)):
+                own = [before[0] + numbers[k], *before[1:]] if prefix else []
+                cells = [table[role(config, int(token), symbol)] for token in tokens]
+                fields.append(torch.stack(own + cells))
+            sequences.append(torch.stack(fields))
         else:
             sequences.append(torch.stack(before + [table[token] for token in tokens]))
     e = torch.stack(sequences)
@@ -41,6 +44,12 @@ def embed(weights: Weights, config: Any, input_ids: Tensor, puzzle_ids: Tensor, 
     if config.position_embedding == "learned":
         e = (e + weights["model.embed_positions.weight"]) / math.sqrt(2)
     return math.sqrt(D) * e
+
+
+def row_width(config: Any) -> int:
+    """With symbol fields a number for each symbol follows the vector (public code of arXiv 2603.02193)."""
+    symbols = config.vocab_size - config.num_special_tokens if config.symbol_fields else 0
+    return config.hidden_size + symbols
 
 
 def role(config: Any, token: int, symbol: int) -> int:

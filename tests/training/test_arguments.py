@@ -21,7 +21,7 @@ def test_shipped_recipe_builds_its_model(path):
     config = recipe.model_config(GridProcessor(recipe.data.task), num_puzzles=max(rows, 1))
     model = TRMForGridReasoning(config)
     assert model.num_parameters_core() > 0
-    assert model.num_parameters_table() == rows * config.hidden_size
+    assert model.num_parameters_table() == rows * config.puzzle_width
     assert path.stem in BY_SCRIPT or recipe.run.output_dir == f"runs/{path.stem}"  # each recipe has its own folder
 
 

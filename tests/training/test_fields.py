@@ -47,7 +47,7 @@ def test_values(value, kind, expected):
         (True, int, "a whole number"),
         ("x", float, "a finite number"),
         ("maybe", bool, "true or false"),
-        (["a"], str, "text"),
+        (["a"], str, "text that is not empty"),
         (["a"], int | None, "a whole number"),
         ("often", Literal["auto", "yes", "no"], "auto, yes, no"),
         (["1", "x"], list[int], "a whole number"),
