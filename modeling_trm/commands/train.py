@@ -58,7 +58,7 @@ def run(recipe: Any, typed: list[str]) -> int:
     from ..training.final import evaluate_and_publish
     from ..training.run_folder import own_folder
     from ..training.start import initial_model
-    from ..training.threads import use_all_cores
+    from ..training.threads import gpu_sized, use_all_cores
     from ..training.trainer import Trainer
 
     transformers_logging.disable_progress_bar()  # those of files written and read, among ours
@@ -71,7 +71,8 @@ def run(recipe: Any, typed: list[str]) -> int:
         core, table = model.num_parameters_core(), model.num_parameters_table()
         say(f"model: {core:,} parameters ({' '.join(model.config.block_operators)}) + puzzle table {table:,}")
         say(f"data:  {data.description}")
-        for note in (*data.notes, *used):
+        batch_size = recipe.optimisation.batch_size
+        for note in (*data.notes, *used, *gpu_sized(model.config, batch_size, trainer.accelerator.device)):
             say(f"note:  {note}")
         step = trainer.train()
         if step < trainer.train_steps:

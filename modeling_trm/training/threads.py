@@ -1,10 +1,16 @@
-"""How many threads a run on a CPU computes with."""
+"""A run on a CPU: how many threads it computes with, and what it is told of a recipe that was made for a GPU."""
 
 import os
 
 import torch
 
+from ..configuration_trm import TRMConfig
+from ..utils.flops import training_flops
 from ..utils.machine import available_cores
+
+# FLOP of a step: the shipped recipes for a CPU have up to 3e12, those for a GPU from 1.2e13. Two cores do some 4e11 a
+# second (dev/LOG.md).
+GPU_SIZED = 5e12
 
 
 def use_all_cores() -> list[str]:
@@ -22,3 +28,14 @@ def use_all_cores() -> list[str]:
         return []
     torch.set_num_threads(cores)
     return [f"{cores} threads, one a core; accelerate launch had set one (--num_cpu_threads_per_process)"]
+
+
+def gpu_sized(config: TRMConfig, batch_size: int, device: torch.device) -> list[str]:
+    """A line for whoever runs such a recipe on a CPU, before hours or the memory are gone; empty elsewhere."""
+    flops = batch_size * training_flops(config)
+    if device.type != "cpu" or flops < GPU_SIZED:
+        return []
+    return [
+        f"a step is {flops:.1e} FLOP, which a CPU takes minutes for, and {batch_size} puzzles at once need gigabytes "
+        f"(--gradient_accumulation 16: fewer); made for a CPU: quickstart, and the recipes with cpu in their name"
+    ]
