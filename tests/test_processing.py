@@ -176,6 +176,7 @@ def test_batches_are_decoded_row_by_row_and_no_grid_is_rendered_in_words():
     ids[1, 0] = 0
     assert processor.batch_decode(ids) == [grids[0], None]
     assert processor.render(processor.decode(ids[1])) == "no grid"
+    assert processor.render(None) == "no grid"
 
 
 def test_render_can_be_read_back():

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,17 @@ def test_the_readme_fits_two_screens_and_shows_a_picture():
     assert len(text.splitlines()) <= 120
     (picture,) = re.findall(r"!\[[^\]]+\]\((docs/images/[^)]+)\)", text)
     assert (ROOT / picture).stat().st_size < 2_000_000
+
+
+def test_who_wants_to_join_finds_what_projects_have():
+    for name in ("CONTRIBUTING.md", "CODE_OF_CONDUCT.md", "SECURITY.md", "CITATION.cff", "LICENSE", "CHANGELOG.md"):
+        assert (ROOT / name).stat().st_size > 200, name
+    templates = {path.name for path in (ROOT / ".github").rglob("*.md")}
+    assert templates >= {"bug.md", "idea.md", "pull_request_template.md"}
+    assert "## Deprecation" in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["authors"] and {"Documentation", "Repository"} <= project["urls"].keys()
+    assert any(one.startswith("Programming Language :: Python :: 3.") for one in project["classifiers"])
 
 
 def test_the_workflow_runs_what_ci_runs():
