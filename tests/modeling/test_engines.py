@@ -24,7 +24,7 @@ from tests.conftest import ONE_OF_A_KIND
 
 IMAGE = Path(__file__).parents[2] / "model_cards" / "tr-mamba2mlpt-sudoku-quickstart"
 # Of one supervision step, relative to the norm of what is compared.
-TOLERANCES = {"packed": 2e-5, "eager": 2e-5, "bfloat16": 0.1, "int8": 0.3}
+TOLERANCES = {"packed": 2e-5, "eager": 2e-5, "bfloat16": 0.2, "int8": 0.3}
 ROUNDING = ("bfloat16", "int8")  # engines that answer otherwise where two tokens are about as likely
 PUZZLES = 5
 VARIANTS: list[dict[str, Any]] = [
