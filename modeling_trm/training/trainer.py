@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,7 @@ class Trainer:
             check_packed(self.packed)
         self.accelerator = self._accelerator(choose_trackers(recipe.run.report_to))
         self.model = model.to(self.accelerator.device)
+        self.puzzle_flops = cache(partial(training_flops, model.config))  # counted once a depth: it takes a millisecond
         self.step = self._training_step(stream)
         self.log = RunLog(self.output, self.accelerator)
         self.progress: dict[str, Any] = {
@@ -107,12 +109,13 @@ class Trainer:
         with self._algorithms():
             total = self._set_length()
         before, resumed = self.progress["seconds"], time.perf_counter()
+        batch_size = self.recipe.optimisation.batch_size  # of all processes
         tallies: list[dict[str, Tensor]] = []
         with self._progress_bar(step, total) as bar, self._signals(), self._algorithms():
             while step < total and not self._must_stop(step):
                 step += 1
                 tallies.append(self.step(step))
-                self.progress["flops"] += self._flops(step)
+                self.progress["flops"] += batch_size * self.puzzle_flops(self.step.cycles(step))
                 self.progress["seconds"] = before + time.perf_counter() - resumed
                 self._advance(bar, step)
                 due = self._due(step)
@@ -219,10 +222,6 @@ class Trainer:
         """The curriculum: up to which share of its blanks a row of this step is filled in."""
         data, end = self.recipe.data, self.recipe.data.reveal_until * self.train_steps
         return reveal_share(step, start=data.reveal_start, end=data.reveal_end, until=end)
-
-    def _flops(self, step: int) -> int:
-        """Of this step, over all processes."""
-        return self.recipe.optimisation.batch_size * training_flops(self.model.config, self.step.cycles(step))
 
     def _resume(self) -> int:
         """Restore the newest checkpoint and return its step; without any, the step behind which the recipe begins."""
