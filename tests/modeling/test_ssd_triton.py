@@ -58,7 +58,7 @@ for kernel in (kernels._forward, kernels._backward_inputs, kernels._backward_sco
     for factors, given in variants:
         pointers = {name: "fp32" if name in wide else factors for name in kernel.arg_names}
         compiled(kernel, pointers, given)
-wide = {"weight_ptr", "bias_ptr", "sums_ptr"}
+wide = {"weight_ptr", "bias_ptr", "dweight_ptr", "dbias_ptr"}
 for kernel, shape in ((convolution._forward, convolution.FORWARD), (convolution._backward, convolution.BACKWARD)):
     for factors, K in (("bf16", 4), ("fp32", 2)):
         pointers = {name: "fp32" if name in wide else factors for name in kernel.arg_names}
