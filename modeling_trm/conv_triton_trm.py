@@ -44,9 +44,9 @@ def conv_silu(x_BLC: Tensor, weight_CK: Tensor, bias_C: Tensor) -> Tensor:
     x, weight, bias = _adjacent(x_BLC), weight_CK.contiguous(), bias_C.contiguous()
     B, L, C = x.shape
     y = torch.empty((B, L, C), dtype=x.dtype, device=x.device)
-    grid = triton.cdiv(B * C, FORWARD["CHANNELS"]), triton.cdiv(L, FORWARD["ROWS"])
+    blocks = triton.cdiv(B * C, FORWARD["CHANNELS"]) * triton.cdiv(L, FORWARD["ROWS"])
     with torch.cuda.device_of(x):
-        _forward[grid](x, weight, bias, y, B * C, L, C, x.stride(0), x.stride(1), K=weight.shape[1], **FORWARD)
+        _forward[(blocks,)](x, weight, bias, y, B * C, L, C, x.stride(0), x.stride(1), K=weight.shape[1], **FORWARD)
     return y
 
 
@@ -144,9 +144,10 @@ def _forward(
     K: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """ROWS positions of a block of columns."""
-    n = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
+    blocks = tl.cdiv(L, ROWS)  # of the same columns; they run side by side, and find x in the cache
+    n = tl.program_id(0) // blocks * CHANNELS + tl.arange(0, CHANNELS)
     batch, c, inside = (n // C).to(tl.int64), n % C, n < columns
-    start = tl.program_id(1) * ROWS
+    start = tl.program_id(0) % blocks * ROWS
     x = _load(x_ptr + (batch * x_batch + c), start - (K - 1), x_row, L, inside, ROWS + K - 1)
     weights, bias = _parameters(weight_ptr, bias_ptr, c, inside, K)
     y_ptr += batch * (L * C) + c
