@@ -2,10 +2,12 @@
 
     y_t = silu(p_t),    p_t = bias + sum_k weight_k x_{t - (K - 1) + k}        (arXiv 2405.21060, section 7.1)
 
-One kernel forward and one backward, which makes p anew: neither p nor a shifted copy of x goes to memory. No atomics:
-every sum has one order, so two runs give the same bits. Everything between loads and stores is float32.
+One kernel forward and one backward, which makes p anew: neither p nor a shifted copy of x goes to memory, and each is
+loaded or made once a position. No atomics: every sum has one order, so two runs give the same bits. Everything between
+loads and stores is float32.
 
-Shapes: B batch, L positions, C channels, K width. Of a program: t its positions, c its channels.
+Shapes: B batch, L positions, C channels, K width. A program has a block of columns n, the channels of all sequences one
+after another, and takes their positions t one at a time: the K values that meet at a position wait in registers.
 """
 
 import re
@@ -25,11 +27,10 @@ except ImportError as error:
 
 # A copy of this file that comes with a checkpoint has operators of its own.
 NAMESPACE = re.sub(r"\W", "_", __name__)
-WIDEST = 4  # of the kernel, which keeps a sum of the weight's gradient for each of its columns
-# Of a program, the fastest of those tried on an H200 for [384, 82, 1280] in bfloat16 (dev/LOG.md): forward each thread
-# loads 16 bytes at once, backward fewer rows leave registers for more programs at a time.
-FORWARD = {"ROWS": 8, "CHANNELS": 128, "num_warps": 4}
-BACKWARD = {"ROWS": 4, "CHANNELS": 128, "num_warps": 4}
+WIDEST = 4  # of the kernel: so many positions of a column still fit in registers
+# Of a program: the positions it loads at once (forward: all it has) and its columns, 4 a thread.
+FORWARD = {"ROWS": 8, "CHANNELS": 128, "num_warps": 1}
+BACKWARD = {"ROWS": 4, "CHANNELS": 128, "num_warps": 1}
 
 
 @torch.library.custom_op(f"{NAMESPACE}::conv_silu", mutates_args=())
@@ -43,9 +44,9 @@ def conv_silu(x_BLC: Tensor, weight_CK: Tensor, bias_C: Tensor) -> Tensor:
     x, weight, bias = _adjacent(x_BLC), weight_CK.contiguous(), bias_C.contiguous()
     B, L, C = x.shape
     y = torch.empty((B, L, C), dtype=x.dtype, device=x.device)
-    grid = B * triton.cdiv(L, FORWARD["ROWS"]), triton.cdiv(C, FORWARD["CHANNELS"])
+    blocks = triton.cdiv(B * C, FORWARD["CHANNELS"]) * triton.cdiv(L, FORWARD["ROWS"])
     with torch.cuda.device_of(x):
-        _forward[grid](x, weight, bias, y, L, C, x.stride(0), x.stride(1), K=weight.shape[1], **FORWARD)
+        _forward[(blocks,)](x, weight, bias, y, B * C, L, C, x.stride(0), x.stride(1), K=weight.shape[1], **FORWARD)
     return y
 
 
@@ -58,12 +59,13 @@ def conv_silu_backward(
     B, L, C = x.shape
     K = weight.shape[1]
     dx = torch.empty((B, L, C), dtype=x.dtype, device=x.device)
-    sums = torch.empty((B, K + 1, C), dtype=torch.float32, device=x.device)  # the last row is the bias's
+    dweight = torch.empty((B, C, K), dtype=torch.float32, device=x.device)
+    dbias = torch.empty((B, C), dtype=torch.float32, device=x.device)
     with torch.cuda.device_of(x):
-        _backward[(B, triton.cdiv(C, BACKWARD["CHANNELS"]))](
-            dy, x, weight, bias, dx, sums, L, C, x.stride(0), x.stride(1), K=K, **BACKWARD
+        _backward[(triton.cdiv(B * C, BACKWARD["CHANNELS"]),)](
+            dy, x, weight, bias, dx, dweight, dbias, B * C, L, C, x.stride(0), x.stride(1), K=K, **BACKWARD
         )
-    return dx, sums[:, :K].sum(0).t().contiguous().to(weight.dtype), sums[:, K].sum(0).to(bias.dtype)
+    return dx, dweight.sum(0).to(weight.dtype), dbias.sum(0).to(bias.dtype)
 
 
 @conv_silu.register_fake
@@ -93,85 +95,104 @@ def _adjacent(x: Tensor) -> Tensor:
 
 
 # --- kernels --------------------------------------------------------------------------------------------------------
-# An `x_ptr` points at position 0 of one sequence, whose positions lie `x_row` numbers apart.
+# A tuple has one number of every column for each of K (or ROWS) positions or taps; Triton unrolls what walks over it.
 
 
 @triton.jit
-def _load(x_ptr, t, c, row, L, C):
-    """[ROWS, CHANNELS] in float32, 0 outside of the sequence."""
-    inside = (t[:, None] >= 0) & (t[:, None] < L) & (c[None, :] < C)
-    return tl.load(x_ptr + t[:, None] * row + c[None, :], mask=inside, other=0.0).to(tl.float32)
+def _append(values, value):
+    return values + (value,)  # noqa: RUF005  # Triton does not unpack
 
 
 @triton.jit
-def _convolved(x_ptr, weight_ptr, bias_ptr, t, c, row, L, C, K: tl.constexpr, ROWS: tl.constexpr):
-    """p at the positions t."""
-    bias = tl.load(bias_ptr + c, mask=c < C, other=0.0).to(tl.float32)
-    p = bias[None, :] + tl.full((ROWS, 1), 0.0, tl.float32)
+def _parameters(weight_ptr, bias_ptr, c, inside, K: tl.constexpr):
+    """The K weights and the bias of every column."""
+    weights = ()
     for k in tl.static_range(K):
-        weight = tl.load(weight_ptr + c * K + k, mask=c < C, other=0.0).to(tl.float32)
-        p += weight[None, :] * _load(x_ptr, t - (K - 1) + k, c, row, L, C)
+        weights = _append(weights, tl.load(weight_ptr + c * K + k, mask=inside, other=0.0).to(tl.float32))
+    return weights, tl.load(bias_ptr + c, mask=inside, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _exist(t, inside, L):
+    """Mask of the columns at position t, which Triton's interpreter may have as a number: of it comes no mask."""
+    t = tl.full((1,), t, tl.int32)
+    return inside & (t >= 0) & (t < L)
+
+
+@triton.jit
+def _load(ptr, first, row, L, inside, ROWS: tl.constexpr):
+    """ROWS positions of every column, 0 outside of the sequence. They are `row` numbers apart; ptr is at position 0."""
+    loaded = ()
+    for step in tl.static_range(ROWS):
+        t = first + step
+        loaded = _append(loaded, tl.load(ptr + t * row, mask=_exist(t, inside, L), other=0.0))
+    return loaded
+
+
+@triton.jit
+def _convolved(window, weights, bias, K: tl.constexpr):
+    """p at the last position of the window."""
+    p = bias
+    for k in tl.static_range(K):
+        p += weights[k] * window[k].to(tl.float32)
     return p
 
 
 @triton.jit
 def _forward(
-    x_ptr, weight_ptr, bias_ptr, y_ptr, L: tl.constexpr, C: tl.constexpr, x_batch, x_row: tl.constexpr,
+    x_ptr, weight_ptr, bias_ptr, y_ptr, columns, L: tl.constexpr, C: tl.constexpr, x_batch, x_row: tl.constexpr,
     K: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """A block of positions and channels of one sequence."""
-    blocks = tl.cdiv(L, ROWS)
-    batch = (tl.program_id(0) // blocks).to(tl.int64)
-    t = tl.program_id(0) % blocks * ROWS + tl.arange(0, ROWS)
-    c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    p = _convolved(x_ptr + batch * x_batch, weight_ptr, bias_ptr, t, c, x_row, L, C, K, ROWS)
-    y = p * tl.sigmoid(p)
-    inside = (t[:, None] < L) & (c[None, :] < C)
-    tl.store(y_ptr + (batch * L + t[:, None]) * C + c[None, :], y.to(y_ptr.dtype.element_ty), mask=inside)
+    """ROWS positions of a block of columns."""
+    blocks = tl.cdiv(L, ROWS)  # of the same columns; they run side by side, and find x in the cache
+    n = tl.program_id(0) // blocks * CHANNELS + tl.arange(0, CHANNELS)
+    batch, c, inside = (n // C).to(tl.int64), n % C, n < columns
+    start = tl.program_id(0) % blocks * ROWS
+    x = _load(x_ptr + (batch * x_batch + c), start - (K - 1), x_row, L, inside, ROWS + K - 1)
+    weights, bias = _parameters(weight_ptr, bias_ptr, c, inside, K)
+    y_ptr += batch * (L * C) + c
+    for step in tl.static_range(ROWS):
+        p = _convolved(x[step : step + K], weights, bias, K)
+        y = p * tl.sigmoid(p)
+        tl.store(y_ptr + (start + step) * C, y.to(y_ptr.dtype.element_ty), mask=_exist(start + step, inside, L))
 
 
 @triton.jit
 def _backward(
-    dy_ptr, x_ptr, weight_ptr, bias_ptr, dx_ptr, sums_ptr,
+    dy_ptr, x_ptr, weight_ptr, bias_ptr, dx_ptr, dweight_ptr, dbias_ptr, columns,
     L: tl.constexpr, C: tl.constexpr, x_batch, x_row: tl.constexpr,
     K: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """All positions of a block of channels of one sequence: dx, and its share of the sums over batch and positions.
+    """All positions of a block of columns: dx, and their sums over the positions for the weight and the bias.
 
     dp_t = dy_t silu'(p_t),    dx_t = sum_s weight_{K-1-s} dp_{t+s},    dweight_k = sum_t dp_t x_{t-(K-1)+k}.
     """
-    batch = tl.program_id(0).to(tl.int64)
-    c = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    x_ptr += batch * x_batch
-    dy_ptr += batch * L * C
-    dw_0 = tl.full((ROWS, CHANNELS), 0.0, tl.float32)
-    dw_1, dw_2, dw_3, dbias = dw_0, dw_0, dw_0, dw_0
-    for start in range(0, L, ROWS):
-        t = start + tl.arange(0, ROWS)
-        dx = tl.full((ROWS, CHANNELS), 0.0, tl.float32)
-        for s in tl.static_range(K):
-            p = _convolved(x_ptr, weight_ptr, bias_ptr, t + s, c, x_row, L, C, K, ROWS)
+    n = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
+    batch, c, inside = (n // C).to(tl.int64), n % C, n < columns
+    x_ptr += batch * x_batch + c
+    dy_ptr += batch * (L * C) + c
+    dx_ptr += batch * (L * C) + c
+    weights, bias = _parameters(weight_ptr, bias_ptr, c, inside, K)
+    dbias = tl.full((CHANNELS,), 0.0, tl.float32)
+    x, dp, dweight = (), (), ()  # x and dp of the positions t - (K - 1) to t
+    for _ in tl.static_range(K):
+        x, dp, dweight = _append(x, dbias), _append(dp, dbias), _append(dweight, dbias)
+    for start in range(0, L + K - 1, ROWS):  # dx_t is known K - 1 positions later
+        next_x = _load(x_ptr, start, x_row, L, inside, ROWS)
+        next_dy = _load(dy_ptr, start, C, L, inside, ROWS)
+        for step in tl.static_range(ROWS):
+            x = _append(x[1:], next_x[step].to(tl.float32))
+            p = _convolved(x, weights, bias, K)
             gate = tl.sigmoid(p)
-            dp = _load(dy_ptr, t + s, c, C, L, C) * gate * (1 + p * (1 - gate))
-            weight = tl.load(weight_ptr + c * K + (K - 1 - s), mask=c < C, other=0.0).to(tl.float32)
-            dx += weight[None, :] * dp
-            if s == 0:
-                dbias += dp
-                dw_0 += dp * _load(x_ptr, t - (K - 1), c, x_row, L, C)
-                if K > 1:
-                    dw_1 += dp * _load(x_ptr, t - (K - 2), c, x_row, L, C)
-                if K > 2:
-                    dw_2 += dp * _load(x_ptr, t - (K - 3), c, x_row, L, C)
-                if K > 3:
-                    dw_3 += dp * _load(x_ptr, t, c, x_row, L, C)
-        inside = (t[:, None] < L) & (c[None, :] < C)
-        tl.store(dx_ptr + (batch * L + t[:, None]) * C + c[None, :], dx.to(dx_ptr.dtype.element_ty), mask=inside)
-    sums_ptr += batch * (K + 1) * C + c
-    tl.store(sums_ptr, tl.sum(dw_0, axis=0), mask=c < C)
-    if K > 1:
-        tl.store(sums_ptr + C, tl.sum(dw_1, axis=0), mask=c < C)
-    if K > 2:
-        tl.store(sums_ptr + 2 * C, tl.sum(dw_2, axis=0), mask=c < C)
-    if K > 3:
-        tl.store(sums_ptr + 3 * C, tl.sum(dw_3, axis=0), mask=c < C)
-    tl.store(sums_ptr + K * C, tl.sum(dbias, axis=0), mask=c < C)
+            dp = _append(dp[1:], next_dy[step].to(tl.float32) * gate * (1 + p * (1 - gate)))
+            dbias += dp[K - 1]
+            dx, sums = tl.full((CHANNELS,), 0.0, tl.float32), ()
+            for k in tl.static_range(K):
+                dx += weights[K - 1 - k] * dp[k]
+                sums = _append(sums, dweight[k] + dp[K - 1] * x[k])
+            dweight = sums
+            t = start + step - (K - 1)
+            tl.store(dx_ptr + t * C, dx.to(dx_ptr.dtype.element_ty), mask=_exist(t, inside, L))
+    for k in tl.static_range(K):
+        tl.store(dweight_ptr + n.to(tl.int64) * K + k, dweight[k], mask=inside)
+    tl.store(dbias_ptr + n, dbias, mask=inside)

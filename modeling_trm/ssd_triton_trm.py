@@ -30,8 +30,11 @@ except ImportError as error:
         f"'torch'."
     ) from error
 
-# Of a program, the fastest of those tried on an H200 for 384 sequences of 82 positions, 16 heads of 64 (dev/LOG.md).
-SIDE, WARPS = 32, {"forward": 2, "inputs": 4, "scores": 4}
+# Of a program, the fastest of those tried on an H200 for 384 sequences of 82 positions, 16 heads of 64 (dev/LOG.md):
+# the side of a block. Backward the block has up to ROWS rows, and registers are kept from what could be made anew, for
+# more programs at a time.
+SIDE, FORWARD = 32, {"num_warps": 2}
+ROWS, BACKWARD = 32, {"num_warps": 4, "num_stages": 1, "maxnreg": 128}
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # A copy of this file that comes with a checkpoint has operators of its own.
 NAMESPACE = re.sub(r"\W", "_", __name__)
@@ -64,7 +67,7 @@ def ssd_product(scores: Tensor, cumulative: Tensor, u: Tensor) -> Tensor:
     sizes, block = _sizes(scores, u)
     with torch.cuda.device_of(u):
         _forward[(u.shape[0] * u.shape[2], triton.cdiv(u.shape[1], block))](
-            scores, cumulative, u, y, **sizes, num_warps=WARPS["forward"]
+            scores, cumulative, u, y, **sizes, **FORWARD
         )
     return y
 
@@ -73,19 +76,16 @@ def ssd_product(scores: Tensor, cumulative: Tensor, u: Tensor) -> Tensor:
 def ssd_product_backward(dy: Tensor, scores: Tensor, cumulative: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of the scores, of the running sums and of u."""
     dy, scores, cumulative, u = dy.contiguous(), scores.contiguous(), cumulative.contiguous(), u.contiguous()
-    dscores, du, columns = torch.empty_like(scores), torch.empty_like(u), torch.empty_like(cumulative)
+    dscores, du = torch.empty_like(scores), torch.empty_like(u)
     sizes, block = _sizes(scores, u)
     B, L, H, _ = u.shape
-    blocks = triton.cdiv(L, block)
-    rows = cumulative.new_zeros(blocks, B, H, L)  # one part from every block of columns
+    blocks, rows = triton.cdiv(L, block), min(max(block, triton.next_power_of_2(L)), ROWS)
+    dc = cumulative.new_empty(blocks + 1, B, H, L)  # a part from every block of columns, and one from all
     with torch.cuda.device_of(u):
-        _backward_inputs[(B * H, blocks)](
-            dy, scores, cumulative, u, du, columns, rows, **sizes, num_warps=WARPS["inputs"]
+        _backward[(B * scores.shape[1] * blocks,)](
+            dy, scores, cumulative, u, dscores, du, dc, **sizes, ROWS=rows, TILES=triton.cdiv(L, rows), **BACKWARD
         )
-        _backward_scores[(B * scores.shape[1], blocks, blocks)](
-            dy, cumulative, u, dscores, **sizes, num_warps=WARPS["scores"]
-        )
-    return dscores, rows.sum(0) - columns, du
+    return dscores, dc.sum(0), du
 
 
 @ssd_product.register_fake
@@ -140,21 +140,18 @@ def _store_head(head_ptr, value, block, L, H, P, BLOCK: tl.constexpr, WIDTH: tl.
 
 
 @triton.jit
-def _decay(c_ptr, rows, columns, L, BLOCK: tl.constexpr):
-    """[BLOCK, BLOCK] exp(c_i - c_j) where j <= i < L, else 0; masked before exp: else inf * 0 = NaN."""
-    i, j = rows * BLOCK + tl.arange(0, BLOCK), columns * BLOCK + tl.arange(0, BLOCK)
+def _decay(c_ptr, i, j, L):
+    """exp(c_i - c_j) where j <= i < L, else 0; masked before exp: else inf * 0 = NaN."""
     c_i, c_j = tl.load(c_ptr + i, mask=i < L, other=0.0), tl.load(c_ptr + j, mask=j < L, other=0.0)
     inside = (j[None, :] <= i[:, None]) & (i[:, None] < L)
     return tl.exp(tl.where(inside, c_i[:, None] - c_j[None, :], float("-inf")))
 
 
 @triton.jit
-def _weights(scores_ptr, c_ptr, rows, columns, L, BLOCK: tl.constexpr):
-    """[BLOCK, BLOCK] W in float32. What is not read may be infinite: 0 and not inf * 0."""
-    i, j = rows * BLOCK + tl.arange(0, BLOCK), columns * BLOCK + tl.arange(0, BLOCK)
+def _load_scores(scores_ptr, i, j, L):
+    """The scores where j <= i < L, else 0: what is not read may be infinite."""
     inside = (j[None, :] <= i[:, None]) & (i[:, None] < L)
-    scores = tl.load(scores_ptr + i[:, None] * L + j[None, :], mask=inside, other=0.0)
-    return scores.to(tl.float32) * _decay(c_ptr, rows, columns, L, BLOCK)
+    return tl.load(scores_ptr + i[:, None] * L + j[None, :], mask=inside, other=0.0)
 
 
 @triton.jit
@@ -167,65 +164,78 @@ def _forward(
     scores_ptr += (batch * G + head // (H // G)) * L * L
     c_ptr += (batch * H + head) * L
     start = (batch * L * H + head) * P
+    i = rows * BLOCK + tl.arange(0, BLOCK)
     y = tl.full((BLOCK, WIDTH), 0.0, tl.float32)
     for columns in range(rows + 1):
         u = _load_head(u_ptr + start, columns, L, H, P, BLOCK, WIDTH)
-        weights = _weights(scores_ptr, c_ptr, rows, columns, L, BLOCK)
+        j = columns * BLOCK + tl.arange(0, BLOCK)
+        weights = _load_scores(scores_ptr, i, j, L).to(tl.float32) * _decay(c_ptr, i, j, L)
         y = tl.dot(weights.to(u.dtype), u, y, input_precision="ieee")
     _store_head(y_ptr + start, y, rows, L, H, P, BLOCK, WIDTH)
 
 
 @triton.jit
-def _backward_inputs(
-    dy_ptr, scores_ptr, c_ptr, u_ptr, du_ptr, columns_ptr, rows_ptr,
-    L: tl.constexpr, H: tl.constexpr, P: tl.constexpr, G: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr,
-):  # fmt: skip
-    """For a block of columns of one head: du, and the sums of M_ij = dW_ij W_ij over i and, as one part of it, over j.
-
-    dc_i = sum_j M_ij - sum_j M_ji. The diagonal would cancel and is left out; no sum passes through bfloat16.
-    """
-    batch, head, columns = (tl.program_id(0) // H).to(tl.int64), tl.program_id(0) % H, tl.program_id(1)
-    scores_ptr += (batch * G + head // (H // G)) * L * L
-    c_ptr += (batch * H + head) * L
-    part_ptr = rows_ptr + (columns * tl.num_programs(0).to(tl.int64) + tl.program_id(0)) * L
-    start = (batch * L * H + head) * P
-    j = columns * BLOCK + tl.arange(0, BLOCK)
-    u = _load_head(u_ptr + start, columns, L, H, P, BLOCK, WIDTH)
-    du = tl.full((BLOCK, WIDTH), 0.0, tl.float32)
-    over_i = tl.full((BLOCK,), 0.0, tl.float32)
-    for rows in range(columns, tl.num_programs(1)):
-        i = rows * BLOCK + tl.arange(0, BLOCK)
-        dy = _load_head(dy_ptr + start, rows, L, H, P, BLOCK, WIDTH)
-        weights = _weights(scores_ptr, c_ptr, rows, columns, L, BLOCK)
-        du = tl.dot(tl.trans(weights.to(dy.dtype)), dy, du, input_precision="ieee")
-        changes = tl.dot(dy, tl.trans(u), input_precision="ieee") * weights
-        changes = tl.where(i[:, None] > j[None, :], changes, 0.0)
-        over_i += tl.sum(changes, axis=0)
-        tl.store(part_ptr + i, tl.sum(changes, axis=1), mask=i < L)
-    _store_head(du_ptr + start, du, columns, L, H, P, BLOCK, WIDTH)
-    tl.store(columns_ptr + (batch * H + head) * L + j, over_i, mask=j < L)
+def _append(values, value):
+    return values + (value,)  # noqa: RUF005  # Triton does not unpack
 
 
 @triton.jit
-def _backward_scores(
-    dy_ptr, c_ptr, u_ptr, dscores_ptr,
+def _zeros(TILES: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr):
+    tiles = ()
+    for _ in tl.static_range(TILES):
+        tiles = _append(tiles, tl.full((ROWS, BLOCK), 0.0, tl.float32))
+    return tiles
+
+
+@triton.jit
+def _backward(
+    dy_ptr, scores_ptr, c_ptr, u_ptr, dscores_ptr, du_ptr, dc_ptr,
     L: tl.constexpr, H: tl.constexpr, P: tl.constexpr, G: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr,
+    ROWS: tl.constexpr, TILES: tl.constexpr,
 ):  # fmt: skip
-    """A block of the gradient of the scores of one group: sum_h exp(c_i - c_j) dy_i u_j over its heads; 0 for j > i."""
-    batch, group = (tl.program_id(0) // G).to(tl.int64), tl.program_id(0) % G
-    rows, columns = tl.program_id(1), tl.program_id(2)
-    dscores = tl.full((BLOCK, BLOCK), 0.0, tl.float32)
-    if columns <= rows:
-        for head in range(group * (H // G), (group + 1) * (H // G)):
-            start = (batch * L * H + head) * P
-            dy = _load_head(dy_ptr + start, rows, L, H, P, BLOCK, WIDTH)
-            u = _load_head(u_ptr + start, columns, L, H, P, BLOCK, WIDTH)
-            changes = tl.dot(dy, tl.trans(u), input_precision="ieee")
-            dscores += changes * _decay(c_ptr + (batch * H + head) * L, rows, columns, L, BLOCK)
-    i, j = rows * BLOCK + tl.arange(0, BLOCK), columns * BLOCK + tl.arange(0, BLOCK)
-    inside = (i[:, None] < L) & (j[None, :] < L)
-    dscores_ptr += (batch * G + group) * L * L + i[:, None] * L + j[None, :]
-    tl.store(dscores_ptr, dscores.to(dscores_ptr.dtype.element_ty), mask=inside)
+    """For a block of columns of one group and all rows, in TILES of ROWS: dscores, du of each head, and parts of dc.
+
+    dW_ij = dy_i u_j, dscores_ij = sum_h dW_ij exp(c_i - c_j), and dc_i = sum_j M_ij - sum_j M_ji of M_ij = dW_ij W_ij:
+    a part of the first sum from each block of columns, and the second. The diagonal of M would cancel and is left out;
+    no sum passes through bfloat16.
+    """
+    blocks = tl.cdiv(L, BLOCK)  # those of a group run side by side, and find its dy in the cache
+    columns, batch = tl.program_id(0) % blocks, (tl.program_id(0) // (blocks * G)).to(tl.int64)
+    group = tl.program_id(0) // blocks % G
+    scores_ptr += (batch * G + group) * L * L
+    dscores_ptr += (batch * G + group) * L * L
+    part = (tl.num_programs(0) // (blocks * G)).to(tl.int64) * H * L  # numbers in a part of dc
+    j = columns * BLOCK + tl.arange(0, BLOCK)
+    scores, dscores = (), _zeros(TILES, ROWS, BLOCK)
+    for tile in tl.static_range(TILES):
+        scores = _append(scores, _load_scores(scores_ptr, tile * ROWS + tl.arange(0, ROWS), j, L))
+    for head in range(group * (H // G), (group + 1) * (H // G)):
+        start, sums = (batch * L * H + head) * P, (batch * H + head) * L
+        u = _load_head(u_ptr + start, columns, L, H, P, BLOCK, WIDTH)
+        du, over_i, new_dscores = tl.full((BLOCK, WIDTH), 0.0, tl.float32), tl.full((BLOCK,), 0.0, tl.float32), ()
+        for tile in tl.static_range(TILES):
+            i = tile * ROWS + tl.arange(0, ROWS)
+            tile_dscores, over_j = dscores[tile], tl.full((ROWS,), 0.0, tl.float32)
+            if (tile + 1) * ROWS > columns * BLOCK:  # else all of it lies above the diagonal
+                dy = _load_head(dy_ptr + start, tile, L, H, P, ROWS, WIDTH)
+                decay = _decay(c_ptr + sums, i, j, L)
+                dweights = tl.dot(dy, tl.trans(u), input_precision="ieee")
+                tile_dscores += dweights * decay
+                weights = scores[tile].to(tl.float32) * decay
+                du = tl.dot(tl.trans(weights.to(dy.dtype)), dy, du, input_precision="ieee")
+                changes = tl.where(i[:, None] > j[None, :], dweights * weights, 0.0)
+                over_i += tl.sum(changes, axis=0)
+                over_j = tl.sum(changes, axis=1)
+            new_dscores = _append(new_dscores, tile_dscores)
+            tl.store(dc_ptr + columns * part + sums + i, over_j, mask=i < L)
+        dscores = new_dscores
+        tl.store(dc_ptr + blocks * part + sums + j, -over_i, mask=j < L)
+        _store_head(du_ptr + start, du, columns, L, H, P, BLOCK, WIDTH)
+    for tile in tl.static_range(TILES):
+        i = tile * ROWS + tl.arange(0, ROWS)
+        inside = (i[:, None] < L) & (j[None, :] < L)
+        block_ptr = dscores_ptr + i[:, None] * L + j[None, :]
+        tl.store(block_ptr, dscores[tile].to(dscores_ptr.dtype.element_ty), mask=inside)
 
 
 # Asked once, here: inside torch.compile the question what a kernel is breaks the graph.

@@ -47,18 +47,19 @@ def compiled(kernel, pointers, given):
     found = triton.compile(triton.compiler.ASTSource(kernel, signature, given), target=GPUTarget("cuda", 90, 32))
     assert found.metadata.shared <= 48 * 1024, (kernel, pointers, given, found.metadata.shared)
 
-wide = {"c_ptr", "columns_ptr", "rows_ptr"}
+wide = {"c_ptr", "dc_ptr"}
 # Heads of another size than the block, so that no two axes are taken for each other; Triton compiles a size of 1 in.
 variants = [
     ("fp32", {"BLOCK": 32, "WIDTH": 64, "L": 97, "H": 4, "P": 33, "G": 2}),
     ("bf16", {"BLOCK": 64, "WIDTH": 16, "L": 82, "H": 16, "P": 16, "G": 1}),
     ("bf16", {"BLOCK": 16, "WIDTH": 16, "L": 1, "H": 1, "P": 3, "G": 1}),
 ]
-for kernel in (kernels._forward, kernels._backward_inputs, kernels._backward_scores):
+for kernel in (kernels._forward, kernels._backward):
     for factors, given in variants:
         pointers = {name: "fp32" if name in wide else factors for name in kernel.arg_names}
-        compiled(kernel, pointers, given)
-wide = {"weight_ptr", "bias_ptr", "sums_ptr"}
+        rows = {"ROWS": given["BLOCK"], "TILES": triton.cdiv(given["L"], given["BLOCK"])}
+        compiled(kernel, pointers, given if kernel is kernels._forward else given | rows)
+wide = {"weight_ptr", "bias_ptr", "dweight_ptr", "dbias_ptr"}
 for kernel, shape in ((convolution._forward, convolution.FORWARD), (convolution._backward, convolution.BACKWARD)):
     for factors, K in (("bf16", 4), ("fp32", 2)):
         pointers = {name: "fp32" if name in wide else factors for name in kernel.arg_names}
