@@ -28,9 +28,10 @@ except ImportError as error:
 # A copy of this file that comes with a checkpoint has operators of its own.
 NAMESPACE = re.sub(r"\W", "_", __name__)
 WIDEST = 4  # of the kernel: so many positions of a column still fit in registers
-# Of a program: the positions it loads at once (forward: all it has) and its columns, 4 a thread.
+# Of a program: its columns, and the positions it loads at once (forward: all that it has). More columns a thread or
+# more positions leave registers for fewer programs at a time.
 FORWARD = {"ROWS": 8, "CHANNELS": 128, "num_warps": 1}
-BACKWARD = {"ROWS": 4, "CHANNELS": 128, "num_warps": 1}
+BACKWARD = {"ROWS": 8, "CHANNELS": 128, "num_warps": 2}
 
 
 @torch.library.custom_op(f"{NAMESPACE}::conv_silu", mutates_args=())

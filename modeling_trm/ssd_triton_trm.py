@@ -30,9 +30,9 @@ except ImportError as error:
         f"'torch'."
     ) from error
 
-# Of a program, the fastest of those tried on an H200 for 384 sequences of 82 positions, 16 heads of 64 (dev/LOG.md):
-# the side of a block. Backward the block has up to ROWS rows, and registers are kept from what could be made anew, for
-# more programs at a time.
+# Of a program: the side of a block, the fastest of those tried on an H200 for 384 sequences of 82 positions, 16 heads
+# of 64 (dev/LOG.md). Backward a block has up to ROWS rows, and few registers, for more programs at a time: else
+# the compiler keeps addresses there.
 SIDE, FORWARD = 32, {"num_warps": 2}
 ROWS, BACKWARD = 32, {"num_warps": 4, "num_stages": 1, "maxnreg": 128}
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
