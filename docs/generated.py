@@ -241,11 +241,11 @@ def modules(folder: Path) -> Iterator[tuple[Path, str]]:
 
 
 def results() -> str:
-    """The table between the markers of the README."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    match = re.search(r"<!-- results: begin.*?-->\n(.*?)<!-- results: end -->", text, re.DOTALL)
-    assert match is not None
-    return match[1].replace("](model_cards/", "](https://github.com/modeling-trm/modeling-trm/blob/main/model_cards/")
+    """Every evaluation of the shipped checkpoints, and the published figures."""
+    from modeling_trm.cards.results_table import results_table
+
+    table = results_table(ROOT / "model_cards", full=True)
+    return table.replace("](model_cards/", "](https://github.com/modeling-trm/modeling-trm/blob/main/model_cards/")
 
 
 def cell(text: str) -> str:

@@ -1,7 +1,8 @@
 """The table of results, ours and the published ones, made of the cards' metrics.json; no figure of ours is typed.
 
 examples:
-  python scripts/results_table.py                            prints it
+  python scripts/results_table.py                            prints it, as the README has it
+  python scripts/results_table.py --full                     every evaluation of ours, as the documentation has it
   python scripts/results_table.py --update README.md         puts it between the two marker comments there
 
 Published figures, with their sources, are in modeling_trm/cards/published.yaml.
@@ -19,6 +20,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         description=summary, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--cards", default="model_cards", metavar="DIR", help="of checkpoints (default: %(default)s)")
+    parser.add_argument("--full", action="store_true", help="every evaluation, not only the comparable one")
     parser.add_argument("--update", metavar="FILE.md", help="write the table into this file as well")
     return parser.parse_args(argv)
 
@@ -30,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from modeling_trm.utils.files import write_text
 
     with user_errors(OSError, ValueError):
-        table = results_table(arguments.cards)
+        table = results_table(arguments.cards, full=arguments.full)
         print(table)
         if arguments.update is not None:
             page = Path(arguments.update)

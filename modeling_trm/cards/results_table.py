@@ -1,7 +1,8 @@
-"""The README's table of Sudoku results: ours from the cards' metrics.json, the published ones from published.yaml.
+"""The table of Sudoku results: ours from the cards' metrics.json, the published ones from published.yaml.
 
 No figure of ours is typed. A model's row names the way of solving (`cards.ways`), the interval, and what the training
-cost; of every evaluation the passes' deepest rows are shown, one of each pass.
+cost. The README has what compares with the published figures, the documentation every evaluation; of each the passes'
+deepest rows, one of each pass, and of a plain one also the step that the published figures are of.
 """
 
 import json
@@ -14,27 +15,32 @@ from typing import Any
 import yaml
 
 from ..configuration_trm import TRMConfig
+from ..utils.intervals import wilson_interval
 from .protocol import ANY, PASSES
 from .sections import NOTHING, cell, parameter_counts
 
 TASK = "sudoku"
+COMPARABLE = "sudoku_extreme_like_test"  # the evaluation whose puzzles are of the published figures' kind
+PUBLISHED_STEPS = 16
 BEGIN, END = "<!-- results: begin (python scripts/results_table.py --update README.md) -->", "<!-- results: end -->"
 COLUMNS = ("model", "parameters", "solved with", "solved", "95 % interval", "puzzles", "seeds", "training", "source")
 BETWEEN = re.compile(f"{re.escape(BEGIN)}\n.*?{re.escape(END)}", re.DOTALL)
 
 
-def results_table(cards: str | Path) -> str:
+def results_table(cards: str | Path, *, full: bool = False) -> str:
     """The table and what differs in the data, as Markdown.
 
     Args:
         cards: a folder of checkpoints' folders, each with config.json and metrics.json.
+        full: every evaluation of ours, not only the one that compares with the published figures.
     """
     known = yaml.safe_load(resources.files(__package__).joinpath("published.yaml").read_text(encoding="utf-8"))
     folders = sorted(file.parent for file in Path(cards).glob("*/metrics.json"))
-    ours = [row for folder in folders for row in _our_rows(folder)]
+    wanted = {folder: _sudoku(_metrics(folder), full) for folder in folders}
+    ours = [row for folder, evaluations in wanted.items() for row in _our_rows(folder, evaluations)]
     published = [_published_row(one) for one in known["published"]]
     lines = [_line(COLUMNS), "|---|---:|---|---:|---:|---:|---:|---|---|", *map(_line, [*ours, *published])]
-    entries = sorted({entry for folder in folders for entry in _sudoku(_metrics(folder))})
+    entries = sorted(set().union(*wanted.values()))
     return "\n".join([*lines, "", *_differences(entries, known["data_sets"])])
 
 
@@ -45,11 +51,11 @@ def update_text(text: str, table: str) -> str:
     return BETWEEN.sub(lambda _: f"{BEGIN}\n{table}\n{END}", text, count=1)
 
 
-def _our_rows(folder: Path) -> Iterator[Sequence[str]]:
+def _our_rows(folder: Path, evaluations: Mapping[str, Any]) -> Iterator[Sequence[str]]:
     metrics = _metrics(folder)
     name = f"**[{folder.name}]({folder.parent.name}/{folder.name}/README.md)**"
     parameters = parameter_counts(TRMConfig.from_pretrained(folder))["core"]
-    for entry, evaluation in _sudoku(metrics).items():
+    for entry, evaluation in evaluations.items():
         for row in _shown(evaluation):
             low, high = (100 * bound for bound in row["ci95"])
             shown = f"{100 * row['exact_accuracy']:.1f} %", f"{low:.1f} to {high:.1f}", f"{row['count']:,}"
@@ -57,12 +63,20 @@ def _our_rows(folder: Path) -> Iterator[Sequence[str]]:
 
 
 def _shown(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The rows of an evaluation that the table has room for: of each pass the one of the most compute."""
+    """The rows of an evaluation that the table has room for, see the module's docstring."""
     if "ways" not in evaluation:
-        count, accuracy, interval = (evaluation[key] for key in ("count", "exact_accuracy", "exact_accuracy_ci95"))
-        return [{"way": f"{evaluation['steps']} steps", "count": count, "exact_accuracy": accuracy, "ci95": interval}]
+        last = evaluation["steps"]
+        accuracies = {last: evaluation["exact_accuracy"]}
+        if last > PUBLISHED_STEPS and "by_step" in evaluation:
+            accuracies = {PUBLISHED_STEPS: evaluation["by_step"][PUBLISHED_STEPS - 1], **accuracies}
+        return [_plain_row(steps, accuracy, evaluation["count"]) for steps, accuracy in accuracies.items()]
     last = {row["pass"]: row for row in evaluation["ways"] if row.get("chosen_by") != ANY}
     return [last[name] for name in PASSES if name in last]
+
+
+def _plain_row(steps: int, accuracy: float, count: int) -> dict[str, Any]:
+    interval = wilson_interval(round(accuracy * count), count)
+    return {"way": f"{steps} steps", "count": count, "exact_accuracy": accuracy, "ci95": interval}
 
 
 def _training(metrics: Mapping[str, Any]) -> str:
@@ -97,12 +111,12 @@ def _differences(entries: Sequence[str], data_sets: Mapping[str, str]) -> Iterat
             yield f"- `{entry}`: {data_sets[entry]}."
 
 
-def _sudoku(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """The evaluations of Sudoku that have single answers or ways."""
+def _sudoku(metrics: Mapping[str, Any], full: bool) -> dict[str, Any]:
+    """The evaluations of Sudoku that have single answers or ways; unless `full`, the comparable one."""
     return {
         entry: one
         for entry, one in metrics["evaluations"].items()
-        if one["task"] == TASK and ("ways" in one or "exact_accuracy" in one)
+        if one["task"] == TASK and ("ways" in one or "exact_accuracy" in one) and (full or entry == COMPARABLE)
     }
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from modeling_trm.cards.results_table import BEGIN, END, results_table, update_text
+from modeling_trm.cards.results_table import BEGIN, COMPARABLE, END, results_table, update_text
 from modeling_trm.utils.shipped import shipped_checkpoints
 from scripts import results_table as command
 
@@ -53,7 +53,7 @@ def test_of_each_pass_the_row_of_the_most_compute_that_a_user_can_choose(tmp_pat
         tmp_path,
         [way("s16", "steps", 10), way("s64", "steps", 11), *views, way("none", "views", 50, chosen_by="any")],
     )
-    table = results_table(tmp_path)
+    table = results_table(tmp_path, full=True)
     own = [line for line in table.splitlines() if "**[one](" in line]
     assert [line.split(" | ")[2:6] for line in own] == [
         ["s64", "22.0 %", "11.0 to 90.0", "50"],
@@ -61,6 +61,23 @@ def test_of_each_pass_the_row_of_the_most_compute_that_a_user_can_choose(tmp_pat
     ]
     assert all("1.2e+08 FLOP" in line for line in own)
     assert table.count("- `test`: the shipped sample") == 1
+
+
+def test_the_readme_has_the_comparable_evaluation_by_the_published_steps_and_by_all(tmp_path: Path) -> None:
+    image(tmp_path, [])
+    metrics = json.loads((tmp_path / "one" / "metrics.json").read_text())
+    plain = {name: value for name, value in metrics["evaluations"]["test"].items() if name != "ways"}
+    by_step = [number / 100 for number in range(20)]
+    plain |= {"steps": 20, "count": 100, "by_step": by_step, "exact_accuracy": 0.19, "exact_accuracy_ci95": [0, 1]}
+    metrics["evaluations"] = {COMPARABLE: plain, "test": plain | {"steps": 16, "by_step": by_step[:16]}}
+    (tmp_path / "one" / "metrics.json").write_text(json.dumps(metrics))
+
+    def rows(table: str) -> list[list[str]]:
+        return [line.split(" | ")[2:5] for line in table.splitlines() if "**[one](" in line]
+
+    deep = [["16 steps", "15.0 %", "9.3 to 23.3"], ["20 steps", "19.0 %", "12.5 to 27.8"]]
+    assert rows(results_table(tmp_path)) == deep
+    assert rows(results_table(tmp_path, full=True)) == [*deep, ["16 steps", "19.0 %", "12.5 to 27.8"]]
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
