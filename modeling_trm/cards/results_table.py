@@ -2,7 +2,7 @@
 
 No figure of ours is typed. A model's row names the way of solving (`cards.ways`), the interval, and what the training
 cost. The README has what compares with the published figures, the documentation every evaluation; of each the passes'
-deepest rows, one of each pass, and of a plain one also the step that the published figures are of.
+deepest rows, one of each pass, and of all steps also the one that the published figures are of.
 """
 
 import json
@@ -70,8 +70,10 @@ def _shown(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
         if last > PUBLISHED_STEPS and "by_step" in evaluation:
             accuracies = {PUBLISHED_STEPS: evaluation["by_step"][PUBLISHED_STEPS - 1], **accuracies}
         return [_plain_row(steps, accuracy, evaluation["count"]) for steps, accuracy in accuracies.items()]
-    last = {row["pass"]: row for row in evaluation["ways"] if row.get("chosen_by") != ANY}
-    return [last[name] for name in PASSES if name in last]
+    chosen = [row for row in evaluation["ways"] if row.get("chosen_by") != ANY]
+    last = {row["pass"]: row for row in chosen}
+    published = [row for row in chosen if row["pass"] == "steps" and row["way"] == f"{PUBLISHED_STEPS} steps"]
+    return [*(row for row in published if row is not last["steps"]), *(last[name] for name in PASSES if name in last)]
 
 
 def _plain_row(steps: int, accuracy: float, count: int) -> dict[str, Any]:

@@ -51,12 +51,19 @@ def test_of_each_pass_the_row_of_the_most_compute_that_a_user_can_choose(tmp_pat
     views = [way("v8", "views", 20, chosen_by="vote"), way("v32", "views", 21, chosen_by="vote")]
     image(
         tmp_path,
-        [way("s16", "steps", 10), way("s64", "steps", 11), *views, way("none", "views", 50, chosen_by="any")],
+        [
+            way("8 steps", "steps", 9),
+            way("16 steps", "steps", 10),
+            way("64 steps", "steps", 11),
+            *views,
+            way("none", "views", 50, chosen_by="any"),
+        ],
     )
     table = results_table(tmp_path, full=True)
     own = [line for line in table.splitlines() if "**[one](" in line]
     assert [line.split(" | ")[2:6] for line in own] == [
-        ["s64", "22.0 %", "11.0 to 90.0", "50"],
+        ["16 steps", "20.0 %", "10.0 to 90.0", "50"],
+        ["64 steps", "22.0 %", "11.0 to 90.0", "50"],
         ["v32", "42.0 %", "21.0 to 90.0", "50"],
     ]
     assert all("1.2e+08 FLOP" in line for line in own)
