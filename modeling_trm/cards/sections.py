@@ -5,6 +5,8 @@ Every function takes a part of metrics.json (see `card`) and returns plain value
 
 import re
 from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -78,18 +80,21 @@ def evaluation_section(evaluations: dict[str, Any]) -> dict[str, Any]:
         "evaluations": [part for name, one in evaluations.items() for part in _paragraphs(name, one, told)],
         "figures": [figure for name, one in evaluations.items() for figure in _figures(name, one)],
         "headline": "\n".join(headlines),
-        "ways": [
-            {
-                "name": name,
-                "text": f"{one['dataset']}, split `{one['split']}`{_machine(one['ways'][0])}.",
-                **_reproduce(name, one["ways"][0]["command"], told),
-                "rows": [_way(row) for row in one["ways"]],
-            }
-            for name, one in evaluations.items()
-            if "ways" in one
-        ],
+        "ways": [part for name, one in evaluations.items() for part in _ways(name, one, told)],
         "has_votes": any("votes" in one for one in evaluations.values()),
     }
+
+
+def _ways(name: str, one: dict[str, Any], told: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """A table for each command that measured some of the rows: another one may have run on another machine."""
+    for command, rows in groupby(one.get("ways", []), key=itemgetter("command")):
+        first, *others = rows
+        yield {
+            "name": name,
+            "text": f"{one['dataset']}, split `{one['split']}`{_machine(first)}.",
+            **_reproduce(name, command, told),
+            "rows": [_way(row) for row in (first, *others)],
+        }
 
 
 def _way(row: dict[str, Any]) -> dict[str, str]:
