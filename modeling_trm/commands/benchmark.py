@@ -9,6 +9,7 @@ examples:
   trm benchmark --part reference --reference ../TinyRecursiveModels --checkpoint runs/sudoku/model \
       --puzzles 1024 --output runs/benchmark-reference
   trm benchmark --part supervision training-step --presets tr-mamba2attn --profile --output runs/profile
+  trm benchmark --gpu --output runs/benchmark-gpu
 
 parts:
   peak           largest product of two matrices in float32 and bfloat16; always measured, the others give their share
@@ -32,7 +33,9 @@ are first asked for the same answers; if these differ they are not timed, and th
 """
 
 import argparse
+import math
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +52,18 @@ PRESETS = ("trm-attn", "trm-mlp-t", "tr-mamba2attn", "tr-mamba2mlpt")
 DTYPES = ("float32", "bfloat16")
 PREFIX = 16
 CPU_MAX_TFLOP = 0.5
+SSD_BACKENDS = ("auto", "torch", "triton", "cuda")
+# What a GPU can, in two and a half minutes: training as published for Sudoku. The last group has half a minute to end.
+GPU: dict[str, Any] = {
+    "part": ["training-step"],
+    "lengths": [97],
+    "batch_sizes": [384],
+    "dtype": ["bfloat16"],
+    "engines": ["eager", "compiled"],
+    "ssd_backends": ["torch", "triton", "cuda"],
+    "profile": True,
+    "seconds": 120.0,
+}
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -67,6 +82,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--dtype", nargs="+", default=DTYPES, choices=DTYPES, help="bfloat16: under autocast (default: both)")
     default = ("eager", "packed")
     add("--engines", nargs="+", default=default, choices=ENGINES, help="ways to run a model (default: eager packed)")
+    default = ("auto",)
+    backends = f"of Mamba-2 in a training step: {' '.join(SSD_BACKENDS)} (default: auto)"
+    add("--ssd-backends", nargs="+", default=default, choices=SSD_BACKENDS, metavar="NAME", help=backends)
     add("--max-tflop", type=float, metavar="X", help="skip calls of more 10^12 operations (default: 0.5 on a CPU)")
     rows = (1_000, 10_000, 100_000, 1_000_000)
     add("--rows", type=int, nargs="+", default=rows, metavar="N", help="sizes of tables (default: 10^3 to 10^6)")
@@ -79,10 +97,25 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--halt", type=float, default=0.5, metavar="P", help="our halting: at this halt probability (default: 0.5)")
     add_device(parser)
     add("--threads", type=thread_count, metavar="N", help="threads of a CPU (default: PyTorch's choice)")
-    add("--profile", action="store_true", help="also write a trace and a table of operators for lines of a model")
+    add("--profile", action="store_true", help="lines of a model: time by kind of kernel, a trace, operators")
+    limit = "begin no group of lines later than so many (default: no limit)"
+    add("--seconds", type=float, default=math.inf, metavar="S", help=limit)
+    add("--gpu", action="store_true", help=f"other defaults, for a GPU and two and a half minutes: {_as_options(GPU)}")
     arguments = parser.parse_args(argv)
+    if arguments.gpu:
+        parser.set_defaults(**GPU)
+        arguments = parser.parse_args(argv)
     _check(parser, arguments)
     return arguments
+
+
+def _as_options(defaults: dict[str, Any]) -> str:
+    words = []
+    for name, value in defaults.items():
+        words.append(f"--{name.replace('_', '-')}")
+        if value is not True:
+            words += map(str, value if isinstance(value, list) else [f"{value:g}"])
+    return " ".join(words)
 
 
 def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
@@ -94,6 +127,8 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
     require_at_least(parser, arguments, 1, "batch_sizes", "rounds", "rows", "table_batch", "puzzles", "at_a_time")
     if arguments.max_tflop is not None and not arguments.max_tflop > 0:
         parser.error(f"--max-tflop must be above 0, got {arguments.max_tflop:g}")
+    if not arguments.seconds > 0:
+        parser.error(f"--seconds must be above 0, got {arguments.seconds:g}")
     if "puzzle-table" in arguments.part and min(arguments.rows) < arguments.table_batch:
         parser.error(f"--rows must be at least --table-batch, {arguments.table_batch}, got {min(arguments.rows)}")
     if not 0 < arguments.halt < 1:
@@ -124,6 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = make_settings(arguments)
         report = {
             "command": command_line("benchmark", given(argv)),
+            "date": datetime.now(UTC).date().isoformat(),
             "hardware": describe_machine(settings.device),
             "versions": library_versions(),
         }
@@ -167,6 +203,8 @@ def make_settings(arguments: argparse.Namespace) -> Any:
         puzzles=None if arguments.checkpoint is None else sample_puzzles(arguments),
         at_a_time=arguments.at_a_time,
         halt=arguments.halt,
+        ssd_backends=arguments.ssd_backends,
+        seconds=arguments.seconds,
     )
 
 

@@ -1,5 +1,6 @@
 """Settings of a run in which the models are tiny, and a public code that computes the published formulas."""
 
+import math
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -39,6 +40,8 @@ DEFAULTS: dict[str, Any] = {
     "puzzles": None,
     "at_a_time": 32,
     "halt": 0.5,
+    "ssd_backends": ["auto"],
+    "seconds": math.inf,
 }
 # Its classes and names; the function is the oracle's.
 PUBLIC_CODE = """
