@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from . import growth, mamba2_layer, peak, puzzle_table, reference, reference_training, supervision, training_step
+from . import growth, mamba2_layer, peak, puzzle_table, reference, reference_training, ssd, supervision, training_step
 from .measure import Group, Line, Measured, Skipped, describe
 from .memory import METHODS
 from .profiling import profile_line
@@ -20,6 +20,7 @@ PARTS: dict[str, Callable[[Settings], Iterator[Group]]] = {
     "solving": supervision.solving_groups,
     "training-step": training_step.groups,
     "mamba2-layer": mamba2_layer.groups,
+    "ssd": ssd.groups,
     "reference": reference.groups,
     "reference-training": reference_training.groups,
     "growth": growth.groups,

@@ -17,6 +17,7 @@ parts:
   solving        all 16 supervision steps
   training-step  forward, loss, gradients, optimisers, weight average
   mamba2-layer   the Mamba-2 layer against transformers' and, on CUDA, mamba_ssm's, with the same weights
+  ssd            that layer's state-space dual form alone, in PyTorch, in Triton and on CUDA mamba_ssm's
   reference      against a checkout of the public TRM code with the same weights: one step, and with --checkpoint
                  solving puzzles, 16 steps there and with halting here
   reference-training  forward, loss and gradients against the same checkout, with --engines compiled under torch.compile
@@ -27,7 +28,7 @@ A length is that of the sequence, 16 positions of prefix and the cells: 97 for S
 calls of more than half a TFLOP are listed as skipped (--max-tflop).
 
 Writes OUTPUT/benchmark.json and OUTPUT/benchmark.md after every group of lines, and prints the tables: medians, the
-range from the fastest to the slowest round, the ratio to the first line of the same work, FLOP/s (of the matrix
+range from the fastest to the slowest round, the ratio to the first line of the same group and work, FLOP/s (of the matrix
 products, not of the rest) and their share of the peak, and the memory a call takes. Where two sides are compared they
 are first asked for the same answers; if these differ they are not timed, and the exit code is 1.
 """
@@ -43,7 +44,7 @@ from .options import CommandParser, add_device, add_import, add_output, given, r
 
 # Names of modeling_trm.benchmarking.run.PARTS and engines.ENGINES, here so that --help need not import PyTorch.
 PARTS = (
-    "peak", "supervision", "solving", "training-step", "mamba2-layer", "reference", "reference-training",
+    "peak", "supervision", "solving", "training-step", "mamba2-layer", "ssd", "reference", "reference-training",
     "growth", "puzzle-table",
 )  # fmt: skip
 SLOW_PARTS = ("solving", "growth")  # not run unless asked for
@@ -55,7 +56,7 @@ CPU_MAX_TFLOP = 0.5
 SSD_BACKENDS = ("auto", "torch", "triton", "cuda")
 # What a GPU can, in two and a half minutes: training as published for Sudoku. The last group has half a minute to end.
 GPU: dict[str, Any] = {
-    "part": ["training-step"],
+    "part": ["training-step", "ssd"],
     "lengths": [97],
     "batch_sizes": [384],
     "dtype": ["bfloat16"],
@@ -90,6 +91,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--rows", type=int, nargs="+", default=rows, metavar="N", help="sizes of tables (default: 10^3 to 10^6)")
     add("--table-batch", type=int, default=768, metavar="N", help="rows of an update (default: 768, as published)")
     add("--reference", type=Path, metavar="DIR", help="checkout of the public TRM code, which is run")
+    add("--mamba-ssm", type=Path, metavar="DIR", help="checkout of mamba_ssm, whose Triton kernels are run")
     add("--checkpoint", metavar="DIR", help="trained weights for solving; the sample's test puzzles of its task")
     add("--puzzles", type=int, default=64, metavar="N", help="so many of them (default: 64)")
     add("--at-a-time", type=int, default=32, metavar="N", help="puzzles of a batch that is solved (default: 32)")
@@ -173,6 +175,7 @@ def make_settings(arguments: argparse.Namespace) -> Any:
     """Raises ValueError for what cannot be used, before anything is measured."""
     from ..benchmarking.reference import load_reference
     from ..benchmarking.settings import Settings
+    from ..benchmarking.ssd import THEIR_FILE
     from ..configuration_trm import PRESETS as KNOWN
     from ..operators_trm import OPERATORS
     from ..utils.loading import choose_device
@@ -186,6 +189,8 @@ def make_settings(arguments: argparse.Namespace) -> Any:
         )
     if arguments.reference is not None:
         load_reference(arguments.reference)
+    if arguments.mamba_ssm is not None and not (arguments.mamba_ssm / THEIR_FILE).is_file():
+        raise ValueError(f"--mamba-ssm {arguments.mamba_ssm}: has no {THEIR_FILE}; allowed: a checkout of mamba_ssm")
     default_bound = CPU_MAX_TFLOP if device.type == "cpu" else None
     return Settings(
         device=device,
@@ -205,6 +210,7 @@ def make_settings(arguments: argparse.Namespace) -> Any:
         halt=arguments.halt,
         ssd_backends=arguments.ssd_backends,
         seconds=arguments.seconds,
+        mamba_ssm=arguments.mamba_ssm,
     )
 
 

@@ -47,7 +47,7 @@ def test_profile_is_written_beside_the_report(tmp_path: Path) -> None:
 def test_a_gpus_defaults_are_one_command_and_what_is_given_wins(tmp_path: Path) -> None:
     """On a CPU its training steps are too large: all are listed, and why."""
     short = benchmark.parse_arguments(["--gpu", "--presets", "trm-attn", "--seconds", "30", "--output", "x"])
-    assert (short.presets, short.seconds, short.part) == (["trm-attn"], 30, ["training-step"])
+    assert (short.presets, short.seconds, short.part) == (["trm-attn"], 30, ["training-step", "ssd"])
     assert (short.batch_sizes, short.lengths, short.dtype, short.profile) == ([384], [97], ["bfloat16"], True)
     assert short.rounds == 3 and not benchmark.parse_arguments(["--output", "x"]).profile
     assert benchmark.main(["--gpu", "--device", "cpu", "--output", str(tmp_path)]) == 0
@@ -83,6 +83,7 @@ def test_different_answers_end_in_code_1(tmp_path: Path, monkeypatch: pytest.Mon
         (["--part", "puzzle-table", "--rows", "5000", "500"], "--rows must be at least --table-batch, 768, got 500"),
         (["--checkpoint", "x"], "--checkpoint is compared with the public code: give --reference too"),
         (["--presets", "trm-atn"], "--presets: 'trm-atn' is unknown; allowed: trm-attn, trm-mlp-t"),
+        (["--mamba-ssm", "nowhere"], "--mamba-ssm nowhere: has no mamba_ssm/ops/triton/ssd_combined.py"),
         (["--reference", "nowhere"], "--reference nowhere: has no models/recursive_reasoning/trm.py"),
     ],
     ids=str,
