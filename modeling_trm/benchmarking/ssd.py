@@ -117,8 +117,8 @@ def random_inputs(config: TRMConfig, batch_size: int, dtype: torch.dtype, device
 
 
 def forward(scan: Scan, inputs: list[Tensor]) -> Tensor:
-    with torch.no_grad():
-        return scan(*inputs)
+    """y; the inputs ask for no gradients."""
+    return scan(*inputs)
 
 
 def outputs_and_gradients(scan: Scan, inputs: list[Tensor]) -> list[Tensor]:

@@ -28,7 +28,7 @@ A length is that of the sequence, 16 positions of prefix and the cells: 97 for S
 calls of more than half a TFLOP are listed as skipped (--max-tflop).
 
 Writes OUTPUT/benchmark.json and OUTPUT/benchmark.md after every group of lines, and prints the tables: medians, the
-range from the fastest to the slowest round, the ratio to the first line of the same group and work, FLOP/s (of the matrix
+range from the fastest to the slowest round, the ratio to the first line of the same work, FLOP/s (of the matrix
 products, not of the rest) and their share of the peak, and the memory a call takes. Where two sides are compared they
 are first asked for the same answers; if these differ they are not timed, and the exit code is 1.
 """
