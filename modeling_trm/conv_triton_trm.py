@@ -47,7 +47,9 @@ def conv_silu(x_BLC: Tensor, weight_CK: Tensor, bias_C: Tensor) -> Tensor:
     y = torch.empty((B, L, C), dtype=x.dtype, device=x.device)
     blocks = triton.cdiv(B * C, FORWARD["CHANNELS"]) * triton.cdiv(L, FORWARD["ROWS"])
     with torch.cuda.device_of(x):
-        _forward[(blocks,)](x, weight, bias, y, B * C, L, C, x.stride(0), x.stride(1), K=weight.shape[1], **FORWARD)
+        _conv_forward[(blocks,)](
+            x, weight, bias, y, B * C, L, C, x.stride(0), x.stride(1), K=weight.shape[1], **FORWARD
+        )
     return y
 
 
@@ -63,7 +65,7 @@ def conv_silu_backward(
     dweight = torch.empty((B, C, K), dtype=torch.float32, device=x.device)
     dbias = torch.empty((B, C), dtype=torch.float32, device=x.device)
     with torch.cuda.device_of(x):
-        _backward[(triton.cdiv(B * C, BACKWARD["CHANNELS"]),)](
+        _conv_backward[(triton.cdiv(B * C, BACKWARD["CHANNELS"]),)](
             dy, x, weight, bias, dx, dweight, dbias, B * C, L, C, x.stride(0), x.stride(1), K=K, **BACKWARD
         )
     return dx, dweight.sum(0).to(weight.dtype), dbias.sum(0).to(bias.dtype)
@@ -140,7 +142,7 @@ def _convolved(window, weights, bias, K: tl.constexpr):
 
 
 @triton.jit
-def _forward(
+def _conv_forward(
     x_ptr, weight_ptr, bias_ptr, y_ptr, columns, L: tl.constexpr, C: tl.constexpr, x_batch, x_row: tl.constexpr,
     K: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
@@ -159,7 +161,7 @@ def _forward(
 
 
 @triton.jit
-def _backward(
+def _conv_backward(
     dy_ptr, x_ptr, weight_ptr, bias_ptr, dx_ptr, dweight_ptr, dbias_ptr, columns,
     L: tl.constexpr, C: tl.constexpr, x_batch, x_row: tl.constexpr,
     K: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,

@@ -66,7 +66,7 @@ def ssd_product(scores: Tensor, cumulative: Tensor, u: Tensor) -> Tensor:
     y = torch.empty_like(u)
     sizes, block = _sizes(scores, u)
     with torch.cuda.device_of(u):
-        _forward[(u.shape[0] * u.shape[2], triton.cdiv(u.shape[1], block))](
+        _ssd_forward[(u.shape[0] * u.shape[2], triton.cdiv(u.shape[1], block))](
             scores, cumulative, u, y, **sizes, **FORWARD
         )
     return y
@@ -82,7 +82,7 @@ def ssd_product_backward(dy: Tensor, scores: Tensor, cumulative: Tensor, u: Tens
     blocks, rows = triton.cdiv(L, block), min(max(block, triton.next_power_of_2(L)), ROWS)
     dc = cumulative.new_empty(blocks + 1, B, H, L)  # a part from every block of columns, and one from all
     with torch.cuda.device_of(u):
-        _backward[(B * scores.shape[1] * blocks,)](
+        _ssd_backward[(B * scores.shape[1] * blocks,)](
             dy, scores, cumulative, u, dscores, du, dc, **sizes, ROWS=rows, TILES=triton.cdiv(L, rows), **BACKWARD
         )
     return dscores, dc.sum(0), du
@@ -155,7 +155,7 @@ def _load_scores(scores_ptr, i, j, L):
 
 
 @triton.jit
-def _forward(
+def _ssd_forward(
     scores_ptr, c_ptr, u_ptr, y_ptr,
     L: tl.constexpr, H: tl.constexpr, P: tl.constexpr, G: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
@@ -188,7 +188,7 @@ def _zeros(TILES: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr):
 
 
 @triton.jit
-def _backward(
+def _ssd_backward(
     dy_ptr, scores_ptr, c_ptr, u_ptr, dscores_ptr, du_ptr, dc_ptr,
     L: tl.constexpr, H: tl.constexpr, P: tl.constexpr, G: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr,
     ROWS: tl.constexpr, TILES: tl.constexpr,
@@ -239,4 +239,4 @@ def _backward(
 
 
 # Asked once, here: inside torch.compile the question what a kernel is breaks the graph.
-NEEDS_CUDA = isinstance(_forward, triton.JITFunction)  # not in Triton's interpreter
+NEEDS_CUDA = isinstance(_ssd_forward, triton.JITFunction)  # not in Triton's interpreter

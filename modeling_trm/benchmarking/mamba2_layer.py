@@ -8,7 +8,6 @@ Shapes: B batch, L positions, D hidden.
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +21,7 @@ from ..modeling_trm import TRMModel
 from ..utils.flops import mamba2_flops
 from .measure import Check, Group, Line, Skipped, compare
 from .settings import Settings, preset_config
+from .ssd import ssd_missing
 
 OURS = "modeling_trm"
 # Of outputs and gradients. Mamba2Mixer computes its scan in float32 whatever its type; autocast rounds elsewhere too.
@@ -81,10 +81,12 @@ def _layers(settings: Settings, config: TRMConfig, skipped: list[Skipped]) -> di
             parameter.add_(0.01 * torch.randn_like(parameter))
     weights = give_sublayer(ours)
     own = {OURS: ours}
-    if settings.device.type == "cuda" and find_spec("triton"):
-        own[f"{OURS}, Triton"] = _ours(config, weights, "triton")
-    elif settings.device.type == "cuda":
-        skipped.append(Skipped(f"{OURS}, Triton", "triton is not installed"))
+    if settings.device.type == "cuda":
+        reason = ssd_missing("triton", settings.device)
+        if reason is None:
+            own[f"{OURS}, Triton"] = _ours(config, weights, "triton")
+        else:
+            skipped.append(Skipped(f"{OURS}, Triton", reason))
     layers: dict[str, nn.Module] = dict(own)
     if "compiled" in settings.engines and can_compile(settings.device):
         for name, layer in own.items():

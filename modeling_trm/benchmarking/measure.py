@@ -1,7 +1,8 @@
 """Time the lines of a group: everything takes turns within a round, so that a busy moment hits all alike.
 
 A figure counts as a ratio to another line of the same group. Before the rounds every line is called once or twice
-untimed; the later of these calls is the one whose memory is measured.
+untimed; the later of these calls is the one whose memory is measured. On a GPU it is always twice: what the first call
+compiles takes memory and time, the call itself little.
 """
 
 import math
@@ -82,8 +83,10 @@ class Measured:
     checks: list[dict[str, Any]] = field(default_factory=list)
     skipped: list[dict[str, Any]] = field(default_factory=list)
 
-    def add(self, group: Group, rounds: int, device: torch.device, peaks: dict[str, float], name: str) -> None:
-        """Measure a group, unless its two sides answer differently: then a ratio would say nothing."""
+    def add(
+        self, group: Group, rounds: int, device: torch.device, peaks: dict[str, float], name: str
+    ) -> list[dict[str, Any]]:
+        """Measure a group, unless its two sides answer differently: then a ratio would say nothing. Its new lines."""
         checks = [check.to_dict() for check in group.checks]
         self.checks += [check for check in checks if check not in self.checks]  # several groups may rest on one
         self.skipped += [vars(skipped) for skipped in group.skipped]
@@ -91,8 +94,15 @@ class Measured:
         if different:
             reason = "; ".join(f"{c.what}: differ by {c.error:.2g}, allowed {c.allowed:g}" for c in different)
             self.skipped += [vars(Skipped(describe(line.labels), reason)) for line in group.lines]
-        elif group.lines:
-            self.lines += measure(group.lines, rounds, device, peaks, name)
+            return []
+        try:
+            lines = measure(group.lines, rounds, device, peaks, name)
+        except torch.OutOfMemoryError as error:  # of a GPU: smaller groups may fit
+            reason = str(error).split(". ")[0]
+            self.skipped += [vars(Skipped(describe(line.labels), reason)) for line in group.lines]
+            return []
+        self.lines += lines
+        return lines
 
 
 def compare(what: str, actual: Tensor, expected: Tensor, allowed: float) -> Check:
@@ -158,7 +168,7 @@ def figures(
 def warm_up(line: Line, device: torch.device) -> int | None:
     call, started = line.warm_up or line.call, time.perf_counter()
     memory = peak_memory(call, device)
-    if time.perf_counter() - started < WARM_UP_SECONDS:
+    if device.type == "cuda" or time.perf_counter() - started < WARM_UP_SECONDS:
         memory = peak_memory(call, device)
     return memory
 

@@ -1,13 +1,14 @@
 """Run parts one after the other, each group of lines as it comes, and keep a report that is whole at any moment."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from . import growth, mamba2_layer, peak, puzzle_table, reference, reference_training, supervision, training_step
-from .measure import Group, Line, Measured
+from . import growth, mamba2_layer, peak, puzzle_table, reference, reference_training, ssd, supervision, training_step
+from .measure import Group, Line, Measured, Skipped, describe
 from .memory import METHODS
 from .profiling import profile_line
 from .settings import Settings
@@ -19,6 +20,7 @@ PARTS: dict[str, Callable[[Settings], Iterator[Group]]] = {
     "solving": supervision.solving_groups,
     "training-step": training_step.groups,
     "mamba2-layer": mamba2_layer.groups,
+    "ssd": ssd.groups,
     "reference": reference.groups,
     "reference-training": reference_training.groups,
     "growth": growth.groups,
@@ -38,6 +40,8 @@ def run_parts(
     Args:
         profiles: folder for a trace of the lines that a part marks so; None for none.
     """
+    ends = time.monotonic() + settings.seconds
+    spent = f"--seconds {settings.seconds:g} are spent"
     report |= {
         "peak_flop_per_second": {},
         "memory": METHODS.get(settings.device.type, "not measured"),
@@ -47,11 +51,17 @@ def run_parts(
     for name in dict.fromkeys((PEAK, *names)):
         part = Measured()
         report["parts"][name] = vars(part)
+        if time.monotonic() > ends:
+            part.skipped.append(vars(Skipped("the whole part", spent)))
+            continue
         for group in PARTS[name](settings):
+            if time.monotonic() > ends:
+                left = [Skipped(describe(line.labels), spent) for line in group.lines]
+                group = Group(skipped=[*group.skipped, *left])
             rounds = settings.rounds if group.rounds is None else group.rounds
-            part.add(group, rounds, settings.device, report["peak_flop_per_second"], name)
+            measured = part.add(group, rounds, settings.device, report["peak_flop_per_second"], name)
             if profiles is not None:
-                _profile(group.lines, settings.device, profiles / name)
+                _profile(group.lines, measured, settings.device, profiles / name)
             if name == PEAK:
                 report["peak_flop_per_second"] = peak.peaks(part.lines)
             write(report)
@@ -62,7 +72,8 @@ def run_parts(
     return all(check["same"] for part in report["parts"].values() for check in part["checks"])
 
 
-def _profile(lines: Sequence[Line], device: torch.device, folder: Path) -> None:
-    for line in lines:
+def _profile(lines: Sequence[Line], measured: list[dict[str, Any]], device: torch.device, folder: Path) -> None:
+    """Profile each line that asks for it; none if its group was not measured."""
+    for line, figures in zip(lines, measured):
         if line.profile:
-            profile_line(line, device, folder)
+            figures["kinds_ms"] = profile_line(line, device, folder)

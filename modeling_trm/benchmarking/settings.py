@@ -26,6 +26,8 @@ class Settings:
 
     max_tflop: a call of more floating-point operations than so many 10^12 is listed as skipped; None: no bound.
     at_a_time: so many of the puzzles are a batch. halt: the halt probability at which `solve` stops a puzzle.
+    ssd_backends: of the Mamba-2 layers in a training step. seconds: no group of lines begins later; may be infinite.
+    mamba_ssm: a checkout, for its Triton kernels; None: what is installed.
     """
 
     device: torch.device
@@ -43,6 +45,9 @@ class Settings:
     puzzles: Puzzles | None
     at_a_time: int
     halt: float
+    ssd_backends: Sequence[str]
+    seconds: float
+    mamba_ssm: Path | None
 
     def excess(self, flops: int) -> str | None:
         """Why a call of so many operations is not made; None if it is."""

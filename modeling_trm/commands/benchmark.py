@@ -9,6 +9,7 @@ examples:
   trm benchmark --part reference --reference ../TinyRecursiveModels --checkpoint runs/sudoku/model \
       --puzzles 1024 --output runs/benchmark-reference
   trm benchmark --part supervision training-step --presets tr-mamba2attn --profile --output runs/profile
+  trm benchmark --gpu --output runs/benchmark-gpu
 
 parts:
   peak           largest product of two matrices in float32 and bfloat16; always measured, the others give their share
@@ -16,6 +17,7 @@ parts:
   solving        all 16 supervision steps
   training-step  forward, loss, gradients, optimisers, weight average
   mamba2-layer   the Mamba-2 layer against transformers' and, on CUDA, mamba_ssm's, with the same weights
+  ssd            that layer's state-space dual form alone, in PyTorch, in Triton and on CUDA mamba_ssm's
   reference      against a checkout of the public TRM code with the same weights: one step, and with --checkpoint
                  solving puzzles, 16 steps there and with halting here
   reference-training  forward, loss and gradients against the same checkout, with --engines compiled under torch.compile
@@ -32,7 +34,9 @@ are first asked for the same answers; if these differ they are not timed, and th
 """
 
 import argparse
+import math
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +44,7 @@ from .options import CommandParser, add_device, add_import, add_output, given, r
 
 # Names of modeling_trm.benchmarking.run.PARTS and engines.ENGINES, here so that --help need not import PyTorch.
 PARTS = (
-    "peak", "supervision", "solving", "training-step", "mamba2-layer", "reference", "reference-training",
+    "peak", "supervision", "solving", "training-step", "mamba2-layer", "ssd", "reference", "reference-training",
     "growth", "puzzle-table",
 )  # fmt: skip
 SLOW_PARTS = ("solving", "growth")  # not run unless asked for
@@ -49,6 +53,18 @@ PRESETS = ("trm-attn", "trm-mlp-t", "tr-mamba2attn", "tr-mamba2mlpt")
 DTYPES = ("float32", "bfloat16")
 PREFIX = 16
 CPU_MAX_TFLOP = 0.5
+SSD_BACKENDS = ("auto", "torch", "triton", "cuda")
+# What a GPU can, in two and a half minutes: training as published for Sudoku. The last group has half a minute to end.
+GPU: dict[str, Any] = {
+    "part": ["training-step", "ssd"],
+    "lengths": [97],
+    "batch_sizes": [384],
+    "dtype": ["bfloat16"],
+    "engines": ["eager", "compiled"],
+    "ssd_backends": ["torch", "triton", "cuda"],
+    "profile": True,
+    "seconds": 120.0,
+}
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -67,11 +83,15 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--dtype", nargs="+", default=DTYPES, choices=DTYPES, help="bfloat16: under autocast (default: both)")
     default = ("eager", "packed")
     add("--engines", nargs="+", default=default, choices=ENGINES, help="ways to run a model (default: eager packed)")
+    default = ("auto",)
+    backends = f"of Mamba-2 in a training step: {' '.join(SSD_BACKENDS)} (default: auto)"
+    add("--ssd-backends", nargs="+", default=default, choices=SSD_BACKENDS, metavar="NAME", help=backends)
     add("--max-tflop", type=float, metavar="X", help="skip calls of more 10^12 operations (default: 0.5 on a CPU)")
     rows = (1_000, 10_000, 100_000, 1_000_000)
     add("--rows", type=int, nargs="+", default=rows, metavar="N", help="sizes of tables (default: 10^3 to 10^6)")
     add("--table-batch", type=int, default=768, metavar="N", help="rows of an update (default: 768, as published)")
     add("--reference", type=Path, metavar="DIR", help="checkout of the public TRM code, which is run")
+    add("--mamba-ssm", type=Path, metavar="DIR", help="checkout of mamba_ssm, whose Triton kernels are run")
     add("--checkpoint", metavar="DIR", help="trained weights for solving; the sample's test puzzles of its task")
     add("--puzzles", type=int, default=64, metavar="N", help="so many of them (default: 64)")
     add("--at-a-time", type=int, default=32, metavar="N", help="puzzles of a batch that is solved (default: 32)")
@@ -79,10 +99,25 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--halt", type=float, default=0.5, metavar="P", help="our halting: at this halt probability (default: 0.5)")
     add_device(parser)
     add("--threads", type=thread_count, metavar="N", help="threads of a CPU (default: PyTorch's choice)")
-    add("--profile", action="store_true", help="also write a trace and a table of operators for lines of a model")
+    add("--profile", action="store_true", help="lines of a model: time by kind of kernel, a trace, operators")
+    limit = "begin no group of lines later than so many (default: no limit)"
+    add("--seconds", type=float, default=math.inf, metavar="S", help=limit)
+    add("--gpu", action="store_true", help=f"other defaults, for a GPU and two and a half minutes: {_as_options(GPU)}")
     arguments = parser.parse_args(argv)
+    if arguments.gpu:
+        parser.set_defaults(**GPU)
+        arguments = parser.parse_args(argv)
     _check(parser, arguments)
     return arguments
+
+
+def _as_options(defaults: dict[str, Any]) -> str:
+    words = []
+    for name, value in defaults.items():
+        words.append(f"--{name.replace('_', '-')}")
+        if value is not True:
+            words += map(str, value if isinstance(value, list) else [f"{value:g}"])
+    return " ".join(words)
 
 
 def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
@@ -94,6 +129,8 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
     require_at_least(parser, arguments, 1, "batch_sizes", "rounds", "rows", "table_batch", "puzzles", "at_a_time")
     if arguments.max_tflop is not None and not arguments.max_tflop > 0:
         parser.error(f"--max-tflop must be above 0, got {arguments.max_tflop:g}")
+    if not arguments.seconds > 0:
+        parser.error(f"--seconds must be above 0, got {arguments.seconds:g}")
     if "puzzle-table" in arguments.part and min(arguments.rows) < arguments.table_batch:
         parser.error(f"--rows must be at least --table-batch, {arguments.table_batch}, got {min(arguments.rows)}")
     if not 0 < arguments.halt < 1:
@@ -124,6 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = make_settings(arguments)
         report = {
             "command": command_line("benchmark", given(argv)),
+            "date": datetime.now(UTC).date().isoformat(),
             "hardware": describe_machine(settings.device),
             "versions": library_versions(),
         }
@@ -137,6 +175,7 @@ def make_settings(arguments: argparse.Namespace) -> Any:
     """Raises ValueError for what cannot be used, before anything is measured."""
     from ..benchmarking.reference import load_reference
     from ..benchmarking.settings import Settings
+    from ..benchmarking.ssd import THEIR_FILE
     from ..configuration_trm import PRESETS as KNOWN
     from ..operators_trm import OPERATORS
     from ..utils.loading import choose_device
@@ -150,6 +189,8 @@ def make_settings(arguments: argparse.Namespace) -> Any:
         )
     if arguments.reference is not None:
         load_reference(arguments.reference)
+    if arguments.mamba_ssm is not None and not (arguments.mamba_ssm / THEIR_FILE).is_file():
+        raise ValueError(f"--mamba-ssm {arguments.mamba_ssm}: has no {THEIR_FILE}; allowed: a checkout of mamba_ssm")
     default_bound = CPU_MAX_TFLOP if device.type == "cpu" else None
     return Settings(
         device=device,
@@ -167,6 +208,9 @@ def make_settings(arguments: argparse.Namespace) -> Any:
         puzzles=None if arguments.checkpoint is None else sample_puzzles(arguments),
         at_a_time=arguments.at_a_time,
         halt=arguments.halt,
+        ssd_backends=arguments.ssd_backends,
+        seconds=arguments.seconds,
+        mamba_ssm=arguments.mamba_ssm,
     )
 
 

@@ -76,7 +76,12 @@ def mlp_t_flops(config: TRMConfig) -> int:
 def mamba2_flops(config: TRMConfig) -> int:
     """in_proj, SSD, out_proj."""
     projections = 2 * config.num_positions * config.hidden_size * (config.mamba_d_in_proj + config.mamba_d_inner)
-    return projections + _ssd(config, config.mamba_n_groups)
+    return projections + ssd_flops(config)
+
+
+def ssd_flops(config: TRMConfig) -> int:
+    """The SSD of a Mamba-2 layer alone."""
+    return _ssd(config, config.mamba_n_groups)
 
 
 def mamba3_flops(config: TRMConfig) -> int:

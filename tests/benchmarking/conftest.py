@@ -1,5 +1,6 @@
 """Settings of a run in which the models are tiny, and a public code that computes the published formulas."""
 
+import math
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from modeling_trm.benchmarking import (
     reference,
     reference_training,
     run,
+    ssd,
     supervision,
     training_step,
 )
@@ -39,6 +41,9 @@ DEFAULTS: dict[str, Any] = {
     "puzzles": None,
     "at_a_time": 32,
     "halt": 0.5,
+    "ssd_backends": ["auto"],
+    "seconds": math.inf,
+    "mamba_ssm": None,
 }
 # Its classes and names; the function is the oracle's.
 PUBLIC_CODE = """
@@ -107,7 +112,7 @@ def tiny_presets(monkeypatch: pytest.MonkeyPatch) -> None:
         sizes = {**TINY, "seq_len": length - TINY["puzzle_prefix_len"], "mlp_multiple_of": 256, "num_puzzles": 1}
         return TRMConfig.from_preset(preset, **sizes | overrides)
 
-    for part in (growth, mamba2_layer, reference, reference_training, supervision, training_step):
+    for part in (growth, mamba2_layer, reference, reference_training, ssd, supervision, training_step):
         monkeypatch.setattr(part, "preset_config", preset_config)
     monkeypatch.setitem(peak.SIZES, "cpu", 64)
     monkeypatch.setattr(growth, "LENGTHS", (20, 30))

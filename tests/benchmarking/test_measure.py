@@ -10,7 +10,7 @@ import torch
 
 from modeling_trm.benchmarking import measure as measuring
 from modeling_trm.benchmarking import memory
-from modeling_trm.benchmarking.measure import Check, Group, Line, Measured, Skipped, compare, measure
+from modeling_trm.benchmarking.measure import Check, Group, Line, Measured, Skipped, compare, measure, warm_up
 from modeling_trm.benchmarking.memory import peak_memory
 
 CPU = torch.device("cpu")
@@ -51,6 +51,25 @@ def test_a_short_call_is_warmed_up_twice_and_several_calls_are_timed_together(cl
     found = measure(lines, 2, CPU, {})
     assert "".join(clock.order) == "aabb" + "abbb" * 2
     assert found[1]["seconds"] == [0.5, 0.5]
+
+
+def test_on_a_gpu_the_first_call_is_never_the_last_before_the_rounds(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It compiles; the memory is that of the second."""
+    taken = iter((500, 20))
+    monkeypatch.setattr(measuring, "peak_memory", lambda call, device: (call(), next(taken))[1])
+    assert warm_up(Line({"work": "w"}, clock.call("a", 60, 1)), torch.device("cuda")) == 20
+    assert clock.order == ["a", "a"]
+
+
+def test_lines_for_which_a_gpu_has_no_room_are_listed(clock: Clock) -> None:
+    def full() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has ...")
+
+    part = Measured()
+    assert part.add(Group([Line({"work": "w", "batch": 384}, full)]), 2, CPU, {}, "part") == []
+    assert part.skipped == [{"what": "w, batch 384", "reason": "CUDA out of memory"}] and part.lines == []
 
 
 def test_median_range_ratio_and_share_of_the_peak(clock: Clock) -> None:

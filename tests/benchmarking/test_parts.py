@@ -1,21 +1,35 @@
 """Each part at tiny sizes: its lines, that its calls do the work they are named after, what it skips and why."""
 
 import copy
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 
+import modeling_trm
 from modeling_trm import TRMForGridReasoning
-from modeling_trm.benchmarking import engines, growth, mamba2_layer, peak, puzzle_table, run, supervision, training_step
+from modeling_trm.benchmarking import (
+    engines,
+    growth,
+    mamba2_layer,
+    peak,
+    puzzle_table,
+    run,
+    ssd,
+    supervision,
+    training_step,
+)
 from modeling_trm.benchmarking.engines import Engine
-from modeling_trm.benchmarking.profiling import profile_line
 from modeling_trm.benchmarking.settings import Settings, random_ids, random_model
+from modeling_trm.benchmarking.ssd import ssd_missing
 from modeling_trm.commands import benchmark
+from modeling_trm.configuration_trm import SsdBackend
 from modeling_trm.engines_trm import ENGINES as OWN_ENGINES
+from modeling_trm.mamba2_trm import Mamba2
 from modeling_trm.puzzle_table_trm import PuzzleTable
 from modeling_trm.training.ema import ExponentialMovingAverage
 from modeling_trm.utils.flops import flops
@@ -29,6 +43,7 @@ MakeSettings = Callable[..., Settings]
 def test_the_script_knows_the_names_of_parts_and_engines() -> None:
     assert tuple(run.PARTS) == benchmark.PARTS
     assert tuple(engines.ENGINES) == benchmark.ENGINES
+    assert {*benchmark.SSD_BACKENDS} == {*get_args(SsdBackend)}
 
 
 @pytest.mark.parametrize(("part", "steps"), [("supervision", 1), ("solving", 4)])
@@ -90,6 +105,96 @@ def test_training_part_takes_the_engines_that_have_gradients(
         ("tr-mamba2mlpt", "eager"),
     ]
     assert found.skipped[0]["reason"] == "torch.compile finds no compiler here"
+
+
+def test_training_part_takes_each_ssd_backend_of_the_presets_that_have_one(
+    settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_step, "ssd_missing", lambda backend, device: "no GPU" if backend == "cuda" else None)
+    asked = settings(ssd_backends=["torch", "cuda", "auto"], batch_sizes=[2], rounds=1)
+    found = measured("training-step", asked)
+    assert [(line["preset"], line.get("SSD")) for line in found.lines] == [
+        ("trm-attn", None),
+        ("tr-mamba2mlpt", "torch"),
+        ("tr-mamba2mlpt", "auto"),
+    ]
+    assert found.lines[1]["ratio"] != 1  # to the first preset, which takes turns with it
+    assert found.skipped == [{"what": "training step, tr-mamba2mlpt, cuda, L 20, batch 2", "reason": "no GPU"}]
+
+
+def test_a_line_runs_the_ssd_backend_that_it_names(settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[str] = []
+    chosen = Mamba2._choose_mix
+    monkeypatch.setattr(
+        Mamba2, "_choose_mix", lambda layer, x: (used.append(layer.config.ssd_backend), chosen(layer, x))[1]
+    )
+    asked = settings(ssd_backends=["torch", "auto"], batch_sizes=[1], presets=["tr-mamba2mlpt"])
+    for line in next(training_step.groups(asked)).lines:
+        line.call()
+        assert {*used} == {line.labels["SSD"]}
+        used.clear()
+
+
+@pytest.mark.parametrize(
+    ("backend", "reason"),
+    [("auto", None), ("torch", None), ("cuda", "the device is cpu")],
+)
+def test_a_backend_that_cannot_run_says_why(backend: str, reason: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ssd, "CUDA_KERNELS_MISSING", None)
+    assert ssd_missing(backend, torch.device("cpu")) == reason
+    monkeypatch.setattr(ssd, "CUDA_KERNELS_MISSING", "No module named 'causal_conv1d'")
+    assert (ssd_missing(backend, torch.device("cuda")) is None) == (backend != "cuda")
+
+
+def test_triton_needs_its_package_and_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton")
+    assert ssd_missing("triton", torch.device("cpu")) == "the tensor is on cpu"
+    assert ssd_missing("triton", torch.device("cuda")) is None
+    monkeypatch.setattr(modeling_trm, "ssd_triton_trm", None)
+    monkeypatch.setitem(sys.modules, "modeling_trm.ssd_triton_trm", None)
+    reason = ssd_missing("triton", torch.device("cuda"))
+    assert reason is not None and "ssd_triton_trm" in reason
+
+
+def test_in_a_limited_time_each_model_is_a_group_and_what_comes_too_late_is_listed(
+    settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock stands still but for the first training step, which takes too long."""
+    now = [0.0]
+    monkeypatch.setattr(run.time, "monotonic", lambda: now[0])
+
+    def slow(model: Any, *_: Any) -> Callable[[], None]:
+        return lambda: now.__setitem__(0, 99.0)
+
+    monkeypatch.setattr(training_step, "training_step", slow)
+    asked = settings(batch_sizes=[2], ssd_backends=["torch", "auto"], seconds=60.0)
+    report: dict[str, Any] = {}
+    assert run.run_parts(["training-step", "puzzle-table"], asked, report, lambda _: None)
+    parts = report["parts"]
+    assert [line["preset"] for line in parts["training-step"]["lines"]] == ["trm-attn"]
+    spent = "--seconds 60 are spent"
+    assert parts["training-step"]["skipped"] == [
+        {"what": f"training step, tr-mamba2mlpt, {backend}, L 20, batch 2, float32, eager", "reason": spent}
+        for backend in ("torch", "auto")
+    ]
+    assert parts["puzzle-table"] == {
+        "lines": [],
+        "checks": [],
+        "skipped": [{"what": "the whole part", "reason": spent}],
+    }
+
+
+def test_a_profile_goes_into_the_figures_of_its_line(
+    settings: MakeSettings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(run, "profile_line", lambda line, device, folder: {folder.name: line.labels["batch"]})
+    report: dict[str, Any] = {}
+    run.run_parts(["training-step"], settings(presets=["trm-attn"]), report, lambda _: None, tmp_path)
+    assert [line["kinds_ms"] for line in report["parts"]["training-step"]["lines"]] == [
+        {"training-step": 1},
+        {"training-step": 2},
+    ]
+    assert not any("kinds_ms" in line for line in report["parts"]["peak"]["lines"])
 
 
 def test_an_engine_that_answers_otherwise_is_not_timed(settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,13 +301,6 @@ def test_peak_is_of_the_fastest_product_that_is_float32(
 
 def test_rounding_is_measured() -> None:
     assert 0 < peak.rounding("highest", torch.device("cpu")) < peak.ROUNDING
-
-
-def test_profile_writes_a_trace_and_the_operators(settings: MakeSettings, tmp_path: Path) -> None:
-    lines = [line for group in mamba2_layer.groups(settings(batch_sizes=[1])) for line in group.lines]
-    trace, operators = profile_line(lines[0], torch.device("cpu"), tmp_path)
-    assert trace.name == "forward_modeling_trm_L20_batch1_float32.json"
-    assert '"traceEvents"' in trace.read_text() and "aten::" in operators.read_text()
 
 
 def test_a_report_is_written_after_every_group(settings: MakeSettings) -> None:

@@ -54,13 +54,14 @@ variants = [
     ("bf16", {"BLOCK": 64, "WIDTH": 16, "L": 82, "H": 16, "P": 16, "G": 1}),
     ("bf16", {"BLOCK": 16, "WIDTH": 16, "L": 1, "H": 1, "P": 3, "G": 1}),
 ]
-for kernel in (kernels._forward, kernels._backward):
+for kernel in (kernels._ssd_forward, kernels._ssd_backward):
     for factors, given in variants:
         pointers = {name: "fp32" if name in wide else factors for name in kernel.arg_names}
         rows = {"ROWS": given["BLOCK"], "TILES": triton.cdiv(given["L"], given["BLOCK"])}
-        compiled(kernel, pointers, given if kernel is kernels._forward else given | rows)
+        compiled(kernel, pointers, given if kernel is kernels._ssd_forward else given | rows)
 wide = {"weight_ptr", "bias_ptr", "dweight_ptr", "dbias_ptr"}
-for kernel, shape in ((convolution._forward, convolution.FORWARD), (convolution._backward, convolution.BACKWARD)):
+shapes = {convolution._conv_forward: convolution.FORWARD, convolution._conv_backward: convolution.BACKWARD}
+for kernel, shape in shapes.items():
     for factors, K in (("bf16", 4), ("fp32", 2)):
         pointers = {name: "fp32" if name in wide else factors for name in kernel.arg_names}
         sizes = {"K": K, "ROWS": shape["ROWS"], "CHANNELS": shape["CHANNELS"], "L": 97, "C": 70, "x_row": 96}

@@ -1,6 +1,8 @@
 """scripts/benchmark.py: what it prints and writes; the figures themselves are nobody's to assert."""
 
 import json
+from datetime import date
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -42,6 +44,23 @@ def test_profile_is_written_beside_the_report(tmp_path: Path) -> None:
     assert names[0] == "forward_modeling_trm_L18_batch1_float32.json" and len(names) == 4
 
 
+def test_a_gpus_defaults_are_one_command_and_what_is_given_wins(tmp_path: Path) -> None:
+    """On a CPU its training steps are too large: all are listed, and why."""
+    short = benchmark.parse_arguments(["--gpu", "--presets", "trm-attn", "--seconds", "30", "--output", "x"])
+    assert (short.presets, short.seconds, short.part) == (["trm-attn"], 30, ["training-step", "ssd"])
+    assert (short.batch_sizes, short.lengths, short.dtype, short.profile) == ([384], [97], ["bfloat16"], True)
+    assert short.rounds == 3 and not benchmark.parse_arguments(["--output", "x"]).profile
+    assert benchmark.main(["--gpu", "--device", "cpu", "--output", str(tmp_path)]) == 0
+    report = json.loads((tmp_path / "benchmark.json").read_text())
+    part = report["parts"]["training-step"]
+    assert part["lines"] == [] and report["finished"] and date.fromisoformat(report["date"])
+    large, skipped = "more than --max-tflop 0.5", {s["what"]: s["reason"] for s in part["skipped"]}
+    assert large in skipped["training step, trm-mlp-t, L 97, batch 384"]
+    assert large in skipped["training step, tr-mamba2attn, torch, L 97, batch 384"]
+    assert "cpu" in skipped["training step, tr-mamba2mlpt, triton, L 97, batch 384"] or not find_spec("triton")
+    assert len(skipped) == 8
+
+
 def test_different_answers_end_in_code_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("modeling_trm.benchmarking.mamba2_layer.TOLERANCES", {"float32": 0.0})
     assert benchmark.main([*ONE_LAYER, "--device", "cpu", "--output", str(tmp_path)]) == 1
@@ -56,12 +75,15 @@ def test_different_answers_end_in_code_1(tmp_path: Path, monkeypatch: pytest.Mon
         (["--batch-sizes", "8", "0"], "--batch-sizes must be at least 1, got 0"),
         (["--lengths", "16"], "--lengths must be at least 17, got 16"),
         (["--threads", "0"], "--threads: 0 is not allowed; allowed: 1 to 1024"),
+        (["--seconds", "0"], "--seconds must be above 0, got 0"),
+        (["--ssd-backends", "nvcc"], "--ssd-backends: invalid choice: 'nvcc'"),
         (["--max-tflop", "0"], "--max-tflop must be above 0, got 0"),
         (["--max-tflop", "nan"], "--max-tflop: 'nan' is not allowed; allowed: finite"),
         (["--part", "all", "peak"], "--part all stands alone, got all peak"),
         (["--part", "puzzle-table", "--rows", "5000", "500"], "--rows must be at least --table-batch, 768, got 500"),
         (["--checkpoint", "x"], "--checkpoint is compared with the public code: give --reference too"),
         (["--presets", "trm-atn"], "--presets: 'trm-atn' is unknown; allowed: trm-attn, trm-mlp-t"),
+        (["--mamba-ssm", "nowhere"], "--mamba-ssm nowhere: has no mamba_ssm/ops/triton/ssd_combined.py"),
         (["--reference", "nowhere"], "--reference nowhere: has no models/recursive_reasoning/trm.py"),
     ],
     ids=str,
