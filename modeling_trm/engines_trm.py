@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from .compiling_trm import CompiledStack, can_compile
 from .packed_linear_trm import ROWS, Int8Linear, Layer, PackedLinear, int8_missing, with_children, with_packed_linears
+from .processor_trm import bfloat16_pays, has_bfloat16
 from .recursion_trm import RecursionState
 
 ELEMENTS = ROWS * 512  # of a micro-batch's latent: positions times channels
@@ -64,7 +65,7 @@ def packing_missing(model: Any) -> str | None:
 
 
 def bfloat16_missing(model: Any) -> str | None:
-    return _view_missing(model) or (None if _has_bfloat16() else "this processor has no bfloat16 instructions")
+    return _view_missing(model) or (None if has_bfloat16() else "this processor has no bfloat16 instructions")
 
 
 def _view_missing(model: Any) -> str | None:
@@ -78,13 +79,9 @@ def _view_missing(model: Any) -> str | None:
     return None if capability.startswith("AVX") else f"it needs an x86 processor with AVX2, this one has {capability}"
 
 
-def _has_bfloat16() -> bool:
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-
-
 def int8_rest() -> torch.dtype:
     """What the engine "int8" computes everything but its linear layers in, on this processor."""
-    return torch.bfloat16 if _has_bfloat16() else torch.float32
+    return torch.bfloat16 if bfloat16_pays() else torch.float32
 
 
 def _precision(model: Any) -> torch.dtype:
@@ -115,7 +112,7 @@ def bfloat16(model: Any) -> Callable[..., Any]:
 
 
 def int8(model: Any) -> Callable[..., Any]:
-    """The linear layers in 8 bits, products of activations in bfloat16 (float32 where the processor lacks it).
+    """The linear layers in 8 bits, products of activations in bfloat16 (float32 where that does not pay).
 
     The same accuracy over many puzzles, not each answer. It pays for wide layers: at 512 channels, not at 96. The step
     sizes of Mamba-2 keep their precision; of an operator of a user's own every linear layer is in 8 bits.

@@ -132,7 +132,7 @@ def test_int8_equals_float64_with_rounded_linear_layers(preset: str, make, probl
             exactly = _never_rounded(exact.config, exact.model.stack.get_submodule(name[:1]), name)
             layer.forward = partial(_rounded_linear, layer.weight.detach(), exactly)
     expected = one_step(exact, exact, problem)
-    monkeypatch.setattr("modeling_trm.engines_trm._has_bfloat16", lambda: False)
+    monkeypatch.setattr("modeling_trm.engines_trm.bfloat16_pays", lambda: False)
     assert max(errors(one_step(choose_engine(model, "int8"), model, problem), expected)) < 0.06
 
 
