@@ -15,6 +15,7 @@ PROCESSORS = {
     "Cooper Lake": ("GenuineIntel", "avx512f avx512_bf16", True, False, True),
     "Sapphire Rapids": ("GenuineIntel", "avx512_bf16 amx_bf16 avx512_fp16 amx_tile", True, True, True),
     "Sapphire Rapids, AMX hidden": ("GenuineIntel", "avx512_bf16 avx512_fp16", True, False, False),
+    "an AMD with AVX512-FP16": ("AuthenticAMD", "avx512_bf16 avx512_fp16", True, False, True),
     "Ice Lake": ("GenuineIntel", "avx512f avx512_vnni", False, False, False),
     "Rome": ("AuthenticAMD", "avx2", False, False, False),
     "another system": (None, "", True, False, True),
