@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from .compiling_trm import CompiledStack, can_compile
+from .layers_trm import rms_norm_over
 from .packed_linear_trm import ROWS, Int8Linear, Layer, PackedLinear, int8_missing, with_children, with_packed_linears
 from .processor_trm import bfloat16_pays, has_bfloat16
 from .recursion_trm import RecursionState
@@ -175,10 +176,7 @@ class PackedStack(nn.Module):
 
     def forward(self, h: Tensor, prepared: Sequence[tuple[Tensor, ...]]) -> Tensor:
         for (operator, frame), own in zip(self.operators, prepared):
-            wide = frame.apply(operator, h, *own).float() + h.float()
-            # Not mean(): its pass over positions is not vectorised.
-            squares = (wide * wide).sum(frame.norm_dim, keepdim=True)
-            h = wide.mul_(torch.rsqrt(squares / wide.shape[frame.norm_dim] + self.eps)).to(h.dtype)
+            h = rms_norm_over(h + frame.apply(operator, h, *own), self.eps, frame.norm_dim).to(h.dtype)
         return h
 
 

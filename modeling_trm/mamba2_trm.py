@@ -20,7 +20,7 @@ from transformers import initialization as init
 from transformers.utils import logging
 
 from .configuration_trm import TRMConfig
-from .layers_trm import Operator, rms_norm
+from .layers_trm import Operator, rms_norm, rms_norm_over
 from .packed_linear_trm import Layer, PackedLinear, with_packed_linears
 from .ssd_cuda_trm import CUDA_KERNELS_MISSING, conv_silu, ssd_scan
 
@@ -146,8 +146,8 @@ class Mamba2(Operator):
             dt_BLH = F.softplus(dt_proj(x_BLD).float() + self.dt_bias)
             mix = ssd_one_chunk_over if x_BLD.shape[1] <= ONE_CHUNK_UP_TO else ssd
             y_BLHP = torch.addcmul(mix(scale(x_BLHP, dt_BLH), dt_BLH * A_H, B_BLGN, C_BLGN), x_BLHP, D_H1)
-            gated = y_BLHP.flatten(-2).mul_(F.silu(z_proj.product(x), inplace=True)).unflatten(-1, (self.n_groups, -1))
-            return out_proj(rms_norm(gated, self.eps).flatten(-2).mul_(norm_weight))
+            gated = y_BLHP.flatten(-2).mul_(z_proj.silu(x)).unflatten(-1, (self.n_groups, -1))
+            return out_proj(rms_norm_over(gated, self.eps).flatten(-2).mul_(norm_weight))
 
         return mamba2
 

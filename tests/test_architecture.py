@@ -69,7 +69,7 @@ ARROWS = {
     "verifiers_trm": (),
     "trajectories_trm": ("losses_trm", "recursion_trm"),
     "reasoning_config_trm": ("text_file_trm",),
-    "engines_trm": ("compiling_trm", "recursion_trm", "packed_linear_trm", "processor_trm"),
+    "engines_trm": ("compiling_trm", "recursion_trm", "layers_trm", "packed_linear_trm", "processor_trm"),
     "compiling_trm": (),
     "certificates_trm": ("trajectories_trm", "reasoning_config_trm"),
     "reasoning_trm": ("engines_trm", "trajectories_trm", "certificates_trm"),
