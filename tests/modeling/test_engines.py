@@ -337,6 +337,16 @@ def test_freed_memory_is_kept() -> None:
     assert int(shown.stdout) < 100
 
 
+@pytest.mark.parametrize("engine", ["packed", "bfloat16", "int8"])
+def test_the_packed_engines_have_it_kept(engine: str, make, monkeypatch) -> None:
+    model, kept = make("trm-attn"), []
+    if ENGINES[engine].missing(model) is not None:
+        pytest.skip(ENGINES[engine].missing(model))
+    monkeypatch.setattr("modeling_trm.engines_trm.keep_freed_memory", lambda: kept.append(engine))
+    choose_engine(model, engine)
+    assert kept == [engine]
+
+
 def test_an_unknown_engine_is_named(make, problem) -> None:
     with pytest.raises(ValueError, match="engine='fast' is unknown; allowed: auto, eager, packed, bfloat16, int8"):
         make("trm-attn").solve(*problem, engine="fast")
