@@ -322,13 +322,13 @@ def test_the_shipped_checkpoint_answers_the_same(engine: str, monkeypatch) -> No
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other libraries have bounds of their own")
 def test_freed_memory_is_kept() -> None:
-    """Four blocks of 8 MB at once, again and again: their pages are not fetched anew (without: 8,000 of them)."""
+    """Six blocks of 8 MB at once, again and again: their pages are not fetched anew (without: 12,000 of them)."""
     lines = [
         "import resource, torch",
         "from modeling_trm.engines_trm import keep_freed_memory",
         "keep_freed_memory()",
         "fetched = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt",
-        "rounds = [(fetched(), [torch.ones(2**21) for _ in range(4)])[0] for _ in range(8)]",
+        "rounds = [(fetched(), [torch.ones(2**21) for _ in range(6)])[0] for _ in range(8)]",
         "print(rounds[-1] - rounds[-2])",
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
