@@ -322,19 +322,20 @@ def test_the_shipped_checkpoint_answers_the_same(engine: str, monkeypatch) -> No
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other libraries have bounds of their own")
 def test_freed_memory_is_kept() -> None:
-    """Six blocks of 8 MB at once, again and again: their pages are not fetched anew (without: 12,000 of them)."""
+    """38 MB in 31 blocks, again and again: their pages are not fetched anew (seen: 256; without it 2,300 to 60,000)."""
     lines = [
         "import resource, torch",
         "from modeling_trm.engines_trm import keep_freed_memory",
         "keep_freed_memory()",
         "fetched = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt",
-        "rounds = [(fetched(), [torch.ones(2**21) for _ in range(6)])[0] for _ in range(8)]",
-        "print(rounds[-1] - rounds[-2])",
+        "blocks = lambda: [torch.ones(2**21), [torch.ones(2**18) for _ in range(30)]]",
+        "rounds = [(fetched(), blocks())[0] for _ in range(8)]",
+        "print(rounds[-1] - rounds[1])",
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", "\n".join(lines)]
     shown = subprocess.run(command, env=environment, cwd=IMAGE.parents[1], capture_output=True, text=True, check=True)
-    assert int(shown.stdout) < 100
+    assert int(shown.stdout) < 1000
 
 
 @pytest.mark.parametrize("engine", ["packed", "bfloat16", "int8"])
