@@ -54,12 +54,10 @@ def rms_norm(x: Tensor, eps: float, dim: int = -1) -> Tensor:
 def rms_norm_over(x: Tensor, eps: float, dim: int = -1) -> Tensor:
     """rms_norm of float32 or narrower in fewer passes on a CPU, without gradient: an x in float32 is written over."""
     wide = x.float()
-    # Over positions PyTorch's norm is not vectorised, nor is its mean.
-    squares = (
-        torch.linalg.vector_norm(wide, dim=dim, keepdim=True).square_()
-        if dim == -1
-        else (wide * wide).sum(dim, keepdim=True)
-    )
+    if dim == -1:
+        squares = torch.linalg.vector_norm(wide, dim=dim, keepdim=True).square_()
+    else:  # over positions it is not vectorised, nor is mean()
+        squares = (wide * wide).sum(dim, keepdim=True)
     return wide.mul_(squares.div_(x.shape[dim]).add_(eps).rsqrt_()).to(x.dtype)
 
 
