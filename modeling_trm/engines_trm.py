@@ -19,10 +19,13 @@ import torch
 from torch import Tensor, nn
 
 from .compiling_trm import CompiledStack, can_compile
+from .layers_trm import rms_norm_over
 from .packed_linear_trm import ROWS, Int8Linear, Layer, PackedLinear, int8_missing, with_children, with_packed_linears
+from .processor_trm import bfloat16_pays, has_bfloat16
 from .recursion_trm import RecursionState
 
 ELEMENTS = ROWS * 512  # of a micro-batch's latent: positions times channels
+LARGEST_OWN_BLOCK = 2**25 - 2**13  # bytes; glibc's limit is 2^25 with the block's own head and alignment
 FORWARD_REPLACED = "model.forward was replaced, as accelerate does under autocast, and a view would run the former one"
 
 
@@ -64,7 +67,7 @@ def packing_missing(model: Any) -> str | None:
 
 
 def bfloat16_missing(model: Any) -> str | None:
-    return _view_missing(model) or (None if _has_bfloat16() else "this processor has no bfloat16 instructions")
+    return _view_missing(model) or (None if has_bfloat16() else "this processor has no bfloat16 instructions")
 
 
 def _view_missing(model: Any) -> str | None:
@@ -78,13 +81,9 @@ def _view_missing(model: Any) -> str | None:
     return None if capability.startswith("AVX") else f"it needs an x86 processor with AVX2, this one has {capability}"
 
 
-def _has_bfloat16() -> bool:
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-
-
 def int8_rest() -> torch.dtype:
     """What the engine "int8" computes everything but its linear layers in, on this processor."""
-    return torch.bfloat16 if _has_bfloat16() else torch.float32
+    return torch.bfloat16 if bfloat16_pays() else torch.float32
 
 
 def _precision(model: Any) -> torch.dtype:
@@ -115,7 +114,7 @@ def bfloat16(model: Any) -> Callable[..., Any]:
 
 
 def int8(model: Any) -> Callable[..., Any]:
-    """The linear layers in 8 bits, products of activations in bfloat16 (float32 where the processor lacks it).
+    """The linear layers in 8 bits, products of activations in bfloat16 (float32 where that does not pay).
 
     The same accuracy over many puzzles, not each answer. It pays for wide layers: at 512 channels, not at 96. The step
     sizes of Mamba-2 keep their precision; of an operator of a user's own every linear layer is in 8 bits.
@@ -139,7 +138,17 @@ def compiling_missing(model: Any) -> str | None:
 
 
 def _with_stack(model: Any, stack: "PackedStack") -> Callable[..., Any]:
+    keep_freed_memory()
     return with_children(model, model=MicroBatches(with_children(model.model, stack=stack)))
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep up to 64 MB that are freed; it would give the activations of every operator back to the system.
+
+    Each would then be fetched, and cleared, page by page. Freeing a block as large as it takes from the system for
+    itself raises its own bounds (mallopt(3), M_MMAP_THRESHOLD). Nothing is written to the block, so it costs nothing.
+    """
+    torch.empty(LARGEST_OWN_BLOCK, dtype=torch.uint8)
 
 
 ENGINES = {
@@ -178,10 +187,7 @@ class PackedStack(nn.Module):
 
     def forward(self, h: Tensor, prepared: Sequence[tuple[Tensor, ...]]) -> Tensor:
         for (operator, frame), own in zip(self.operators, prepared):
-            wide = frame.apply(operator, h, *own).float() + h.float()
-            # Not mean(): its pass over positions is not vectorised.
-            squares = (wide * wide).sum(frame.norm_dim, keepdim=True)
-            h = wide.mul_(torch.rsqrt(squares / wide.shape[frame.norm_dim] + self.eps)).to(h.dtype)
+            h = rms_norm_over(h + frame.apply(operator, h, *own), self.eps, frame.norm_dim).to(h.dtype)
         return h
 
 

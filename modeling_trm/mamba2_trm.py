@@ -20,7 +20,7 @@ from transformers import initialization as init
 from transformers.utils import logging
 
 from .configuration_trm import TRMConfig
-from .layers_trm import Operator, rms_norm
+from .layers_trm import Operator, rms_norm, rms_norm_over
 from .packed_linear_trm import Layer, PackedLinear, with_packed_linears
 from .ssd_cuda_trm import CUDA_KERNELS_MISSING, conv_silu, ssd_scan
 
@@ -136,18 +136,18 @@ class Mamba2(Operator):
         z_weight, xBC_weight, dt_weight = self.in_proj.weight.split(self.widths)
         z_proj, xBC_proj, out_proj = (linear(w, None) for w in (z_weight, xBC_weight, self.out_proj.weight))
         dt_proj = PackedLinear(dt_weight, None, dtype)  # never in 8 bits: step sizes are summed over all positions
-        kernel_KC = self.conv1d.weight.detach().squeeze(1).to(dtype).t().contiguous()
+        conv_weight = self.conv1d.weight.detach().to(dtype)
         bias_C, D_H1 = self.conv1d.bias.to(dtype), self.D.to(dtype)[:, None]  # type: ignore[union-attr]  # it has one
         A_H, norm_weight = -torch.exp(self.A_log.float()), self.norm.weight.to(dtype)
 
         def mamba2(x_BLD: Tensor) -> Tensor:
             x = xBC_proj.prepare(x_BLD)
-            x_BLHP, B_BLGN, C_BLGN = self._heads(conv_silu_over(xBC_proj.product(x), kernel_KC, bias_C))
+            x_BLHP, B_BLGN, C_BLGN = self._heads(conv_silu_at_once(xBC_proj.product(x), conv_weight, bias_C))
             dt_BLH = F.softplus(dt_proj(x_BLD).float() + self.dt_bias)
             mix = ssd_one_chunk_over if x_BLD.shape[1] <= ONE_CHUNK_UP_TO else ssd
             y_BLHP = torch.addcmul(mix(scale(x_BLHP, dt_BLH), dt_BLH * A_H, B_BLGN, C_BLGN), x_BLHP, D_H1)
-            gated = y_BLHP.flatten(-2).mul_(F.silu(z_proj.product(x), inplace=True)).unflatten(-1, (self.n_groups, -1))
-            return out_proj(rms_norm(gated, self.eps).flatten(-2).mul_(norm_weight))
+            gated = y_BLHP.flatten(-2).mul_(z_proj.silu(x)).unflatten(-1, (self.n_groups, -1))
+            return out_proj(rms_norm_over(gated, self.eps).flatten(-2).mul_(norm_weight))
 
         return mamba2
 
@@ -193,12 +193,12 @@ def depthwise_conv(x_BLC: Tensor, conv: nn.Conv1d, ahead: int = 0) -> Tensor:
     return y_BLC
 
 
-def conv_silu_over(x_BLC: Tensor, kernel_KC: Tensor, bias_C: Tensor) -> Tensor:
-    """silu(depthwise_conv) in one array that is written over."""
-    y_BLC = torch.addcmul(bias_C, x_BLC, kernel_KC[-1])
-    for back in range(1, len(kernel_KC)):
-        y_BLC[:, back:].addcmul_(x_BLC[:, :-back], kernel_KC[-1 - back])
-    return F.silu(y_BLC, inplace=True)
+def conv_silu_at_once(x_BLC: Tensor, weight_C1K: Tensor, bias_C: Tensor) -> Tensor:
+    """silu(depthwise_conv) by oneDNN, which takes x as it lies as an image of one row, its channels last."""
+    length, width = x_BLC.shape[1], weight_C1K.shape[-1]
+    image_BC1L = x_BLC.transpose(1, 2).unsqueeze(2)
+    y_BC1L = F.conv2d(image_BC1L, weight_C1K.unsqueeze(2), bias_C, padding=(0, width - 1), groups=len(bias_C))
+    return F.silu(y_BC1L, inplace=True).squeeze(2).transpose(1, 2)[:, :length]
 
 
 def torch_product(scores_BGLL: Tensor, cumulative_BHL: Tensor, u_BLHP: Tensor) -> Tensor:

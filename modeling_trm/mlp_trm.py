@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import initialization as init
 
 from .configuration_trm import TRMConfig
-from .layers_trm import Operator, rms_norm
+from .layers_trm import Operator, rms_norm, rms_norm_over
 from .packed_linear_trm import Layer
 
 ROWS = 8  # 16-bit tensor cores want rows of a multiple of 16 bytes
@@ -54,12 +54,6 @@ class GatedMLP(Operator):
             return F.silu(g) * v
         return torch.sigmoid(g) * rms_norm(g * v, self.eps, dim)
 
-    def _gated_over(self, g: Tensor, v: Tensor, dim: int) -> Tensor:
-        """_gated, which writes over g or v."""
-        if self.gate == "silu":
-            return F.silu(g, inplace=True).mul_(v)
-        return rms_norm(g * v, self.eps, dim).mul_(g.sigmoid_())
-
 
 class Mlp(GatedMLP):
     """A gated MLP over the channels of each position."""
@@ -68,14 +62,17 @@ class Mlp(GatedMLP):
         super().__init__(config, config.hidden_size)
 
     def packed(self, dtype: torch.dtype, linear: Layer) -> Callable[[Tensor], Tensor]:
-        """Gate and value as products of their own, the gate written over."""
+        """Gate and value as products of their own, the second times what the first gave."""
         gate_weight, up_weight = self.gate_up_proj.weight.chunk(2)
         gate, up = linear(gate_weight, self.gate_bias), linear(up_weight, None)
         down = linear(self.down_proj.weight, None)
 
         def mlp(x_BLD: Tensor) -> Tensor:
             x = gate.prepare(x_BLD)
-            return down(self._gated_over(gate.product(x), up.product(x), -1))
+            if self.gate == "silu":
+                return down(up.times(x, gate.silu(x)))
+            g = gate.product(x)
+            return down(rms_norm_over(up.times(x, g), self.eps).mul_(g.sigmoid_()))
 
         return mlp
 
@@ -115,7 +112,10 @@ class MlpT(GatedMLP):
             g_BFD = torch.matmul(gate_FL, x_BLD)
             if bias is not None:
                 g_BFD.add_(bias)
-            return torch.matmul(down_LF, self._gated_over(g_BFD, torch.matmul(up_FL, x_BLD), -2))
+            v_BFD = torch.matmul(up_FL, x_BLD)
+            if self.gate == "silu":
+                return torch.matmul(down_LF, F.silu(g_BFD, inplace=True).mul_(v_BFD))
+            return torch.matmul(down_LF, rms_norm_over(v_BFD.mul_(g_BFD), self.eps, -2).mul_(g_BFD.sigmoid_()))
 
         return mlp_t
 

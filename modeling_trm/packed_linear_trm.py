@@ -2,7 +2,10 @@
 
 The packed forms of the operators are made of them (Operator.packed; the engines are in engines_trm). Both layers are
 used in two steps, so that layers which read the same activations prepare them once: `layer.product(layer.prepare(x))`,
-or `layer(x)`. Shapes: x [..., I], weight [O, I], bias [O] -> [..., O].
+or `layer(x)`. In the place of `product`, `silu` gives its silu and `times` multiplies it by a tensor of its shape;
+PackedLinear does so while the numbers are at hand, with no pass of their own and no rounding in between.
+
+Shapes: x [..., I], weight [O, I], bias [O] -> [..., O].
 """
 
 import copy
@@ -10,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 ROWS = 1024  # that a product is laid out for
@@ -34,6 +38,12 @@ class PackedLinear(nn.Module):
 
     def product(self, x: Tensor) -> Tensor:
         return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
+
+    def silu(self, x: Tensor) -> Tensor:
+        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "swish", [], "")
+
+    def times(self, x: Tensor, factor: Tensor) -> Tensor:
+        return torch.ops.mkldnn._linear_pointwise.binary(x, factor, self.packed, self.bias, "mul")
 
     def forward(self, x: Tensor) -> Tensor:
         return self.product(self.prepare(x))
@@ -77,6 +87,12 @@ class Int8Linear(nn.Module):
         )
         y = y.view(*x.values.shape[:-1], len(self.zeros)).mul_(x.scales.to(self.dtype))
         return y if self.bias is None else y.add_(self.bias)
+
+    def silu(self, x: Bytes) -> Tensor:
+        return F.silu(self.product(x), inplace=True)
+
+    def times(self, x: Bytes, factor: Tensor) -> Tensor:
+        return self.product(x).mul_(factor)
 
     def forward(self, x: Tensor) -> Tensor:
         """In x's own type, as an operator of a user's own expects it."""

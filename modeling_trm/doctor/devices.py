@@ -135,7 +135,7 @@ def _cpu_features() -> list[str]:
         "AVX-512 VNNI": cpu._is_vnni_supported(),
         "AMX": cpu._is_amx_tile_supported(),
     }
-    speed = "bfloat16 in hardware" if computes_in_bf16("cpu") else "no bfloat16 in hardware: float32 is faster"
+    speed = "bfloat16 is faster than float32" if computes_in_bf16("cpu") else "float32 is faster than bfloat16"
     return [*(name for name, has in known.items() if has), speed]
 
 

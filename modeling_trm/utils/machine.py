@@ -4,11 +4,11 @@ import os
 import platform
 import re
 from importlib import metadata
-from pathlib import Path
 
 import torch
 
-CPUINFO = Path("/proc/cpuinfo")  # of Linux, where platform.processor() is empty or "x86_64"
+from ..processor_trm import bfloat16_pays, processor_facts
+
 PACKAGES = ("modeling-trm", "torch", "transformers", "numpy")
 
 
@@ -40,18 +40,17 @@ def library_versions() -> dict[str, str]:
 
 
 def computes_in_bf16(device_type: str) -> bool:
-    """True where bf16 is faster than float32: GPUs since Ampere, CPUs with AVX-512 or AMX instructions for it."""
+    """True where bf16 is faster than float32: GPUs since Ampere, some CPUs."""
     if device_type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return bfloat16_pays()
 
 
-def _processor_name(cpuinfo: Path = CPUINFO) -> str:
+def _processor_name() -> str:
     """With family and model where the name has no number, as in a virtual machine: they tell the generation."""
-    if not cpuinfo.exists():
+    facts = processor_facts()
+    if not facts:  # on Linux, platform.processor() is empty or "x86_64"
         return platform.processor() or platform.machine()
-    first = cpuinfo.read_text(encoding="utf-8").split("\n\n", 1)[0]
-    facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in first.splitlines())}
     name = facts.get("model name", platform.machine())
     if re.search(r"\d", name) or not {"cpu family", "model"} <= facts.keys():
         return name

@@ -9,7 +9,16 @@ from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
 
 from modeling_trm import TRMConfig, TRMModel, mamba2_trm
 from modeling_trm.conversion.mamba2 import mixer_config
-from modeling_trm.mamba2_trm import Mamba2, depthwise_conv, scale, ssd, ssd_chunked, ssd_one_chunk, triangular_sum
+from modeling_trm.mamba2_trm import (
+    Mamba2,
+    conv_silu_at_once,
+    depthwise_conv,
+    scale,
+    ssd,
+    ssd_chunked,
+    ssd_one_chunk,
+    triangular_sum,
+)
 from tests.oracles import operators as oracle
 
 # One position, less than a chunk, Sudoku without and with its prefix, the last length of one chunk, the first of
@@ -108,6 +117,11 @@ def test_convolution_equals_the_loop_and_conv1d(length: int, width: int) -> None
     y = depthwise_conv(x, conv)
     torch.testing.assert_close(y, oracle.causal_conv(x, conv.weight, conv.bias), rtol=0, atol=1e-14)
     torch.testing.assert_close(y, conv(x.mT)[..., :length].mT, rtol=0, atol=1e-14)
+    for dtype, tolerance in ((torch.float32, 1e-6), (torch.bfloat16, 3e-2)):
+        narrow = conv.to(dtype)
+        at_once = conv_silu_at_once(x.to(dtype), narrow.weight.detach(), narrow.bias.detach())
+        assert at_once.dtype == dtype
+        torch.testing.assert_close(at_once.double(), y / (1 + (-y).exp()), rtol=tolerance, atol=tolerance)
 
 
 # --- transformers' Mamba2Mixer --------------------------------------------------------------------------------------

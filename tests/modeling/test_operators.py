@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from modeling_trm import OPERATORS, TRMConfig, TRMForGridReasoning, TRMModel
-from modeling_trm.layers_trm import Operator, apply_rotary, rms_norm, rotary_tables
+from modeling_trm.layers_trm import Operator, apply_rotary, rms_norm, rms_norm_over, rotary_tables
 from modeling_trm.mlp_trm import left_multiply
 from modeling_trm.operators_trm import Stack
 from tests.oracles import operators as oracle
@@ -103,11 +103,14 @@ def test_rotary_tables_are_those_of_the_paper_at_the_lengths_in_use(length: int)
         torch.testing.assert_close(actual[0, 0].double(), expected, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("dtype", ATOL)
+@pytest.mark.parametrize(
+    ("norm", "dtype"),
+    [*((rms_norm, dtype) for dtype in ATOL), (rms_norm_over, torch.float32), (rms_norm_over, torch.bfloat16)],
+)
 @pytest.mark.parametrize("dim", [-1, -2])
-def test_rms_norm(dim: int, dtype: torch.dtype) -> None:
+def test_rms_norm(dim: int, norm: Callable[..., Tensor], dtype: torch.dtype) -> None:
     x = (3 * torch.randn(2, 5, 7, dtype=torch.float64)).to(dtype)
-    actual = rms_norm(x, 1e-5, dim)
+    actual = norm(x.clone(), 1e-5, dim)
     assert actual.dtype == dtype
     expected = oracle.rms_norm(x.double(), dim, 1e-5)
     tolerance = {torch.float64: 1e-14, torch.float32: 1e-6, torch.bfloat16: 8e-3}[dtype]

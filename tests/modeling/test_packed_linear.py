@@ -59,6 +59,25 @@ def test_products_equal_their_formulas(shape: tuple[int, ...], dtype: torch.dtyp
     assert torch.equal(x, before)
 
 
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("linear", [Int8Linear, PackedLinear])
+def test_a_product_can_end_in_silu_or_times_a_factor(
+    linear: type, shape: tuple[int, ...], dtype: torch.dtype, with_bias: bool
+) -> None:
+    layer = linear(torch.randn(40, 24), torch.randn(40) if with_bias else None, dtype)
+    x, factor = torch.randn(shape).to(dtype), torch.randn(*shape[:-1], 40).to(dtype)
+    y, before = layer(x).double(), factor.clone()
+    for actual, expected in (
+        (layer.silu(layer.prepare(x)), y / (1 + (-y).exp())),
+        (layer.times(layer.prepare(x), factor), y * factor.double()),
+    ):
+        assert (actual.dtype, actual.shape) == (dtype, y.shape)
+        torch.testing.assert_close(actual.double(), expected, rtol=DTYPES[dtype], atol=DTYPES[dtype])
+    assert torch.equal(factor, before)
+
+
 def test_bytes_are_near() -> None:
     """Half a step of 1/127 of the largest entry at most."""
     x = torch.randn(50, 64) * torch.logspace(-30, 30, 50)[:, None]

@@ -15,10 +15,11 @@ from modeling_trm.utils.machine import _processor_name, available_cores, describ
         ("Intel(R) Xeon(R) Platinum 8481C", "Intel(R) Xeon(R) Platinum 8481C"),
     ],
 )
-def test_a_processor_is_told_from_others_of_its_name(name: str, expected: str, tmp_path: Path) -> None:
+def test_a_processor_is_told_from_others_of_its_name(name: str, expected: str, tmp_path: Path, monkeypatch) -> None:
     cores = "".join(f"processor\t: {core}\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: {name}\n\n" for core in "01")
     (tmp_path / "cpuinfo").write_text(cores)
-    assert _processor_name(tmp_path / "cpuinfo") == expected
+    monkeypatch.setattr("modeling_trm.processor_trm.CPUINFO", tmp_path / "cpuinfo")
+    assert _processor_name() == expected
     assert " threads, " in describe_machine()
 
 
