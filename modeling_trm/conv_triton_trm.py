@@ -29,7 +29,7 @@ except ImportError as error:
 NAMESPACE = re.sub(r"\W", "_", __name__)
 WIDEST = 4  # of the kernel: so many positions of a column still fit in registers
 # Of a program: its columns, and the positions it loads at once (forward: all that it has). More columns a thread or
-# more positions leave registers for fewer programs at a time.
+# more positions leave registers for fewer programs at a time. Among the fastest of those tried on an H200 (dev/LOG.md).
 FORWARD = {"ROWS": 8, "CHANNELS": 128, "num_warps": 1}
 BACKWARD = {"ROWS": 8, "CHANNELS": 128, "num_warps": 2}
 

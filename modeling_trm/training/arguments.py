@@ -198,7 +198,7 @@ class RunArguments:
 
     output_dir: str = _help("folder of the run", "runs/trm")
     seed: int = _help("seed of weights, data order, augmentation and exploration", 0, SEED)
-    mixed_precision: Literal["auto", "no", "bf16"] = _help("auto: bf16 where the processor computes in it", "auto")
+    mixed_precision: Literal["auto", "no", "bf16"] = _help("auto: bf16 where it is faster than float32", "auto")
     compile: Literal["auto", "yes", "no"] = _help("torch.compile of the stack; auto: where a compiler is found", "auto")
     attention_backend: AttentionBackend = _help("kernels of attention: see TRMConfig", "auto")
     mlp_t_backend: MlpTBackend = _help("kernels of MLP-t: see TRMConfig", "auto")
