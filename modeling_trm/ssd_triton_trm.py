@@ -1,7 +1,7 @@
 """The product of Mamba-2's dual form in Triton: ssd_backend="triton".
 
-On an H200 it equals the PyTorch path and makes a hybrid's compiled training step 1.1 to 1.3 times faster; no other card has
-been tried, so it is never chosen by itself (dev/LOG.md).
+On an H200 it equals the PyTorch path and makes a hybrid's compiled training step 1.1 to 1.3 times faster; no other card
+has been tried, so it is never chosen by itself (dev/LOG.md).
 
     y_i = sum_{j <= i} W_ij u_j,    W_ij = scores_ij exp(c_i - c_j)        (arXiv 2405.21060, section 3.3)
 
