@@ -1,6 +1,7 @@
 """A run on a CPU: how many threads it computes with, and what it is told of a recipe that was made for a GPU."""
 
 import os
+from math import prod
 
 import torch
 
@@ -8,9 +9,10 @@ from ..configuration_trm import TRMConfig
 from ..utils.flops import training_flops
 from ..utils.machine import available_cores
 
-# FLOP of a step: the shipped recipes for a CPU have up to 3e12, those for a GPU from 1.2e13. Two cores do some 4e11 a
-# second (dev/LOG.md).
-GPU_SIZED = 5e12
+# Numbers that a step's operators pass on and its gradient needs: the shipped recipes for a CPU have up to 9e7, those for
+# a GPU from 4.5e8.
+GPU_SIZED = 2e8
+TWO_CORES = 4e11  # FLOP/s at best (dev/LOG.md)
 
 
 def use_all_cores() -> list[str]:
@@ -32,10 +34,12 @@ def use_all_cores() -> list[str]:
 
 def gpu_sized(config: TRMConfig, batch_size: int, device: torch.device) -> list[str]:
     """A line for whoever runs such a recipe on a CPU, before hours or the memory are gone; empty elsewhere."""
-    flops = batch_size * training_flops(config)
-    if device.type != "cpu" or flops < GPU_SIZED:
+    calls = config.L_cycles + (config.num_latents == 2)  # of the stack, in the cycle that has a gradient
+    if device.type != "cpu" or batch_size * prod(config.latent_shape) * calls * len(config.block_operators) < GPU_SIZED:
         return []
+    flops = batch_size * training_flops(config)
     return [
-        f"a step is {flops:.1e} FLOP, which a CPU takes minutes for, and {batch_size} puzzles at once need gigabytes "
-        f"(--gradient_accumulation 16: fewer); made for a CPU: quickstart, and the recipes with cpu in their name"
+        f"a step is {flops:.1e} FLOP, {flops / TWO_CORES:,.0f} s or more of two CPU cores, and {batch_size} puzzles at "
+        "once need gigabytes (--gradient_accumulation 16: fewer); made for a CPU: quickstart, and the recipes with "
+        "cpu in their name"
     ]
