@@ -9,7 +9,7 @@ from ..configuration_trm import TRMConfig
 from ..utils.flops import training_flops
 from ..utils.machine import available_cores
 
-# Numbers that a step's operators pass on and its gradient needs: the shipped recipes for a CPU have up to 9e7, those for
+# Numbers that a step's operators pass on and its gradient needs: shipped recipes for a CPU have up to 9e7, those for
 # a GPU from 4.5e8.
 GPU_SIZED = 2e8
 TWO_CORES = 4e11  # FLOP/s at best (dev/LOG.md)
