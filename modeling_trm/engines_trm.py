@@ -20,12 +20,12 @@ from torch import Tensor, nn
 
 from .compiling_trm import CompiledStack, can_compile
 from .layers_trm import rms_norm_over
+from .memory_trm import keep_freed_memory
 from .packed_linear_trm import ROWS, Int8Linear, Layer, PackedLinear, int8_missing, with_children, with_packed_linears
 from .processor_trm import bfloat16_pays, has_bfloat16
 from .recursion_trm import RecursionState
 
 ELEMENTS = ROWS * 512  # of a micro-batch's latent: positions times channels
-LARGEST_OWN_BLOCK = 2**25 - 2**13  # bytes; glibc's limit is 2^25 with the block's own head and alignment
 FORWARD_REPLACED = "model.forward was replaced, as accelerate does under autocast, and a view would run the former one"
 
 
@@ -140,15 +140,6 @@ def compiling_missing(model: Any) -> str | None:
 def _with_stack(model: Any, stack: "PackedStack") -> Callable[..., Any]:
     keep_freed_memory()
     return with_children(model, model=MicroBatches(with_children(model.model, stack=stack)))
-
-
-def keep_freed_memory() -> None:
-    """Have glibc keep up to 64 MB that are freed; it would give the activations of every operator back to the system.
-
-    Each would then be fetched, and cleared, page by page. Freeing a block as large as it takes from the system for
-    itself raises its own bounds (mallopt(3), M_MMAP_THRESHOLD). Nothing is written to the block, so it costs nothing.
-    """
-    torch.empty(LARGEST_OWN_BLOCK, dtype=torch.uint8)
 
 
 ENGINES = {

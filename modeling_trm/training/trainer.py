@@ -31,6 +31,7 @@ from tqdm.auto import tqdm
 
 from ..compiling_trm import can_compile
 from ..evaluation.runner import Puzzles, evaluate_puzzles
+from ..memory_trm import keep_freed_memory
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
 from ..utils.flops import training_flops
@@ -77,6 +78,7 @@ class Trainer:
         fingerprint: str,
     ) -> None:
         self.started = time.perf_counter()
+        keep_freed_memory()
         self.recipe, self.processor, self.validation = recipe, processor, validation
         self.output = Path(recipe.run.output_dir)
         self.packed = None if recipe.run.resume_from is None else Path(recipe.run.resume_from)

@@ -4,10 +4,6 @@ The packed forms against the formulas: the model in float64 is itself held to th
 """
 
 import copy
-import os
-import platform
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -318,24 +314,6 @@ def test_the_shipped_checkpoint_answers_the_same(engine: str, monkeypatch) -> No
     expected = model.solve(ids, max_steps=4, engine="eager").answers
     actual = model.solve(ids, max_steps=4, engine=engine).answers
     assert (expected == actual).float().mean() > (0.95 if engine in ROUNDING else 0.999)
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other libraries have bounds of their own")
-def test_freed_memory_is_kept() -> None:
-    """38 MB in 31 blocks, again and again: their pages are not fetched anew (seen: 256; without it 2,300 to 60,000)."""
-    lines = [
-        "import resource, torch",
-        "from modeling_trm.engines_trm import keep_freed_memory",
-        "keep_freed_memory()",
-        "fetched = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt",
-        "blocks = lambda: [torch.ones(2**21), [torch.ones(2**18) for _ in range(30)]]",
-        "rounds = [(fetched(), blocks())[0] for _ in range(8)]",
-        "print(rounds[-1] - rounds[1])",
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", "\n".join(lines)]
-    shown = subprocess.run(command, env=environment, cwd=IMAGE.parents[1], capture_output=True, text=True, check=True)
-    assert int(shown.stdout) < 1000
 
 
 @pytest.mark.parametrize("engine", ["packed", "bfloat16", "int8"])
