@@ -7,6 +7,7 @@ examples:
   trm evaluate --model org/name --halt 0.9 --max-steps 64 --output runs/evaluation
   trm evaluate --model MODEL --num-trajectories 8 --noise-std 0.3 --selection vote --output runs/search
   trm evaluate --model MODEL --side 16 --output runs/large            a model with symbol fields: the 16x16 sample
+  trm evaluate --model MODEL --relabel --output runs/relabelled                once more with the digits renamed
   trm evaluate --model MODEL --data data/arc --split train --output runs/known         arc: the pairs as they are
   trm evaluate --model MODEL --update-card --output runs/evaluation                    and MODEL/README.md
   trm evaluate --model MODEL --data my.csv --update-card --card-entry mine --output runs/mine
@@ -54,6 +55,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add_output(parser, "metrics.json and plots/; not --model's, nor around it")
     add_puzzles(parser, max_puzzles=None)
     add_side(parser)
+    parser.add_argument(
+        "--relabel", action="store_true", help="solve each Sudoku once more with its digits renamed, by --seed"
+    )
     add_max_steps(parser)
     add_halt_option(parser)
     add_compute(parser)
@@ -64,6 +68,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments.reasoning = check_reasoning(parser, arguments)
     if arguments.reasoning.search and arguments.update_card:
         parser.error("a card has figures of plain solving and of votes: --update-card without a search")
+    if arguments.reasoning.search and arguments.relabel:
+        parser.error("noise changes answers as well as names do: --relabel without a search")
     check_card(parser, arguments)
     return arguments
 
@@ -100,6 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 arguments.reasoning,
                 batch_size=arguments.batch_size,
                 score_valid=validity_check(arguments.task, grid_shape),
+                relabel_seed=arguments.seed if arguments.relabel else None,
                 **beside,
             )
             metrics["precision"] = precision(model, arguments.engine)

@@ -114,6 +114,11 @@ def _metric_lines(metrics: dict[str, Any]) -> Iterable[str]:
     if "baseline" in metrics:
         low, high = metrics["baseline"]["ci95"]
         yield f"{metrics['baseline']['name']}: {metrics['baseline']['exact_accuracy']:.1%} ({low:.1%} to {high:.1%})"
+    if "relabelled" in metrics:
+        renamed = metrics["relabelled"]
+        low, high = renamed["ci95"]
+        of_solved = "" if renamed["kept"] is None else f"; of what is solved as it is, {renamed['kept']:.1%}"
+        yield f"digits renamed: {renamed['exact_accuracy']:.1%} ({low:.1%} to {high:.1%}){of_solved}"
     if metrics["cell_accuracy"] is not None:
         yield f"cells right: {metrics['cell_accuracy']:.1%}"
     yield (

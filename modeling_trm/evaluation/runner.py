@@ -20,6 +20,7 @@ Metrics (JSON-ready; shares in [0, 1], intervals are Wilson's at 95 %):
     steps, early_exit                supervision steps a puzzle could take; whether puzzles really stopped early, at
                                      a halt probability of 0.5 (true) or this number
     non_finite                       puzzles with a NaN or infinite halt logit (a diverged model)
+    relabelled                       with `relabel_seed`, of Sudokus solved again with other digits; see `relabelling`
     baseline                         of Sudokus {name, exact_accuracy, ci95}: what is solved without a model
     engine                           what computed the steps, by name; see engines_trm
     search                           only with a search: its settings
@@ -49,6 +50,7 @@ from ..trajectories_trm import Verifier, select
 from ..utils.loading import check_model_fits
 from .baseline import baseline
 from .records import EvaluationRecords, summarise
+from .relabelling import relabelled, relabelling_metrics
 from .stepwise import trajectories_by_step
 
 PAD_TOKEN_ID = 0  # of every task's alphabet: a label of padding is not scored
@@ -97,6 +99,7 @@ def evaluate_puzzles(
     device: torch.device | str | None = None,
     progress: bool = True,
     score_valid: ScoreValid | None = None,
+    relabel_seed: int | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Score the model on the puzzles. See the module's docstring for the metrics.
@@ -109,6 +112,7 @@ def evaluate_puzzles(
         batch_size: does not change the metrics beyond float error.
         device: where to run; the model is moved there. Its own device when None. Run under autocast to use bf16.
         score_valid: `(question, answer) -> bool` on decoded grids; see `validity_check` in datasets_builders.
+        relabel_seed: solve each Sudoku a second time with its digits renamed; None: do not.
         options: fields of ReasoningConfig, in the place of reasoning_config's.
 
     Raises:
@@ -117,18 +121,19 @@ def evaluate_puzzles(
             configuration that `model.solve` does not take.
     """
     config = reasoning_config.updated(**options)
-    started = time.perf_counter()
-    records = record_puzzles(
+    renamed = None if relabel_seed is None else relabelled(puzzles, relabel_seed)
+    record = partial(
+        record_puzzles,
         model,
-        puzzles,
-        config,
+        reasoning_config=config,
         verifier=verifier,
         generator=generator,
         batch_size=batch_size,
         device=device,
         progress=progress,
-        score_valid=score_valid,
     )
+    started = time.perf_counter()
+    records = record(puzzles, score_valid=score_valid)
     seconds = time.perf_counter() - started
     metrics = summarise(records, "valid_and_shortest" if puzzles.task == "maze" else "valid")
     metrics |= {
@@ -140,6 +145,8 @@ def evaluate_puzzles(
         "puzzles_per_second": len(records) / seconds,
         **baseline(puzzles),
     }
+    if renamed is not None:
+        metrics["relabelled"] = relabelling_metrics(records.exact[:, -1], record(renamed).exact[:, -1])
     return metrics | ({"search": config.search} if config.search else {})
 
 
