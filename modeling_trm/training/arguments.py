@@ -215,6 +215,10 @@ class RunArguments:
     stop_after_minutes: float | None = _help(
         "write a checkpoint and stop after so long; run again to go on", allowed=NOT_NEGATIVE
     )
+    early_stopping_patience: int | None = _help(
+        "end the run after so many evaluations in a row without a better one; its best weights are published",
+        allowed=COUNT,
+    )
     resume_from: str | None = _help(
         "folder written by `trm pack-checkpoint`: go on from it, unless output_dir has a later checkpoint"
     )

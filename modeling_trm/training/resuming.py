@@ -12,9 +12,9 @@ from .packing import load_packed
 
 # Fields that a resumed run may change: they do not touch what is learnt.
 FREE_TO_CHANGE = frozenset(
-    "output_dir log_every eval_every eval_batch_size eval_max_steps checkpoint_every stop_after_minutes resume_from "
-    "report_to validation_puzzles test_puzzles attention_backend mlp_t_backend ssd_backend views "
-    "test_augmentations".split()  # the last: what views was called
+    "output_dir log_every eval_every eval_batch_size eval_max_steps checkpoint_every stop_after_minutes "
+    "early_stopping_patience resume_from report_to validation_puzzles test_puzzles attention_backend mlp_t_backend "
+    "ssd_backend views test_augmentations".split()  # the last: what views was called
 )
 # Of fields that a recipe of an earlier version did not have.
 DEFAULTS = {

@@ -9,11 +9,9 @@ Folder of a run:
   model/             what is published: weights/best (ema without validation) with processor, code, card and plots
 """
 
-import signal
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from functools import cache, partial
 from pathlib import Path
@@ -25,7 +23,6 @@ from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGr
 from accelerate.logging import get_logger
 from accelerate.utils import ProjectConfiguration
 from torch import Tensor
-from torch._dynamo.exc import TorchDynamoException
 from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
@@ -49,6 +46,7 @@ from .run_folder import RunLog, choose_trackers, save_model
 from .schedule import reveal_share
 from .slots import Slots
 from .step import TrainingStep
+from .stopping import Stopping
 
 logger = get_logger(__name__)
 TRAINING = "training"  # what the progress bar says when it is not compiling
@@ -81,6 +79,9 @@ class Trainer:
         keep_freed_memory()
         self.recipe, self.processor, self.validation = recipe, processor, validation
         self.output = Path(recipe.run.output_dir)
+        if validation is None and recipe.run.early_stopping_patience is not None:
+            patience = recipe.run.early_stopping_patience
+            raise ValueError(f"early_stopping_patience={patience} needs validation puzzles, and this run has none")
         self.packed = None if recipe.run.resume_from is None else Path(recipe.run.resume_from)
         if self.packed is not None:
             check_packed(self.packed)
@@ -97,44 +98,46 @@ class Trainer:
             "training_data": fingerprint,
             "train_steps": recipe.optimisation.train_steps,
             "plan": None,
+            "ended_early": None,  # how many steps it would have taken
             "compared_on": self._compared_on(),
             "slots_begun": [recipe.optimisation.start_step],
             "processes": [
                 [recipe.optimisation.start_step, self.accelerator.num_processes]
             ],  # after which step, how many
         }
-        self.stop_signal: int | None = None
+        self.stopping = Stopping(self.accelerator, recipe.run, self.started)
 
     def train(self) -> int:
         """Train to the end, or to a stop that was asked for. Returns the last step taken."""
         step = self._resume()
         with self._algorithms():
-            total = self._set_length()
+            self._set_length()
         before, resumed = self.progress["seconds"], time.perf_counter()
         batch_size = self.recipe.optimisation.batch_size  # of all processes
         tallies: list[dict[str, Tensor]] = []
-        with self._progress_bar(step, total) as bar, self._signals(), self._algorithms():
-            while step < total and not self._must_stop(step):
+        with self._progress_bar(step) as bar, self.stopping.signals(), self._algorithms():
+            while step < self.train_steps and not self.stopping.asked(step):
                 step += 1
                 tallies.append(self.step(step))
                 self.progress["flops"] += batch_size * self.puzzle_flops(self.step.cycles(step))
                 self.progress["seconds"] = before + time.perf_counter() - resumed
                 self._advance(bar, step)
+                if self._due(step)["eval"] and self.validation is not None:
+                    self._evaluate(step, self.validation)
+                    self._end_where_it_stands_still(step)
                 due = self._due(step)
                 # A checkpoint is always logged before, so that a line never spans what a resumed run has not seen.
                 if due["log"] or due["checkpoint"]:
                     self._log(step, tallies, bar)
                     tallies = []
-                if due["eval"] and self.validation is not None:
-                    self._evaluate(step, self.validation)
                 if due["checkpoint"]:
                     self._checkpoint(step)
-            if step < total:
+            if step < self.train_steps:
                 if tallies:
                     self._log(step, tallies, bar)
                 self._checkpoint(step)
         self.step.feed.close()
-        if step == total:
+        if step == self.train_steps:
             self._save_final_weights()
         return step
 
@@ -160,6 +163,8 @@ class Trainer:
         facts = {} if self.progress["plan"] is None else {"plan": self.progress["plan"]}
         if begun[0]:
             facts["begun"] = f"after step {begun[0]:,} with the weights of {start}; optimisers and slots were new"
+        if self.progress["ended_early"] is not None:
+            facts["ended early"] = f"of {self.progress['ended_early']:,} planned steps; validation no longer improved"
         if len(begun) > 1:
             steps = ", ".join(f"{step:,}" for step in begun[1:])
             facts["resumed"] = f"after step {steps} from a travelling checkpoint, rounded; slots were new"
@@ -336,6 +341,14 @@ class Trainer:
             self.log.write({"step": step, **cost, "eval": metrics})
         self.accelerator.wait_for_everyone()
 
+    def _end_where_it_stands_still(self, step: int) -> None:
+        """Make this step the run's last one if its validation no longer improves."""
+        planned, best = self.train_steps, self.progress["best"]
+        if step < planned and self.stopping.stands_still(step, best):
+            self.progress |= {"train_steps": step, "ended_early": planned}
+            self.step.train_steps = step
+            self.accelerator.print(f"ended early: nothing better since step {best and best['step']:,}, of {planned:,}")
+
     def _checkpoint(self, step: int) -> None:
         save_checkpoint(self.accelerator, self.output / "checkpoints", step, self.step.state_dict(), self.progress)
 
@@ -347,36 +360,6 @@ class Trainer:
                 save_model(self.model, self.processor, folder / "ema")
         self.accelerator.wait_for_everyone()
 
-    def _must_stop(self, step: int) -> bool:
-        """True once a signal came or stop_after_minutes have passed; all processes agree on it, at the log's rhythm."""
-        if self.accelerator.num_processes > 1 and step % self.recipe.run.log_every:
-            return False
-        limit = self.recipe.run.stop_after_minutes
-        late = limit is not None and time.perf_counter() - self.started > 60 * limit
-        wanted = float(late or self.stop_signal is not None)
-        if self.accelerator.num_processes == 1:
-            return bool(wanted)
-        return bool(self.accelerator.reduce(torch.tensor(wanted, device=self.accelerator.device), "sum") > 0)
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM end the run after the step under way, with a checkpoint."""
-
-        def remember(number: int, frame: Any) -> None:
-            self.stop_signal = number
-
-        before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        except TorchDynamoException as error:
-            if self.stop_signal is None:
-                raise
-            # In a terminal it went to the compiler's processes too: there is no step to end.
-            raise KeyboardInterrupt from error
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
     def _algorithms(self) -> AbstractContextManager[None]:
         return deterministic_algorithms() if self.recipe.run.deterministic else nullcontext()
 
@@ -384,10 +367,10 @@ class Trainer:
         run = self.recipe.run
         return run.compile == "yes" or (run.compile == "auto" and can_compile(self.accelerator.device))
 
-    def _progress_bar(self, step: int, total: int) -> tqdm:
+    def _progress_bar(self, step: int) -> tqdm:
         disable = not self.accelerator.is_main_process
         doing = "compiling, about 40 s" if self._compiles() else TRAINING
-        return tqdm(total=total, initial=step, desc=doing, unit="step", smoothing=0.05, disable=disable)
+        return tqdm(total=self.train_steps, initial=step, desc=doing, unit="step", smoothing=0.05, disable=disable)
 
     @staticmethod
     def _advance(bar: tqdm, step: int) -> None:

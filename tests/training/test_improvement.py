@@ -12,7 +12,7 @@ from modeling_trm.losses_trm import IGNORE_INDEX, softmax_cross_entropy
 from modeling_trm.randomness_trm import random_floats
 from modeling_trm.training.improvement import ImprovementPath
 from modeling_trm.training.schedule import step_weights
-from modeling_trm.training.trainer import Trainer
+from modeling_trm.training.stopping import Stopping
 from scripts import train
 from tests.oracles import losses as oracle
 from tests.training.frozen import SEED, B, frozen_step
@@ -162,8 +162,8 @@ def test_a_run_with_everything_resumes_and_says_what_it_is(write_recipe, tmp_pat
     assert train.main([str(write_recipe("whole", **everything))]) == 0
     stopped = str(write_recipe("stopped", **everything))
     with monkeypatch.context() as patch:
-        must_stop = Trainer._must_stop
-        patch.setattr(Trainer, "_must_stop", lambda self, step: _terminate(step == 5) or must_stop(self, step))
+        asked = Stopping.asked
+        patch.setattr(Stopping, "asked", lambda self, step: _terminate(step == 5) or asked(self, step))
         assert train.main([stopped]) == 0
     assert (tmp_path / "stopped" / "checkpoints" / "step-00000005").exists()
     assert train.main([stopped]) == 0

@@ -26,7 +26,7 @@ def stopped(write_recipe, tmp_path, monkeypatch) -> Path:
     """A recipe whose run stopped after step 10 of 16."""
     recipe = write_recipe("run", log_every=1)
     with monkeypatch.context() as patch:
-        patch.setattr(trainer.Trainer, "_must_stop", lambda self, step: step == 10)
+        patch.setattr(trainer.Stopping, "asked", lambda self, step: step == 10)
         assert train.main([str(recipe)]) == 0
     return recipe
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from datasets_builders.features import load_puzzles
-from modeling_trm.training import planning, trainer
+from modeling_trm.training import planning, stopping, trainer
 from modeling_trm.training.arguments import parse_recipe
 from modeling_trm.training.planning import CLOSING, MARGIN, MEASURED, Costs
 from modeling_trm.training.schedule import stage_at
@@ -100,6 +100,7 @@ def test_a_planned_run_is_the_run_of_that_many_steps(write_recipe, tmp_path, mon
     with monkeypatch.context() as patch:
         patch.setattr(planning, "time", clock)
         patch.setattr(trainer, "time", clock)
+        patch.setattr(stopping, "time", clock)
         assert train.main([recipe, "--stop_after_minutes", "0.005"]) == 0
     out = capsys.readouterr().out
     checkpoint = max((tmp_path / "planned" / "checkpoints").iterdir())

@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 from torch._dynamo.exc import TorchDynamoException
 
 from modeling_trm.commands import trm
-from modeling_trm.training import run_folder, trainer
+from modeling_trm.training import run_folder, stopping, trainer
+from modeling_trm.training.arguments import RunArguments
 from modeling_trm.training.checkpointing import newest_checkpoint
 from modeling_trm.training.schedule import lr_factor
 from modeling_trm.training.step import TrainingStep
@@ -51,7 +52,7 @@ checkpointing.save_file = save
 write = run_folder.RunLog.write
 def log(self, record):
     write(self, record)
-    if record["step"] == {step!r}:
+    if record["step"] == {step!r} and "loss" in record:
         kill()
 run_folder.RunLog.write = log
 train.main([{recipe!r}])
@@ -144,7 +145,7 @@ def test_a_run_goes_on_from_weights_at_a_step_and_resumes_bit_for_bit(write_reci
 
     parts = str(write_recipe("parts", **fields, start_from=weights, start_step=10))
     with monkeypatch.context() as patch:
-        patch.setattr(trainer.Trainer, "_must_stop", lambda self, step: step == 13)
+        patch.setattr(trainer.Stopping, "asked", lambda self, step: step == 13)
         assert train.main([parts]) == 0
     assert train.main([parts]) == 0
     assert [{**r, "seconds": 0} for r in steps_logged(tmp_path / "parts")] == [{**r, "seconds": 0} for r in on]
@@ -163,11 +164,55 @@ def test_another_recipe_does_not_resume(write_recipe, capsys):
     assert train.main([recipe, "--log_every", "2", "--mlp_t_backend", "torch"]) == 0
 
 
+@pytest.mark.parametrize("processes", [1, 2])
+def test_all_processes_stop_where_one_is_asked_to(processes, monkeypatch):
+    """Two processes add their answers up; here the other one's is in the sum of this one's."""
+    accelerator = SimpleNamespace(
+        num_processes=processes, device="cpu", reduce=lambda flag, how: flag + (processes - 1)
+    )
+    calm = stopping.Stopping(accelerator, RunArguments(early_stopping_patience=2, eval_every=10), started=0)
+    assert calm.stands_still(20, {"step": 10}) == (processes == 2) and calm.stands_still(30, {"step": 10})
+
+
+def test_a_run_ends_where_validation_no_longer_improves(write_recipe, tmp_path, capsys, monkeypatch):
+    """Validation of steps 2, 4, 6, ...: the second is the best, and two later ones are not better."""
+    accuracies = iter([0.1, 0.3, 0.2, 0.3, 0.9])
+    evaluate = trainer.evaluate_puzzles
+
+    def scripted(*arguments, **options):
+        metrics = evaluate(*arguments, **options)
+        return {**metrics, "exact_accuracy": next(accuracies), "cell_accuracy": 0.5}
+
+    monkeypatch.setattr(trainer, "evaluate_puzzles", scripted)
+    recipe = str(write_recipe("run", eval_every=2, log_every=3, checkpoint_every=100, early_stopping_patience=2))
+    assert train.main([recipe]) == 0
+    assert "ended early: nothing better since step 4, of 16" in capsys.readouterr().out
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert (metrics["steps"], metrics["train"]["published step"]) == (8, 4)
+    assert metrics["train"]["ended early"].startswith("of 16 planned steps")
+    assert [record["step"] for record in steps_logged(tmp_path / "run")] == [3, 6, 8]  # nothing is left unsaid
+    assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000008"]
+    weights = load_file(tmp_path / "run" / "weights" / "last" / "model.safetensors")
+
+    assert train.main([recipe]) == 0  # a run that has ended stays as it is
+    again = load_file(tmp_path / "run" / "weights" / "last" / "model.safetensors")
+    assert all(torch.equal(again[name], value) for name, value in weights.items())
+    assert next(accuracies) == 0.9
+
+
+def test_patience_needs_something_to_wait_for(write_recipe, capsys):
+    with pytest.raises(SystemExit):
+        train.main([str(write_recipe("run", validation_puzzles=None, early_stopping_patience=2))])
+    assert "early_stopping_patience=2 needs validation puzzles" in capsys.readouterr().err
+
+
 def test_stop_after_minutes_leaves_a_checkpoint_and_goes_on(write_recipe, tmp_path, capsys, monkeypatch):
     recipe, output = str(write_recipe("run")), tmp_path / "run"
     seconds = itertools.count(step=3)  # a clock that goes on by 3 s at every look
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "time", SimpleNamespace(perf_counter=lambda: next(seconds)))
+        clock = SimpleNamespace(perf_counter=lambda: next(seconds))
+        patch.setattr(trainer, "time", clock)
+        patch.setattr(stopping, "time", clock)
         assert train.main([recipe, "--stop_after_minutes", "0.5"]) == 0
     assert "the same command goes on" in capsys.readouterr().out
     # Two looks (6 s) before the loop, then two a step: after step 5 it is 36 s.
@@ -222,7 +267,9 @@ def test_accuracies_on_other_validation_puzzles_are_not_compared(write_recipe, t
     recipe, output = str(write_recipe("run", eval_every=4)), tmp_path / "run"
     seconds = itertools.count(step=3)
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "time", SimpleNamespace(perf_counter=lambda: next(seconds)))
+        clock = SimpleNamespace(perf_counter=lambda: next(seconds))
+        patch.setattr(trainer, "time", clock)
+        patch.setattr(stopping, "time", clock)
         assert train.main([recipe, "--stop_after_minutes", "0.5"]) == 0
     progress = json.loads((output / "checkpoints" / "step-00000005" / "progress.json").read_text())
     assert progress["best"]["step"] == 4
