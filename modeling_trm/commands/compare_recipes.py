@@ -5,10 +5,11 @@ examples:
       --seeds 0 1 2 --output runs/act-and-dis
   trm compare-recipes mine.yaml sudoku-cpu-act --import my_ops.py --output runs/mine-and-act
   trm compare-recipes A.yaml B.yaml --flops 1e14 --seeds 0 1 --output runs/a-and-b --set test_puzzles=512
-  trm compare-recipes sudoku-cpu-act --vary muon_lr=0.005 --vary ema_decay=0 reveal_start=0 --output runs/ablation
+  trm compare-recipes sudoku-cpu-act --vary muon_lr=0.005 --vary plain ema_decay=0 reveal_start=0 --output runs/ablation
 
 The budget is --flops, or what the first recipe's own train_steps cost; every recipe gets as many steps as it buys. The
-score is exact accuracy after as many forward passes of the stack as all of them reach, and after each one's last step.
+score is exact accuracy after as many forward passes of the stack as all of them reach, and after each one's last step;
+there also for each source of puzzles. A name before the fields of a variation is what the report calls it.
 A run that was stopped goes on, one that is complete is not repeated: so seeds can be added later, and several of these
 commands with different --seeds may share the work; the report is of the seeds of the last one, so end with all.
 
@@ -40,21 +41,27 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         action="append",
         default=[],
         nargs="+",
-        metavar="FIELD=VALUE",
-        help="compare the first recipe with these fields too; give it again for another variation",
+        metavar=("[NAME] FIELD=VALUE", "FIELD=VALUE"),
+        help="compare the first recipe with these fields too, under this name; give it again for another variation",
     )
     parser.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE", help="override a field of every recipe"
     )
     arguments = parser.parse_args(argv)
-    names = [Path(recipe).stem for recipe in arguments.recipes] + [", ".join(fields) for fields in arguments.vary]
+    # The first word of a variation is its name if it is no FIELD=VALUE.
+    arguments.vary = [("", words) if "=" in words[0] else (words[0], words[1:]) for words in arguments.vary]
+    for label, fields in arguments.vary:
+        if not fields:
+            parser.error(f"--vary {label!r}: expected [NAME] FIELD=VALUE, and perhaps more fields")
+    names = [Path(recipe).stem for recipe in arguments.recipes]
+    names += [label or ", ".join(fields) for label, fields in arguments.vary]
     for what, values in (("recipe name", names), ("seed", arguments.seeds)):
         twice = sorted({value for value in values if values.count(value) > 1})
         if twice:
             parser.error(f"the {what} {twice[0]} is given twice")
     if arguments.flops is not None and not 0 < arguments.flops < math.inf:
         parser.error(f"--flops must be above 0 and finite, got {arguments.flops}")
-    for option, texts in (("--set", arguments.set), *(("--vary", fields) for fields in arguments.vary)):
+    for option, texts in (("--set", arguments.set), *(("--vary", fields) for _, fields in arguments.vary)):
         for text in texts:
             field, equals, _ = text.partition("=")
             if not equals or field in ("train_steps", "seed", "output_dir"):
@@ -77,9 +84,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     with user_errors(ValueError, OSError, StrictDataclassError, RuntimeError):
         if len(arguments.seeds) > MAX_SEEDS:
             raise ValueError(f"{len(arguments.seeds)} seeds; allowed: at most {MAX_SEEDS}")
-        wanted: list[tuple[str, list[str]]] = [(path, []) for path in arguments.recipes]
-        wanted += [(arguments.recipes[0], fields) for fields in arguments.vary]
-        contenders = [read_contender(path, arguments.set, fields) for path, fields in wanted]
+        contenders = [read_contender(path, arguments.set) for path in arguments.recipes]
+        for label, fields in arguments.vary:
+            contenders.append(read_contender(arguments.recipes[0], arguments.set, fields, label))
         first = contenders[0]
         budget = arguments.flops or first.flops
         folders = {c.name: {seed: output / c.folder / f"seed-{seed}" for seed in arguments.seeds} for c in contenders}

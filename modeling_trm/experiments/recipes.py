@@ -20,12 +20,13 @@ from ..configuration_trm import TRMConfig
 from ..training.arguments import Recipe, parse_recipe
 from ..training.data import open_data
 from ..training.recipes import find_recipe
-from ..utils.flops import training_flops
+from ..utils.flops import flops, training_flops
 from ..utils.reading import read_json
 
 # Student's t at 97.5 %, by degrees of freedom from 1.
 T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 MAX_SEEDS = len(T_975) + 1
+LAST = "at its last step"
 MEASURES = ("at_equal_passes", "at_last_step", "cells")
 
 
@@ -35,7 +36,7 @@ class Contender:
 
     Args:
         overrides: on top of the file, as on the command line. variation: those that make it another contender than the
-            file itself, "FIELD=VALUE" each. fingerprint: of its data.
+            file itself, "FIELD=VALUE" each. label: what reports call it. fingerprint: of its data.
     """
 
     path: Path
@@ -43,16 +44,21 @@ class Contender:
     config: TRMConfig
     overrides: tuple[str, ...]
     variation: tuple[str, ...]
+    label: str
     fingerprint: str
 
     @property
     def name(self) -> str:
-        return ", ".join(self.variation) or self.path.stem
+        return self.label or self._fields
 
     @property
     def folder(self) -> str:
-        """Its name as that of a folder on every system."""
-        return "_".join(re.findall(r"[\w.=-]+", self.name))
+        """What it is, whatever it is called, as the name of a folder on every system."""
+        return "_".join(re.findall(r"[\w.=-]+", self._fields))
+
+    @property
+    def _fields(self) -> str:
+        return ", ".join(self.variation) or self.path.stem
 
     @property
     def flops_a_step(self) -> float:
@@ -79,7 +85,7 @@ class Contender:
         return self.config.H_cycles * (self.config.L_cycles + (self.config.num_latents == 2))
 
 
-def read_contender(path: str, assignments: Sequence[str], variation: Sequence[str] = ()) -> Contender:
+def read_contender(path: str, assignments: Sequence[str], variation: Sequence[str] = (), label: str = "") -> Contender:
     """A recipe with fields of its own, "FIELD=VALUE" each.
 
     Raises:
@@ -92,7 +98,7 @@ def read_contender(path: str, assignments: Sequence[str], variation: Sequence[st
         raise ValueError(f"{path}: start_from={recipe.optimisation.start_from!r}; only runs from new weights compare")
     data = open_data(recipe)
     config = recipe.model_config(data.processor, 1 if data.index is None else len(data.index))
-    return Contender(find_recipe(path), recipe, config, tuple(overrides), tuple(variation), data.fingerprint)
+    return Contender(find_recipe(path), recipe, config, tuple(overrides), tuple(variation), label, data.fingerprint)
 
 
 def train(contender: Contender, seed: int, steps: int, folder: Path, imports: Sequence[str] = ()) -> dict[str, Any]:
@@ -183,6 +189,11 @@ def _figures(contender: Contender, runs: dict[int, dict[str, Any]], passes: int)
         | {"step": number, "passes": number * contender.passes_a_step},
         "at_last_step": over_seeds([test["by_step"][-1] for test in tests], 0.0) | {"step": len(tests[0]["by_step"])},
         "cells": over_seeds([test["cell_accuracy"] for test in tests], 0.0),
+        "by_source": {
+            source: over_seeds([test["by_source"][source]["exact_accuracy"] for test in tests], 0.0)
+            for source in tests[0]["by_source"]
+        },
+        "flops_a_puzzle": len(tests[0]["by_step"]) * flops(contender.config),
         "by_step": [mean(shares) for shares in zip(*(test["by_step"] for test in tests))],
     }
 
@@ -198,7 +209,7 @@ def over_seeds(values: Sequence[float], least: float = -1.0) -> dict[str, Any]:
 
 
 def markdown_table(report: dict[str, Any]) -> str:
-    last, within = "at its last step", f"in at most {report['passes']} passes"
+    last, within = LAST, f"in at most {report['passes']} passes"
     lines = [
         f"| recipe | training steps | training FLOPs | solved {within} | {last} (step) | cells "
         f"| difference to the first {within} | {last} | cells |",
@@ -215,7 +226,17 @@ def markdown_table(report: dict[str, Any]) -> str:
             *("" if difference is None else _percent(difference[m]) for m in MEASURES),
         ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *_source_table(report["recipes"])])
+
+
+def _source_table(recipes: dict[str, Any]) -> list[str]:
+    """What each recipe's model solves of each source at its last step, and what a puzzle costs it."""
+    sources = sorted({source for figures in recipes.values() for source in figures["by_source"]})
+    lines = [f"| solved {LAST} | {' | '.join(sources)} | FLOP a puzzle |", f"|---|{'---:|' * (len(sources) + 1)}"]
+    for name, figures in recipes.items():
+        shares = [_percent(figures["by_source"][source]) for source in sources]
+        lines.append(f"| {name} | {' | '.join(shares)} | {figures['flops_a_puzzle']:.2g} |")
+    return lines
 
 
 def _percent(figure: dict[str, Any]) -> str:

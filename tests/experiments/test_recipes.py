@@ -25,6 +25,7 @@ def contenders(write_recipe) -> list[Contender]:
 
 def run_of(by_step: list[float], steps: int = 7, fingerprint: str = "f") -> dict[str, Any]:
     test = {"fingerprint": fingerprint, "count": 40, "by_step": by_step, "cell_accuracy": by_step[-1] / 2}
+    test["by_source"] = {"hard": {"exact_accuracy": by_step[0]}, "easy": {"exact_accuracy": by_step[-1]}}
     return {"steps": steps, "seconds": 2.0, "hardware": "a machine", "evaluations": {"test": test}}
 
 
@@ -58,7 +59,11 @@ def test_figures_by_hand(contenders) -> None:
     assert report["differences"]["dis"]["cells"]["each"] == pytest.approx([0.1, 0.2])
     assert report["recipes"]["act"]["training_flops"] == pytest.approx(7 * act.flops_a_step)
     lines = markdown_table(report).splitlines()
-    assert len(lines) == 4 and "in at most 12 passes" in lines[0] and lines[3].startswith("| dis | 7 |")
+    assert lines[5] == "| solved at its last step | easy | hard | FLOP a puzzle |"
+    easy, hard = report["recipes"]["act"]["by_source"]["easy"], report["recipes"]["act"]["by_source"]["hard"]
+    assert (easy["each"], hard["each"]) == ([0.3, 0.5], [0.1, 0.2])
+    assert report["recipes"]["act"]["flops_a_puzzle"] == 3 * flops(act.config) and "40.0 %" in lines[7]
+    assert len(lines) == 9 and "in at most 12 passes" in lines[0] and lines[3].startswith("| dis | 7 |")
 
 
 def test_passes_that_do_not_divide_are_never_more_than_allowed(contenders) -> None:
@@ -120,14 +125,14 @@ def test_the_command_trains_compares_and_does_not_repeat(write_recipe, tmp_path:
         str(write_recipe("act", **small)),
         str(write_recipe("dis", **small, objective="dis", loss_on="blanks", H_cycles=1, L_cycles=1)),
     ]
-    command = [*recipes, "--vary", "learning_rate=0.01", "depth_curriculum={0.5: [1, 1]}"]
+    command = [*recipes, "--vary", "hot", "learning_rate=0.01", "depth_curriculum={0.5: [1, 1]}"]
     command += ["--output", str(tmp_path / "out"), "--set", "test_puzzles=6", "--seeds"]
     assert compare_recipes.main([*command, "0"]) == 0
     assert compare_recipes.main([*command, "0", "1"]) == 0
     assert len(commands) == 6  # seed 0 was there
     report = json.loads((tmp_path / "out" / "comparison.json").read_text())
     act, dis, varied = report["recipes"].values()
-    assert list(report["recipes"])[2] == "learning_rate=0.01, depth_curriculum={0.5: [1, 1]}"
+    assert list(report["recipes"])[2] == "hot"
     run = json.loads(
         (tmp_path / "out" / "learning_rate=0.01_depth_curriculum=_0.5_1_1" / "seed-1" / "metrics.json").read_text()
     )
@@ -149,6 +154,8 @@ def test_the_command_trains_compares_and_does_not_repeat(write_recipe, tmp_path:
         (["a.yaml", "--seeds", "1", "1"], "the seed 1 is given twice"),
         (["a.yaml", "--vary", "seed=3"], "--vary 'seed=3': expected FIELD=VALUE, of another field than"),
         (["a.yaml", "--vary", "muon_lr=1", "--vary", "muon_lr=1"], "the recipe name muon_lr=1 is given twice"),
+        (["a.yaml", "--vary", "a", "muon_lr=1"], "the recipe name a is given twice"),
+        (["a.yaml", "--vary", "a"], "--vary 'a': expected [NAME] FIELD=VALUE"),
         (["a.yaml", "--set", "seed=3"], "--set 'seed=3': expected FIELD=VALUE, of another field than"),
         (["a.yaml", "--set", "batch_size"], "--set 'batch_size'"),
         (["a.yaml", "--flops", "0"], "--flops must be above 0 and finite, got 0.0"),
