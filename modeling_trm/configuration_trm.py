@@ -111,15 +111,17 @@ class TRMConfig(GridSizes, PreTrainedConfig):
         scan_orders: in which order an operator that reads cell after cell (mamba2) takes them: "raster" (row by row),
             "transposed" (column by column), "reversed", or "transposed-reversed". The first such operator of the stack
             takes the first, the next the next, and so around. The prefix stays in front.
-        grid_width: columns of a grid, for what knows rows and columns (rope2d, transposed scans); None: it is square.
+        grid_width: columns of a grid, for what knows rows and columns (rope2d, sincos2d, transposed scans); None: it is
+            square.
         num_attention_heads: heads of the operators attention and symbols; divides hidden_size into even head sizes.
         attention_backend: what scaled_dot_product_attention runs: "auto" leaves the choice to PyTorch; "cudnn" (CUDA,
             16-bit types; on Hopper at 916 positions), "flash" (on CUDA 16-bit types), "efficient" (CUDA) and "math"
             force one, or raise where it cannot run. The packed engines for CPUs have their own and do not read it.
-        rope_theta: base wavelength of the rotary embedding.
+        rope_theta: base wavelength of the rotary embedding; of "sincos2d" how many boxes the longest wave has.
         position_embedding: "rope" (inside attention, by the position's number), "rope2d" (there, half of a head by the
-            row and half by the column), "learned" (added to the input) or "none".
-        position_std: initial standard deviation of learned positions over that of the tokens (reference: 1).
+            row and half by the column), "learned" (added to the input), "sincos2d" (added, waves of row and column
+            that suit every size) or "none".
+        position_std: standard deviation of added positions, initially if learned, over that of the tokens (reference: 1).
         head_init: "lecun" (reference), or "embedding": the answer head starts as the token embedding, so that a token
             in and the same token out are one direction; trained freely afterwards. Small models learn far sooner so.
         mlp_expansion: inner width of both MLPs is expansion * width * 2/3, rounded up to `mlp_multiple_of`.
@@ -182,7 +184,7 @@ class TRMConfig(GridSizes, PreTrainedConfig):
     num_attention_heads: int = 8
     attention_backend: AttentionBackend = "auto"
     rope_theta: int | float = 10000.0
-    position_embedding: Literal["rope", "rope2d", "learned", "none"] = "rope"
+    position_embedding: Literal["rope", "rope2d", "sincos2d", "learned", "none"] = "rope"
     position_std: int | float = 1.0
     head_init: Literal["lecun", "embedding"] = "lecun"
     mlp_expansion: int | float = 4.0

@@ -124,5 +124,7 @@ class GridSizes:
         if self.grid_width is not None and self.grid_width < 1:
             raise ValueError(f"grid_width={self.grid_width} must be greater than 0, or None for square grids")
         columns = any(order.startswith("transposed") for order in self.scan_orders)
-        if self.position_embedding == "rope2d" or columns or self.grid_width is not None:
+        if self.position_embedding in ("rope2d", "sincos2d") or columns or self.grid_width is not None:
             self.grid_shape(self.seq_len)
+        if self.position_embedding == "sincos2d" and self.hidden_size % 4:
+            raise ValueError(f"hidden_size={self.hidden_size}: position_embedding='sincos2d' needs a multiple of 4")

@@ -3,6 +3,8 @@
 Shapes: B batch, L positions, D hidden, H heads, P head size. Source: arXiv 2510.04871, models/layers.py.
 """
 
+import math
+
 import torch
 from torch import Tensor, nn
 from transformers import initialization as init
@@ -95,14 +97,32 @@ def rotary_tables_2d(
 ) -> tuple[Tensor, Tensor]:
     """As rotary_tables for L = prefix + cells: half of the pairs turn by the row, half by the column.
 
-    Source: arXiv 2603.02193. The prefix goes up and left from the grid's corner, a row and a column for each position.
+    Source: arXiv 2603.02193.
     """
+    halves = [_angles(place_L, head_dim // 2, theta) for place_L in rows_and_columns(prefix, grid_shape, like)]
+    angles = torch.cat(halves, dim=1).repeat(1, 2)
+    return angles.cos(), angles.sin()
+
+
+def sincos_table_2d(prefix: int, grid_shape: tuple[int, int], width: int, theta: float, like: Tensor) -> Tensor:
+    """[L, width]: sin and cos of the row, then of the column, a quarter each, times sqrt(2): of mean square 1.
+
+    Source: arXiv 2111.06377, public code. Deviation: rows and columns are counted in boxes, sqrt(height) rows and
+    sqrt(width) columns of the grid, and the shortest wave is a box long, so that a cell of a box enters alike in
+    Sudokus of every size.
+    """
+    places = rows_and_columns(prefix, grid_shape, like)
+    turns = [2 * math.pi * place_L / math.sqrt(lines) for place_L, lines in zip(places, grid_shape)]
+    angles = [_angles(turn_L, width // 2, theta) for turn_L in turns]
+    return math.sqrt(2) * torch.cat([part for angle in angles for part in (angle.sin(), angle.cos())], dim=1)
+
+
+def rows_and_columns(prefix: int, grid_shape: tuple[int, int], like: Tensor) -> list[Tensor]:
+    """Row and column of each of L = prefix + cells positions; the prefix goes up and left from the grid's corner."""
     dtype, device = torch.promote_types(like.dtype, torch.float32), like.device
     before = torch.arange(-prefix, 0, dtype=dtype, device=device)
     places = torch.meshgrid(*(torch.arange(n, dtype=dtype, device=device) for n in grid_shape), indexing="ij")
-    halves = [_angles(torch.cat((before, place.flatten())), head_dim // 2, theta) for place in places]
-    angles = torch.cat(halves, dim=1).repeat(1, 2)
-    return angles.cos(), angles.sin()
+    return [torch.cat((before, place.flatten())) for place in places]
 
 
 def _angles(places_L: Tensor, size: int, theta: float) -> Tensor:

@@ -16,7 +16,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_trm import TRMConfig
-from .layers_trm import truncated_normal_
+from .layers_trm import sincos_table_2d, truncated_normal_
 from .losses_trm import halting_loss, is_exact, stablemax_cross_entropy
 from .operators_trm import Stack
 from .pipeline_trm import GridReasoningPipeline  # noqa: F401 (not used here: so that save_pretrained copies its file)
@@ -110,11 +110,21 @@ class TRMModel(TRMPreTrainedModel):
         if self.embed_steps is not None and state.steps is not None:
             step_B1D = self.embed_steps(state.steps.clamp(max=self.config.num_step_embeddings - 1))[:, None]
             x = x + (step_B1D[:, None] if fields else step_B1D)
-        if self.embed_positions is not None:
-            x = (x + self.embed_positions.weight) * 0.5**0.5
+        positions = self._positions(input_ids.shape[1], x)
+        if positions is not None:
+            x = (x + positions) * 0.5**0.5
         x = x * self.config.hidden_size**0.5
         device = x.device.type
         return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
+
+    def _positions(self, cells: int, like: Tensor) -> Tensor | None:
+        """[S, D], on the scale of the token embeddings; None where positions are not added to the input."""
+        config = self.config
+        if config.position_embedding != "sincos2d":
+            return None if self.embed_positions is None else self.embed_positions.weight
+        shape, D, theta = config.grid_shape(cells), config.hidden_size, float(config.rope_theta)
+        scale = config.position_std * D**-0.5
+        return (scale * sincos_table_2d(config.puzzle_prefix_len, shape, D, theta, like)).to(like.dtype)
 
     def _rows_of_fields(self, row_BE: Tensor, num_symbols: int) -> Tensor:
         """[B, K, D]: the vector that all fields share and each field's own number, by which a task names its colours.

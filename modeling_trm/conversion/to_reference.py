@@ -78,9 +78,10 @@ def _layout(config: TRMConfig) -> Layout:
     for name, only in FIXED.items():
         if fields[name] != only:
             raise ConversionError(f"{name}={fields[name]!r}: the reference cannot express this; allowed: {only!r}")
-    if config.position_embedding == "rope2d":
+    if config.position_embedding in ("rope2d", "sincos2d"):
         raise ConversionError(
-            "position_embedding='rope2d': the reference cannot express this; allowed: 'rope', 'learned', 'none'"
+            f"position_embedding={config.position_embedding!r}: the reference cannot express this; allowed: 'rope', "
+            f"'learned', 'none'"
         )
     operators = config.block_operators
     mixer = operators[0]

@@ -83,6 +83,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "only blanks": ("trm-attn", {"blank_token_id": 1}, "blank_token_id=1"),
     "fields": ("symbols-attn", {}, "symbol_fields=True: the reference cannot express this"),
     "rows and columns": ("trm-attn", {"position_embedding": "rope2d"}, "position_embedding='rope2d': the reference"),
+    "waves": ("trm-attn", {"position_embedding": "sincos2d"}, "position_embedding='sincos2d': the reference"),
     "feedback": ("compact", {}, "answer_feedback=True: the reference cannot express this"),
     "steps": ("trm-attn", {"num_step_embeddings": 2}, "num_step_embeddings=2: the reference cannot express this"),
     "two mixers": ("trm-attn", {"block_operators": ["attention", "mlp", "mlp_t", "mlp"]}, "block_operators="),

@@ -16,6 +16,7 @@ from datasets_builders.features import load_puzzles
 from modeling_trm import GridProcessor, TRMConfig, TRMForGridReasoning
 from modeling_trm.diagnostics.observation import observe
 from modeling_trm.evaluation import evaluate_puzzles
+from modeling_trm.layers_trm import sincos_table_2d
 from scripts import eval_puzzles
 from scripts import solve as solve_script
 
@@ -23,6 +24,7 @@ TRAINED = {"vocab_size": 11, "seq_len": 81, "blank_token_id": 1, "mamba_d_state"
 LISTS: dict[str, dict[str, Any]] = {
     "attention": {"block_operators": ["attention", "symbols", "mlp"], "position_embedding": "rope2d"},
     "mamba2": {"block_operators": ["mamba2", "mamba2", "symbols"], "scan_orders": ["raster", "transposed-reversed"]},
+    "waves": {"block_operators": ["mamba2", "symbols"], "position_embedding": "sincos2d"},
     "no prefix": {"block_operators": ["attention", "symbols"], "puzzle_prefix_len": 0, "num_puzzles": 1},
 }
 PUZZLE = "1.3.....2...4..."
@@ -66,6 +68,16 @@ def test_another_size_is_the_function_of_a_model_made_for_it(name: str, side: in
             assert torch.equal(out.logits, expected.logits)
             assert torch.equal(out.halt_logits, expected.halt_logits)
             state, expected_state = out.state, expected.state
+
+
+def test_a_cell_of_a_box_enters_alike_in_every_size() -> None:
+    """The shortest wave is a box long: the middle of every box of 4x4 and 16x16 is half a turn from its first cell."""
+    four, sixteen = (sincos_table_2d(0, (n, n), 4, 10.0, torch.zeros(())).view(n, n, 4) for n in (4, 16))
+    for row in range(4):
+        for column in range(4):
+            same = sixteen[2 * row, 2 * column]
+            torch.testing.assert_close(four[row, column], same, rtol=0, atol=1e-6)
+    torch.testing.assert_close(sixteen.square().mean(-1), torch.ones(16, 16), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("engine", ["eager", "auto"])

@@ -14,6 +14,7 @@ from tests.oracles import supervision as oracle
 VARIANTS: dict[str, dict[str, Any]] = {
     "as published": {},
     "learned positions": {"position_embedding": "learned"},
+    "waves of rows and columns": {"position_embedding": "sincos2d", "position_std": 0.5, "rope_theta": 5.0},
     "no positions": {"position_embedding": "none"},
     "one latent": {"num_latents": 1, "H_cycles": 3},
     "normalised gate with bias": {"mlp_gate": "normalized", "mlp_gate_bias": 1.0},

@@ -2,7 +2,7 @@
 
 e = puzzle prefix ++ token embeddings        the puzzle's row, zero-padded to prefix * D numbers, cut into positions
 e = e + step embedding                       of steps 1, 2, ..., the last one for all later ones (arXiv 2511.16886)
-x = sqrt(D) * e                              with learned positions: sqrt(D) * (e + positions) / sqrt(2)
+x = sqrt(D) * e                              with added positions: sqrt(D) * (e + positions) / sqrt(2)
 z_H, z_L = recursion(x)                      from H_init, L_init at the first step
 with symbol fields (arXiv 2603.02193): the embedding of a cell's role in each field, [B, K, S, D]; see `heads`
 logits = lm_head(z_H) behind the prefix      halt logit = the first output of q_head at position 0
@@ -43,7 +43,30 @@ def embed(weights: Weights, config: Any, input_ids: Tensor, puzzle_ids: Tensor, 
         e = e + weights["model.embed_steps.weight"][min(step, config.num_step_embeddings) - 1]
     if config.position_embedding == "learned":
         e = (e + weights["model.embed_positions.weight"]) / math.sqrt(2)
+    if config.position_embedding == "sincos2d":
+        e = (e + config.position_std / math.sqrt(D) * waves(config).to(e)) / math.sqrt(2)
     return math.sqrt(D) * e
+
+
+def waves(config: Any) -> Tensor:
+    """[S, D]: of the row, then of the column: D/4 sines, D/4 cosines; wave p is theta^(p / (D/4)) boxes long.
+
+    Rows and columns are counted in boxes: of a grid of n rows a box has sqrt(n). Prefix position i of n is at (i - n,
+    i - n). Times sqrt(2).
+    """
+    quarter, prefix = config.hidden_size // 4, config.puzzle_prefix_len
+    width = config.grid_width or math.isqrt(config.seq_len)
+    height = config.seq_len // width
+    places = [(i - prefix, i - prefix) for i in range(prefix)]
+    places += [(cell // width, cell % width) for cell in range(config.seq_len)]
+    table = []
+    for row, column in places:
+        entries: list[float] = []
+        for place in (row / math.sqrt(height), column / math.sqrt(width)):
+            turns = [2 * math.pi * place / config.rope_theta ** (p / quarter) for p in range(quarter)]
+            entries += [math.sin(turn) for turn in turns] + [math.cos(turn) for turn in turns]
+        table.append([math.sqrt(2) * entry for entry in entries])
+    return torch.tensor(table, dtype=torch.float64)
 
 
 def row_width(config: Any) -> int:
