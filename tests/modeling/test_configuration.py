@@ -89,7 +89,7 @@ BAD: list[tuple[dict[str, Any], list[str]]] = [
     ({"hidden_size": 24}, ["hidden_size=24", "num_attention_heads=8", "heads of 3", "rope", "even"]),
     ({"hidden_size": 48, "position_embedding": "rope2d"}, ["hidden_size=48", "heads of 6", "rope2d", "4 divides"]),
     ({"seq_len": 80, "position_embedding": "sincos2d"}, ["80 cells", "grid_width=None", "square"]),
-    ({"hidden_size": 42, "num_attention_heads": 7, "position_embedding": "sincos2d"}, ["hidden_size=42", "multiple of 4"]),
+    ({"hidden_size": 42, "num_attention_heads": 7, "position_embedding": "sincos2d"}, ["hidden_size=42", "of 4"]),
     ({"seq_len": 80, "position_embedding": "rope2d"}, ["80 cells", "grid_width=None", "square"]),
     ({"seq_len": 80, "scan_orders": ["raster", "transposed"]}, ["80 cells", "grid_width=None"]),
     ({"grid_width": 7}, ["81 cells", "grid_width=7", "divides"]),
