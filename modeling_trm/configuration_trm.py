@@ -121,7 +121,7 @@ class TRMConfig(GridSizes, PreTrainedConfig):
         position_embedding: "rope" (inside attention, by the position's number), "rope2d" (there, half of a head by the
             row and half by the column), "learned" (added to the input), "sincos2d" (added, waves of row and column
             that suit every size) or "none".
-        position_std: standard deviation of added positions (learned ones: initially) over that of tokens (reference: 1).
+        position_std: standard deviation of added positions (if learned, at first) over that of tokens (reference: 1).
         head_init: "lecun" (reference), or "embedding": the answer head starts as the token embedding, so that a token
             in and the same token out are one direction; trained freely afterwards. Small models learn far sooner so.
         mlp_expansion: inner width of both MLPs is expansion * width * 2/3, rounded up to `mlp_multiple_of`.
