@@ -56,31 +56,38 @@ class Muon(Optimizer):
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         loss = evaluate(closure)
         for group in self.param_groups:
-            batches: dict[Hashable, list[Tensor]] = {}
-            for param in group["params"]:
-                if param.grad is not None:
-                    alike = param.shape if param.device.type == "cpu" else min(param.shape)
-                    batches.setdefault((param.device, alike), []).append(param)
-            for params in batches.values():
-                self._step_batch(params, group)
+            self._step_group(group)
         return loss
 
-    def _step_batch(self, params: list[Tensor], group: dict[str, Any]) -> None:
-        grads: list[Tensor] = [p.grad for p in params]  # type: ignore[misc]
+    def _step_group(self, group: dict[str, Any]) -> None:
+        params = [p for p in group["params"] if p.grad is not None]
+        if not params:
+            return
+        grads: list[Tensor] = [p.grad for p in params]
         momenta = [self._momentum(p) for p in params]
         lr, momentum = group["lr"], group["momentum"]
         torch._foreach_lerp_(momenta, grads, 1 - momentum)
-        updates = orthogonalise(torch._foreach_lerp(grads, momenta, momentum), group["ns_steps"])
+        updates = torch._foreach_lerp(grads, momenta, momentum)
         torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
-        for param, update in zip(params, updates):
-            rows, columns = param.shape
-            param.add_(update, alpha=-lr * math.sqrt(max(1, rows / columns)))
+        for numbers in _batches(params):
+            for number, update in zip(numbers, orthogonalise([updates[i] for i in numbers], group["ns_steps"])):
+                rows, columns = update.shape
+                params[number].add_(update, alpha=-lr * math.sqrt(max(1, rows / columns)))
 
     def _momentum(self, param: Tensor) -> Tensor:
         state = self.state[param]
         if not state:
             state["momentum_buffer"] = torch.zeros_like(param)
         return state["momentum_buffer"]
+
+
+def _batches(params: list[Tensor]) -> list[list[int]]:
+    """The numbers of the matrices that are orthogonalised together: see Muon."""
+    batches: dict[Hashable, list[int]] = {}
+    for number, param in enumerate(params):
+        alike = param.shape if param.device.type == "cpu" else min(param.shape)
+        batches.setdefault((param.device, alike), []).append(number)
+    return list(batches.values())
 
 
 def orthogonalise(matrices: Sequence[Tensor], steps: int) -> list[Tensor]:
