@@ -2,7 +2,7 @@
 
 Sources: AdamATan2 (arXiv 2407.05872, section 5) as the TRM reference runs it (package adam-atan2, used by pretrain.py
 of SamsungSAILMontreal/TinyRecursiveModels); sign-SGD on the puzzle table (models/sparse_embedding.py there); Muon
-(https://kellerjordan.github.io/posts/muon), which PyTorch ships.
+(https://kellerjordan.github.io/posts/muon, muon.py).
 
 A model's parameters fall into three sets, the same for every recipe:
   table     the puzzle table, whose gradient is sparse: sign-SGD, whatever the optimiser of the rest
@@ -20,6 +20,8 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
 from ..modeling_trm import TRMForGridReasoning
+from .muon import Muon
+from .optimiser_basics import evaluate, require_non_negative
 
 if TYPE_CHECKING:
     from .arguments import OptimisationArguments  # which asks here what optimisers there are
@@ -52,14 +54,14 @@ class AdamATan2(Optimizer):
         betas: tuple[float, float] = (0.9, 0.95),
         weight_decay: float = 0.1,
     ) -> None:
-        _require_non_negative(lr=lr, weight_decay=weight_decay)
+        require_non_negative(lr=lr, weight_decay=weight_decay)
         if not all(0 <= beta < 1 for beta in betas):
             raise ValueError(f"betas={betas} must both lie in [0, 1)")
         super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        loss = _evaluate(closure)
+        loss = evaluate(closure)
         for group in self.param_groups:
             self._step_group(group)
         return loss
@@ -109,12 +111,12 @@ class SignSGD(Optimizer):
     """
 
     def __init__(self, params: ParamsT, lr: float = 1e-4, weight_decay: float = 0.1) -> None:
-        _require_non_negative(lr=lr, weight_decay=weight_decay)
+        require_non_negative(lr=lr, weight_decay=weight_decay)
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        loss = _evaluate(closure)
+        loss = evaluate(closure)
         for group in self.param_groups:
             for table in group["params"]:
                 if table.grad is not None:
@@ -156,17 +158,9 @@ def _muon(matrices: Parameters, others: Parameters, s: "OptimisationArguments") 
     """Muon on the matrices, AdamW on the others (recipe of arXiv 2601.19085, there with momentum 0.6 and 3 steps).
 
     Fused matrices (qkv_proj, gate_up_proj, in_proj) are orthogonalised whole, as that recipe does for its gates; its
-    maze runs split the attention projections by head. adjust_lr_fn "original" scales by sqrt(max(1, rows / columns)).
+    maze runs split the attention projections by head.
     """
-    muon = torch.optim.Muon(
-        matrices,
-        lr=s.muon_lr,
-        weight_decay=s.muon_weight_decay,
-        momentum=s.muon_momentum,
-        nesterov=True,
-        ns_steps=s.muon_ns_steps,
-        adjust_lr_fn="original",
-    )
+    muon = Muon(matrices, s.muon_lr, s.muon_weight_decay, s.muon_momentum, s.muon_ns_steps)
     return [muon, *_adamw([], others, s)]
 
 
@@ -207,17 +201,3 @@ def build_optimisers(model: TRMForGridReasoning, arguments: "OptimisationArgumen
         only = arguments.train_only
         raise ValueError(f"train_only={only!r}, but the model has no puzzle table (puzzle_prefix_len=0)")
     return optimisers
-
-
-def _evaluate(closure: Callable[[], float] | None) -> float | None:
-    """Optimizer.step's optional closure, which computes the loss with gradients."""
-    if closure is None:
-        return None
-    with torch.enable_grad():
-        return closure()
-
-
-def _require_non_negative(**settings: float) -> None:
-    for name, value in settings.items():
-        if value < 0:
-            raise ValueError(f"{name}={value} is negative; allowed: 0 or more")

@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from modeling_trm import PRESETS
 from modeling_trm.losses_trm import stablemax_cross_entropy
 from modeling_trm.training.arguments import OptimisationArguments
+from modeling_trm.training.muon import Muon
 from modeling_trm.training.optimisers import OPTIMISERS, AdamATan2, SignSGD, build_optimisers, core_parameters
 from modeling_trm.training.schedule import lr_factor, set_lr
 
@@ -200,7 +201,7 @@ def test_every_parameter_has_exactly_one_optimiser(make_model, preset, name):
 def test_muon_gets_the_matrices_of_the_stack_and_the_table_its_own(make_model, preset):
     model = make_model(preset)
     muon, adamw, table = optimisers_of(model, optimiser="muon")
-    assert (type(muon), type(adamw), type(table)) == (torch.optim.Muon, torch.optim.AdamW, SignSGD)
+    assert (type(muon), type(adamw), type(table)) == (Muon, torch.optim.AdamW, SignSGD)
     names = {id(p): name for name, p in model.named_parameters()}
     matrices = {names[id(p)] for p in muon.param_groups[0]["params"]}
     linear = {n for n, m in model.named_modules() if isinstance(m, nn.Linear) and n.startswith("model.stack.")}
@@ -238,7 +239,7 @@ def test_muon_step_is_the_recipes(make_model):
         a = x @ x.T
         x = 3.4445 * x + (-4.7750 * a + 2.0315 * a @ a) @ x
     expected = start * (1 - 0.02 * 0.005) - 0.02 * math.sqrt(rows / columns) * x.T
-    # PyTorch iterates in bfloat16 (8 bits): three steps agree with float64 to some percent of the largest entry.
+    # Muon iterates in bfloat16 (8 bits): three steps agree with float64 to some percent of the largest entry.
     atol = 0.04 * (expected - start).abs().max().item()
     torch.testing.assert_close(weight.detach().double(), expected, rtol=0, atol=atol)
 
