@@ -4,6 +4,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import yaml
 from accelerate import Accelerator
 
 from .arguments import DataArguments, OptimisationArguments, Recipe, RunArguments
@@ -38,7 +39,7 @@ def check_same_run(checkpoint: Path, progress: dict[str, Any], recipe: Recipe, f
     ours = recipe.to_dict()
     for name in sorted((ours.keys() | progress["recipe"].keys()) - FREE_TO_CHANGE):
         before, now = progress["recipe"].get(name, DEFAULTS.get(name)), ours.get(name)
-        if before != now:
+        if _meaning(before) != _meaning(now):
             raise ValueError(
                 f"{checkpoint} was trained with {name}={before!r}, the recipe now says {now!r}: "
                 f"set it back to resume, or give another output_dir to start anew"
@@ -49,3 +50,10 @@ def check_same_run(checkpoint: Path, progress: dict[str, Any], recipe: Recipe, f
             f"{checkpoint} was trained on data with fingerprint {before}, the data are now {now}: "
             f"restore them to resume, or give another output_dir to start anew"
         )
+
+
+def _meaning(value: Any) -> Any:
+    """Of a mapping in text, such as a curriculum, what it says: a file's and a command line's are written otherwise."""
+    if not isinstance(value, str) or not value.startswith("{"):
+        return value
+    return {str(key): part for key, part in yaml.safe_load(value).items()}

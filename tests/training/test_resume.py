@@ -160,6 +160,12 @@ def test_another_recipe_does_not_resume(write_recipe, capsys):
         train.main([recipe, "--learning_rate", "0.1"])
     assert stop.value.code == 2
     assert "learning_rate=0.001" in (error := capsys.readouterr().err) and "0.1" in error
+    # A curriculum on the command line and in a file are the same one.
+    grows, typed = str(write_recipe("grows", train_steps=2, depth_curriculum={0.5: [1, 1]})), "{0.5: [1, 1]}"
+    assert train.main([grows]) == train.main([grows, "--depth_curriculum", typed]) == 0
+    with pytest.raises(SystemExit):
+        train.main([grows, "--depth_curriculum", "{0.25: [1, 1]}"])
+    assert "depth_curriculum=" in capsys.readouterr().err
     # What does not touch the learning may change.
     assert train.main([recipe, "--log_every", "2", "--mlp_t_backend", "torch"]) == 0
 
