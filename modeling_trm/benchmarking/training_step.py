@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..compiling_trm import can_compile
 from ..configuration_trm import TRMConfig
+from ..memory_trm import keep_freed_memory
 from ..modeling_trm import TRMForGridReasoning
 from ..training.arguments import OptimisationArguments
 from ..training.ema import ExponentialMovingAverage
@@ -28,6 +29,7 @@ STACKS = ("eager", "compiled")  # of a training step; the engines of inference h
 def groups(settings: Settings) -> Iterator[Group]:
     """The presets of a length and batch size take turns. In a run of limited time each model is a group of its own:
     small ones end near the limit, and what is done is written."""
+    keep_freed_memory()  # as a run does
     for length, batch_size in product(settings.lengths, settings.batch_sizes):
         single = (_group(settings, *case, batch_size) for case in _cases(settings, length))
         if math.isfinite(settings.seconds):

@@ -122,6 +122,12 @@ def test_training_part_takes_each_ssd_backend_of_the_presets_that_have_one(
     assert found.skipped == [{"what": "training step, tr-mamba2mlpt, cuda, L 20, batch 2", "reason": "no GPU"}]
 
 
+def test_a_training_step_is_measured_as_in_a_run(settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[bool] = []
+    monkeypatch.setattr(training_step, "keep_freed_memory", lambda: kept.append(True))
+    assert list(training_step.groups(settings(batch_sizes=[]))) == [] and kept
+
+
 def test_a_line_runs_the_ssd_backend_that_it_names(settings: MakeSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[str] = []
     chosen = Mamba2._choose_mix
