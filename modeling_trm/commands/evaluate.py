@@ -121,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if "search" in metrics:
             metrics["search"]["seed"] = arguments.seed
             print("search:", ", ".join(f"{name}={value}" for name, value in metrics["search"].items()))
-        if update is not None:
+        if update is not None and arguments.side is None:  # a card shows a puzzle of the model's own size
             solving_picture(model, puzzles, Path(arguments.output) / "plots" / SOLVING)
         written = write_results(arguments, metrics, describe_machine(model.device), update)
     print_written(written)

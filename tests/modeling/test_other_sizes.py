@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -152,3 +153,14 @@ def test_a_size_that_is_no_square_and_a_state_of_another_size_are_refused(traine
     with pytest.raises(ValueError, match=r"input_ids holds 1..9; allowed: 0..5"):
         model(torch.tensor([[9] + [1] * 15]))
     assert math.prod(model.config.latent_shape_of(16)) == 4 * 18 * 32
+
+
+def test_a_card_keeps_the_picture_of_its_own_size(tmp_path: Path) -> None:
+    card = tmp_path / "card"
+    shutil.copytree(Path(__file__).parents[2] / "model_cards" / "trm-attn-symbols-sudoku", card, symlinks=False)
+    before = (card / "plots" / "solving.gif").read_bytes()
+    arguments = ["--model", str(card), "--max-puzzles", "8", "--max-steps", "8", "--update-card", "--side", "4"]
+    assert eval_puzzles.main([*arguments, "--card-entry", "few", "--output", str(tmp_path / "out")]) == 0
+    metrics = json.loads((card / "metrics.json").read_text())
+    assert metrics["evaluations"]["few"]["exact_accuracy"] > 0.5  # so that there would have been a picture
+    assert (card / "plots" / "solving.gif").read_bytes() == before
