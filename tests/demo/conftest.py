@@ -42,10 +42,15 @@ def runtime() -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="session")
-def page(runtime: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a page: the shipped quickstart, the same as a large model would be, a maze and an ARC model."""
+def installed() -> None:
+    """Whoever drives a browser asks for this first."""
     if find_browser() is None:
         pytest.skip(f"no browser: none of {', '.join(NAMES)} is installed")
+
+
+@pytest.fixture(scope="session")
+def page(installed: None, runtime: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a page: the shipped quickstart, the same as a large model would be, a maze and an ARC model."""
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "page"
     with FileLock(f"{folder}.lock"):
@@ -121,7 +126,7 @@ def served(folder: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+def opened(installed: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     with Browser(tmp_path_factory.mktemp("profile")) as browser:
         yield browser
 
