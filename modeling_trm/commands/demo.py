@@ -54,11 +54,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
     from ..demo.build import build_page
     from ..utils.cli import user_errors
-    from ..utils.shipped import smallest_first
+    from ..utils.shipped import in_order_of_loading
 
     with user_errors(OSError, ValueError, ImportError), tempfile.TemporaryDirectory() as folder:
         output = arguments.output or Path(folder) / "page"
-        models = arguments.model or smallest_first()
+        models = arguments.model or in_order_of_loading()
         print(f"exporting {', '.join(models)}: up to a minute each ...", file=sys.stderr)
         options = {"overwrite": arguments.overwrite, "runtime": arguments.runtime, "data": arguments.data}
         size = build_page(models, output, **options)

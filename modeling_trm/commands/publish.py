@@ -118,11 +118,11 @@ def page_folder(sources: Sequence[str], workplace: Path) -> Path:
     """What goes to a Space: a folder that is a page, or the page of these checkpoints, built in the workplace."""
     from ..demo.build import build_page
     from ..publishing.page import is_page
-    from ..utils.shipped import smallest_first
+    from ..utils.shipped import in_order_of_loading
 
     if len(sources) == 1 and is_page(Path(sources[0])):
         return Path(sources[0])
-    build_page(sources or smallest_first(), workplace / "page")
+    build_page(sources or in_order_of_loading(), workplace / "page")
     return workplace / "page"
 
 

@@ -55,8 +55,8 @@ def test_it_serves_until_it_is_stopped_and_opens_the_browser(built, monkeypatch,
     monkeypatch.setattr(webbrowser, "open", visit)
     monkeypatch.setattr("http.server.ThreadingHTTPServer.serve_forever", stop_after_a_visit)
     assert demo.main([]) == 0
-    smallest, *_, largest = built[0][0]  # shipped ones
-    assert (smallest, largest) == ("tr-mamba2mlpt-sudoku-quickstart", "tr-mamba2mlpt-sudoku")
+    first, *_, largest = built[0][0]  # shipped ones
+    assert (first, largest) == ("tr-mamba2mlpt-sudoku-quickstart", "tr-mamba2mlpt-sudoku")
     assert seen == [b"the page"]
     said = capsys.readouterr()
     assert said.out.startswith("http://127.0.0.1:")

@@ -40,11 +40,12 @@ REASONS = (
 )
 _TRAINING = (
     "--train_steps 2 --eval_every 2 --log_every 1 --batch_size 4 --H_cycles 1 --L_cycles 2 "
-    "--halt_max_steps 2 --eval_max_steps 2 --compile no --mixed_precision no --report_to none --cpu"
+    "--halt_max_steps 2 --supervision_curriculum null --eval_max_steps 2 --compile no --mixed_precision no "
+    "--report_to none --cpu"
 )
 _RECIPES = (
-    "batch_size=2 hidden_size=48 halt_max_steps=2 validation_puzzles=2 test_puzzles=3 eval_every=99 warmup_steps=1 "
-    "compile=no mixed_precision=no report_to=none cpu=true"
+    "batch_size=2 hidden_size=48 halt_max_steps=2 supervision_curriculum=null validation_puzzles=2 test_puzzles=3 "
+    "eval_every=99 warmup_steps=1 compile=no mixed_precision=no report_to=none cpu=true"
 ).split()
 # What a test adds to each command, so that it takes a second: what is read, computed and written stays the same.
 SIZES = {

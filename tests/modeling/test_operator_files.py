@@ -25,7 +25,8 @@ ROOT = Path(__file__).parents[2]
 PUZZLE = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
 SMALL = (
     "--train_steps 3 --batch_size 4 --hidden_size 32 --H_cycles 1 --L_cycles 2 --halt_max_steps 2 --eval_every 3 "
-    "--validation_puzzles 2 --test_puzzles 2 --compile no --mixed_precision no --report_to none --cpu"
+    "--supervision_curriculum null --validation_puzzles 2 --test_puzzles 2 --compile no --mixed_precision no "
+    "--report_to none --cpu"
 )
 PLAIN = """
 from torch import nn
