@@ -17,7 +17,7 @@ def test_writes_report_page_pictures_and_gif(tmp_path: Path, capsys: pytest.Capt
     assert diagnose.main([*arguments, "--batch-size", "2", "--output", str(output)]) == 0
     report = json.loads((output / "diagnosis.json").read_text(encoding="utf-8"))
     assert [row["step"] for row in report["steps"]] == [1, 2, 3]
-    assert (len(report["cycles"]), len(report["updates"])) == (3, 6)
+    assert (len(report["cycles"]), len(report["updates"])) == (3, 12)  # of a step, a cycle of four passes
     assert report["puzzles"] == 5 and report["calibration"]["count"] == 15
     assert report["command"].startswith("trm diagnose --model")
     assert {"hardware", "versions", "dataset", "fingerprint", "warnings"} <= report.keys()
