@@ -7,21 +7,20 @@ Shapes: B matrices of a batch, N <= M their sides.
 """
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
-from .optimiser_basics import evaluate, require_non_negative
+from .optimiser_basics import GroupOptimiser, require_non_negative
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 EPS = 1e-7  # of the norm that a matrix is divided by
 
 
-class Muon(Optimizer):
+class Muon(GroupOptimiser):
     """torch.optim.Muon(nesterov=True, adjust_lr_fn="original") in foreach operations and batched products.
 
         m <- b m + (1 - b) g          u = (1 - b) g + b m          O = u with all singular values near 1
@@ -51,13 +50,6 @@ class Muon(Optimizer):
                 raise ValueError(
                     f"Muon is for matrices, but a parameter has shape {list(param.shape)}: give it to another optimiser"
                 )
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        loss = evaluate(closure)
-        for group in self.param_groups:
-            self._step_group(group)
-        return loss
 
     def _step_group(self, group: dict[str, Any]) -> None:
         params = [p for p in group["params"] if p.grad is not None]

@@ -21,13 +21,13 @@ from torch.optim.optimizer import ParamsT
 
 from ..modeling_trm import TRMForGridReasoning
 from .muon import Muon
-from .optimiser_basics import evaluate, require_non_negative
+from .optimiser_basics import GroupOptimiser, require_non_negative
 
 if TYPE_CHECKING:
     from .arguments import OptimisationArguments  # which asks here what optimisers there are
 
 
-class AdamATan2(Optimizer):
+class AdamATan2(GroupOptimiser):
     """Adam with atan2 in place of the division, so without an epsilon; plain PyTorch, foreach.
 
         m <- b1 m + (1 - b1) g          v <- b2 v + (1 - b2) g^2
@@ -58,13 +58,6 @@ class AdamATan2(Optimizer):
         if not all(0 <= beta < 1 for beta in betas):
             raise ValueError(f"betas={betas} must both lie in [0, 1)")
         super().__init__(params, {"lr": lr, "betas": betas, "weight_decay": weight_decay})
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        loss = evaluate(closure)
-        for group in self.param_groups:
-            self._step_group(group)
-        return loss
 
     def _step_group(self, group: dict[str, Any]) -> None:
         params = [p for p in group["params"] if p.grad is not None]
@@ -97,7 +90,7 @@ class AdamATan2(Optimizer):
         return state
 
 
-class SignSGD(Optimizer):
+class SignSGD(GroupOptimiser):
     """Sign-SGD with decoupled weight decay on the rows of an `nn.Embedding(sparse=True)` that a batch has read.
 
         w[r] <- (1 - lr weight_decay) w[r] - lr sign(g[r])          for every row r of the batch, g[r] summed over it
@@ -114,14 +107,10 @@ class SignSGD(Optimizer):
         require_non_negative(lr=lr, weight_decay=weight_decay)
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay})
 
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        loss = evaluate(closure)
-        for group in self.param_groups:
-            for table in group["params"]:
-                if table.grad is not None:
-                    self._step_rows(table, table.grad, group["lr"], group["weight_decay"])
-        return loss
+    def _step_group(self, group: dict[str, Any]) -> None:
+        for table in group["params"]:
+            if table.grad is not None:
+                self._step_rows(table, table.grad, group["lr"], group["weight_decay"])
 
     @staticmethod
     def _step_rows(table_ND: Tensor, grad: Tensor, lr: float, weight_decay: float) -> None:

@@ -347,7 +347,8 @@ class Trainer:
         if step < planned and self.stopping.stands_still(step, best):
             self.progress |= {"train_steps": step, "ended_early": planned}
             self.step.train_steps = step
-            self.accelerator.print(f"ended early: nothing better since step {best and best['step']:,}, of {planned:,}")
+            if best is not None:  # the main process has it
+                self.accelerator.print(f"ended early: nothing better since step {best['step']:,}, of {planned:,}")
 
     def _checkpoint(self, step: int) -> None:
         save_checkpoint(self.accelerator, self.output / "checkpoints", step, self.step.state_dict(), self.progress)

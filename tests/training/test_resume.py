@@ -206,6 +206,19 @@ def test_a_run_ends_where_validation_no_longer_improves(write_recipe, tmp_path, 
     assert next(accuracies) == 0.9
 
 
+def test_a_process_without_the_best_ends_too():
+    """The main process alone evaluates; the others are told."""
+    run = SimpleNamespace(
+        train_steps=16,
+        progress={"best": None},
+        step=SimpleNamespace(train_steps=16),
+        stopping=SimpleNamespace(stands_still=lambda step, best: True),
+        accelerator=SimpleNamespace(print=lambda text: None),
+    )
+    trainer.Trainer._end_where_it_stands_still(run, 8)
+    assert (run.progress["train_steps"], run.progress["ended_early"], run.step.train_steps) == (8, 16, 8)
+
+
 def test_patience_needs_something_to_wait_for(write_recipe, capsys):
     with pytest.raises(SystemExit):
         train.main([str(write_recipe("run", validation_puzzles=None, early_stopping_patience=2))])
