@@ -114,9 +114,10 @@ class TRMConfig(GridSizes, PreTrainedConfig):
         grid_width: columns of a grid, for what knows rows and columns (rope2d, sincos2d, transposed scans); None: it is
             square.
         num_attention_heads: heads of the operators attention and symbols; divides hidden_size into even head sizes.
-        attention_backend: what scaled_dot_product_attention runs: "auto" leaves the choice to PyTorch; "cudnn" (CUDA,
-            16-bit types; on Hopper at 916 positions), "flash" (on CUDA 16-bit types), "efficient" (CUDA) and "math"
-            force one, or raise where it cannot run. The packed engines for CPUs have their own and do not read it.
+        attention_backend: what scaled_dot_product_attention runs: "auto" leaves the choice to PyTorch, but for two
+            plain products in bfloat16 on a CPU; "cudnn" (CUDA, 16-bit types; on Hopper at 916 positions), "flash" (on
+            CUDA 16-bit types), "efficient" (CUDA) and "math" force one, or raise where it cannot run. The packed
+            engines for CPUs are always "auto".
         rope_theta: base wavelength of the rotary embedding; of "sincos2d" how many boxes the longest wave has.
         position_embedding: "rope" (inside attention, by the position's number), "rope2d" (there, half of a head by the
             row and half by the column), "learned" (added to the input), "sincos2d" (added, waves of row and column

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from modeling_trm import OPERATORS, TRMConfig, TRMForGridReasoning, TRMModel
+from modeling_trm.attention_trm import MOST_POSITIONS, attend
 from modeling_trm.layers_trm import Operator, apply_rotary, rms_norm, rms_norm_over, rotary_tables
 from modeling_trm.mlp_trm import left_multiply
 from modeling_trm.operators_trm import Stack
@@ -325,6 +326,27 @@ def test_attention_backends_of_the_cpu_agree(tiny_config: Callable[..., TRMConfi
         results.append([y, *gradients(y, x, *operator.parameters())])
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "positions", "fused"),
+    [(torch.bfloat16, 97, False), (torch.bfloat16, MOST_POSITIONS + 1, True), (torch.float32, 97, True)],
+)
+def test_attention_takes_two_products_where_the_fused_kernel_is_slow(
+    dtype: torch.dtype, positions: int, fused: bool
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    q, k, v, y_grad = torch.randn(4, 1, 2, positions, 8, generator=generator).to(dtype).unbind(0)
+    inputs = [part.requires_grad_() for part in (q, k, v)]
+    with torch.profiler.profile() as profile:
+        y = attend(*inputs)
+    assert any("flash_attention" in event.name for event in profile.events()) is fused
+    exact_inputs = [part.detach().double().requires_grad_() for part in inputs]
+    heads = [oracle.head(*parts) for parts in zip(*(part[0] for part in exact_inputs), strict=True)]
+    exact = torch.autograd.grad(exact_y := torch.stack(heads)[None], exact_inputs, y_grad.double())
+    for got, expected in zip((y, *torch.autograd.grad(y, inputs, y_grad)), (exact_y, *exact), strict=True):
+        error = (got.double() - expected).norm() / expected.norm()
+        assert error < (0.01 if dtype == torch.bfloat16 else 1e-5)
 
 
 @pytest.mark.parametrize("backend", ["cudnn", "efficient"])

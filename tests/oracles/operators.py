@@ -61,10 +61,14 @@ def attention(weights: Weights, config: Any, x_BLD: Tensor) -> Tensor:
                 q, k = rotate(q, config.rope_theta), rotate(k, config.rope_theta)
             elif config.position_embedding == "rope2d":
                 q, k = rotate_2d(q, config.rope_theta, config), rotate_2d(k, config.rope_theta, config)
-            scores_LL = torch.exp(q @ k.T / math.sqrt(P))
-            heads.append(scores_LL @ v / scores_LL.sum(1, keepdim=True))
+            heads.append(head(q, k, v))
         sequences.append(torch.cat(heads, dim=1) @ weights["o_proj.weight"].T)
     return torch.stack(sequences)
+
+
+def head(q_LP: Tensor, k_LP: Tensor, v_LP: Tensor) -> Tensor:
+    scores_LL = torch.exp(q_LP @ k_LP.T / math.sqrt(q_LP.shape[1]))
+    return scores_LL @ v_LP / scores_LL.sum(1, keepdim=True)
 
 
 def gated_mlp(weights: Weights, config: Any, x: Tensor) -> Tensor:
