@@ -35,7 +35,7 @@ test: $(STAMP) ## run the tests
 test-oldest: ## run the tests with the oldest supported versions, in an environment of their own
 	$(MAKE) --no-print-directory test VENV=.venv-oldest CONSTRAINTS=constraints-oldest.txt
 
-campaign: $(STAMP) ## try thousands of malformed inputs and kill processes at every file operation (an hour or more)
+campaign: $(STAMP) ## try thousands of malformed inputs and kill processes at every file operation (a quarter of an hour or more)
 	$(BIN)/python -m tests.robustness.campaign
 
 lint: $(STAMP) ## ruff, formatting, types

@@ -60,7 +60,7 @@ class GridSizes:
         """
         if cells == self.seq_len:
             return self.vocab_size
-        why = self._bound_to_its_size()
+        why = self.size_bound_by
         if why is None and math.isqrt(cells) ** 2 == cells:
             return self.num_special_tokens + math.isqrt(cells)
         raise ValueError(
@@ -91,7 +91,8 @@ class GridSizes:
             )
         return height, width
 
-    def _bound_to_its_size(self) -> str | None:
+    @property
+    def size_bound_by(self) -> str | None:
         """Why the weights or the alphabet hold for grids of seq_len cells alone; None where they do not."""
         if not self.symbol_fields:
             return "only a model with symbol_fields answers grids of several sizes"

@@ -33,6 +33,17 @@ def test_the_card_is_what_the_template_gives(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", IMAGES, ids=lambda path: path.name)
+def test_the_card_says_other_sizes_only_of_what_answers_them(folder: Path) -> None:
+    model = TRMForGridReasoning.from_pretrained(folder)
+    try:
+        takes_others = model.solve(torch.ones(1, 16, dtype=torch.long), max_steps=1).answers.shape == (1, 16)
+    except ValueError:
+        takes_others = False
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    assert takes_others is ("other sizes are answered too" in text) is not ("other sizes need another" in text)
+
+
+@pytest.mark.parametrize("folder", IMAGES, ids=lambda path: path.name)
 def test_the_image_is_complete_and_small(folder: Path) -> None:
     assert {"config.json", "model.safetensors", "preprocessor_config.json"} <= {path.name for path in folder.iterdir()}
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))

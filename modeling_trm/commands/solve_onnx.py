@@ -6,4 +6,4 @@ from collections.abc import Sequence
 def main(argv: Sequence[str] | None = None) -> int:
     from ..exporting.solve_onnx import main as run  # it imports numpy, and stands alone where it is copied to
 
-    return run(argv)
+    return run(argv, "trm solve-onnx")

@@ -1,10 +1,10 @@
 """Report on the votes of an evaluation: pass@K with intervals, coverage, submission file; or compare two models.
 
 examples:
-  trm vote report runs/arc/votes --output runs/arc/report
-  trm vote report runs/arc/votes-0 runs/arc/votes-1 --output runs/arc/report      parts of one evaluation
-  trm vote report runs/a/votes --compare runs/b/votes --names hybrid attention --output runs/a-and-b
-  trm vote report runs/step-1000/votes runs/step-2000/votes --accumulate --output runs/ensemble
+  trm vote report runs/arc/records --output runs/arc/report
+  trm vote report runs/part-0/records runs/part-1/records --output runs/arc/report      parts of one evaluation
+  trm vote report runs/a/records --compare runs/b/records --names hybrid attention --output runs/a-and-b
+  trm vote report runs/step-1000/records runs/step-2000/records --accumulate --output runs/ensemble
 
 Writes report.json, report.md, plots/*.png and, for arc, submission.json; with --compare also comparison.json,
 comparison.md and a plot of both. Runs no model. Exit code 0 only when everything was written.

@@ -65,8 +65,8 @@ def solve(
     return answers, 1 / (1 + np.exp(-halt_logits)), steps
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parse_arguments(argv)
+def main(argv: Sequence[str] | None = None, prog: str | None = None) -> int:
+    arguments = parse_arguments(argv, prog)
     try:
         facts, initial, session = load(Path(arguments.export))
         puzzles = [puzzle for argument in arguments.puzzles for puzzle in read(argument, facts)]
@@ -102,10 +102,10 @@ def answer_all(
     return results
 
 
-def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+def parse_arguments(argv: Sequence[str] | None, prog: str | None) -> argparse.Namespace:
     summary, _, epilog = __doc__.partition("\n\n")
     parser = argparse.ArgumentParser(
-        description=summary, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=prog, description=summary, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("puzzles", nargs="+", metavar="PUZZLE", help="a puzzle, a file of puzzles, or - for stdin")
     parser.add_argument("--export", required=True, metavar="DIR", help="folder that `trm export` wrote")

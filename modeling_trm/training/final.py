@@ -14,6 +14,7 @@ from datasets_builders.validation import validity_check
 from ..cards.card import SOLVING
 from ..cards.solving import solving_picture
 from ..cards.update import VOTES_ON_CARD
+from ..evaluation.engine import precision
 from ..evaluation.halting import calibrate_halting
 from ..evaluation.runner import Puzzles, evaluate_puzzles
 from ..modeling_trm import TRMForGridReasoning
@@ -114,7 +115,8 @@ def _evaluate(trainer: Trainer, test: PuzzleSet, model: TRMForGridReasoning) -> 
             score_valid=validity_check(recipe.data.task, test.processor.grid_shape),
             engine="eager",  # what was validated during training, to the bit
         )
-    return metrics | {"command": _command(trainer), "dataset": test.origin, "split": "test"}
+        where = {"precision": precision(model, "eager"), "hardware": describe_machine(model.device)}
+    return metrics | where | {"command": _command(trainer), "dataset": test.origin, "split": "test"}
 
 
 def collect(
