@@ -8,6 +8,7 @@ augmentations, and the votes are counted. Stopped at any moment, the same comman
 examples:
   trm adapt --model MODEL --data arc-agi_test_challenges.json --output runs/adapted
   trm adapt --model MODEL --subset evaluation --max-tasks 20 --output runs/adapted --train_steps 500
+  trm adapt --model MODEL --data FILE --output runs/adapted --train_minutes 600     training and votes, in time
   accelerate launch --config_file scripts/accelerate.yaml scripts/adapt.py --model MODEL --data FILE --output DIR
 
 Options with underscores are fields of the recipe arc-adapt (trm recipes show arc-adapt; trm recipes fields lists all).
@@ -24,7 +25,6 @@ from .options import CommandParser, add_model, add_output, given, valid_seed
 if TYPE_CHECKING:  # PyTorch takes seconds to import: --help and wrong arguments must not wait for it
     from datasets_builders.arc_tasks import ArcTask
 
-    from ..training.data import RunData
     from ..training.trainer import Trainer
     from ..voting.records import VoteRecords
 
@@ -92,13 +92,13 @@ def run(arguments: argparse.Namespace, rest: list[str], typed: list[str]) -> int
             build_data(arguments, tasks, output / "data")
         data = open_data(recipe)
         model = initial_model(recipe, data.processor, data.index, data.held_out)
-        trainer = Trainer(recipe, model, data.processor, data.stream, data.validation, data.fingerprint)
+        trainer = Trainer(recipe, model, data)
         trainer.accelerator.print(f"data:  {data.description}")
         step = trainer.train()
         if step < trainer.train_steps:
             trainer.accelerator.print(f"stopped at step {step}; the same command goes on from there")
         else:
-            answer(trainer, data, tasks, command_line("adapt", typed))
+            answer(trainer, tasks, command_line("adapt", typed))
         trainer.close()
     return 0
 
@@ -146,7 +146,7 @@ def build_data(arguments: argparse.Namespace, tasks: "list[ArcTask]", folder: Pa
         raise ValueError(f"{folder.parent} is of other tasks or augmentations; remove it, or choose another --output")
 
 
-def answer(trainer: "Trainer", data: "RunData", tasks: "list[ArcTask]", command: str) -> None:
+def answer(trainer: "Trainer", tasks: "list[ArcTask]", command: str) -> None:
     """Let the adapted model vote on the tests; report, and a submission that has every task."""
     from ..training.final import collect
     from ..utils.loading import load_model
@@ -157,7 +157,7 @@ def answer(trainer: "Trainer", data: "RunData", tasks: "list[ArcTask]", command:
     model = load_model(str(trainer.published_weights), trainer.accelerator.device)
     model.set_kernels(**trainer.recipe.run.kernels())
     names = {"model": str(trainer.published_weights), "command": command}
-    records = collect(trainer, data, model, output, names)
+    records = collect(trainer, model, output, names)
     if records is None:  # the main process has them
         return
     expected = {task.id: len(task.test) for task in tasks}

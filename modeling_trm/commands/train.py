@@ -66,7 +66,7 @@ def run(recipe: Any, typed: list[str]) -> int:
         used = use_all_cores()
         data = open_data(recipe)
         model = initial_model(recipe, data.processor, data.index, data.held_out)
-        trainer = Trainer(recipe, model, data.processor, data.stream, data.validation, data.fingerprint)
+        trainer = Trainer(recipe, model, data)
         say = trainer.accelerator.print
         core, table = model.num_parameters_core(), model.num_parameters_table()
         say(f"model: {core:,} parameters ({' '.join(model.config.block_operators)}) + puzzle table {table:,}")
@@ -78,7 +78,7 @@ def run(recipe: Any, typed: list[str]) -> int:
         if step < trainer.train_steps:
             say(f"stopped at step {step} of {trainer.train_steps}; the same command goes on from there")
         else:
-            folder = evaluate_and_publish(trainer, data, typed)
+            folder = evaluate_and_publish(trainer, typed)
             say(f"model, card and plots: {folder}\nfigures: {trainer.output / 'metrics.json'}")
         trainer.close()
     return 0

@@ -18,6 +18,7 @@ from ..arc_task_trm import task_name
 from ..evaluation.runner import Puzzles, choose_subset
 from ..processing_trm import GridProcessor
 from ..puzzle_index_trm import PuzzleIndex
+from ..voting.views import ArcViews
 from .arguments import Recipe
 from .fields import parse_files, parse_mapping
 from .rows import Stream
@@ -47,6 +48,11 @@ class RunData:
     arc: ArcSet | None = None
     test_is_made: bool = False
     notes: tuple[str, ...] = ()
+
+    def arc_views(self, views: int | None, index: PuzzleIndex | None) -> ArcViews:
+        """What votes at the end of an ARC run, of a model whose puzzle table has this index."""
+        assert self.arc is not None
+        return ArcViews(self.arc.test_tasks, index, self.processor, views=views, protocol=self.arc.protocol)
 
 
 def open_data(recipe: Recipe) -> RunData:

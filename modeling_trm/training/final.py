@@ -26,13 +26,11 @@ from ..utils.machine import describe_machine, library_versions
 from ..voting.collect import collect_votes
 from ..voting.records import VoteRecords, load_records
 from ..voting.report import write_report
-from ..voting.views import ArcViews
-from .data import RunData
 from .run_folder import MADE_TEST, publish_folder
 from .trainer import Trainer
 
 
-def evaluate_and_publish(trainer: Trainer, data: RunData, arguments: Sequence[str]) -> Path:
+def evaluate_and_publish(trainer: Trainer, arguments: Sequence[str]) -> Path:
     """Evaluate the published weights on the test puzzles and write output/model; returns that folder.
 
     Every process calls it: they share the votes. The main process does the rest. Where the answers are not known
@@ -41,13 +39,13 @@ def evaluate_and_publish(trainer: Trainer, data: RunData, arguments: Sequence[st
     Args:
         arguments: of the training command, for the card.
     """
-    output, accelerator = trainer.output, trainer.accelerator
+    data, output, accelerator = trainer.data, trainer.output, trainer.accelerator
     model = load_model(str(trainer.published_weights), accelerator.device)
     model.set_kernels(**trainer.recipe.run.kernels())
     records = None
     if data.arc is not None:
         names = {"model": str(output / "model"), "command": _command(trainer, "voting")}
-        records = collect(trainer, data, model, output / "evaluation", names)
+        records = collect(trainer, model, output / "evaluation", names)
     if not accelerator.is_main_process:
         return output / "model"
     test = data.load_test()
@@ -64,8 +62,8 @@ def evaluate_and_publish(trainer: Trainer, data: RunData, arguments: Sequence[st
     pictures, own = output / "evaluation" / "plots", operator_files(trainer.published_weights)
     if own:
         facts["operators of its own"] = ", ".join(own)
-    if trainer.validation is not None:
-        facts["inference defaults"] = _calibrate(trainer, trainer.validation, model)
+    if data.validation is not None:
+        facts["inference defaults"] = _calibrate(trainer, data.validation, model)
     if len(test):
         solving_picture(model, test, pictures / SOLVING)
     best = trainer.progress["best"]
@@ -119,9 +117,7 @@ def _evaluate(trainer: Trainer, test: PuzzleSet, model: TRMForGridReasoning) -> 
     return metrics | where | {"command": _command(trainer), "dataset": test.origin, "split": "test"}
 
 
-def collect(
-    trainer: Trainer, data: RunData, model: TRMForGridReasoning, folder: Path, names: dict[str, str]
-) -> VoteRecords | None:
+def collect(trainer: Trainer, model: TRMForGridReasoning, folder: Path, names: dict[str, str]) -> VoteRecords | None:
     """The votes on the tests of an ARC run under the augmentations of the table; their folder is folder/records.
 
     Every process calls it and runs its share of the views.
@@ -132,15 +128,9 @@ def collect(
     Returns:
         All records; None but in the main process.
     """
+    data, run, accelerator = trainer.data, trainer.recipe.run, trainer.accelerator
     assert data.arc is not None
-    run, accelerator = trainer.recipe.run, trainer.accelerator
-    views = ArcViews(
-        data.arc.test_tasks,
-        model.puzzle_index,
-        data.processor,
-        views=trainer.recipe.data.views,
-        protocol=data.arc.protocol,
-    )
+    views = data.arc_views(trainer.recipe.data.views, model.puzzle_index)
     where = {"dataset": data.arc.origin, "hardware": describe_machine(accelerator.device)}
     with accelerator.autocast():
         collect_votes(

@@ -14,14 +14,15 @@ from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from math import floor
+from math import ceil, floor
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..evaluation.runner import Puzzles, evaluate_puzzles
+from ..evaluation.runner import evaluate_puzzles
 from .arguments import Recipe
+from .data import RunData
 from .step import TrainingStep
 
 WARM, MEASURED = 2, 10  # steps of a stage that are not timed (compilation, memory), and that are
@@ -35,7 +36,7 @@ class Costs:
     """Seconds. stages: (share of the run until which it holds, a step), in order, the last share 1.
 
     started: spent before the first step. evaluation: a periodic one, after every eval_every steps and the last;
-    final: that on the test puzzles.
+    final: that on the test puzzles, ARC's votes included.
     """
 
     stages: tuple[tuple[float, float], ...]
@@ -65,13 +66,14 @@ class Costs:
         """One line for people."""
         stages = zip(self.steps_of_stages(train_steps), self.stages)
         steps = ", ".join(f"{number:,} at {1000 * cost:.1f} ms" for number, (_, cost) in stages)
+        evaluations = f"{-(-train_steps // self.eval_every)} evaluations of {self.evaluation:.1f} s, "
         return (
-            f"{train_steps:,} steps in {minutes:g} minutes: {steps}; {-(-train_steps // self.eval_every)} evaluations "
-            f"of {self.evaluation:.1f} s, the final one {self.final:.1f} s; {MARGIN:.0%} to spare"
+            f"{train_steps:,} steps in {minutes:g} minutes: {steps}; {evaluations if self.evaluation else ''}"
+            f"the final {'one' if self.evaluation else 'evaluation'} {self.final:.1f} s; {MARGIN:.0%} to spare"
         )
 
 
-def measure_costs(step: TrainingStep, recipe: Recipe, validation: Puzzles, started: float) -> Costs:
+def measure_costs(step: TrainingStep, recipe: Recipe, data: RunData, started: float) -> Costs:
     """The costs of the recipe's run on this machine; every process calls it, and all of them get the same.
 
     Args:
@@ -79,16 +81,15 @@ def measure_costs(step: TrainingStep, recipe: Recipe, validation: Puzzles, start
     """
     stages, first = _measure_stages(step)
     compiling = max(0.0, first - stages[0])  # of one shape; an evaluation has another
-    puzzle = _measure_evaluation(step, recipe, validation)
+    puzzle = _measure_evaluation(step, recipe, data)
     seconds = [*stages, puzzle, compiling + time.perf_counter() - started]
     agreed = step.accelerator.reduce(torch.tensor(seconds, device=step.accelerator.device), "mean").tolist()
     *stages, puzzle, before = agreed
-    assert recipe.data.test_puzzles is not None  # the recipe has checked it
     return Costs(
         stages=tuple(zip((*step.depths, 1.0), stages)),
         started=before,
-        evaluation=puzzle * len(validation),
-        final=puzzle * recipe.data.test_puzzles,
+        evaluation=0.0 if data.validation is None else puzzle * len(data.validation),
+        final=puzzle * _final_puzzles(recipe, data, step.accelerator.num_processes),
         eval_every=recipe.run.eval_every,
     )
 
@@ -111,10 +112,22 @@ def _measure_stages(step: TrainingStep) -> tuple[list[float], float]:
     return stages, first
 
 
-def _measure_evaluation(step: TrainingStep, recipe: Recipe, validation: Puzzles) -> float:
+def _final_puzzles(recipe: Recipe, data: RunData, processes: int) -> int:
+    """How many a process solves in the end: the test puzzles; of an ARC run they share the views, which are more."""
+    if data.arc is None:
+        assert recipe.data.test_puzzles is not None  # the recipe has checked it
+        return recipe.data.test_puzzles
+    views = int(data.arc_views(recipe.data.views, data.index).views_of_input.sum())
+    return ceil(views / processes) + len(data.arc.test())
+
+
+def _measure_evaluation(step: TrainingStep, recipe: Recipe, data: RunData) -> float:
     """Seconds of a puzzle. Not compiled, as the final evaluation: a further shape would change the run's own graphs."""
-    run = recipe.run
-    batch = validation.select(np.arange(min(len(validation), run.eval_batch_size)))
+    run, puzzles = recipe.run, data.validation
+    if puzzles is None:  # an ARC run may have none
+        assert data.arc is not None
+        puzzles = data.arc.training()
+    batch = puzzles.select(np.arange(min(len(puzzles), run.eval_batch_size)))
 
     def evaluate() -> None:
         with torch.compiler.set_stance("force_eager"):

@@ -30,18 +30,18 @@ from ..compiling_trm import can_compile
 from ..evaluation.runner import Puzzles, evaluate_puzzles
 from ..memory_trm import keep_freed_memory
 from ..modeling_trm import TRMForGridReasoning
-from ..processing_trm import GridProcessor
 from ..utils.flops import training_flops
 from ..utils.machine import computes_in_bf16
 from .arguments import Recipe
 from .checkpointing import load_progress, save_checkpoint
+from .data import RunData
 from .determinism import deterministic_algorithms
 from .ema import ExponentialMovingAverage
 from .optimisers import build_optimisers, core_parameters
 from .packing import check_packed
 from .planning import measure_costs
 from .resuming import check_same_run, load_newest
-from .rows import RowFeed, Stream
+from .rows import RowFeed
 from .run_folder import RunLog, choose_trackers, save_model
 from .schedule import reveal_share
 from .slots import Slots
@@ -58,28 +58,20 @@ class Trainer:
     """Trains one model from a recipe; `train()` resumes by itself from the newest checkpoint of the output folder.
 
     Args:
-        model: what to train, see `initial_model`. processor: saved with its weights. stream: training rows.
-        validation: puzzles of the periodic evaluation, which choose the published weights; without any there is none.
-        fingerprint: of the training data; a run is not resumed with other data.
+        model: what to train, see `initial_model`.
+        data: rows to train on, and puzzles of the periodic evaluation, which choose the published weights; without any
+            there is none. A run is not resumed with other data.
 
     Raises:
         ValueError: a recipe that does not fit the data, the processes, or the run that is to be resumed.
     """
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        model: TRMForGridReasoning,
-        processor: GridProcessor,
-        stream: Stream,
-        validation: Puzzles | None,
-        fingerprint: str,
-    ) -> None:
+    def __init__(self, recipe: Recipe, model: TRMForGridReasoning, data: RunData) -> None:
         self.started = time.perf_counter()
         keep_freed_memory()
-        self.recipe, self.processor, self.validation = recipe, processor, validation
+        self.recipe, self.data = recipe, data
         self.output = Path(recipe.run.output_dir)
-        if validation is None and recipe.run.early_stopping_patience is not None:
+        if data.validation is None and recipe.run.early_stopping_patience is not None:
             patience = recipe.run.early_stopping_patience
             raise ValueError(f"early_stopping_patience={patience} needs validation puzzles, and this run has none")
         self.packed = None if recipe.run.resume_from is None else Path(recipe.run.resume_from)
@@ -88,14 +80,14 @@ class Trainer:
         self.accelerator = self._accelerator(choose_trackers(recipe.run.report_to))
         self.model = model.to(self.accelerator.device)
         self.puzzle_flops = cache(partial(training_flops, model.config))  # counted once a depth: it takes a millisecond
-        self.step = self._training_step(stream)
+        self.step = self._training_step()
         self.log = RunLog(self.output, self.accelerator)
         self.progress: dict[str, Any] = {
             "seconds": 0.0,
             "flops": 0,
             "best": None,
             "recipe": recipe.to_dict(),
-            "training_data": fingerprint,
+            "training_data": data.fingerprint,
             "train_steps": recipe.optimisation.train_steps,
             "plan": None,
             "ended_early": None,  # how many steps it would have taken
@@ -122,8 +114,8 @@ class Trainer:
                 self.progress["flops"] += batch_size * self.puzzle_flops(self.step.cycles(step))
                 self.progress["seconds"] = before + time.perf_counter() - resumed
                 self._advance(bar, step)
-                if self._due(step)["eval"] and self.validation is not None:
-                    self._evaluate(step, self.validation)
+                if self._due(step)["eval"] and self.data.validation is not None:
+                    self._evaluate(step, self.data.validation)
                     self._end_where_it_stands_still(step)
                 due = self._due(step)
                 # A checkpoint is always logged before, so that a line never spans what a resumed run has not seen.
@@ -149,7 +141,7 @@ class Trainer:
     @property
     def published_weights(self) -> Path:
         """The folder of the weights to publish: the best on validation puzzles; without any, the averaged ones."""
-        return self.output / "weights" / ("ema" if self.validation is None else "best")
+        return self.output / "weights" / ("ema" if self.data.validation is None else "best")
 
     @property
     def train_steps(self) -> int:
@@ -201,7 +193,7 @@ class Trainer:
             ],
         )
 
-    def _training_step(self, stream: Stream) -> TrainingStep:
+    def _training_step(self) -> TrainingStep:
         o, run, accelerator, model = self.recipe.optimisation, self.recipe.run, self.accelerator, self.model
         share, rest = divmod(o.batch_size, accelerator.num_processes)
         if rest or o.gradient_accumulation > share:
@@ -221,7 +213,7 @@ class Trainer:
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
             wrapped, *optimisers = accelerator.prepare(model, *optimisers)
         slots = np.arange(share) + accelerator.process_index * share
-        feed = RowFeed(stream, slots, o.batch_size, self._reveal, accelerator.device)
+        feed = RowFeed(self.data.stream, slots, o.batch_size, self._reveal, accelerator.device)
         empty = Slots.empty(model, share)
         return TrainingStep(o, accelerator, model, wrapped, optimisers, ema, feed, empty, run.seed, o.train_steps or 0)
 
@@ -261,23 +253,23 @@ class Trainer:
 
     def _compared_on(self) -> str | None:
         """On what the validation accuracies are measured that choose the best weights."""
-        if self.validation is None:
+        if self.data.validation is None:
             return None
-        return f"{self.validation.fingerprint}, {self.recipe.run.eval_max_steps or 'all'} steps"
+        return f"{self.data.validation.fingerprint}, {self.recipe.run.eval_max_steps or 'all'} steps"
 
     def _set_length(self) -> int:
         """The run's number of steps; planned once, at its beginning, where the recipe says minutes."""
         o = self.recipe.optimisation
         if self.progress["train_steps"] is None:
             minutes = o.train_minutes
-            assert minutes is not None and self.validation is not None  # ARC alone has none; the recipe has checked it
-            costs = measure_costs(self.step, self.recipe, self.validation, self.started)
+            assert minutes is not None  # the recipe has checked it
+            costs = measure_costs(self.step, self.recipe, self.data, self.started)
             steps = costs.most_steps(minutes)
             plan = costs.describe(steps, minutes)
             if steps <= o.warmup_steps:
                 raise ValueError(
                     f"train_minutes={minutes} holds {plan}, but warmup_steps={o.warmup_steps} and the descent behind "
-                    f"it need more: give more minutes, fewer test_puzzles or a larger eval_every"
+                    f"it need more: give more minutes, fewer test_puzzles (task arc: views) or a larger eval_every"
                 )
             self.progress |= {"train_steps": steps, "plan": plan}
             self.accelerator.print(f"planned {plan}")
@@ -333,7 +325,7 @@ class Trainer:
                 # Cells decide between equals: few validation puzzles, or hard ones, leave all checkpoints at zero.
                 if best is None or tuple(scores.values()) > tuple(best[name] for name in scores):
                     self.progress["best"] = {"step": step, **scores}
-                    save_model(self.model, self.processor, self.output / "weights" / "best")
+                    save_model(self.model, self.data.processor, self.output / "weights" / "best")
             low, high = metrics["exact_accuracy_ci95"]
             exact = f"{metrics['exact_accuracy']:.1%} of {len(validation)} validation puzzles exact"
             tqdm.write(f"step {step}: {exact} ({low:.1%} to {high:.1%})")
@@ -356,9 +348,9 @@ class Trainer:
     def _save_final_weights(self) -> None:
         if self.accelerator.is_main_process:
             folder = self.output / "weights"
-            save_model(self.model, self.processor, folder / "last")
+            save_model(self.model, self.data.processor, folder / "last")
             with self.step.ema.swapped_in():
-                save_model(self.model, self.processor, folder / "ema")
+                save_model(self.model, self.data.processor, folder / "ema")
         self.accelerator.wait_for_everyone()
 
     def _algorithms(self) -> AbstractContextManager[None]:

@@ -50,4 +50,4 @@ def test_a_training_begins_with_it(monkeypatch) -> None:
 
     monkeypatch.setattr("modeling_trm.training.trainer.keep_freed_memory", kept)
     with pytest.raises(InterruptedError):
-        Trainer(*[None] * 6)  # type: ignore[arg-type]
+        Trainer(*[None] * 3)  # type: ignore[arg-type]

@@ -58,7 +58,9 @@ def test_help_and_wrong_arguments_wait_for_no_library() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_a_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     shown = help_of(command, capsys)
-    assert shown.startswith(f"usage: trm {command}") and (command in ("compare-recipes", "loop-experiment") or "example" in shown)
+    assert shown.startswith(f"usage: trm {command}") and (
+        command in ("compare-recipes", "loop-experiment") or "example" in shown
+    )
 
 
 @pytest.mark.parametrize("command", COMMANDS)

