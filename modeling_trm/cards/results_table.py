@@ -2,7 +2,7 @@
 
 No figure of ours is typed. A model's row names the way of solving (`cards.ways`), the interval, and what the training
 cost. The README has what compares with the published figures, the documentation every evaluation; of each the passes'
-deepest rows, one of each pass, and of all steps also the one that the published figures are of.
+deepest rows, one of each pass, and the one by as many steps as the published figures, halting where that is all.
 """
 
 import json
@@ -72,8 +72,11 @@ def _shown(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
         return [_plain_row(steps, accuracy, evaluation["count"]) for steps, accuracy in accuracies.items()]
     chosen = [row for row in evaluation["ways"] if row.get("chosen_by") != ANY]
     last = {row["pass"]: row for row in chosen}
-    published = [row for row in chosen if row["pass"] == "steps" and row["way"] == f"{PUBLISHED_STEPS} steps"]
-    return [*(row for row in published if row is not last["steps"]), *(last[name] for name in PASSES if name in last)]
+    one_pass = [row for row in chosen if row["pass"] in ("steps", "halting")]
+    at_16 = [row for row in one_pass if f" {row['way']}".endswith(f" {PUBLISHED_STEPS} steps")]
+    published = min(at_16, key=lambda row: PASSES.index(row["pass"]), default=None)
+    deepest = [last[name] for name in PASSES if name in last]
+    return deepest if published is None or published in deepest else [published, *deepest]
 
 
 def _plain_row(steps: int, accuracy: float, count: int) -> dict[str, Any]:

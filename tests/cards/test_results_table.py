@@ -43,11 +43,22 @@ def image(cards: Path, ways: list[dict]) -> None:
     (folder / "metrics.json").write_text(json.dumps(metrics))
 
 
-def test_of_each_pass_the_row_of_the_most_compute_that_a_user_can_choose(tmp_path: Path) -> None:
-    def way(name: str, of: str, solved: int, **more: str) -> dict:
-        figures = {"count": 50, "exact_accuracy": solved / 50, "ci95": [solved / 100, 0.9]}
-        return {"way": name, "pass": of, **figures, **more}
+def way(name: str, of: str, solved: int, **more: str) -> dict:
+    figures = {"count": 50, "exact_accuracy": solved / 50, "ci95": [solved / 100, 0.9]}
+    return {"way": name, "pass": of, **figures, **more}
 
+
+def test_halting_by_the_published_steps_stands_in_for_all_of_them(tmp_path: Path) -> None:
+    halting = [way(f"halting at 0.95, up to {steps} steps", "halting", solved) for steps, solved in ((16, 8), (64, 9))]
+    for number, (steps, shown) in enumerate(
+        (([], ["16 %", "18 %"]), ([way("16 steps", "steps", 7)], ["14 %", "18 %"]))
+    ):
+        image(tmp_path / str(number), [*steps, *halting])
+        own = [line for line in results_table(tmp_path / str(number), full=True).splitlines() if "**[one](" in line]
+        assert [line.split(" | ")[3].replace(".0", "") for line in own] == shown
+
+
+def test_of_each_pass_the_row_of_the_most_compute_that_a_user_can_choose(tmp_path: Path) -> None:
     views = [way("v8", "views", 20, chosen_by="vote"), way("v32", "views", 21, chosen_by="vote")]
     image(
         tmp_path,
