@@ -85,7 +85,7 @@ def attend(q_BHLP: Tensor, k_BHLP: Tensor, v_BHLP: Tensor) -> Tensor:
     """Softmax attention without mask [B, H, L, P]: PyTorch's fused kernel, or two products where they are faster.
 
     In bfloat16 on a CPU its kernel takes twice as long forward, seven times backward (97 positions; 1.5 and 2 times at
-    916): it multiplies in float32. The products keep L x L scores for the backward pass, hence the limit.
+    916). The products keep L x L scores for the backward pass, hence the limit.
     """
     if not (q_BHLP.device.type == "cpu" and q_BHLP.dtype == torch.bfloat16 and q_BHLP.shape[2] <= MOST_POSITIONS):
         return F.scaled_dot_product_attention(q_BHLP, k_BHLP, v_BHLP)
