@@ -92,6 +92,8 @@ class TRMConfig(GridSizes, PreTrainedConfig):
         num_puzzles: rows of the puzzle table; row 0 is the blank puzzle id.
         puzzle_prefix_len: positions in front of the grid, the first of them filled from the puzzle table
             (0: no prefix and no table; the halting head then reads the first cell).
+        puzzle_conditioning: where a puzzle's row is read: in the "prefix" (reference), from where operators carry it to
+            the cells, or there and at the "cells", to each of which it is added.
         hidden_size: channels D of both latents.
         block_operators: names of the sublayers of the stack, in order; see `operators_trm.OPERATORS`.
         H_cycles: cycles of a supervision step; only the last one carries gradient.
@@ -107,6 +109,9 @@ class TRMConfig(GridSizes, PreTrainedConfig):
             within each field by itself, but "symbols", which mixes the fields at each cell.
         num_special_tokens: with symbol_fields, ids below it (padding and blank; padding and end of grid) are special:
             they look alike in every field. The others are the symbols, K = vocab_size - num_special_tokens.
+        puzzle_symbol_width: with symbol_fields, numbers of a puzzle's row for each symbol, behind the vector that all
+            fields share; each is added to hidden_size / puzzle_symbol_width channels. 1 (arXiv 2603.02193) names the
+            symbols of a task; as many as hidden_size let its rule treat each symbol in a way of its own.
         symbol_mixing: how "symbols" mixes: "attention" over the other fields, or W times their "mean".
         scan_orders: in which order an operator that reads cell after cell (mamba2) takes them: "raster" (row by row),
             "transposed" (column by column), "reversed", or "transposed-reversed". The first such operator of the stack
@@ -169,6 +174,7 @@ class TRMConfig(GridSizes, PreTrainedConfig):
     seq_len: int = 81
     num_puzzles: int = 1
     puzzle_prefix_len: int = 16
+    puzzle_conditioning: Literal["prefix", "cells"] = "prefix"
     hidden_size: int = 512
     block_operators: list[str] = dataclasses.field(default_factory=lambda: list(PRESETS["trm-attn"]["block_operators"]))
     H_cycles: int = 3
@@ -179,6 +185,7 @@ class TRMConfig(GridSizes, PreTrainedConfig):
     answer_feedback: bool = False
     symbol_fields: bool = False
     num_special_tokens: int = 2
+    puzzle_symbol_width: int = 1
     symbol_mixing: Literal["attention", "mean"] = "attention"
     scan_orders: list[str] = dataclasses.field(default_factory=lambda: ["raster"])
     grid_width: int | None = None
@@ -272,8 +279,8 @@ class TRMConfig(GridSizes, PreTrainedConfig):
     def validate_architecture(self) -> None:
         """Cross-field checks; run at construction and again by the model (overrides at load time skip construction)."""
         self._require_positive(
-            "vocab_size seq_len num_puzzles hidden_size H_cycles L_cycles halt_max_steps num_attention_heads "
-            "mlp_multiple_of mlp_conv_kernel mamba_d_state mamba_d_conv mamba_expand mamba_head_dim mamba_n_groups "
+            "vocab_size seq_len num_puzzles puzzle_symbol_width hidden_size H_cycles L_cycles halt_max_steps "
+            "num_attention_heads mlp_multiple_of mlp_conv_kernel mamba_d_state mamba_d_conv mamba_expand mamba_head_dim mamba_n_groups "
             "delta_heads delta_key_dim delta_value_dim delta_d_conv rope_theta mlp_expansion rms_norm_eps"
         )
         for name, value in vars(self).items():
@@ -284,6 +291,8 @@ class TRMConfig(GridSizes, PreTrainedConfig):
                 raise ValueError(f"{name}={self.__dict__[name]} is negative; allowed: 0 or more")
         if self.puzzle_prefix_len == 0 and self.num_puzzles > 1:
             raise ValueError(f"num_puzzles={self.num_puzzles} needs a prefix to be read from; puzzle_prefix_len is 0")
+        if self.puzzle_prefix_len == 0 and self.puzzle_conditioning == "cells":
+            raise ValueError("puzzle_conditioning='cells' needs a puzzle table; puzzle_prefix_len=0 leaves it out")
         for name in ("initial_state_std", "position_std"):
             if self.__dict__[name] < 0:
                 raise ValueError(f"{name}={self.__dict__[name]} is negative; allowed: 0 or more")

@@ -18,6 +18,7 @@ class GridSizes:
     block_operators: list[str]
     symbol_fields: bool
     num_special_tokens: int
+    puzzle_symbol_width: int
     scan_orders: list[str]
     grid_width: int | None
     position_embedding: str
@@ -39,8 +40,8 @@ class GridSizes:
 
     @property
     def puzzle_width(self) -> int:
-        """Numbers of a row of the puzzle table: D, and with symbol fields one more for each symbol."""
-        return self.hidden_size + (self.num_symbols if self.symbol_fields else 0)
+        """Numbers of a row of the puzzle table: D, and with symbol fields puzzle_symbol_width more for each symbol."""
+        return self.hidden_size + (self.num_symbols * self.puzzle_symbol_width if self.symbol_fields else 0)
 
     @property
     def latent_shape(self) -> tuple[int, ...]:
@@ -111,6 +112,10 @@ class GridSizes:
             raise ValueError(
                 f"symbol_fields=True: vocab_size={self.vocab_size} less num_special_tokens={self.num_special_tokens} "
                 f"leaves {self.num_symbols} symbols; at least 2 are needed"
+            )
+        if self.hidden_size % self.puzzle_symbol_width:
+            raise ValueError(
+                f"puzzle_symbol_width={self.puzzle_symbol_width} does not divide hidden_size={self.hidden_size}"
             )
         if "symbols" in self.block_operators and not self.symbol_fields:
             raise ValueError("block_operators has 'symbols', which mixes symbol fields; set symbol_fields=True")

@@ -91,10 +91,10 @@ class TRMModel(TRMPreTrainedModel):
         return latents
 
     def embed(self, input_ids: Tensor, puzzle_ids: Tensor | None, state: RecursionState) -> Tensor:
-        """sqrt(D) * (prefix ++ tokens [+ step] [+ positions]), [B, S, D]; in autocast's dtype where autocast is on.
+        """sqrt(D) * (prefix ++ tokens [+ row] [+ step] [+ positions]), [B, S, D]; in autocast's dtype where that is on.
 
-        With symbol fields [B, K, S, D]: of each cell its role in each field, of the puzzle also a number for each
-        field; all else is the same in every field.
+        With symbol fields [B, K, S, D]: of each cell its role in each field, of the puzzle also numbers of each field;
+        all else is the same in every field.
         """
         if state.answers is not None and state.steps is not None:
             input_ids = torch.where(state.steps[:, None] == 0, input_ids, state.answers)
@@ -106,6 +106,7 @@ class TRMModel(TRMPreTrainedModel):
             row = self._rows_of_fields(row, *fields) if fields else row
             # The first prefix position carries the row, the others are zero (the reference pads the flat row).
             prefix = F.pad(row.unsqueeze(-2), (0, 0, 0, self.config.puzzle_prefix_len - 1))
+            x = x + row.unsqueeze(-2) if self.config.puzzle_conditioning == "cells" else x
             x = torch.cat((prefix, x), dim=-2)
         if self.embed_steps is not None and state.steps is not None:
             step_B1D = self.embed_steps(state.steps.clamp(max=self.config.num_step_embeddings - 1))[:, None]
@@ -127,13 +128,15 @@ class TRMModel(TRMPreTrainedModel):
         return (scale * sincos_table_2d(config.puzzle_prefix_len, shape, D, theta, like)).to(like.dtype)
 
     def _rows_of_fields(self, row_BE: Tensor, num_symbols: int) -> Tensor:
-        """[B, K, D]: the vector that all fields share and each field's own number, by which a task names its colours.
+        """[B, K, D]: the vector that all fields share and each field's own numbers, by which a task names its colours.
 
-        Source: the public code of arXiv 2603.02193. Grids of another size have as many of the numbers as symbols.
+        Source: the public code of arXiv 2603.02193, whose fields have one number each. Grids of another size have the
+        numbers of as many symbols as they hold.
         """
-        D = self.config.hidden_size
-        numbers_BK = F.pad(row_BE[:, D:], (0, num_symbols - self.config.num_symbols))
-        return row_BE[:, None, :D] + numbers_BK[..., None]
+        D, width = self.config.hidden_size, self.config.puzzle_symbol_width
+        own_BKW = row_BE[:, D:].unflatten(1, (self.config.num_symbols, width))
+        own_BKW = F.pad(own_BKW, (0, 0, 0, num_symbols - self.config.num_symbols))
+        return row_BE[:, None, :D] + own_BKW[..., None].expand(-1, -1, -1, D // width).flatten(-2)
 
     def _roles(self, input_ids: Tensor, num_symbols: int) -> Tensor:
         """[B, K, L]: a special token's own id in every field; else whether the cell holds the field's symbol."""

@@ -19,6 +19,7 @@ CHANGED: dict[str, Any] = {
     "seq_len": 16,
     "num_puzzles": 3,
     "puzzle_prefix_len": 2,
+    "puzzle_conditioning": "cells",
     "hidden_size": 64,
     "block_operators": ["mamba2", "attention", "mlp_t"],
     "H_cycles": 2,
@@ -27,6 +28,7 @@ CHANGED: dict[str, Any] = {
     "halt_max_steps": 7,
     "symbol_fields": True,
     "num_special_tokens": 1,
+    "puzzle_symbol_width": 4,
     "symbol_mixing": "mean",
     "scan_orders": ["raster", "reversed"],
     "grid_width": 8,
@@ -63,7 +65,15 @@ CHANGED: dict[str, Any] = {
 }
 # Those whose message is about a value of their own, or for which 0 is a value like any other.
 OTHER_THAN_POSITIVE = {
-    *("puzzle_prefix_len", "block_operators", "num_latents", "position_embedding", "mlp_gate", "mlp_gate_bias"),
+    *(
+        "puzzle_prefix_len",
+        "puzzle_conditioning",
+        "block_operators",
+        "num_latents",
+        "position_embedding",
+        "mlp_gate",
+        "mlp_gate_bias",
+    ),
     *("ssd_backend", "initial_state_std", "halt_bias", "blank_token_id", "position_std", "head_init", "mlp_t_norm"),
     *("num_step_embeddings", "answer_feedback", "attention_backend", "mlp_t_backend", "mamba_rope_fraction"),
     *("symbol_fields", "num_special_tokens", "symbol_mixing", "scan_orders", "grid_width"),
@@ -77,6 +87,9 @@ BAD: list[tuple[dict[str, Any], list[str]]] = [
     ({"L_cycles": -1}, ["L_cycles=-1", "greater than 0"]),
     ({"puzzle_prefix_len": -1}, ["puzzle_prefix_len=-1", "0 or more"]),
     ({"puzzle_prefix_len": 0, "num_puzzles": 2}, ["num_puzzles=2", "puzzle_prefix_len"]),
+    ({"puzzle_prefix_len": 0, "puzzle_conditioning": "cells"}, ["puzzle_conditioning='cells'", "puzzle_prefix_len=0"]),
+    ({"puzzle_conditioning": "cell"}, ["puzzle_conditioning", "cell", "'prefix'", "'cells'"]),
+    ({"puzzle_symbol_width": 3}, ["puzzle_symbol_width=3", "does not divide", "hidden_size=512"]),
     ({"num_step_embeddings": -1}, ["num_step_embeddings=-1", "0 or more"]),
     ({"initial_state_std": -0.5}, ["initial_state_std=-0.5", "0 or more"]),
     ({"position_std": -1.0}, ["position_std=-1.0", "0 or more"]),

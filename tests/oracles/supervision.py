@@ -1,6 +1,7 @@
 """One supervision step of the whole model from its state dict. Source: arXiv 2510.04871, section 4, and its code.
 
 e = puzzle prefix ++ token embeddings        the puzzle's row, zero-padded to prefix * D numbers, cut into positions
+[e = e + the puzzle's row, at the cells      with puzzle_conditioning "cells"]
 e = e + step embedding                       of steps 1, 2, ..., the last one for all later ones (arXiv 2511.16886)
 x = sqrt(D) * e                              with added positions: sqrt(D) * (e + positions) / sqrt(2)
 z_H, z_L = recursion(x)                      from H_init, L_init at the first step
@@ -29,15 +30,17 @@ def embed(weights: Weights, config: Any, input_ids: Tensor, puzzle_ids: Tensor, 
         if prefix:
             row, *numbers = weights["model.puzzle_emb.weight"][puzzle].split([D, *[1] * (row_width(config) - D)])
             before = list(torch.cat([row, row.new_zeros(prefix * D - D)]).reshape(prefix, D))
+        shown = prefix and config.puzzle_conditioning == "cells"
         if config.symbol_fields:
             fields = []
             for k, symbol in enumerate(range(config.num_special_tokens, config.vocab_size)):
-                own = [before[0] + numbers[k], *before[1:]] if prefix else []
+                own = [before[0] + named(config, numbers, k), *before[1:]] if prefix else []
                 cells = [table[role(config, int(token), symbol)] for token in tokens]
-                fields.append(torch.stack(own + cells))
+                fields.append(torch.stack(own + [cell + own[0] if shown else cell for cell in cells]))
             sequences.append(torch.stack(fields))
         else:
-            sequences.append(torch.stack(before + [table[token] for token in tokens]))
+            cells = [table[token] + before[0] if shown else table[token] for token in tokens]
+            sequences.append(torch.stack(before + cells))
     e = torch.stack(sequences)
     if config.num_step_embeddings:
         e = e + weights["model.embed_steps.weight"][min(step, config.num_step_embeddings) - 1]
@@ -70,9 +73,15 @@ def waves(config: Any) -> Tensor:
 
 
 def row_width(config: Any) -> int:
-    """With symbol fields a number for each symbol follows the vector (public code of arXiv 2603.02193)."""
+    """With symbol fields W numbers for each symbol follow the vector (public code of arXiv 2603.02193: 1)."""
     symbols = config.vocab_size - config.num_special_tokens if config.symbol_fields else 0
-    return config.hidden_size + symbols
+    return config.hidden_size + symbols * config.puzzle_symbol_width
+
+
+def named(config: Any, numbers: list[Tensor], k: int) -> Tensor:
+    """[D]: symbol k's numbers, each as often as there are channels for it."""
+    width = config.puzzle_symbol_width
+    return torch.cat([numbers[k * width + w].expand(config.hidden_size // width) for w in range(width)])
 
 
 def role(config: Any, token: int, symbol: int) -> int:
