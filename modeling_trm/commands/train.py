@@ -20,7 +20,9 @@ only what differs. Every field of a recipe is an option, --field value; null swi
   --stop_after_minutes N    write a checkpoint and stop
   --import FILE.py          a file with operators of your own, which travels with the model
 
-A run that was stopped or killed goes on where it was when the same command is given again.
+A run that was stopped or killed goes on where it was when the same command is given again. Exit code 0 when the run is
+complete or has stopped by --stop_after_minutes, 130 when Ctrl-C or SIGTERM stopped it, 2 when something given was
+wrong.
 """
 
 import argparse
@@ -60,6 +62,7 @@ def run(recipe: Any, typed: list[str]) -> int:
     from ..training.start import initial_model
     from ..training.threads import gpu_sized, use_all_cores
     from ..training.trainer import Trainer
+    from ..utils.cli import INTERRUPTED
 
     transformers_logging.disable_progress_bar()  # those of files written and read, among ours
     with own_folder(recipe):
@@ -81,4 +84,4 @@ def run(recipe: Any, typed: list[str]) -> int:
             folder = evaluate_and_publish(trainer, typed)
             say(f"model, card and plots: {folder}\nfigures: {trainer.output / 'metrics.json'}")
         trainer.close()
-    return 0
+    return INTERRUPTED if step < trainer.train_steps and trainer.stopping.signal is not None else 0

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from ..utils.cli import INTERRUPTED
+
 # In the order in which one meets them; the file of a command has its name.
 COMMANDS = (
     "solve", "train", "recipes", "evaluate", "vote", "compare", "sweep", "certify", "diagnose", "adapt", "build-data",
     "convert", "export", "solve-onnx", "demo", "publish", "measure-card", "pack-checkpoint", "benchmark",
     "compare-recipes", "loop-experiment", "doctor",
 )  # fmt: skip
-
-INTERRUPTED = 130  # what shells expect after Ctrl-C
 
 
 def main(argv: Sequence[str] | None = None) -> int:

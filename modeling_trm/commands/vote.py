@@ -82,6 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(typed)
     from ..utils.cli import command_line, user_errors
     from ..utils.machine import describe_machine, library_versions
+    from ..voting.folder import NOT_ATTEMPTED
     from ..voting.run import launched_processes, vote_and_report
 
     output = Path(arguments.output)
@@ -91,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ):
         update = begin_card_update(arguments) if processes.is_main else None
         model, processor = load_checkpoint(arguments, processes.device)
-        views, origin = open_views(arguments, processor, model, say=processes.is_main)
+        views, origin, left_out = open_views(arguments, processor, model, say=processes.is_main)
         if update is not None:
             update.check_data(origin, voting=True)
         manifest = {
@@ -100,6 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "hardware": describe_machine(processes.device),
             "versions": library_versions(),
             "command": command_line("vote", typed),
+            NOT_ATTEMPTED: left_out,
         }
         with autocast(arguments, processes.device):
             lines = vote_and_report(
@@ -122,8 +124,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def open_views(
     arguments: argparse.Namespace, processor: "GridProcessor", model: "TRMForGridReasoning", say: bool
-) -> tuple["Views", str]:
-    """What is solved, and where it is from. say: print the protocol of ARC."""
+) -> tuple["Views", str, dict[str, int]]:
+    """What is solved, where it is from, and of tasks that the canvas does not hold {id: number of tests}.
+
+    Args:
+        say: print the protocol of ARC, and what is left out.
+    """
     from ..voting.run import arc_views, load_arc_source
     from ..voting.views import PuzzleViews
 
@@ -131,17 +137,21 @@ def open_views(
         if arguments.views is None:
             raise ValueError("--views says how many views of a puzzle vote, for example --views 16")
         puzzles = load_chosen_puzzles(arguments, processor)
-        return PuzzleViews(puzzles, arguments.views, arguments.seed), puzzles.origin
+        return PuzzleViews(puzzles, arguments.views, arguments.seed), puzzles.origin, {}
     refuse_reading(arguments)
     if arguments.split != "test":
         raise ValueError(f"--split {arguments.split}: arc votes on its test inputs; trm evaluate takes other pairs")
     source = load_arc_source(arguments.data, arguments.subset, arguments.max_puzzles, arguments.seed)
+    source, left_out = source.fitting(processor.grid_shape)
     views = arc_views(source, model, processor, arguments.views, arguments.seed)
     if say and source.protocol not in (None, views.protocol):
         print(f"note: the data folder says {source.protocol}; the checkpoint's puzzle table decides")
     if say and views.protocol is not None:
         print(f"protocol: {views.protocol}")
-    return views, source.origin
+    if say and left_out:
+        canvas = "{} x {}".format(*processor.grid_shape)
+        print(f"note: {len(left_out)} tasks are larger than the canvas of {canvas}: not attempted, and in no figure")
+    return views, source.origin, left_out
 
 
 def update_votes(update: "CardUpdate", arguments: argparse.Namespace) -> list[str]:

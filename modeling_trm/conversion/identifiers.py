@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..puzzle_index_trm import AUGMENTATION_BYTES, IDENTITY, NO_TASK, PuzzleIndex
+from ..puzzle_index_trm import AUGMENTATION_BYTES, IDENTITY, NO_TASK, PuzzleIndex, bare_id
 from ..utils.reading import load_json
 from .checkpoint_file import ConversionError
 
@@ -58,9 +58,9 @@ def identifiers(index: PuzzleIndex) -> list[str] | None:
 
     "subset/task" becomes "task", as the reference's evaluator knows it, unless that would make one task of two.
     """
-    if len(index) > 1 and index.fingerprint == PuzzleIndex.numbered(len(index)).fingerprint:
+    if index.is_numbered:
         return None
-    short = [task.rpartition("/")[2] for task in index.tasks]
+    short = [bare_id(task) for task in index.tasks]
     names = short if len(set(short)) == len(short) else list(index.tasks)
     numbers = [DIHEDRAL.index(number) for number in range(len(DIHEDRAL))]
     listed = [BLANK]

@@ -117,13 +117,13 @@ def _evaluate(trainer: Trainer, test: PuzzleSet, model: TRMForGridReasoning) -> 
     return metrics | where | {"command": _command(trainer), "dataset": test.origin, "split": "test"}
 
 
-def collect(trainer: Trainer, model: TRMForGridReasoning, folder: Path, names: dict[str, str]) -> VoteRecords | None:
+def collect(trainer: Trainer, model: TRMForGridReasoning, folder: Path, facts: dict[str, Any]) -> VoteRecords | None:
     """The votes on the tests of an ARC run under the augmentations of the table; their folder is folder/records.
 
     Every process calls it and runs its share of the views.
 
     Args:
-        names: what a report calls the model, and the command that made it.
+        facts: what else to note: what a report calls the model, the command that made it.
 
     Returns:
         All records; None but in the main process.
@@ -140,7 +140,7 @@ def collect(trainer: Trainer, model: TRMForGridReasoning, folder: Path, names: d
             max_steps=run.eval_max_steps,
             batch_size=run.eval_batch_size,
             shard=(accelerator.process_index, accelerator.num_processes),
-            manifest={**where, "versions": library_versions(), **names},
+            manifest={**where, "versions": library_versions(), **facts},
             progress=accelerator.is_main_process,
             engine="eager",
         )

@@ -80,8 +80,8 @@ def _check_start(model: TRMForGridReasoning, recipe: Recipe, held_out: Sequence[
     if o.loss_on == "blanks" and model.config.blank_token_id is None:
         raise ValueError(f"loss_on='blanks', but {o.start_from!r} was trained on all cells (blank_token_id is not set)")
     _check_objective(model, recipe)
-    known = {task.rpartition("/")[2] for task in model.puzzle_index.tasks} if model.puzzle_index else set()
-    seen = [name for name in held_out if name.rpartition("/")[2] in known]
+    index = model.puzzle_index
+    seen = [name for name in held_out if index is not None and index.name_of(name) is not None]
     if seen:
         raise ValueError(
             f"start_from={o.start_from!r} has been trained on {len(seen)} tasks that the inductive protocol holds out, "

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 USER_ERROR = 2  # argparse's own exit code for wrong arguments
+INTERRUPTED = 130  # what shells expect after Ctrl-C
 OUT_OF_MEMORY = re.compile(r"allocate memory|out of memory|size calculation overflowed", re.I)  # PyTorch's words
 
 

@@ -112,8 +112,16 @@ def _hint(name: str) -> str:
 
 
 def folder_of(name: str) -> Path:
-    """Where weights and figures of a checkpoint (a folder, or an id on the Hub, which is asked) lie on this machine."""
-    return Path(name) if Path(name).is_dir() else Path(snapshot_download(name, allow_patterns=WEIGHTS))
+    """Where weights and figures of a checkpoint lie on this machine: a folder, a shipped one, or an id on the Hub.
+
+    Raises:
+        CheckpointError: there is none, or the Hub, which is asked, does not give it.
+    """
+    found = _checked(name)
+    if Path(found).is_dir():
+        return Path(found)
+    with _one_line_errors(name, "folder"):
+        return Path(snapshot_download(found, allow_patterns=WEIGHTS))
 
 
 @contextmanager

@@ -44,6 +44,7 @@ IDENTITY = (
 )
 COUNTS = ("num_views", "num_items", "chunk_size", "max_steps")
 CHECKSUM = "identity_sha256"
+NOT_ATTEMPTED = "not_attempted"  # {bare id: number of tests} of tasks that were given but not asked
 NUMBER = b"chunk"  # in a chunk's metadata: which it is, whatever it is called
 VOTE_SCHEMA = pa.schema(
     [

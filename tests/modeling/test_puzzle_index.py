@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modeling_trm.puzzle_index_trm import IDENTITY, PuzzleIndex
+from modeling_trm.puzzle_index_trm import IDENTITY, PuzzleIndex, bare_id
 from tests.oracles.puzzle_table import make_index
 
 ROWS = {"a": 3, "b": 1, "c": 2}
@@ -57,6 +57,14 @@ def test_fingerprint_covers_every_field() -> None:
         make_index(ROWS, seed=1),
     ]
     assert len({one.fingerprint, *(other.fingerprint for other in others)}) == 4
+
+
+def test_a_task_is_found_by_its_name_or_else_by_its_id() -> None:
+    index = make_index({"training/a": 1, "evaluation/a": 1, "b": 2})
+    names = ("evaluation/a", "test/a", "a", "test/b", "b", "training/c", "c")
+    assert [index.name_of(name) for name in names] == ["evaluation/a", "training/a", "training/a", "b", "b", None, None]
+    assert PuzzleIndex.numbered(4).name_of("test/2") is None  # rows that nobody has described
+    assert [bare_id(name) for name in ("training/a", "a")] == ["a", "a"]
 
 
 def test_index_does_not_change() -> None:

@@ -19,6 +19,7 @@ from modeling_trm import GridProcessor
 from modeling_trm.arc_augmentation_trm import draw_augmentations
 from modeling_trm.puzzle_index_trm import PuzzleIndex
 from modeling_trm.voting.records import load_records
+from modeling_trm.voting.submission import read_submission
 from scripts import eval_puzzles
 
 SCRIPT = Path(eval_puzzles.__file__)
@@ -114,6 +115,23 @@ def test_a_built_folder_names_its_protocol(checkpoint, data: Path, tmp_path: Pat
     assert "the data folder says inductive; the checkpoint's puzzle table decides" in capsys.readouterr().out
     assert run(tmp_path / "none", "--model", checkpoint(0), *arguments)["protocol"] == "inductive"
     assert run(tmp_path / "no", "--model", checkpoint(0), "--data", str(data))["protocol"] == "unstated"
+
+
+def test_a_task_larger_than_the_canvas_is_left_out_and_named(checkpoint, data: Path, tmp_path: Path, capsys) -> None:
+    model, wide = checkpoint(), [[0] * 5]
+    big = {"train": [{"input": wide, "output": wide}], "test": [{"input": wide}, {"input": [[1]]}]}
+    (data / "evaluation" / "big.json").write_text(json.dumps(big), encoding="utf-8")
+    report = run(tmp_path / "out", "--model", model, "--data", str(data), "--views", "1")
+    assert report["counts"]["tasks"] == 3 and report["protocol"] == "transductive"
+    assert "1 tasks are larger than the canvas of 4 x 4: not attempted" in capsys.readouterr().out
+    assert (
+        read_submission(tmp_path / "out" / "submission.json")["big"] == [{"attempt_1": [[0]], "attempt_2": [[0]]}] * 2
+    )
+    for path in (data / "evaluation").glob("task*"):
+        path.unlink()
+    with pytest.raises(SystemExit):
+        run(tmp_path / "none", "--model", model, "--data", str(data), "--views", "1")
+    assert "no task fits the checkpoint's canvas of 4 x 4" in capsys.readouterr().err
 
 
 def test_kaggle_files(checkpoint, tmp_path: Path) -> None:

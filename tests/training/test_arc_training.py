@@ -24,9 +24,10 @@ from modeling_trm import TRMForGridReasoning
 from modeling_trm.commands import trm
 from modeling_trm.training import planning, stopping, trainer
 from modeling_trm.training.planning import CLOSING, MARGIN
+from modeling_trm.utils.cli import INTERRUPTED
 from modeling_trm.voting.records import load_records
 from modeling_trm.voting.submission import read_submission, score_submission
-from scripts import adapt, eval_puzzles, train
+from scripts import adapt, eval_puzzles, report_votes, train
 
 CANVAS = 6
 ARC_RUN = {
@@ -185,7 +186,9 @@ def test_adapting_answers_every_new_task(checkpoint, tmp_path, capsys):
     tasks = [*small_tasks("evaluation", 5)[2:], too_large]
     output = tmp_path / "adapted"
     arguments = ["--model", str(checkpoint), "--output", str(output), *FEW.split()]
-    assert adapt.main([*arguments, *challenges(tmp_path, tasks, solutions=False)]) == 0
+    files = challenges(tmp_path, tasks, solutions=False)
+    assert adapt.main([*arguments, *files, "--stop_after_minutes", "0"]) == INTERRUPTED  # no submission yet
+    assert adapt.main([*arguments, *files]) == 0
     expected = {task.id: len(task.test) for task in tasks}
     submission = read_submission(output / "submission.json", expected)
     assert submission[too_large.id][0] == {"attempt_1": [[0]], "attempt_2": [[0]]}
@@ -203,6 +206,9 @@ def test_adapting_answers_every_new_task(checkpoint, tmp_path, capsys):
     report = json.loads((output / "report.json").read_text())
     assert report["pass_at_k"]["pass@2"]["value"] == pytest.approx(score * 4 / 3)  # of the three attempted
     assert "pass@2 of 3 attempted tasks" in shown
+    # The votes alone are enough for all of it.
+    assert report_votes.main([str(output / "records"), "--output", str(tmp_path / "again")]) == 0
+    assert (tmp_path / "again" / "submission.json").read_bytes() == before
 
 
 @pytest.mark.slow
@@ -256,4 +262,16 @@ def test_adapting_refuses_a_folder_of_other_tasks(checkpoint, tmp_path, capsys):
     assert adapt.main([*arguments, *challenges(tmp_path, tasks[2:4], False)]) == 0
     with pytest.raises(SystemExit):
         adapt.main([*arguments, *challenges(tmp_path, tasks[3:5], False)])
-    assert "is of other tasks or augmentations" in capsys.readouterr().err
+    assert "is of other tasks or augmentations, or of a canvas other than" in capsys.readouterr().err
+
+
+def test_adapting_refuses_a_checkpoint_of_another_task_before_anything_is_written(tmp_path, capsys):
+    output, tasks = tmp_path / "adapted", challenges(tmp_path, small_tasks("evaluation", 1), False)
+    for model, message in (
+        ("tr-mamba2mlpt-sudoku-quickstart", "answers sudoku; allowed: a checkpoint for ARC"),
+        ("nowhere", "no such folder (and not a Hub id of the form org/name); shipped: "),
+    ):
+        with pytest.raises(SystemExit):
+            adapt.main(["--model", model, "--output", str(output), *FEW.split(), *tasks])
+        assert message in capsys.readouterr().err
+        assert not (output / "data").exists()

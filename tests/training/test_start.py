@@ -73,7 +73,7 @@ def test_a_checkpoint_made_for_another_objective_is_refused(preset, objective, t
 def test_rows_that_the_checkpoint_knows_are_kept_and_the_others_start_at_its_mean_row(checkpoint):
     model = TRMForGridReasoning.from_pretrained(checkpoint)
     before = model.model.puzzle_emb.weight.detach().clone()
-    index = index_of(c=[0, 5], a=[3, 0, 7])
+    index = index_of(**{"c": [0, 5], "of a file/a": [3, 0, 7]})
     model.adopt_tasks(index)
     mean = before[1:].mean(0)
     # blank, c twice new, a under map 3 (row 2), under map 0 (row 1), under a map that the table lacks

@@ -147,10 +147,11 @@ def test_written_report(tmp_path: Path) -> None:
 
 
 def test_a_submission_has_every_task_that_is_expected(tmp_path: Path) -> None:
-    records = records_of(random_inputs(1))
+    records = records_of(random_inputs(1), not_attempted={"another": 2})
     asked = build_submission(records)
+    report, _ = write_report(records, tmp_path)
+    assert "Not attempted, and in no figure above (1 tasks): another." in markdown_report(report)
     expected = {"another": 2} | {task: len(tests) for task, tests in asked.items()}
-    write_report(records, tmp_path, expected=expected)
     submission = read_submission(tmp_path / "submission.json", expected)
     assert submission.pop("another") == [{"attempt_1": [[0]], "attempt_2": [[0]]}] * 2
     assert submission == asked

@@ -4,6 +4,7 @@
 no colour; in the order of their heights, the first of the largest ones.
 """
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -109,6 +110,17 @@ def test_views_are_the_rows_of_the_models_own_table() -> None:
     assert ArcViews(tasks[:3], part, ARC).fingerprint == views.fingerprint
 
 
+def test_a_task_of_a_file_has_the_rows_of_its_id() -> None:
+    tasks = arc_tasks()[:2]
+    index = index_of(tasks, 3)
+    views, moved = (ArcViews(some, index, ARC) for some in (tasks, [replace(task, subset="test") for task in tasks]))
+    assert moved.views_of_input.tolist() == views.views_of_input.tolist()
+    for number in range(len(views.inputs)):
+        items = [(number, view) for view in range(views.views_of_input[number])]
+        for ours, theirs in zip(moved.batch(items), views.batch(items)):
+            assert np.array_equal(ours, theirs)
+
+
 def test_tasks_without_rows_run_with_the_blank_row_under_drawn_augmentations() -> None:
     tasks = arc_tasks()[:3]
     for index in (None, PuzzleIndex.blank()):
@@ -129,9 +141,9 @@ def test_the_protocol_is_what_the_table_can_tell() -> None:
     assert protocol_of(names, known) == "transductive"
     assert protocol_of(names, others) == "inductive"
     assert protocol_of([names[0], "evaluation/x"], known) == "mixed: 1 of 2 tasks are in the puzzle table"
-    # The same id in another subset may be the same task (ARC-2 holds most of ARC-1): no name is safe to give then.
+    # The same id in another subset is the same task (ARC-2 holds most of ARC-1, a file has any subset).
     moved = [name.replace(tasks[0].subset, "training2") for name in names]
-    assert protocol_of(moved, known) == "unstated: 2 tasks are in the table under another subset"
+    assert protocol_of(moved, known) == "transductive"
     # Rows that nobody described, or no rows.
     for index in (None, PuzzleIndex.blank(), PuzzleIndex.numbered(5)):
         assert protocol_of(names, index) == "unstated"
