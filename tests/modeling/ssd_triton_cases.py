@@ -22,7 +22,7 @@ from modeling_trm.mamba2_trm import scale, ssd_chunked, ssd_one_chunk, torch_pro
 from modeling_trm.ssd_triton_trm import ssd_product, ssd_product_backward, triton_product
 from tests.oracles import operators as oracle
 
-# Blocks are of 32 positions: one position, less than a block, whole blocks, and a block more than divides them, of five.
+# Blocks have 32 positions: one position, less than a block, whole blocks, and of many blocks one of two positions.
 LENGTHS = [(length, groups) for length in (1, 5, 64) for groups in (1, 2)] + [(130, 2)]
 # Of the largest entry. float32: running sums reach 130 * 0.4 * 16 = 800, known to 6e-5 (1.3e-5 was seen). bfloat16: 8
 # bits, rounded three times on the way, and truncated by the interpreter (a GPU rounds to the nearest).
