@@ -60,8 +60,8 @@ def _modules() -> dict[str, list[str]]:
         if module.isidentifier() and not module.startswith("_"):
             for name in map(canonicalize_name, owners):
                 found.setdefault(name, []).append(module)
-    for name, modules in found.items():
-        modules.sort(key=lambda module: canonicalize_name(module) != name)
+    for package, modules in found.items():
+        modules.sort(key=lambda module: canonicalize_name(module) != package)
     return found
 
 
