@@ -18,7 +18,7 @@ from modeling_trm.verifiers_trm import verifier_for
 from modeling_trm.views_trm import draw_view
 
 IMAGE = Path(__file__).parents[2] / "model_cards" / "tr-mamba2mlpt-sudoku-quickstart"
-COUNT, SEED = 8, 2
+COUNT, SEED = 8, 3
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_no_choice_beats_any_and_the_rules_reach_it(rows: list[dict]) -> None:
             assert right <= by_key[steps, K, ANY]
         if selection == "valid":  # a Sudoku has one solution
             assert right == by_key[steps, K, ANY]
-    assert by_key[4, 3, ANY] > by_key[4, 1, ANY]  # else the test shows nothing
+    assert by_key[2, 3, ANY] > max(by_key[2, 1, ANY], by_key[2, 3, "halt"])  # else the test shows nothing
 
 
 def test_the_batch_changes_nothing(model, puzzles, sweep, rows) -> None:
