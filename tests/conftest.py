@@ -92,6 +92,12 @@ def _fixed_seed_and_nan_memory(request: pytest.FixtureRequest) -> Iterator[None]
 
 
 @pytest.fixture(autouse=True)
+def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system's cache outlives whatever a test kills; a training run would wait some 350 times."""
+    monkeypatch.setattr(os, "fsync", lambda file: None)
+
+
+@pytest.fixture(autouse=True)
 def _fresh_accelerator() -> Iterator[None]:
     """accelerate keeps its state for the life of the process; a run of another precision must not find it."""
     yield

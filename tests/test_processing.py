@@ -1,9 +1,4 @@
-"""GridProcessor: encode and decode are inverse, errors name the cell, and it loads as remote code."""
-
-import json
-import os
-import subprocess
-import sys
+"""GridProcessor: encode and decode are inverse, and errors name the cell."""
 
 import numpy as np
 import pytest
@@ -196,37 +191,3 @@ def test_save_and_load_give_an_equal_processor(name, tmp_path):
     assert loaded == PROCESSORS[name]
     assert hash(loaded) == hash(PROCESSORS[name])
     assert loaded != GridProcessor("maze", grid_shape=(7, 7))
-
-
-REMOTE = """
-import importlib.abc, json, sys
-class Refuse(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "modeling_trm":
-            raise ImportError(name)
-sys.meta_path.insert(0, Refuse())
-from transformers import AutoFeatureExtractor, AutoProcessor
-results = []
-for auto in (AutoProcessor, AutoFeatureExtractor):
-    processor = auto.from_pretrained(sys.argv[1], trust_remote_code=True)
-    results.append([processor.task, processor.encode(sys.argv[2]).tolist()])
-processor.save_pretrained(sys.argv[1] + "/again")
-print(json.dumps(results))
-"""
-
-
-def test_loads_as_remote_code_where_the_package_is_missing(tmp_path):
-    processor = GridProcessor("sudoku")
-    processor.save_pretrained(tmp_path / "saved")
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules")}
-    run = subprocess.run(
-        [sys.executable, "-c", REMOTE, str(tmp_path / "saved"), PUZZLE],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert run.returncode == 0, run.stderr
-    assert json.loads(run.stdout.splitlines()[-1]) == [["sudoku", processor.encode(PUZZLE).tolist()]] * 2
-    assert GridProcessor.from_pretrained(tmp_path / "saved" / "again") == processor

@@ -33,10 +33,11 @@ def check_packages() -> Iterator[Finding]:
     yield Finding(
         "versions", NAME, version or "not installed: run from a checkout, whose pyproject.toml has the floors"
     )
+    modules = _modules()
     for requirement in requirements:
         found = _version(requirement.name)
         todo = f"pip install '{requirement}'"
-        problem = None if found is None else _import_problem(requirement.name)
+        problem = None if found is None else _import_problem(modules.get(canonicalize_name(requirement.name), []))
         if found is None:
             yield Finding("versions", requirement.name, "not installed", todo)
         elif problem is not None:
@@ -52,16 +53,21 @@ def check_packages() -> Iterator[Finding]:
             yield Finding("optional", requirement.name, missing if found is None else found)
 
 
-def _import_problem(package: str) -> str | None:
-    """Why an installed package cannot be imported, on one line; None for one that can."""
-    name = canonicalize_name(package)
-    modules = [
-        module
-        for module, owners in metadata.packages_distributions().items()
-        if name in map(canonicalize_name, owners) and module.isidentifier() and not module.startswith("_")
-    ]
-    own = [module for module in modules if canonicalize_name(module) == name]
-    for module in (own or modules)[:1]:
+def _modules() -> dict[str, list[str]]:
+    """{package: its modules}, one of the package's own name first; the files of all packages are read for it."""
+    found: dict[str, list[str]] = {}
+    for module, owners in metadata.packages_distributions().items():
+        if module.isidentifier() and not module.startswith("_"):
+            for name in map(canonicalize_name, owners):
+                found.setdefault(name, []).append(module)
+    for package, modules in found.items():
+        modules.sort(key=lambda module: canonicalize_name(module) != package)
+    return found
+
+
+def _import_problem(modules: list[str]) -> str | None:
+    """Why the first of an installed package's modules cannot be imported, on one line; None where it can."""
+    for module in modules[:1]:
         try:
             import_module(module)
         except NOT_IMPORTED as error:

@@ -18,14 +18,9 @@ from ..cards.card import render_card, write_model_card
 from ..cards.image import installed_code
 from ..cards.update import WORKPLACE, finish_update, read_metrics
 from ..utils.loading import check_model_fits, load_model, load_processor
-from .contents import Contents, ContentsError, collect, front_matter, parse_file, read_text, select
+from .contents import CONFIG, Contents, ContentsError, collect, front_matter, parse_file, read_text, select
 
-CONFIG, PROCESSOR, WEIGHTS, TABLE = (
-    "config.json",
-    "preprocessor_config.json",
-    "model.safetensors",
-    "puzzle_table.safetensors",
-)
+PROCESSOR, WEIGHTS, TABLE = "preprocessor_config.json", "model.safetensors", "puzzle_table.safetensors"
 CARD, METRICS, REASONING = "README.md", "metrics.json", "reasoning_config.json"
 PATTERNS = (
     CARD, METRICS, CONFIG, REASONING, PROCESSOR, TABLE, "*_trm.py", ".eval_results/*.yaml", "plots/*.png",

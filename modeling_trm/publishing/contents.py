@@ -14,6 +14,7 @@ from ..utils.reading import load_json
 from ..utils.yaml_reading import load_yaml
 
 FRONT_MATTER = re.compile(r"---\r?\n(.*?)\r?\n---(?:\r?\n|$)", re.DOTALL)
+CONFIG = "config.json"  # what makes a folder a checkpoint
 BLOCK = 1 << 20
 PACKAGE = Path(__file__).resolve().parents[1]  # a shipped checkpoint's code is links to it
 

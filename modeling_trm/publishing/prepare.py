@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-from ..configuration_trm import TRMConfig
-from .checkpoint import CONFIG, prepare_checkpoint
-from .contents import Contents, ContentsError, front_matter, parse_file
+from .contents import CONFIG, Contents, ContentsError, front_matter, parse_file
 from .dataset import prepare_dataset
 from .metric import is_metric, prepare_metric
 from .page import is_page, prepare_page
@@ -29,6 +27,8 @@ def prepare(folder: str | Path, repository: str, *, rerender_card: bool = False)
     if not folder.is_dir():
         raise ContentsError(f"{folder}: is no folder; allowed: {KINDS}")
     if (folder / CONFIG).is_file():
+        from .checkpoint import prepare_checkpoint  # imports PyTorch, which the other kinds need not wait for
+
         _check_model_type(folder / CONFIG)
         return prepare_checkpoint(folder, repository, rerender_card=rerender_card)
     if rerender_card:
@@ -46,6 +46,8 @@ def prepare(folder: str | Path, repository: str, *, rerender_card: bool = False)
 
 
 def _check_model_type(file: Path) -> None:
+    from ..configuration_trm import TRMConfig
+
     config = parse_file(file)
     model_type = config.get("model_type") if isinstance(config, dict) else None
     if model_type != TRMConfig.model_type:

@@ -9,6 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from modeling_trm import OPERATORS
+from modeling_trm.benchmarking import peak
 from tests.docs.blocks import PAGES, REASONS, ROOT, read_blocks, run_page, with_sizes
 
 WITH_CODE = [page for page in PAGES if any(block.language in ("bash", "python") for block in read_blocks(page))]
@@ -25,8 +26,15 @@ def reader(tmp_path, monkeypatch):
     (tmp_path / "model_cards").symlink_to(ROOT / "model_cards")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    savefig = Figure.savefig  # figures in a tenth of their size: drawing them takes most of the time
-    monkeypatch.setattr(Figure, "savefig", lambda self, *args, **kwargs: savefig(self, *args, **kwargs | {"dpi": 15}))
+    savefig = Figure.savefig
+
+    def draw_quickly(figure, *args, **kwargs):
+        """In a tenth of its size, its parts not moved apart: drawing takes most of a page's time."""
+        figure.set_layout_engine("none")
+        savefig(figure, *args, **kwargs | {"dpi": 15})
+
+    monkeypatch.setattr(Figure, "savefig", draw_quickly)
+    monkeypatch.setitem(peak.SIZES, "cpu", 64)
     operators = dict(OPERATORS)
     yield
     sys.modules.pop("my_ops", None)

@@ -18,7 +18,7 @@ from modeling_trm.verifiers_trm import verifier_for
 from modeling_trm.views_trm import draw_view
 
 IMAGE = Path(__file__).parents[2] / "model_cards" / "tr-mamba2mlpt-sudoku-quickstart"
-COUNT, SEED = 20, 2
+COUNT, SEED = 8, 3
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +36,13 @@ def puzzles() -> PuzzleSet:
 @pytest.fixture(scope="module")
 def sweep() -> Sweep:
     return Sweep(
-        (6, 2), trajectories=(1, 3), noise_std=0.9, seed=SEED, selections=("halt", "vote", "residual", "valid")
+        (4, 2), trajectories=(1, 3), noise_std=0.9, seed=SEED, selections=("halt", "vote", "residual", "valid")
     )
 
 
 @pytest.fixture(scope="module")
 def rows(model: TRMForGridReasoning, puzzles: PuzzleSet, sweep: Sweep) -> list[dict]:
-    return run_sweep(model, puzzles, sweep, verifier=verifier_for("sudoku", (9, 9)), batch_size=16, progress=False)
+    return run_sweep(model, puzzles, sweep, verifier=verifier_for("sudoku", (9, 9)), batch_size=5, progress=False)
 
 
 def solved(model: TRMForGridReasoning, puzzles: PuzzleSet, **options: object) -> int:
@@ -89,11 +89,11 @@ def test_no_choice_beats_any_and_the_rules_reach_it(rows: list[dict]) -> None:
             assert right <= by_key[steps, K, ANY]
         if selection == "valid":  # a Sudoku has one solution
             assert right == by_key[steps, K, ANY]
-    assert by_key[6, 3, ANY] > by_key[6, 1, ANY]  # else the test shows nothing
+    assert by_key[2, 3, ANY] > max(by_key[2, 1, ANY], by_key[2, 3, "halt"])  # else the test shows nothing
 
 
 def test_the_batch_changes_nothing(model, puzzles, sweep, rows) -> None:
-    other = run_sweep(model, puzzles, sweep, verifier=verifier_for("sudoku", (9, 9)), batch_size=7, progress=False)
+    other = run_sweep(model, puzzles, sweep, verifier=verifier_for("sudoku", (9, 9)), batch_size=3, progress=False)
     assert other == rows
 
 
@@ -107,20 +107,20 @@ def test_plot(rows: list[dict], tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def view_rows(model: TRMForGridReasoning, puzzles: PuzzleSet) -> dict[tuple[int, int, str], int]:
-    sweep = Sweep((6, 2), views=(1, 3), seed=4, selections=("halt", "vote", "residual", "valid"))
-    rows = run_sweep(model, puzzles, sweep, verifier=verifier_for("sudoku", (9, 9)), batch_size=7, progress=False)
+    sweep = Sweep((2, 1), views=(1, 3), seed=4, selections=("halt", "vote", "residual", "valid"))
+    rows = run_sweep(model, puzzles, sweep, verifier=verifier_for("sudoku", (9, 9)), batch_size=3, progress=False)
     return {(row["steps"], row["trajectories"], row["selection"]): row["solved"] for row in rows}
 
 
 def test_one_view_is_the_puzzle_as_it_is(view_rows) -> None:
-    for steps in (6, 2):
+    for steps in (2, 1):
         plain = view_rows[steps, 1, PLAIN]
         assert all(view_rows[steps, 1, name] == plain for name in ("halt", "vote", "residual", "valid", ANY))
 
 
 def test_views_are_relabelled_solved_and_undone(model, puzzles, view_rows) -> None:
     """Against each view of each puzzle solved by hand."""
-    steps, K = 6, 3
+    steps, K = 2, 3
     right = dict.fromkeys(("halt", "vote", "residual", "valid", ANY), 0)
     for number, (ids, label) in enumerate(zip(puzzles.inputs, puzzles.labels)):
         views = [draw_view("sudoku", (9, 9), 4, number, view) for view in range(K)]

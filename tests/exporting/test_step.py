@@ -9,36 +9,58 @@ import pytest
 import torch
 
 from modeling_trm import OPERATORS
-from modeling_trm.configuration_trm import PRESETS
 from modeling_trm.exporting import checking, onnx_step
 from modeling_trm.exporting.programs import Step, example_inputs, export_step, quiet, save_program
 from modeling_trm.layers_trm import Operator
-from tests.conftest import ONE_OF_A_KIND
+from tests.conftest import FEW
 
 # The two cycle counts differ, so that a swap of the loops shows.
 CYCLES = {"H_cycles": 2, "L_cycles": 3}
-VARIANTS = {
-    "one latent": {"block_operators": ["mamba2", "mlp"], "num_latents": 1},
-    "learned positions": {"block_operators": ["attention", "mlp"], "position_embedding": "learned"},
-    "no prefix": {"block_operators": ["attention", "mlp"], "puzzle_prefix_len": 0, "num_puzzles": 1},
-    "several chunks": {"block_operators": ["mamba2"], "seq_len": 300},
-    "gate and norm": {
+# Each operator once, and what changes its graph: most of the time goes into translating operators.
+GRAPHS = {
+    "attention": {"block_operators": ["attention", "mlp"]},
+    "one latent": {"block_operators": ["attention", "conv_mlp"], "num_latents": 1},
+    "mamba3": {"block_operators": ["mamba3"]},
+    "delta": {"block_operators": ["delta", "mlp_t"]},
+    "several chunks and groups": {
+        "block_operators": ["mamba2"],
+        "seq_len": 300,
+        "mamba_n_groups": 2,
+        "mamba_d_conv": 3,
+    },
+    "gate, norm and learned positions": {
         "block_operators": ["mlp_t", "mlp"],
         "mlp_t_norm": "channels",
         "mlp_gate": "normalized",
         "mlp_gate_bias": 1.0,
+        "position_embedding": "learned",
     },
-    "groups": {"block_operators": ["mamba2"], "mamba_n_groups": 2, "mamba_d_conv": 3},
+    "symbols without a prefix": {
+        "block_operators": ["mamba2", "attention", "symbols"],
+        "symbol_fields": True,
+        "scan_orders": ["transposed-reversed"],
+        "position_embedding": "rope2d",
+        "puzzle_prefix_len": 0,
+        "num_puzzles": 1,
+    },
 }
-EXPORTABLE = [preset for preset in ONE_OF_A_KIND if not PRESETS[preset].get("answer_feedback")]
-CASES = [pytest.param(preset, {}, id=preset) for preset in EXPORTABLE]
-CASES += [pytest.param("trm-attn", overrides, id=name) for name, overrides in VARIANTS.items()]
+# The program repeats the stack; every pass of it is traced anew.
+PROGRAMS = {
+    "two latents": {"block_operators": ["mamba2", "attention", "mlp_t", "mlp"], "H_cycles": 2},
+    "one latent": {"block_operators": ["mamba3", "delta", "conv_mlp"], "num_latents": 1},
+    "symbols": GRAPHS["symbols without a prefix"],
+}
+
+
+@pytest.mark.parametrize("cases", [GRAPHS, PROGRAMS], ids=["graphs", "programs"])
+def test_every_operator_is_in_a_case(cases) -> None:
+    assert {name for overrides in cases.values() for name in overrides["block_operators"]} == OPERATORS.keys()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("preset", "overrides"), CASES)
-def test_the_onnx_graph_equals_the_model(preset, overrides, tiny_model, tmp_path: Path, capfd) -> None:
-    model = tiny_model(preset, **CYCLES, **overrides).train()
+@pytest.mark.parametrize("overrides", GRAPHS.values(), ids=GRAPHS)
+def test_the_onnx_graph_equals_the_model(overrides, tiny_model, tmp_path: Path, capfd) -> None:
+    model = tiny_model("trm-attn", **CYCLES, **overrides).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     path = tmp_path / "step.onnx"
     onnx_step.save(onnx_step.step_graph(model), path)
@@ -63,9 +85,9 @@ def test_the_onnx_graph_equals_the_model(preset, overrides, tiny_model, tmp_path
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The given buffer is not writable")  # torch 2.9, when it reads a .pt2
-@pytest.mark.parametrize(("preset", "num_latents"), [*((preset, 2) for preset in EXPORTABLE), ("tr-mamba2mlpt", 1)])
-def test_the_program_equals_the_model(preset, num_latents, tiny_model, tmp_path: Path, capfd) -> None:
-    model = tiny_model(preset, L_cycles=1, num_latents=num_latents).train()  # few: the program repeats the stack
+@pytest.mark.parametrize("overrides", PROGRAMS.values(), ids=PROGRAMS)
+def test_the_program_equals_the_model(overrides, tiny_model, tmp_path: Path, capfd) -> None:
+    model = tiny_model("trm-attn", **FEW | overrides).train()
     program = export_step(model)
     save_program(program, tmp_path / "step.pt2")
     assert capfd.readouterr() == ("", "")
@@ -98,7 +120,8 @@ def _state(latents):
 
 @pytest.mark.slow
 def test_a_model_for_cuda_kernels_is_exported_and_checked_without_them(tiny_model, tmp_path: Path) -> None:
-    model = tiny_model("tr-mamba2attn", ssd_backend="cuda", attention_backend="cudnn", mamba_head_dim=8)
+    operators = {"block_operators": ["mamba2", "attention"], "mamba_head_dim": 8}
+    model = tiny_model("trm-attn", ssd_backend="cuda", attention_backend="cudnn", **operators)
     onnx_step.save(onnx_step.step_graph(model), tmp_path / "step.onnx")
     checking.check(model, checking.onnx_runner(tmp_path / "step.onnx"))
     with pytest.raises(RuntimeError, match="ssd_backend='cuda' cannot be used"):  # the model stays as it is
@@ -119,7 +142,7 @@ class Doubled(Operator):
 @pytest.mark.slow
 def test_an_operator_of_ones_own_is_exported(tiny_model, monkeypatch, tmp_path: Path) -> None:
     monkeypatch.setitem(OPERATORS, "doubled", Doubled)
-    model = tiny_model("trm-attn", block_operators=["doubled", "mlp"])
+    model = tiny_model("trm-attn", block_operators=["doubled"])
     onnx_step.save(onnx_step.step_graph(model), tmp_path / "step.onnx")
     assert_close_to_the_model(model, checking.onnx_runner(tmp_path / "step.onnx"))
 

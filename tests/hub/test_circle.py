@@ -18,7 +18,7 @@ from modeling_trm.metrics.pass_at_k import ranking
 from scripts import build_datasets, publish
 from tests.hub.fake_hub import FakeHub
 
-MODEL, PUZZLES, METRIC = "org/trm-mamba2attn", "org/mazes", "org/pass_at_k"
+MODEL, BARE, PUZZLES, METRIC = "org/trm-mamba2attn", "org/bare", "org/mazes", "org/pass_at_k"
 SUDOKU = "1.3.....2...4..."
 METRIC_FOLDER = Path(ranking.__file__).parent
 
@@ -38,6 +38,15 @@ else:
     raise SystemExit("modeling_trm can be imported")
 """
 
+# First of all in its process: the task is known from the checkpoint's configuration alone.
+LOAD_PIPELINE = """
+import json
+from transformers import pipeline
+
+solver = pipeline("grid-reasoning", model="MODEL", trust_remote_code=True)
+print(json.dumps(solver("SUDOKU", max_steps=2)))
+"""
+
 LOAD_MODEL = """
 import torch
 from packaging.version import Version
@@ -55,14 +64,6 @@ with torch.no_grad():
 solved = model.solve(ids, halt=True)
 found = {"first": first.logits, "second": second.logits, "halt": second.halt_logits, "answers": solved.answers}
 save_file({**found, "table": model.model.puzzle_emb.weight.detach()}, "found.safetensors")
-"""
-
-LOAD_PIPELINE = """
-import json
-from transformers import pipeline
-
-solver = pipeline("grid-reasoning", model="MODEL", trust_remote_code=True)
-print(json.dumps(solver("SUDOKU", max_steps=2)))
 """
 
 LOAD_DATA = """
@@ -123,37 +124,34 @@ def check_same_function(folder: Path, found: dict[str, torch.Tensor]) -> None:
 
 
 def test_model_from_the_hub_without_the_package(hub: FakeHub, trained: Path, child_environment, tmp_path: Path) -> None:
-    """Bit-equal, from a private repository and through a download that breaks once."""
+    """Pipeline and model, bit-equal, from a private repository and through a download that breaks once."""
     assert publish.main([str(trained), MODEL, "--private"]) == 0
     breaks = Version(huggingface_hub.__version__) >= Version("1.6")  # 1.5.0 gives up when a connection ends early
     if breaks:
         hub.fail("GET", r"/resolve/.*/model\.safetensors", 1, "drop answer")
-    run_child(LOAD_MODEL, child_environment, tmp_path / "empty")
+    printed = run_child(LOAD_PIPELINE + LOAD_MODEL, child_environment, tmp_path / "empty")
     downloads = [one for one in hub.requests if re.fullmatch(r"GET /.*/resolve/.*/model\.safetensors", one)]
     assert len(downloads) == 1 + breaks  # the one that broke, and its rest
     check_same_function(trained, load_file(tmp_path / "empty" / "found.safetensors"))
-
-
-def test_pipeline_from_the_hub_without_the_package(
-    hub: FakeHub, trained: Path, child_environment, tmp_path: Path
-) -> None:
-    assert publish.main([str(trained), MODEL]) == 0
-    printed = run_child(LOAD_PIPELINE, child_environment, tmp_path / "empty")
     answer = json.loads(printed.splitlines()[-1])
     model, processor = TRMForGridReasoning.from_pretrained(trained), GridProcessor.from_pretrained(trained)
     solved = model.solve(processor(SUDOKU).input_ids, max_steps=2, halt=True)
     assert answer["steps"] == solved.steps.item()
     assert answer["halt_probability"] == pytest.approx(solved.halt_probability.item(), rel=1e-6)
-    grid = processor.decode(solved.answers[0])
-    assert answer["answer"] == grid
+    assert answer["answer"] == processor.decode(solved.answers[0])
 
 
-def test_code_is_added_to_an_image_without_it(hub: FakeHub, trained: Path, child_environment, tmp_path: Path) -> None:
+def test_code_is_added_to_an_image_without_it(hub: FakeHub, trained: Path) -> None:
+    """What is published is what is published with it."""
+    assert publish.main([str(trained), MODEL]) == 0
     for file in trained.glob("*_trm.py"):
         file.unlink()
-    assert publish.main([str(trained), MODEL]) == 0
-    run_child(LOAD_MODEL, child_environment, tmp_path / "empty")
-    check_same_function(trained, load_file(tmp_path / "empty" / "found.safetensors"))
+    assert publish.main([str(trained), BARE]) == 0
+    whole, bare = (
+        {path: content for path, content in hub.files(name, "model").items() if path.endswith((".py", "config.json"))}
+        for name in (MODEL, BARE)
+    )
+    assert bare == whole and "modeling_trm.py" in bare
 
 
 def test_push_to_hub_straight_from_python(hub: FakeHub, trained: Path, child_environment, tmp_path: Path) -> None:

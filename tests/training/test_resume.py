@@ -34,9 +34,10 @@ from scripts import train
 resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))  # the next large file fails
 train.main([{recipe!r}])
 """
-# The run kills itself: in the middle of its n-th checkpoint, or when its log names a step.
+# The run kills itself: when so many files of checkpoints are written, or when its log names a step; then the next one,
+# forked from a process that has imported what it needs. What lies in the checkpoints' folder is printed after each.
 KILLED = """
-import os, signal, sys
+import json, os, signal, sys
 sys.path.insert(0, {root!r})
 from modeling_trm.training import checkpointing, run_folder
 from scripts import train
@@ -46,25 +47,33 @@ save_file, saved = checkpointing.save_file, []
 def save(tensors, path):  # slots, model, average, optimisers: four files to a checkpoint
     save_file(tensors, path)
     saved.append(path)
-    if len(saved) == {file!r}:
+    if len(saved) == at_file:
         kill()
 checkpointing.save_file = save
 write = run_folder.RunLog.write
 def log(self, record):
     write(self, record)
-    if record["step"] == {step!r} and "loss" in record:
+    if record["step"] == at_step and "loss" in record:
         kill()
 run_folder.RunLog.write = log
-train.main([{recipe!r}])
+for at_file, at_step in {moments!r}:
+    process = os.fork()
+    if not process:
+        os.dup2(2, 1)
+        train.main([{recipe!r}])
+        sys.exit()
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == -signal.SIGKILL
+    print(json.dumps(os.listdir({checkpoints!r})), flush=True)
 """
 
 
-def kill_at(recipe: Path, *, file: int | None = None, step: int | None = None) -> None:
-    """Run the recipe in a process of its own, which is killed there; fails if it ends otherwise."""
-    program = KILLED.format(root=ROOT, recipe=str(recipe), file=file, step=step)
+def kill_at(recipe: Path, checkpoints: Path, *moments: tuple[int, int]) -> list[list[str]]:
+    """Run the recipe in processes of their own, each killed at (file, step); what is in `checkpoints` after each."""
+    program = KILLED.format(root=ROOT, recipe=str(recipe), checkpoints=str(checkpoints), moments=moments)
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def steps_logged(output: Path) -> list[dict]:
@@ -77,10 +86,9 @@ def test_resume_after_sigkill_is_bit_exact(write_recipe, tmp_path):
     assert train.main([str(write_recipe("whole"))]) == 0
 
     recipe, output = write_recipe("killed"), tmp_path / "killed"
-    checkpoints = output / "checkpoints"
-    kill_at(recipe, file=6)  # in the middle of the second checkpoint
-    assert [path.name for path in checkpoints.iterdir() if path.suffix == ".trm-part"]
-    kill_at(recipe, step=8)  # between two checkpoints
+    # In the middle of the second checkpoint, and between two checkpoints.
+    found = kill_at(recipe, output / "checkpoints", (6, 0), (0, 8))
+    assert [any(name.endswith(".trm-part") for name in names) for names in found] == [True, False]
     assert steps_logged(output)[-1]["step"] == 8
     assert train.main([str(recipe)]) == 0
 
@@ -326,7 +334,7 @@ def test_a_tracker_that_is_not_there_is_named(write_recipe, capsys, monkeypatch)
 
 def test_a_full_disk_leaves_the_last_checkpoint_and_says_so(write_recipe, tmp_path):
     # No evaluation before the end: the first large file after the stop is a checkpoint, however fast the machine.
-    recipe, output = str(write_recipe("run", train_steps=40, eval_every=40)), tmp_path / "run"
+    recipe, output = str(write_recipe("run", train_steps=8)), tmp_path / "run"
     assert train.main([recipe, "--stop_after_minutes", "0"]) == 0
     checkpoints = output / "checkpoints"
     before = sorted(path.name for path in checkpoints.iterdir())
