@@ -155,7 +155,10 @@ def _map_table(file: Path) -> "pa.Table":
 def _read_summary(folder: Path) -> dict[str, Any]:
     file = folder / "summary.json"
     if not file.is_file():
-        raise DataError(f"{folder}: has no summary.json: not a folder that `trm build-data arc` has written")
+        raise DataError(
+            f"{folder}: has no summary.json: not a folder that `trm build-data arc` has written from tasks in "
+            f"JSON (trm vote and trm adapt take such tasks as they are)"
+        )
     try:
         summary = load_json(file)
     except ValueError as error:

