@@ -29,6 +29,7 @@ IDENTIFIERS_FILE = "identifiers.json"
 FIXED = {
     "num_latents": 2, "mlp_gate": "silu", "mlp_gate_bias": None, "mlp_multiple_of": 256, "blank_token_id": None,
     "answer_feedback": False, "num_step_embeddings": 0, "symbol_fields": False,
+    "puzzle_conditioning": "prefix",
 }  # fmt: skip
 
 

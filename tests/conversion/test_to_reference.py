@@ -81,6 +81,7 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "multiple": ("trm-attn", {"mlp_multiple_of": 8}, "mlp_multiple_of=8: the reference cannot express this"),
     "norm's axis": ("trm-mlp-t", {"mlp_t_norm": "channels"}, "mlp_t_norm='channels'"),
     "only blanks": ("trm-attn", {"blank_token_id": 1}, "blank_token_id=1"),
+    "a row at each cell": ("trm-attn", {"puzzle_conditioning": "cells"}, "puzzle_conditioning='cells': the reference"),
     "fields": ("symbols-attn", {}, "symbol_fields=True: the reference cannot express this"),
     "rows and columns": ("trm-attn", {"position_embedding": "rope2d"}, "position_embedding='rope2d': the reference"),
     "waves": ("trm-attn", {"position_embedding": "sincos2d"}, "position_embedding='sincos2d': the reference"),

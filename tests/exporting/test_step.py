@@ -43,6 +43,12 @@ GRAPHS = {
         "puzzle_prefix_len": 0,
         "num_puzzles": 1,
     },
+    "symbols and what a puzzle says of each": {
+        "block_operators": ["symbols"],
+        "symbol_fields": True,
+        "puzzle_conditioning": "cells",
+        "puzzle_symbol_width": 4,
+    },
 }
 # The program repeats the stack; every pass of it is traced anew.
 PROGRAMS = {
