@@ -24,19 +24,22 @@ SAMPLES = Path(__file__).parent / "samples"
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows as read: an Arrow table of source, question, answer (strings) and rating (numbers), and their files."""
+    """Rows as read: an Arrow table of source, question, answer (strings), rating (numbers) and row (its number in its
+    file, from 1), and their files.
+    """
 
     table: "pa.Table"
-    files: tuple[tuple[str, int], ...]  # (file, its number of rows), in order
+    files: tuple[tuple[str, int], ...]  # (file, how many rows of it there are), in order
     origin: str  # one line for people and cards
     notes: tuple[str, ...] = ()  # lines saying which columns were taken for what, where their names do not say it
 
     def place(self, number: int) -> tuple[str, int]:
-        """(file, row number from 1) of a row."""
+        """(file, number in it) of a row."""
+        end = 0
         for file, count in self.files:
-            if number < count:
-                return file, number + 1
-            number -= count
+            end += count
+            if number < end:
+                return file, self.table["row"][number].as_py()
         raise IndexError(number)
 
 
