@@ -22,6 +22,7 @@ from datasets_builders.arc_set import ARC_SPLITS, ArcOptions, ArcSet, PairRef
 from datasets_builders.validation import DataError
 from modeling_trm.arc_augmentation_trm import draw_augmentations
 from modeling_trm.arc_task_trm import ArcTask, task_name
+from modeling_trm.grid_text_trm import option
 from modeling_trm.puzzle_index_trm import IDENTITY, PuzzleIndex
 
 
@@ -129,7 +130,7 @@ def _check_leaks(tasks: Sequence[ArcTask], splits: dict[str, list[PairRef]], opt
     }
     if offending and options.on_leak == "error":
         raise DataError(
-            f"{len(offending)} trained pairs leak; on_leak='drop' does not train on them, 'report' does:\n"
+            f"{len(offending)} trained pairs leak; {option('on_leak', 'drop')} does not train on them, 'report' does:\n"
             f"{report.summary()}"
         )
     dropped = []

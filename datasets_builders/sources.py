@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from datasets_builders.files import SPLITS, Paths, file_sha256, files_by_split, named_files
 from datasets_builders.validation import DataError
+from modeling_trm.grid_text_trm import option
 from modeling_trm.puzzle_columns_trm import choose_columns, describe_columns, normalise
 from modeling_trm.puzzle_tables_trm import read_table
 
@@ -171,7 +172,7 @@ class NamedFilesSource(FileSource):
         if not files:
             raise DataError(
                 f"data_files has no file for split {split!r}, only for {', '.join(map(str, self.found))}; "
-                f"to use one all the same, give data_files={{{split!r}: FILE}}"
+                f"to use one all the same, name it for no split, or give {option('data_files', {split: 'FILE'})}"
             )
         return files
 

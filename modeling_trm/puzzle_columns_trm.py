@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .grid_text_trm import SUDOKU_DIGITS
+from .grid_text_trm import SUDOKU_DIGITS, option
 
 try:
     import pyarrow as pa
@@ -59,11 +59,11 @@ def choose_columns(
         if not found and role in needed:
             raise DataError(
                 f"{where}: has no column that is known as the {role} ({', '.join(known)}); it has {_list(names)}; "
-                f"name it with columns={{{role!r}: NAME}}"
+                f"name it with {option('columns', {role: 'NAME'})}"
             )
         if len(found) > 1 and role in needed:
             twice = "twice" if len(set(found)) == 1 else "in the columns " + _list(found)
-            hint = "rename one" if len(set(found)) == 1 else f"say which with columns={{{role!r}: NAME}}"
+            hint = "rename one" if len(set(found)) == 1 else f"say which with {option('columns', {role: 'NAME'})}"
             raise DataError(f"{where}: has a {role} {twice}: {hint}")
         if len(found) == 1:
             chosen[role] = found[0]

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from .grid_text_trm import MAZE_CHARACTERS, REMARK, SUDOKU_DIGITS, SUDOKU_SIDES, GridReader, shown
+from .grid_text_trm import MAZE_CHARACTERS, REMARK, SUDOKU_DIGITS, SUDOKU_SIDES, GridReader, option, shown
 from .puzzle_columns_trm import (
     COLUMN_NAMES,
     NEEDED,
@@ -254,10 +254,8 @@ def _layout(head: str, asked: _Asked) -> tuple[str, list[str], Chosen, bool] | N
         if len(grids) > 1 and asked.columns:
             return delimiter, names, asked.choose(names), False
         if len(grids) > 2:
-            raise DataError(
-                f"{asked.where}: has no header, and grids in {', '.join(grids)}: say which with "
-                f"columns={{'question': {grids[0]!r}, 'answer': {grids[1]!r}}}"
-            )
+            told = option("columns", dict(zip(NEEDED, grids)))
+            raise DataError(f"{asked.where}: has no header, and grids in {', '.join(grids)}: say which with {told}")
         if len(grids) == 2:
             return delimiter, names, dict(zip(NEEDED, grids)), False
     widest = max(DELIMITERS[:-1], key=lambda delimiter: len(records[delimiter][0]))
