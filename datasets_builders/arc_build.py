@@ -39,9 +39,7 @@ def build_arc(tasks_by_subset: Mapping[str, Sequence[ArcTask]], options: ArcOpti
     tasks, too_large = _pick_tasks(tasks_by_subset, options)
     splits = _divide_pairs(tasks, _draw_validation_tasks(tasks, options), options)
     leaks = _check_leaks(tasks, splits, options)
-    for split, advice in (("train", "name more subsets or tasks"), ("test", "choose fewer validation_tasks")):
-        if not splits[split]:
-            raise DataError(f"no pair is left for the split {split!r} of subsets={options.all_subsets}; {advice}")
+    _check_not_empty(tasks, splits, options)
     trained = [tasks[place] for place in dict.fromkeys(ref.task for ref in splits["train"])]
     index = _number_puzzles(trained, options, num_workers)
     fewest = int(np.bincount(index.task_of_row[1:]).min()) - 1
@@ -112,6 +110,18 @@ def _divide_pairs(tasks: Sequence[ArcTask], validation: set[str], options: ArcOp
                 split = "context" if pair.output is None else "train"
             splits[split].append(PairRef(place, "test", number))
     return splits
+
+
+def _check_not_empty(tasks: Sequence[ArcTask], splits: Mapping[str, Sequence[PairRef]], options: ArcOptions) -> None:
+    """Raise DataError where nothing is left to train on or to ask, saying why."""
+    if not any(task.test for task in tasks if task.subset == options.test_subset):
+        raise DataError(
+            f"no task of the subset {options.test_subset!r} has a test: lists of pairs (RE-ARC) are demonstrations, of "
+            'which nothing is asked; give tasks as {"train": [pairs], "test": [pairs]}'
+        )
+    for split, advice in (("train", "name more subsets or tasks"), ("test", "choose fewer validation_tasks")):
+        if not splits[split]:
+            raise DataError(f"no pair is left for the split {split!r} of subsets={options.all_subsets}; {advice}")
 
 
 def _check_leaks(tasks: Sequence[ArcTask], splits: dict[str, list[PairRef]], options: ArcOptions) -> dict[str, Any]:
