@@ -22,6 +22,7 @@ from datasets_builders.arc_set import ARC_SPLITS, ArcOptions, ArcSet, PairRef
 from datasets_builders.validation import DataError
 from modeling_trm.arc_augmentation_trm import draw_augmentations
 from modeling_trm.arc_task_trm import ArcTask, task_name
+from modeling_trm.grid_text_trm import option
 from modeling_trm.puzzle_index_trm import IDENTITY, PuzzleIndex
 
 
@@ -38,9 +39,7 @@ def build_arc(tasks_by_subset: Mapping[str, Sequence[ArcTask]], options: ArcOpti
     tasks, too_large = _pick_tasks(tasks_by_subset, options)
     splits = _divide_pairs(tasks, _draw_validation_tasks(tasks, options), options)
     leaks = _check_leaks(tasks, splits, options)
-    for split, advice in (("train", "name more subsets or tasks"), ("test", "choose fewer validation_tasks")):
-        if not splits[split]:
-            raise DataError(f"no pair is left for the split {split!r} of subsets={options.all_subsets}; {advice}")
+    _check_not_empty(tasks, splits, options)
     trained = [tasks[place] for place in dict.fromkeys(ref.task for ref in splits["train"])]
     index = _number_puzzles(trained, options, num_workers)
     fewest = int(np.bincount(index.task_of_row[1:]).min()) - 1
@@ -113,6 +112,18 @@ def _divide_pairs(tasks: Sequence[ArcTask], validation: set[str], options: ArcOp
     return splits
 
 
+def _check_not_empty(tasks: Sequence[ArcTask], splits: Mapping[str, Sequence[PairRef]], options: ArcOptions) -> None:
+    """Raise DataError where nothing is left to train on or to ask, saying why."""
+    if not any(task.test for task in tasks if task.subset == options.test_subset):
+        raise DataError(
+            f"no task of the subset {options.test_subset!r} has a test: lists of pairs (RE-ARC) are demonstrations, of "
+            'which nothing is asked; give tasks as {"train": [pairs], "test": [pairs]}'
+        )
+    for split, advice in (("train", "name more subsets or tasks"), ("test", "choose fewer validation_tasks")):
+        if not splits[split]:
+            raise DataError(f"no pair is left for the split {split!r} of subsets={options.all_subsets}; {advice}")
+
+
 def _check_leaks(tasks: Sequence[ArcTask], splits: dict[str, list[PairRef]], options: ArcOptions) -> dict[str, Any]:
     """What of the held-out tests is trained on, JSON-ready; on_leak="drop" moves such trained pairs to the context."""
     trained = [TrainedPair(tasks[ref.task], ref.number, ref.role == "test") for ref in splits["train"]]
@@ -129,7 +140,7 @@ def _check_leaks(tasks: Sequence[ArcTask], splits: dict[str, list[PairRef]], opt
     }
     if offending and options.on_leak == "error":
         raise DataError(
-            f"{len(offending)} trained pairs leak; on_leak='drop' does not train on them, 'report' does:\n"
+            f"{len(offending)} trained pairs leak; {option('on_leak', 'drop')} does not train on them, 'report' does:\n"
             f"{report.summary()}"
         )
     dropped = []

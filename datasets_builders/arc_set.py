@@ -28,6 +28,7 @@ import numpy as np
 from datasets_builders.features import PuzzleSet
 from datasets_builders.validation import DataError
 from modeling_trm.arc_task_trm import MAX_SIDE, ArcTask, Pair, task_name
+from modeling_trm.grid_text_trm import option
 from modeling_trm.processing_trm import GridProcessor
 from modeling_trm.puzzle_index_trm import PuzzleIndex
 
@@ -92,7 +93,8 @@ class ArcOptions:
         if self.protocol == "transductive" and self.test_subset not in self.subsets:
             raise DataError(
                 f"protocol='transductive' trains on demonstrations of the test subset, but test_subset="
-                f"{self.test_subset!r} is not in subsets={self.subsets}; add it, or choose protocol='inductive'"
+                f"{self.test_subset!r} is not in subsets={self.subsets}; add it, or choose "
+                f"{option('protocol', 'inductive')}"
             )
         if self.protocol == "inductive" and set(self.subsets) == {self.test_subset}:
             raise DataError(

@@ -27,7 +27,7 @@ from datasets_builders.validation import (
     sudoku_units,
     tokenise,
 )
-from modeling_trm.grid_text_trm import GridReader, sudoku_side
+from modeling_trm.grid_text_trm import GridReader, option, sudoku_side
 from modeling_trm.losses_trm import IGNORE_INDEX
 from modeling_trm.processing_trm import PAD_TOKEN_ID, GridProcessor
 from modeling_trm.puzzle_tables_trm import ANSWERS_THAT_TELL
@@ -309,7 +309,7 @@ def _without_bad_rows(rows: Rows, reasons: dict[int, str], on_bad_row: str) -> n
     kept = np.setdiff1d(np.arange(rows.table.num_rows), np.array(sorted(reasons), dtype=np.int64))
     if reasons and (on_bad_row == "error" or len(kept) == 0):
         bad_rows = [BadRow(*rows.place(number), reasons[number]) for number in sorted(reasons)]
-        hint = "; on_bad_row='skip' leaves them out" if len(kept) else ""
+        hint = f"; {option('on_bad_row', 'skip')} leaves them out" if len(kept) else ""
         raise DataError(f"{len(bad_rows)} of {rows.table.num_rows} rows are bad{hint}:\n{list_bad_rows(bad_rows)}")
     return kept
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from datasets_builders.files import SPLITS, Paths, file_sha256, files_by_split, named_files
 from datasets_builders.validation import DataError
+from modeling_trm.grid_text_trm import option
 from modeling_trm.puzzle_columns_trm import choose_columns, describe_columns, normalise
 from modeling_trm.puzzle_tables_trm import read_table
 
@@ -24,19 +25,22 @@ SAMPLES = Path(__file__).parent / "samples"
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows as read: an Arrow table of source, question, answer (strings) and rating (numbers), and their files."""
+    """Rows as read: an Arrow table of source, question, answer (strings), rating (numbers) and row (its number in its
+    file, from 1), and their files.
+    """
 
     table: "pa.Table"
-    files: tuple[tuple[str, int], ...]  # (file, its number of rows), in order
+    files: tuple[tuple[str, int], ...]  # (file, how many rows of it there are), in order
     origin: str  # one line for people and cards
     notes: tuple[str, ...] = ()  # lines saying which columns were taken for what, where their names do not say it
 
     def place(self, number: int) -> tuple[str, int]:
-        """(file, row number from 1) of a row."""
+        """(file, number in it) of a row."""
+        end = 0
         for file, count in self.files:
-            if number < count:
-                return file, number + 1
-            number -= count
+            end += count
+            if number < end:
+                return file, self.table["row"][number].as_py()
         raise IndexError(number)
 
 
@@ -168,7 +172,7 @@ class NamedFilesSource(FileSource):
         if not files:
             raise DataError(
                 f"data_files has no file for split {split!r}, only for {', '.join(map(str, self.found))}; "
-                f"to use one all the same, give data_files={{{split!r}: FILE}}"
+                f"to use one all the same, name it for no split, or give {option('data_files', {split: 'FILE'})}"
             )
         return files
 

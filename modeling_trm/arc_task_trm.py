@@ -13,6 +13,9 @@ import numpy as np
 
 MAX_SIDE = 30
 NUM_COLOURS = 10
+PARTS = ("train", "test")
+FORM = '{"train": [pairs], "test": [pairs]}, or a list of pairs'
+ID_KEYS = ("id", "task_id", "name")  # under which the tasks of a list have their ids, the first of them that there is
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,15 +40,16 @@ def tasks_of(content: Any, name: str, source: str) -> dict[str, Any]:
     """{id: task, its pairs not yet read} of what a JSON file holds. Raises ValueError naming the file.
 
     That is a task or a list of pairs, named as the file; tasks by their ids, or as a list; or the pairs of every task
-    by its id under "train" and "test".
+    by its id under "train" and "test". What is no task is left to `arc_task`, which names it.
     """
     if isinstance(content, Mapping) and isinstance(content.get("train"), list):
         return {name: content}
-    if isinstance(content, Mapping) and content.keys() == {"train", "test"}:
-        train, test = (part if isinstance(part, Mapping) else {} for part in (content["train"], content["test"]))
-        return {task: {"train": train.get(task), "test": test.get(task)} for task in {**train, **test}}
-    if isinstance(content, list) and content and all(isinstance(task, Mapping) and "train" in task for task in content):
-        tasks = {str(task.get("id", f"{name}-{number}")): task for number, task in enumerate(content, start=1)}
+    if isinstance(content, Mapping) and all(isinstance(content.get(part), Mapping) for part in PARTS):
+        ids = {**content["train"], **content["test"]}
+        tasks = {task: {part: content[part][task] for part in PARTS if task in content[part]} for task in ids}
+        return tasks | {name: beside for name, beside in content.items() if name not in PARTS}
+    if isinstance(content, list) and _holds_tasks(content):
+        tasks = {_id_in_list(content, number, name, source): task for number, task in enumerate(content)}
         if len(tasks) < len(content):
             raise ValueError(f"{source}: has {len(content)} tasks, but only {len(tasks)} different ids")
         return tasks
@@ -56,18 +60,54 @@ def tasks_of(content: Any, name: str, source: str) -> dict[str, Any]:
     return dict(content)
 
 
+def _holds_tasks(content: Any) -> bool:
+    """Whether these are tasks in the official form, and not one: a list of them, or such under other names."""
+    found = list(content.values()) if isinstance(content, Mapping) else content if isinstance(content, list) else []
+    return all(isinstance(task, Mapping) for task in found) and any("train" in task for task in found)
+
+
+def _id_in_list(tasks: list[Any], number: int, name: str, source: str) -> str:
+    """The id that a task of a list says it has; one that is alone may be named as its file."""
+    said = [tasks[number][key] for key in ID_KEYS if tasks[number].get(key) is not None]
+    if not said and len(tasks) > 1:  # its place in the list is no name: it changes with the tasks before it
+        raise ValueError(f'{source}: task {number + 1} of the list has no id; give each an "id"')
+    return str(said[0]) if said else name
+
+
 def arc_task(task: Any, name: str, subset: str, source: str) -> ArcTask:
-    """A task from the official form, or from a list of demonstrations. Raises ValueError naming task, pair and row."""
+    """A task from the official form, or from a list of demonstrations.
+
+    Raises:
+        ValueError: naming task, pair and row; or the id, where no file and no "subset/id" can be called so.
+    """
+    if name.strip() in ("", ".", "..") or set(name) & set("/\\\0"):
+        raise ValueError(
+            f"{source}: a task has the id {name!r}, which is not allowed, for files are called by it; allowed: a text "
+            "without slashes and backslashes, other than '.' and '..'; give it another id"
+        )
     where = f"{source}: task {name}"
-    if isinstance(task, list) and task:
+    if isinstance(task, list) and task and not _holds_tasks(task):
         return ArcTask(name, subset, _parse_pairs(task, f"{where}, train", True), ())
-    if not isinstance(task, Mapping) or not all(isinstance(task.get(part), list) for part in ("train", "test")):
-        raise ValueError(f'{where}: must be {{"train": [pairs], "test": [pairs]}}, or a list of pairs')
-    for part, meaning in (("train", "demonstration"), ("test", "test pair")):
+    if not isinstance(task, Mapping) or not all(isinstance(task.get(part), list) for part in PARTS):
+        raise ValueError(f"{where}: {_instead_of_a_task(task)}; a task must be {FORM}")
+    for part, meaning in zip(PARTS, ("demonstration", "test pair"), strict=True):
         if not task[part]:
             raise ValueError(f"{where}: has no {meaning} (its list {part!r} is empty)")
     train = _parse_pairs(task["train"], f"{where}, train", True)
     return ArcTask(name, subset, train, _parse_pairs(task["test"], f"{where}, test", False))
+
+
+def _instead_of_a_task(found: Any) -> str:
+    """What stands where a task should, and what to do."""
+    if _holds_tasks(found):
+        return "is no task but holds tasks; leave out what is around them, so that the file holds them and nothing else"
+    if isinstance(found, Mapping):
+        wrong = [part for part in PARTS if not isinstance(found.get(part), list)]
+        if any(part in found for part in PARTS):
+            return f"has no {'list of pairs' if wrong[0] in found else 'entry'} under {wrong[0]!r}"
+        keys = ", ".join(map(repr, list(found)[:5])) or "nothing"
+        return f"is an object with {keys}; leave it out of the file if it is no task"
+    return f"is {repr(found)[:60]}; leave it out of the file if it is no task"
 
 
 def _parse_pairs(pairs: list[Any], where: str, needs_output: bool) -> tuple[Pair, ...]:

@@ -18,8 +18,9 @@ Shapes: L = height * width positions of a grid, row-major.
 
 import math
 import re
+import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from string import ascii_uppercase, digits
 from typing import Any
@@ -107,7 +108,9 @@ class GridReader:
         numbers = f"0..{self.grid_shape[0]} or " if self.task == "sudoku" and not isinstance(cell, str) else ""
         allowed = numbers + repr(self.written or self.characters)
         others = (
-            "" if self.task == "sudoku" or self.written else "; if it is written with others, say which: characters"
+            ""
+            if self.task == "sudoku" or self.written
+            else "; if it is written with others, say which: characters (--characters)"
         )
         return f"row {row + 1}, column {column + 1}: {cell!r} is not allowed; allowed: {allowed}{others}"
 
@@ -312,8 +315,8 @@ class GridReader:
             roles = {meaning[blank] == ".": symbols for symbols, meaning in reversed(fitting)} if counts[blank] else {}
             if len(roles) > 1:
                 raise ValueError(
-                    f"{blank!r} may be a blank or a digit here: say characters={roles[True]!r} if it is a blank, "
-                    f"characters={roles[False]!r} if it is a digit"
+                    f"{blank!r} may be a blank or a digit here: say {option('characters', roles[True])} if it is a "
+                    f"blank, {option('characters', roles[False])} if it is a digit"
                 )
         return fitting[0] if fitting else (self.characters, self._meaning(self.characters, words))
 
@@ -368,6 +371,16 @@ def as_lists(value: Any, depth: int = 0) -> Any:
     if isinstance(value, float) and value.is_integer():  # pandas has whole numbers as 5.0
         return int(value)
     return [as_lists(part, depth + 1) for part in value] if isinstance(value, list | tuple) else value
+
+
+def option(name: str, value: str | Mapping[str, str]) -> str:
+    """What to write in Python, and what to type: "on_bad_row='skip' (--on-bad-row skip)"."""
+    typed = f"--{name.replace('_', '-')} "
+    if isinstance(value, str):
+        return f"{name}={value!r} ({typed}{shlex.quote(value)})"
+    words = shlex.join(f"{key}={one}" for key, one in value.items())
+    # A recipe's field is one text: the mapping as YAML, which is written as Python's.
+    return f'{name}={value!r} ({typed}{words}; trm train: {typed}"{value!r}")'
 
 
 def shown(value: Any) -> str:

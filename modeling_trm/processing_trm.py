@@ -223,7 +223,7 @@ def _checked_shape(task: str, grid_shape: Sequence[int] | None) -> list[int]:
     """[height, width] as a list, which is what JSON gives back."""
     if grid_shape is None:
         if task == "grid":
-            raise ValueError("task='grid' needs grid_shape=(height, width) of your puzzles")
+            raise ValueError("task='grid' needs grid_shape=(height, width) of your puzzles (--grid-shape HEIGHT WIDTH)")
         return [9, 9] if task == "sudoku" else [30, 30]
     try:
         shape = [operator.index(size) for size in grid_shape]
@@ -240,7 +240,7 @@ def _checked_shape(task: str, grid_shape: Sequence[int] | None) -> list[int]:
 
 def _checked_alphabet(alphabet: str | None) -> str:
     if not (alphabet and isinstance(alphabet, str)):
-        raise ValueError("task='grid' needs alphabet='...', the characters of your puzzles")
+        raise ValueError("task='grid' needs alphabet='...', the characters of your puzzles (--alphabet ...)")
     repeated = sorted({c for c in alphabet if alphabet.count(c) > 1})
     if repeated:
         raise ValueError(f"alphabet={alphabet!r} repeats {repeated}; every character may occur once")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .grid_text_trm import SUDOKU_DIGITS
+from .grid_text_trm import SUDOKU_DIGITS, option
 
 try:
     import pyarrow as pa
@@ -59,11 +59,11 @@ def choose_columns(
         if not found and role in needed:
             raise DataError(
                 f"{where}: has no column that is known as the {role} ({', '.join(known)}); it has {_list(names)}; "
-                f"name it with columns={{{role!r}: NAME}}"
+                f"name it with {option('columns', {role: 'NAME'})}"
             )
         if len(found) > 1 and role in needed:
             twice = "twice" if len(set(found)) == 1 else "in the columns " + _list(found)
-            hint = "rename one" if len(set(found)) == 1 else f"say which with columns={{{role!r}: NAME}}"
+            hint = "rename one" if len(set(found)) == 1 else f"say which with {option('columns', {role: 'NAME'})}"
             raise DataError(f"{where}: has a {role} {twice}: {hint}")
         if len(found) == 1:
             chosen[role] = found[0]
@@ -99,8 +99,18 @@ def leave_words(table: pa.Table, chosen: Mapping[str, str], columns: Mapping[str
     return {role: column for role, column in chosen.items() if not (role == "rating" and are_words)}
 
 
-def normalise(task: str, table: pa.Table, chosen: Mapping[str, str], where: str, default_source: str) -> pa.Table:
-    """The columns source, question, answer (where there is one) and rating, typed, of a table of the chosen ones.
+def normalise(
+    task: str,
+    table: pa.Table,
+    chosen: Mapping[str, str],
+    where: str,
+    default_source: str,
+    numbers: np.ndarray | None = None,
+) -> pa.Table:
+    """The columns source, question, answer (where there is one), rating and row, typed, of a table of the chosen ones.
+
+    Args:
+        numbers: of the rows in their file, from 1, where some of it are left out.
 
     Raises:
         DataError: naming the file, the column, what it holds and what is allowed.
@@ -116,7 +126,8 @@ def normalise(task: str, table: pa.Table, chosen: Mapping[str, str], where: str,
         columns["source"] = _as_source(table[chosen["source"]], f"{where}: column {chosen['source']}")
     if "rating" in chosen:
         columns["rating"] = _as_rating(table[chosen["rating"]], f"{where}: column {chosen['rating']}")
-    return pa.table({name: columns[name] for name in ("source", *NEEDED, "rating") if name in columns})
+    columns["row"] = pa.array(np.arange(1, table.num_rows + 1) if numbers is None else numbers, pa.int64())
+    return pa.table({name: columns[name] for name in ("source", *NEEDED, "rating", "row") if name in columns})
 
 
 def as_text(task: str, column: pa.ChunkedArray, where: str) -> pa.ChunkedArray:

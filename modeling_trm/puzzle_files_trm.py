@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 from .arc_task_trm import ArcTask, arc_task, tasks_of
 from .grid_text_trm import LayoutError, shown
@@ -33,20 +33,25 @@ class NoPuzzle:
 
 
 def read_file(
-    path: str | Path, processor: GridProcessor, characters: str | None = None, columns: Mapping[str, str] | None = None
+    path: str | Path,
+    processor: GridProcessor,
+    characters: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    data: bytes | None = None,
 ) -> list[Puzzle | NoPuzzle]:
     """All puzzles of a file, in its order; a warning of `logging` says which column was taken, where that is news.
 
     Args:
         characters: see `read_puzzle`. columns: {"question": name of its column} where the name does not say it.
+        data: what the file holds, where `path` is but the name of it: of stdin.
 
     Raises:
         OSError: it cannot be read. ValueError: it is no file of puzzles, naming it and the reason.
     """
     if processor.task == "arc" or pa is None:
-        return _read_text_file(path, processor, characters)
+        return _read_text_file(path, processor, characters, data)
     reader = replace(processor.reader, written=characters)
-    found, told, note = read_puzzles(Path(path), reader, columns)
+    found, told, note = read_puzzles(Path(path), reader, columns, data)
     if note is not None:
         logger.warning(note)
     return [checked(text, processor, place, told.written) for place, text in found] or [
@@ -54,9 +59,11 @@ def read_file(
     ]
 
 
-def _read_text_file(path: str | Path, processor: GridProcessor, characters: str | None) -> list[Puzzle | NoPuzzle]:
+def _read_text_file(
+    path: str | Path, processor: GridProcessor, characters: str | None, data: bytes | None
+) -> list[Puzzle | NoPuzzle]:
     try:
-        text = decode(unpack(Path(path).read_bytes()))
+        text = decode(unpack(Path(path).read_bytes() if data is None else data))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return read_text(text, processor, str(path), characters)
@@ -65,7 +72,7 @@ def _read_text_file(path: str | Path, processor: GridProcessor, characters: str 
 def read_arguments(
     arguments: Sequence[str],
     processor: GridProcessor,
-    stdin: TextIO,
+    stdin: BinaryIO,
     characters: str | None = None,
     columns: Mapping[str, str] | None = None,
 ) -> list[Puzzle | NoPuzzle]:
@@ -77,7 +84,7 @@ def read_arguments(
     found: list[Puzzle | NoPuzzle] = []
     for number, argument in enumerate(arguments, start=1):
         if argument == "-":
-            found += read_text(_read_stdin(stdin), processor, "stdin", characters)
+            found += read_file("stdin", processor, characters, columns, stdin.read())
         elif os.path.isfile(argument):
             found += read_file(argument, processor, characters, columns)
         else:
@@ -124,13 +131,6 @@ def _typed(argument: str, processor: GridProcessor, name: str, characters: str |
     except ValueError as error:
         more = f"; {shown(argument)} is no file either" if processor.task == "arc" else ""
         return NoPuzzle(name, argument, f"{error}{more}")
-
-
-def _read_stdin(stdin: TextIO) -> str:
-    try:
-        return stdin.read()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"stdin: is no UTF-8 text: {error.reason} at byte {error.start}") from error
 
 
 # --- ARC --------------------------------------------------------------------------------------------------------------

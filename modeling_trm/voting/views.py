@@ -86,8 +86,11 @@ class ArcViews(Views):
         protocol: str | None = None,
     ):
         check_views("arc", views)
-        if not tasks:
-            raise ValueError("there is no arc task to evaluate")
+        if not any(task.test for task in tasks):
+            raise ValueError(
+                "there is no arc task with a test to evaluate; a list of pairs (RE-ARC) is demonstrations, of which "
+                "nothing is asked"
+            )
         self.processor = processor
         names = [task_name(task) for task in tasks]
         twice = [name for number, name in enumerate(names) if name in names[:number]]

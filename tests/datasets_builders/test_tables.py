@@ -321,7 +321,7 @@ def test_hexadecimal_puzzles_without_answers_are_refused_or_told(tmp_path: Path)
     ((place, text),), _, _ = read_puzzles(write(tmp_path / "hex.txt", large(16, "0123456789ABCDEF")[0]), reader)
     assert place.endswith("hex.txt, line 1")
     with pytest.raises(
-        ValueError, match=r"'0' may be a blank or a digit .* characters='\.0123456789ABCDEF' if it is a"
+        ValueError, match=r"'0' may be a blank or a digit .* \(--characters \.0123456789ABCDEF\) if it is a digit"
     ):
         reader.read(text)
     table = write(tmp_path / "hex.csv", "question,answer\n" + ",".join(large(16, "0123456789ABCDEF")))

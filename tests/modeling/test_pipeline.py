@@ -149,7 +149,7 @@ def test_arrays_of_several_puzzles_and_large_sudokus(echo_pipeline: Make) -> Non
     pipe, _ = echo_pipeline(large)
     assert pipe([list(range(1, 17))] + [[0] * 16] * 15)["answer"] == "123456789ABCDEFG" + "." * 240
     hexadecimal = "0123456789ABCDEF" + "." * 240
-    with pytest.raises(ValueError, match=r"'0' may be a blank or a digit here: say characters='\.123456789ABCDEFG' if"):
+    with pytest.raises(ValueError, match=r"'0' may be a blank or a digit here: say characters='\.123456789ABCDEFG' "):
         pipe(hexadecimal)
     for puzzles in (hexadecimal, [hexadecimal], iter([hexadecimal])):
         found = pipe(puzzles, characters=".0123456789ABCDEF")

@@ -1,5 +1,6 @@
 """Puzzles are read from strings, files and stdin; what is no puzzle is told with its place; of ARC, tasks as JSON."""
 
+import gzip
 import io
 import json
 from pathlib import Path
@@ -29,13 +30,13 @@ def texts(source: str, processor: GridProcessor = SUDOKU) -> list[tuple[str, obj
 
 
 def test_a_typed_puzzle() -> None:
-    (puzzle,) = read_arguments([PUZZLE], SUDOKU, io.StringIO())
+    (puzzle,) = read_arguments([PUZZLE], SUDOKU, io.BytesIO())
     assert (puzzle.name, SUDOKU.decode(puzzle.input_ids)) == ("puzzle 1", PUZZLE)
 
 
 @pytest.mark.parametrize("typed", ["1..4", "puzzles.txt", PUZZLE * 20])
 def test_a_typed_puzzle_of_another_length_may_be_a_misspelt_file(typed: str) -> None:
-    (puzzle,) = read_arguments([typed], SUDOKU, io.StringIO())
+    (puzzle,) = read_arguments([typed], SUDOKU, io.BytesIO())
     assert isinstance(puzzle, NoPuzzle)
     assert "cells, expected 16 (4 x 4), and is no file either" in puzzle.error
     assert len(puzzle.error) < 200 and puzzle.text == typed
@@ -47,7 +48,7 @@ def test_a_string_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     cells: list[str] = []
     of_text = GridReader._cells_of_text
     monkeypatch.setattr(GridReader, "_cells_of_text", lambda self, text: (cells.append(text), of_text(self, text))[1])
-    read_arguments([PUZZLE.replace(".", "-")], SUDOKU, io.StringIO())
+    read_arguments([PUZZLE.replace(".", "-")], SUDOKU, io.BytesIO())
     read_puzzle(OTHER.replace(".", "-"), SUDOKU)
     assert cells == [PUZZLE.replace(".", "-"), OTHER.replace(".", "-")]
 
@@ -77,7 +78,7 @@ def test_spaces_of_a_maze_are_no_delimiters(tmp_path: Path) -> None:
     """On one line they would part it into fields that look like mazes."""
     path = tmp_path / "one.txt"
     path.write_text("#####S    #####\n" * 2)
-    found = read_arguments([str(path)], MAZE, io.StringIO())
+    found = read_arguments([str(path)], MAZE, io.BytesIO())
     assert [one.error for one in found] == ["the maze has 0 cells 'G', expected 1"] * 2
 
 
@@ -88,19 +89,58 @@ def test_ragged_rows_name_the_line() -> None:
 def test_files_and_empty_input(tmp_path: Path) -> None:
     path = tmp_path / "puzzles.txt"
     path.write_text(f"{PUZZLE}\n{OTHER}\n", encoding="utf-8")
-    found = read_arguments([str(path), PUZZLE, "-"], SUDOKU, io.StringIO("\n \n"))
+    found = read_arguments([str(path), PUZZLE, "-"], SUDOKU, io.BytesIO(b"\n \n"))
     assert [SUDOKU.decode(puzzle.input_ids) for puzzle in found[:3]] == [PUZZLE, OTHER, PUZZLE]
     assert [puzzle.name for puzzle in found] == [f"{path}, line 1", f"{path}, line 2", "puzzle 2", "stdin"]
     assert found[3].error == "holds no puzzle"
     path.write_bytes(b"# R\xe4tsel")
     with pytest.raises(ValueError, match=r"puzzles\.txt: is not UTF-8 text in line 1"):
-        read_arguments([str(path)], SUDOKU, io.StringIO())
+        read_arguments([str(path)], SUDOKU, io.BytesIO())
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "gzip"])
+@pytest.mark.parametrize(
+    ("content", "columns"),
+    [
+        (f"{PUZZLE}\n{OTHER}\n", None),
+        (f"puzzle,solution\n{PUZZLE},\n{OTHER},\n", None),
+        (f"puzzle;solution\r\n{PUZZLE};\r\n{OTHER};\r\n", None),
+        (f"start;end\n{PUZZLE};\n{OTHER};\n", {"question": "start"}),
+        (json.dumps([{"puzzle": PUZZLE}, {"puzzle": OTHER}]), None),
+        (json.dumps([PUZZLE, OTHER]), None),
+    ],
+)
+def test_stdin_is_read_as_a_file_is(
+    content: str, columns: dict[str, str] | None, encoding: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "puzzles"
+    path.write_bytes(gzip.compress(content.encode()) if encoding == "gzip" else content.encode(encoding))
+    of_file = read_arguments([str(path)], SUDOKU, io.BytesIO(), columns=columns)
+    of_stdin = read_arguments(["-"], SUDOKU, io.BytesIO(path.read_bytes()), columns=columns)
+    assert [SUDOKU.decode(puzzle.input_ids) for puzzle in of_stdin] == [PUZZLE, OTHER]
+    assert [f"{path}{puzzle.name.removeprefix('stdin')}" for puzzle in of_stdin] == [puzzle.name for puzzle in of_file]
+
+
+def test_what_is_wrong_with_stdin_is_said_of_stdin() -> None:
+    for data, message in (
+        (b"", "^stdin: is empty"),
+        (b"PK\x03\x04", "^stdin: is a zip archive"),
+        (gzip.compress(PUZZLE.encode())[:-9], "^stdin: is cut short or damaged"),
+        (b"start,end\n" + PUZZLE.encode() + b",", "^stdin: has no column that is known as the question"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read_arguments(["-"], SUDOKU, io.BytesIO(data))
+    packed = gzip.compress(json.dumps({"b1": TASK}).encode("utf-8-sig"))
+    assert [puzzle.name for puzzle in read_arguments(["-"], ARC, io.BytesIO(packed))] == [
+        "stdin: task b1, test 1",
+        "stdin: task b1, test 2",
+    ]
 
 
 def test_arc_tasks_challenges_and_grids(tmp_path: Path) -> None:
     path = tmp_path / "a1.json"
     path.write_text(json.dumps(TASK))
-    first, second = read_arguments([str(path)], ARC, io.StringIO())
+    first, second = read_arguments([str(path)], ARC, io.BytesIO())
     assert (first.name, second.name) == (f"{path}: task a1, test 1", f"{path}: task a1, test 2")
     assert (ARC.decode(first.input_ids), ARC.decode(second.input_ids)) == (GRID, [[4]])
     assert first.arc_task.id == "a1" and len(first.arc_task.train) == 1
@@ -122,7 +162,7 @@ def test_arc_tasks_challenges_and_grids(tmp_path: Path) -> None:
     assert texts("10/23\n\n12/3\n", ARC)[0] == ("stdin, line 1", GRID)
     assert "is no arc grid" in str(texts("10/23\n\n12/3\n", ARC)[1][1])
     assert "is no JSON, or cut short" in str(texts('{"train": [', ARC)[0][1])
-    (typed,) = read_arguments(["no.json"], ARC, io.StringIO())
+    (typed,) = read_arguments(["no.json"], ARC, io.BytesIO())
     assert typed.error.endswith("'no.json' is no file either")
 
 

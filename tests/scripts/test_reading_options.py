@@ -1,6 +1,9 @@
 """--columns and --characters of the commands: the same puzzles as `load_puzzles` with the same arguments."""
 
+import ast
 import json
+import re
+import shlex
 from pathlib import Path
 from types import ModuleType
 
@@ -9,6 +12,7 @@ import pytest
 from datasets_builders.features import load_puzzles
 from modeling_trm import GridProcessor
 from modeling_trm.commands import build_data, compare, diagnose, evaluate, options, solve, sweep, vote
+from modeling_trm.training.fields import parse_mapping
 
 COMMANDS = {
     evaluate: ["--model", "none", "--output", "none"],
@@ -51,7 +55,8 @@ def test_every_command_that_reads_puzzles_has_them(command: ModuleType, capsys: 
     assert options.reading(command.parse_arguments(COMMANDS[command])) == {"columns": None, "characters": None}
     with pytest.raises(SystemExit):
         command.parse_arguments([*COMMANDS[command], "--columns", "start"])
-    assert "argument --columns: 'start' must be ROLE=NAME, as in question=start" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "argument --columns: 'start' must be ROLE=NAME, as in question=start; what is no column, as a file" in error
 
 
 def test_evaluate_and_build_data_read_what_load_puzzles_reads(table: str, checkpoint, tmp_path: Path) -> None:
@@ -66,6 +71,26 @@ def test_evaluate_and_build_data_read_what_load_puzzles_reads(table: str, checkp
     built = tmp_path / "built"
     assert build_data.main(["sudoku", "--data-files", f"test={table}", *TOLD, "--output", str(built)]) == 0
     assert load_puzzles("sudoku", "test", data_dir=built).fingerprint == puzzles.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        ("start,note,answer", {"question": "NAME"}),
+        ("puzzle,quiz,answer", {"question": "NAME"}),
+        ("", {"question": "column 1", "answer": "column 2"}),
+    ],
+)
+def test_what_a_message_says_to_write_and_to_type_is_understood(header: str, expected: dict, tmp_path: Path) -> None:
+    """By Python, by the commands, and by trm train, whose --columns is a field of a recipe."""
+    path = tmp_path / "mine.csv"
+    path.write_text(f"{header}\n.{ANSWER[1:]},.{ANSWER[1:]},{ANSWER}\n".lstrip(), encoding="utf-8")
+    with pytest.raises(ValueError, match="columns=") as caught:
+        load_puzzles("sudoku", "test", data_files=path)
+    said = re.search(r"columns=(\{.*?\}) \((--columns .*); trm train: (--columns .*)\)", str(caught.value))
+    typed = evaluate.parse_arguments([*COMMANDS[evaluate], *shlex.split(said[2])])
+    assert ast.literal_eval(said[1]) == options.reading(typed)["columns"] == expected
+    assert parse_mapping("columns", shlex.split(said[3])[1]) == expected
 
 
 def test_solve_reads_the_column_named(table: str, checkpoint, capsys: pytest.CaptureFixture[str]) -> None:

@@ -155,9 +155,13 @@ def test_only_bad_puzzles(sudoku: str, tmp_path: Path, capsys) -> None:
 
 
 def test_stdin(sudoku: str, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{SOLVED}\n{PUZZLE}\n"))
-    assert solve.main(["--model", sudoku, "-", "--json"]) == 0
-    assert [result["valid"] for result in json.loads(capsys.readouterr().out)] == [True, False]
+    for text, options in (
+        (f"{SOLVED}\n{PUZZLE}\n", []),
+        (f"\ufeffstart;end\n{SOLVED};\n{PUZZLE};\n;\n", ["--columns", "question=start"]),
+    ):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+        assert solve.main(["--model", sudoku, "-", "--json", *options]) == 0
+        assert [result["valid"] for result in json.loads(capsys.readouterr().out)] == [True, False]
 
 
 def test_maze_file(maze: str, tmp_path: Path, capsys) -> None:

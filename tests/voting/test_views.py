@@ -157,8 +157,9 @@ def test_unknown_answers_and_what_is_refused() -> None:
         ArcViews([secret], None, GridProcessor("arc", grid_shape=(3, 3)), views=1)
     with pytest.raises(ValueError, match="'test/x' is given twice"):
         ArcViews([secret, secret], None, ARC, views=1)
-    with pytest.raises(ValueError, match="no arc task"):
-        ArcViews([], None, ARC)
+    for tasks in ([], [replace(secret, test=())]):
+        with pytest.raises(ValueError, match="no arc task with a test to evaluate; a list of pairs"):
+            ArcViews(tasks, None, ARC)
     with pytest.raises(ValueError, match="views=0 is not allowed; allowed: whole numbers from 1"):
         ArcViews([secret], None, ARC, views=0)
 
