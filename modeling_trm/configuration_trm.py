@@ -280,8 +280,9 @@ class TRMConfig(GridSizes, PreTrainedConfig):
         """Cross-field checks; run at construction and again by the model (overrides at load time skip construction)."""
         self._require_positive(
             "vocab_size seq_len num_puzzles puzzle_symbol_width hidden_size H_cycles L_cycles halt_max_steps "
-            "num_attention_heads mlp_multiple_of mlp_conv_kernel mamba_d_state mamba_d_conv mamba_expand mamba_head_dim mamba_n_groups "
-            "delta_heads delta_key_dim delta_value_dim delta_d_conv rope_theta mlp_expansion rms_norm_eps"
+            "num_attention_heads mlp_multiple_of mlp_conv_kernel mamba_d_state mamba_d_conv mamba_expand "
+            "mamba_head_dim mamba_n_groups delta_heads delta_key_dim delta_value_dim delta_d_conv rope_theta "
+            "mlp_expansion rms_norm_eps"
         )
         for name, value in vars(self).items():
             if isinstance(value, float) and not math.isfinite(value):

@@ -29,7 +29,8 @@ def reader(tmp_path, monkeypatch):
     monkeypatch.setattr(Figure, "savefig", lambda self, *args, **kwargs: savefig(self, *args, **kwargs | {"dpi": 15}))
     operators = dict(OPERATORS)
     yield
-    sys.modules.pop("my_ops", None)
+    for name in ("my_ops", "modeling_trm.my_ops_trm"):
+        sys.modules.pop(name, None)
     OPERATORS.clear()
     OPERATORS.update(operators)
 
