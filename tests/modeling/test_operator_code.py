@@ -266,3 +266,18 @@ def test_a_tensor_of_another_kind_than_the_models_is_refused(name: str, tiny_mod
     save_file(saved | {key: saved[key].real.float().contiguous()}, "saved/model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match=rf"another kind than the model's \({key}: floating-point numbers for \w+"):
         TRMForGridReasoning.from_pretrained("saved")
+
+
+@pytest.mark.parametrize("order", ["raster", "transposed-reversed"])
+@pytest.mark.parametrize("fields", [False, True])
+def test_an_operator_that_gives_back_something_else_is_named(fields: bool, order: str, tiny_model, tiny_batch) -> None:
+    given = {"shape": lambda x: x[:, :-1], "tuple": lambda x: (x, None), "wide": lambda x: x[..., :1]}
+    for name, wrong in given.items():
+        kind = type("Mine", (Plain,), {"forward": lambda self, x, wrong=wrong: wrong(x), "reads_in_order": True})
+        OPERATORS["mine"] = kind
+        model = tiny_model("trm-attn", block_operators=["mlp", "mine"], symbol_fields=fields, scan_orders=[order])
+        told = "a tuple" if name == "tuple" else r"shape \[.*\]"
+        with pytest.raises(
+            ValueError, match=rf"^operator 'mine' returned {told}; allowed: a tensor of the shape that "
+        ):
+            model(**tiny_batch(model.config))
