@@ -244,7 +244,7 @@ class TRMConfig(GridSizes, PreTrainedConfig):
         if inner < 1:
             raise ValueError(
                 f"mlp_expansion={self.mlp_expansion} of width {width}, rounded up to mlp_multiple_of="
-                f"{self.mlp_multiple_of}, gives an MLP of inner width 0; allowed: mlp_expansion above {0.75 / width:.3g}"
+                f"{self.mlp_multiple_of}, gives an MLP of inner width 0; allowed: more than {0.75 / width:.3g}"
             )
         return inner
 
