@@ -83,7 +83,7 @@ def _check_alike(what: str, path: Path, code: str, other: Path) -> None:
         )
 
 
-def write_operators(classes: Mapping[str, type[Any]], folder: str | Path) -> None:
+def write_operators(classes: Mapping[str, Any], folder: str | Path) -> None:
     """Put the files of those {name: class} that are a user's own into a checkpoint's folder.
 
     A class whose code cannot travel is warned of: the weights are written all the same.

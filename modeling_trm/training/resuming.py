@@ -1,5 +1,6 @@
 """Which checkpoint a run goes on from, and whether it is this run's."""
 
+from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import yaml
 from accelerate import Accelerator
 
+from ..operator_files_trm import own_code
 from .arguments import DataArguments, OptimisationArguments, RunArguments
 from .checkpointing import State, load_checkpoint, load_progress, newest_checkpoint
 from .packing import load_packed
@@ -62,6 +64,12 @@ def check_same_run(checkpoint: Path, progress: dict[str, Any], ours: dict[str, A
                 f"{code['sha256'][:12]}), it is now another one, of {found['file']}: restore it to resume, or give "
                 f"another output_dir to start anew"
             )
+
+
+def operators_fact(names: Iterable[str]) -> dict[str, str]:
+    """What a finished run says of the code of operators of a user's own, by which it is known again; {} without any."""
+    told = ", ".join(f"{name} SHA-256 {code['sha256'][:12]}" for name, code in own_code(names).items())
+    return {"code of its operators": told} if told else {}
 
 
 def _meaning(value: Any) -> Any:

@@ -23,7 +23,7 @@ from modeling_trm.commands import trm
 from modeling_trm.training import run_folder, stopping, trainer
 from modeling_trm.training.arguments import RunArguments
 from modeling_trm.training.checkpointing import load_progress, newest_checkpoint
-from modeling_trm.training.resuming import check_same_run
+from modeling_trm.training.resuming import check_same_run, operators_fact
 from modeling_trm.training.schedule import lr_factor
 from modeling_trm.training.step import TrainingStep
 from scripts import train
@@ -182,6 +182,8 @@ def test_other_code_of_an_operator_does_not_resume(write_recipe, tmp_path, capsy
     )
     code.write_text(text)
     assert train.main([recipe, "--import", str(code)]) == train.main([recipe, "--import", str(code)]) == 0
+    facts = json.loads((tmp_path / "run" / "metrics.json").read_text())["train"]
+    assert operators_fact(["own", "mlp"]).items() <= facts.items() and "own SHA-256" in facts["code of its operators"]
     # A copy of it, as a checkpoint has it, is the same.
     assert train.main([recipe, "--import", str(tmp_path / "run" / "model" / "resume_ops_trm.py")]) == 0
     del OPERATORS["own"], sys.modules["modeling_trm.resume_ops_trm"]  # as in another process
