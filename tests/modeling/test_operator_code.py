@@ -12,8 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers import initialization as init
 
 from modeling_trm import OPERATORS, TRMConfig, TRMForGridReasoning
+from modeling_trm.layers_trm import Operator
 from modeling_trm.operator_files_trm import import_operators, own_code, write_operators
 from modeling_trm.operators_trm import BUILT_IN
 from tests.modeling.test_operator_files import in_a_fresh_process
@@ -245,6 +247,20 @@ def test_a_tensor_that_no_checkpoint_has_is_refused(kind: type, name: str, tiny_
         save(tiny_model, "saved", "mine")
     OPERATORS["mine"] = Lazy
     save(tiny_model, "saved", "mine")
+
+
+def test_init_parameters_has_the_last_word_and_init_only_where_the_model_says_nothing(tiny_model) -> None:
+    class Quiet(Plain, Operator):
+        def __init__(self, config: TRMConfig) -> None:
+            super().__init__(config)
+            self.own = nn.Parameter(torch.full((2,), 3.0))
+            nn.init.zeros_(self.linear.weight)
+
+    OPERATORS["mine"] = Quiet
+    (quiet, _) = tiny_model("trm-attn", block_operators=["mine", "mlp"]).model.stack
+    assert quiet.linear.weight.count_nonzero() and torch.equal(quiet.own, torch.full((2,), 3.0))
+    Quiet.init_parameters = lambda self: init.zeros_(self.linear.weight)
+    assert not tiny_model("trm-attn", block_operators=["mine", "mlp"]).model.stack[0].linear.weight.count_nonzero()
 
 
 @pytest.mark.parametrize("dtype", [None, torch.float64, torch.bfloat16])
