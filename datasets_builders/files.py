@@ -34,6 +34,7 @@ def files_by_split(task: str, folder: Path) -> dict[str, list[Path]]:
     """The files of each split in a folder or its data/; those whose names begin with another task are left alone."""
     if not folder.is_dir():
         raise DataError(f"{folder}: is not a folder")
+    refuse_saved_to_disk(folder)
     files = sorted(file for root in (folder, folder / "data") for file in root.glob("[!.]*") if _is_table(file))
     foreign = tuple(other for other in TASKS if other not in (task, "grid"))
     found: dict[str, list[Path]] = {}
@@ -49,6 +50,15 @@ def files_by_split(task: str, folder: Path) -> dict[str, list[Path]]:
             names = ", ".join(file.name for file in several)
             raise DataError(f"{folder}: several files could be {split}: {names}; name yours with data_files")
     return {split: found[split] for split in SPLITS if split in found}
+
+
+def refuse_saved_to_disk(folder: Path) -> None:
+    """Raise DataError for what `datasets` keeps for itself, with the way out."""
+    if any((folder / name).is_file() for name in ("dataset_dict.json", "state.json")):
+        raise DataError(
+            f"{folder}: was written by save_to_disk of `datasets`, for itself alone; write a file of each split, as in "
+            f"load_from_disk({str(folder)!r})['train'].to_parquet('train.parquet'), into a folder to name instead"
+        )
 
 
 def _is_table(file: Path) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datasets_builders.files import SPLITS, Paths, file_sha256, files_by_split, named_files
+from datasets_builders.files import SPLITS, Paths, file_sha256, files_by_split, named_files, refuse_saved_to_disk
 from datasets_builders.validation import DataError
 from modeling_trm.grid_text_trm import option
 from modeling_trm.puzzle_columns_trm import choose_columns, describe_columns, normalise
@@ -265,6 +265,7 @@ class DatasetSource(Source):
         loaded = self.dataset
         if isinstance(loaded, str | Path):
             path, _, revision = str(loaded).partition("@")
+            refuse_saved_to_disk(Path(path))
             try:
                 loaded = load_dataset(path, revision=revision or None)
             except (OSError, ValueError, DatasetsError) as error:  # no network, no such data set, broken files

@@ -235,8 +235,18 @@ class TRMConfig(GridSizes, PreTrainedConfig):
         """Set by a pipeline's save_pretrained and by a config.json; the code knows its pipelines without it."""
 
     def inner_width(self, width: int) -> int:
-        """Inner width of a SwiGLU over `width` channels or positions (reference: models/layers.py, SwiGLU)."""
-        return -(-round(self.mlp_expansion * width * 2 / 3) // self.mlp_multiple_of) * self.mlp_multiple_of
+        """Inner width of a SwiGLU over `width` channels or positions (reference: models/layers.py, SwiGLU).
+
+        Raises:
+            ValueError: there would be none.
+        """
+        inner = -(-round(self.mlp_expansion * width * 2 / 3) // self.mlp_multiple_of) * self.mlp_multiple_of
+        if inner < 1:
+            raise ValueError(
+                f"mlp_expansion={self.mlp_expansion} of width {width}, rounded up to mlp_multiple_of="
+                f"{self.mlp_multiple_of}, gives an MLP of inner width 0; allowed: more than {0.75 / width:.3g}"
+            )
+        return inner
 
     @property
     def mamba_d_inner(self) -> int:
@@ -315,6 +325,9 @@ class TRMConfig(GridSizes, PreTrainedConfig):
         for name in ("attention", "symbols"):
             if name in self.block_operators:
                 self._validate_heads(name)
+        for name, width in (("mlp", self.hidden_size), ("conv_mlp", self.hidden_size), ("mlp_t", self.num_positions)):
+            if name in self.block_operators:
+                self.inner_width(width)
         if "mamba2" in self.block_operators or "mamba3" in self.block_operators:
             self._validate_mamba()
         if self.mamba_rope_fraction not in (0.5, 1) or ("mamba3" in self.block_operators and self.mamba_n_angles == 0):

@@ -16,8 +16,9 @@ from .configuration_trm import TRMConfig
 
 
 class Frame(NamedTuple):
-    """norm_dim, mixes_fields: the operator's, see layers_trm.Operator. order: one of SCAN_ORDERS."""
+    """name: in block_operators. norm_dim, mixes_fields: see layers_trm.Operator. order: one of SCAN_ORDERS."""
 
+    name: str
     norm_dim: int
     mixes_fields: bool
     order: str
@@ -28,11 +29,26 @@ class Frame(NamedTuple):
         return h if h.ndim == 3 or self.mixes_fields else h.flatten(0, 1)
 
     def apply(self, operator: Callable[..., Tensor], h: Tensor, *prepared: Tensor) -> Tensor:
-        """operator(h) in this frame, [B, L, D] or [B, K, L, D] as h. prepared: what the operator takes besides."""
+        """operator(h) in this frame, [B, L, D] or [B, K, L, D] as h. prepared: what the operator takes besides.
+
+        Raises:
+            ValueError: it returned something else than a tensor of the shape of what it took.
+        """
         x_BLD = self._scan(self.sequences(h))
-        y_BLD = self._unscan(operator(x_BLD, *prepared))
+        y_BLD = operator(x_BLD, *prepared)
+        if not torch.compiler.is_compiling():  # a graph would ask its inputs for the sizes that are compared
+            self._check(x_BLD, y_BLD)
+        y_BLD = self._unscan(y_BLD)
         # No size of the batch is written down: an exported graph would ask another of its inputs for it.
         return y_BLD if y_BLD.ndim == h.ndim else y_BLD.unflatten(0, (-1, h.shape[1]))
+
+    def _check(self, x_BLD: Tensor, y_BLD: Any) -> None:
+        if not isinstance(y_BLD, Tensor) or y_BLD.shape != x_BLD.shape:
+            given = f"shape {list(y_BLD.shape)}" if isinstance(y_BLD, Tensor) else f"a {type(y_BLD).__name__}"
+            raise ValueError(
+                f"operator {self.name!r} returned {given}; allowed: a tensor of the shape that it takes, "
+                f"{list(x_BLD.shape)}"
+            )
 
     def _scan(self, x_BLD: Tensor) -> Tensor:
         if self.order == "raster":
@@ -61,13 +77,13 @@ class Frame(NamedTuple):
 def frames(operators: Any, config: TRMConfig) -> list[Frame]:
     """The frame of each operator; those that read in order take the config's scan_orders in turn."""
     found, scans = [], 0
-    for operator in operators:
+    for name, operator in zip(config.block_operators, operators):
         order = "raster"
         if getattr(operator, "reads_in_order", False):  # a plain nn.Module of a user's own may not say
             order = config.scan_orders[scans % len(config.scan_orders)]
             scans += 1
         mixes_fields = getattr(operator, "mixes_fields", False)
-        found.append(Frame(getattr(operator, "norm_dim", -1), mixes_fields, order, config))
+        found.append(Frame(name, getattr(operator, "norm_dim", -1), mixes_fields, order, config))
     return found
 
 

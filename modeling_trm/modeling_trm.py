@@ -17,7 +17,7 @@ from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_trm import TRMConfig
 from .layers_trm import sincos_table_2d, truncated_normal_
-from .losses_trm import halting_loss, is_exact, stablemax_cross_entropy
+from .losses_trm import IGNORE_INDEX, halting_loss, is_exact, stablemax_cross_entropy
 from .operators_trm import Stack
 from .pipeline_trm import GridReasoningPipeline  # noqa: F401 (not used here: so that save_pretrained copies its file)
 from .pretrained_trm import TRMPreTrainedModel
@@ -205,12 +205,16 @@ class TRMModel(TRMPreTrainedModel):
             _check_range("puzzle_ids", puzzle_ids, "num_puzzles", self.config.num_puzzles)
 
 
-def _check_range(name: str, ids: Tensor, field: str, size: int) -> None:
+def _check_range(name: str, ids: Tensor, field: str, size: int, no_id: int | None = None) -> None:
     """On the CPU alone: elsewhere the comparison would wait for the device at every step; a traced graph cannot ask."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or ids.device.type != "cpu":
         return
-    if ids.device.type == "cpu" and ids.numel() and (ids.min() < 0 or ids.max() >= size):
-        raise ValueError(f"{name} holds {int(ids.min())}..{int(ids.max())}; allowed: 0..{size - 1} ({field}={size})")
+    ids = ids if no_id is None else ids[ids != no_id]
+    if ids.numel() and (ids.min() < 0 or ids.max() >= size):
+        besides = "" if no_id is None else f", and {no_id} where a cell has none, as in padding"
+        raise ValueError(
+            f"{name} holds {int(ids.min())}..{int(ids.max())}; allowed: 0..{size - 1} ({field}={size}){besides}"
+        )
 
 
 class TRMForGridReasoning(ReasoningMixin, TRMPreTrainedModel):
@@ -283,6 +287,7 @@ class TRMForGridReasoning(ReasoningMixin, TRMPreTrainedModel):
                 raise ValueError(
                     f"labels has shape {list(labels.shape)}, input_ids {list(input_ids.shape)}; allowed: equal"
                 )
+            _check_range("labels", labels, "vocab_size", logits.shape[-1], IGNORE_INDEX)
             with torch.no_grad():
                 exact = is_exact(logits, labels)
             token_loss, halt_loss = stablemax_cross_entropy(logits, labels), halting_loss(halt_logits, exact)

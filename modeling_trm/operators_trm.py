@@ -6,6 +6,7 @@ say more (see layers_trm). A user's own one joins in one line, `OPERATORS["name"
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -20,8 +21,42 @@ from .mamba3_trm import Mamba3
 from .mlp_trm import Mlp, MlpT
 from .symbols_trm import Symbols
 
-OPERATORS.update({"attention": Attention, "mamba2": Mamba2, "mlp_t": MlpT, "mlp": Mlp, "symbols": Symbols})
-OPERATORS.update({"mamba3": Mamba3, "delta": GatedDeltaNet, "conv_mlp": ConvMlp})
+BUILT_IN: dict[str, Any] = {"attention": Attention, "mamba2": Mamba2, "mlp_t": MlpT, "mlp": Mlp, "symbols": Symbols}
+BUILT_IN |= {"mamba3": Mamba3, "delta": GatedDeltaNet, "conv_mlp": ConvMlp}
+OPERATORS.update(BUILT_IN)
+
+
+def check_operator(name: str, cls: Any) -> None:
+    """Raise ValueError for what is registered under this name but could not be saved and loaded again under it."""
+    if not (isinstance(cls, type) and issubclass(cls, nn.Module) and cls.__name__.isidentifier()):
+        raise ValueError(
+            f"OPERATORS[{name!r}] is {cls!r}; allowed: a class derived from nn.Module, which a checkpoint finds by its "
+            f"name. Write a class; what a function or functools.partial would fix, its __init__ can set"
+        )
+    if BUILT_IN.get(name, cls) is not cls:
+        raise ValueError(
+            f"OPERATORS[{name!r}] is {cls.__qualname__} of {cls.__module__}, but {name!r} is an operator of the "
+            f"package, which checkpoints would be loaded with: register yours under a name of its own"
+        )
+
+
+def _built(name: str, config: TRMConfig) -> nn.Module:
+    """The operator of this name; ValueError for one that a checkpoint could not bring back."""
+    check_operator(name, OPERATORS[name])
+    operator: nn.Module = OPERATORS[name](config)
+    unsaved = [f"{path}.{key}".lstrip(".") for path, module in operator.named_modules() for key in _unsaved(module)]
+    if unsaved:
+        raise ValueError(
+            f"operator {name!r} holds {', '.join(unsaved)}, which no checkpoint has, so that it would be filled with "
+            f"garbage on loading: register it as a buffer with persistent=True, or compute it in forward or prepare"
+        )
+    return operator
+
+
+def _unsaved(module: nn.Module) -> Iterator[str]:
+    """The tensors of a module itself that are in no checkpoint, nor made anew when its class is built without data."""
+    yield from (key for key in module._non_persistent_buffers_set if module._buffers[key] is not None)
+    yield from (key for key, value in vars(module).items() if isinstance(value, Tensor))
 
 
 class Stack(nn.ModuleList):
@@ -32,7 +67,7 @@ class Stack(nn.ModuleList):
     """
 
     def __init__(self, config: TRMConfig) -> None:
-        super().__init__(OPERATORS[name](config) for name in config.block_operators)
+        super().__init__(_built(name, config) for name in config.block_operators)
         self.eps, self.frames = config.rms_norm_eps, frames(self, config)
 
     def prepare(self, x: Tensor) -> list[tuple[Tensor, ...]]:

@@ -18,7 +18,7 @@ from transformers.utils import cached_file
 from .configuration_trm import TRMConfig
 from .kernels_trm import KernelsMixin
 from .layers_trm import Operator, truncated_normal_
-from .operator_files_trm import write_operators
+from .operator_files_trm import check_operators, write_operators
 from .operators_trm import OPERATORS
 from .puzzle_table_trm import PuzzleTable, PuzzleTableMixin, table_file_name
 from .reasoning_config_trm import REASONING_FILE, ReasoningConfig
@@ -75,9 +75,10 @@ class TRMPreTrainedModel(KernelsMixin, PuzzleTableMixin, PreTrainedModel):
             config.validate_architecture()
             rows, config.num_puzzles = config.num_puzzles, 1  # so that the table is allocated once, by what is read
             download = {name: kwargs[name] for name in DOWNLOAD if name in kwargs}
+            check_operators(pretrained_model_name_or_path, config.block_operators, download)
             _check_shards(pretrained_model_name_or_path, download)
             model, info = cls._load_strictly(pretrained_model_name_or_path, *args, config=config, **kwargs)
-            _check_floats(pretrained_model_name_or_path, download)
+            _check_kinds(pretrained_model_name_or_path, model, download)
             model.load_table(pretrained_model_name_or_path, rows, puzzle_tasks, kwargs.get("variant"), download)
             model.reasoning_config = find_reasoning_config(pretrained_model_name_or_path, **download)
         return (model, info) if output_loading_info else model
@@ -180,16 +181,26 @@ def find_reasoning_config(folder_or_hub_id: str, **download: Any) -> ReasoningCo
     return ReasoningConfig() if path is None else ReasoningConfig.from_file(path)
 
 
-def _check_floats(name: Any, download: dict[str, Any]) -> None:
-    """Raise ValueError for weights that are whole numbers: cast to floats they would be other ones, often zeros."""
+def _check_kinds(name: Any, model: nn.Module, download: dict[str, Any]) -> None:
+    """Raise ValueError for weights of another kind than the model's: whole numbers cast to floats are often zeros."""
     path = cached_file(name, WEIGHTS, _raise_exceptions_for_missing_entries=False, **download)
     if path is None:  # in shards
         return
     with safe_open(path, framework="pt") as file:
-        kinds = {key: file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118 (not a dict)
-    whole = [f"{key} is {kind}" for key, kind in sorted(kinds.items()) if not kind.startswith(("F", "BF"))]
-    if whole:
-        raise ValueError(f"{path}: {len(whole)} weights are no floating-point numbers ({_first(whole)})")
+        kinds = {key: _kind(file.get_slice(key).get_dtype()) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    own = {key: _kind(str(value.dtype).removeprefix("torch.")) for key, value in model.state_dict().items()}
+    other = [f"{key}: {kind} for {own[key]}" for key, kind in sorted(kinds.items()) if kind != own.get(key, kind)]
+    if other:
+        raise ValueError(f"{path}: {len(other)} weights are of another kind than the model's ({_first(other)})")
+
+
+def _kind(dtype: str) -> str:
+    """What values a type holds that safetensors (F32) or PyTorch (float32) calls so."""
+    if dtype.upper() == "BOOL":
+        return "true or false"
+    return {"I": "whole numbers", "U": "whole numbers", "C": "complex numbers"}.get(
+        dtype[0].upper(), "floating-point numbers"
+    )
 
 
 def _check_shards(name: Any, download: dict[str, Any]) -> None:

@@ -85,9 +85,14 @@ def recurse(
 ) -> RecursionState:
     """One supervision step: H_cycles cycles, only the last of them with gradient.
 
+    Raises:
+        ValueError: fewer cycles than one of either kind, unless torch.compile traces.
+
     autocast keeps the bf16 copies of the weights. They must be neither those from before an optimiser step nor, in the
     last cycle, those made without gradient, which have no history: hence the two clearings.
     """
+    if not torch.compiler.is_compiling() and min(H_cycles, L_cycles) < 1:
+        raise ValueError(f"cycles H_cycles={H_cycles}, L_cycles={L_cycles}; allowed: 1 or more of each")
     _clear_autocast_cache()
     with torch.no_grad():
         for _ in range(H_cycles - 1):

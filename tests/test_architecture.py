@@ -66,7 +66,7 @@ ARROWS = {
         "symbols_trm",
         "own_operators_trm",
     ),
-    "operator_files_trm": (),
+    "operator_files_trm": ("operators_trm",),
     "verifiers_trm": (),
     "trajectories_trm": ("losses_trm", "recursion_trm"),
     "reasoning_config_trm": ("text_file_trm",),
@@ -86,7 +86,6 @@ ARROWS = {
         "layers_trm",
         "puzzle_table_trm",
         "reasoning_config_trm",
-        "operators_trm",
         "operator_files_trm",
     ),
     "modeling_trm": (

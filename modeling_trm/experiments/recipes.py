@@ -20,6 +20,7 @@ from ..configuration_trm import TRMConfig
 from ..training.arguments import Recipe, parse_recipe
 from ..training.data import open_data
 from ..training.recipes import find_recipe
+from ..training.resuming import operators_fact
 from ..utils.flops import flops, training_flops
 from ..utils.reading import read_json
 
@@ -122,7 +123,8 @@ def train(contender: Contender, seed: int, steps: int, folder: Path, imports: Se
         if not (folder / "metrics.json").exists():
             return None
         run = read_json(folder / "metrics.json")
-        return run if (run["recipe"], run["train"]["training data"]) == (wanted, contender.fingerprint) else None
+        facts = {"training data": contender.fingerprint} | operators_fact(contender.config.block_operators)
+        return run if run["recipe"] == wanted and facts.items() <= run["train"].items() else None
 
     run = finished()
     if run is None:

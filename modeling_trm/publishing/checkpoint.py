@@ -17,6 +17,7 @@ from transformers.dynamic_module_utils import get_relative_imports
 from ..cards.card import render_card, write_model_card
 from ..cards.image import installed_code
 from ..cards.update import WORKPLACE, finish_update, read_metrics
+from ..operator_files_trm import HOOK, operator_files
 from ..utils.loading import check_model_fits, load_model, load_processor
 from .contents import CONFIG, Contents, ContentsError, collect, front_matter, parse_file, read_text, select
 
@@ -103,20 +104,24 @@ def _code(folder: Path, modules: set[str]) -> tuple[dict[str, Path | bytes], lis
     """The code that the folder lacks, and notes. The folder's own code goes as it is, if it is whole."""
     installed = installed_code()
     own = {file.name: file for file in folder.glob("*_trm.py")}
-    other = [name for name in own if name not in installed or own[name].read_bytes() != installed[name].read_bytes()]
+    brought = operator_files(folder)
+    notes = [f"code of the checkpoint's own operators goes along: {_some(brought)}"] if brought else []
+    ours = own.keys() - ({*brought, HOOK.name} if brought else set())
+    other = [name for name in ours if name not in installed or own[name].read_bytes() != installed[name].read_bytes()]
     missing = _missing_code(own, modules)
     if not missing:
-        return {}, [f"code of another version than the installed one goes as it is: {_some(other)}"] if other else []
+        older = [f"code of another version than the installed one goes as it is: {_some(other)}"] if other else []
+        return {}, notes + older
     if other:
         raise ContentsError(
             f"{folder}: its code lacks {_some(missing)}, and {_some(other)} is of another version than the installed "
             f"one; remove *_trm.py there to publish the installed code"
         )
-    unknown = modules - installed.keys()
+    unknown = (modules | missing) - own.keys() - installed.keys()
     if unknown:
-        raise ContentsError(f"{folder}: auto_map names {_some(unknown)}, which is neither there nor in the package")
+        raise ContentsError(f"{folder}: its code needs {_some(unknown)}, which is neither there nor in the package")
     added = {name: file for name, file in installed.items() if name not in own}
-    return dict(added), [f"{len(added)} code files of the installed package were added"]
+    return dict(added), [*notes, f"{len(added)} code files of the installed package were added"]
 
 
 def _missing_code(own: dict[str, Path], modules: set[str]) -> set[str]:

@@ -4,7 +4,6 @@ Architecture (ModelArguments) has the names of TRMConfig; what the data decides 
 """
 
 import dataclasses
-import difflib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -21,7 +20,9 @@ from .fields import (
     SEED,
     SHARE,
     FieldError,
+    MappingText,
     Range,
+    check_known,
     check_range,
     options_by_name,
     stages,
@@ -82,9 +83,11 @@ class DataArguments:
     data_dir: str | None = _help(
         "folder with files named train, validation, test (csv, parquet, ...); for arc a built folder"
     )
-    data_files: str | None = _help("JSON or YAML mapping {split: file or files}")
+    data_files: MappingText | None = _help("JSON or YAML mapping {split: file or files}")
     dataset: str | None = _help("'hub' for the pinned benchmark, a Hub id, or a data set folder")
-    columns: str | None = _help("JSON or YAML mapping {question: name of its column, answer: ...} if not told by names")
+    columns: MappingText | None = _help(
+        "JSON or YAML mapping {question: name of its column, answer: ...} if not told by names"
+    )
     characters: str | None = _help("what grids are written with, in the order of the processor's characters")
     grid_shape: list[int] | None = _help("rows and columns, for task grid", allowed=COUNT)
     alphabet: str | None = _help("characters of a cell, for task grid")
@@ -94,7 +97,7 @@ class DataArguments:
     data_seed: int = _help("seed of the subset", 0, SEED)
     on_bad_row: Literal["error", "skip"] = _help("refuse a data set with bad rows, or leave them out", "error")
     augment: bool = _help("draw a symmetry of the puzzle for every row", True)
-    source_weights: str | None = _help("JSON or YAML mapping {source: weight}; default: every puzzle alike")
+    source_weights: MappingText | None = _help("JSON or YAML mapping {source: weight}; default: every puzzle alike")
     reveal_start: float = _help("curriculum: up to this share of a row's blanks is filled in at the start", 0.0, SHARE)
     reveal_end: float = _help("curriculum: where that share ends, falling fast at first", 0.0, SHARE)
     reveal_until: float = _help("curriculum: share of the run after which it has ended", 0.0, SHARE)
@@ -133,10 +136,10 @@ class OptimisationArguments:
         "act",
     )
     step_weights: str = _help(f"of the token loss over a puzzle's steps: one of {', '.join(STEP_WEIGHTS)}", "uniform")
-    depth_curriculum: str | None = _help(
+    depth_curriculum: MappingText | None = _help(
         "JSON or YAML mapping {share of the run until which it holds: [H_cycles, L_cycles]}; then the config's"
     )
-    supervision_curriculum: str | None = _help(
+    supervision_curriculum: MappingText | None = _help(
         "JSON or YAML mapping {share of the run until which it holds: most supervision steps of a puzzle}; then the "
         "config's halt_max_steps; objective act only"
     )
@@ -387,10 +390,8 @@ def parse_recipe(arguments: Sequence[str]) -> Recipe:
 
 
 def _recipe(stated: Mapping[str, Any]) -> Recipe:
-    for name in stated:
-        if name not in FIELDS:
-            close = RENAMED.get(name) or next(iter(difflib.get_close_matches(str(name), FIELDS, n=1)), None)
-            raise ValueError(f"the recipe has no field --{name}{f'; did you mean --{close}?' if close else ''}")
+    for name in map(str, stated):
+        check_known(name, FIELDS, RENAMED, FROM_DATA)
     values = {name: typed(name, value, FIELDS[name].type, _default(FIELDS[name])) for name, value in stated.items()}
     return Recipe(
         *(part(**{one.name: values[one.name] for one in fields(part) if one.name in values}) for part in PARTS)

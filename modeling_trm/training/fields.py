@@ -1,17 +1,26 @@
 """From what a YAML file or a command line says to the value of a typed field, or a line that says what is allowed."""
 
+import difflib
 import json
 import math
+import re
 import types
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Any, Literal, NamedTuple, NewType, Union, get_args, get_origin
 
 from ..utils.yaml_reading import load_yaml
 
 NULL = "null"  # on a command line, as in YAML
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
-ALLOWED = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text that is not empty"}
+MappingText = NewType("MappingText", str)  # what a field that is a mapping is held as, JSON or YAML
+ALLOWED: dict[Any, str] = {
+    int: "a whole number",
+    float: "a finite number",
+    bool: "true or false",
+    str: "text that is not empty",
+    MappingText: "a mapping, as in {key: value}",
+}
 
 
 class FieldError(ValueError):
@@ -19,6 +28,14 @@ class FieldError(ValueError):
 
     def __init__(self, field: str, value: Any, allowed: str) -> None:
         super().__init__(f"{field}={value!r}; allowed: {allowed}")
+        self.field = field
+
+
+class UnknownFieldError(FieldError):
+    """A field that there is not; hint: what may have been meant."""
+
+    def __init__(self, field: str, hint: str) -> None:
+        ValueError.__init__(self, f"the recipe has no field --{field}{hint}")
         self.field = field
 
 
@@ -59,6 +76,21 @@ def check_range(name: str, value: Any, allowed: Range | None) -> None:
     for number in value if isinstance(value, list) else [value]:
         if not allowed.holds(number):
             raise FieldError(name, value, str(allowed))
+
+
+def check_known(name: str, known: Collection[str], renamed: Mapping[str, str], from_data: Collection[str]) -> None:
+    """Raise UnknownFieldError for a field that there is not, with what may have been meant.
+
+    Args:
+        renamed: {what a field was called: field}. from_data: what a recipe does not say, because the data do.
+    """
+    if name in known:
+        return
+    close = renamed.get(name) or next(iter(difflib.get_close_matches(name, known, n=1)), None)
+    hint = f"; did you mean --{close}?" if close else ""
+    if name in from_data:
+        hint = ": the data decide it, leave it out"
+    raise UnknownFieldError(name, hint)
 
 
 def options_by_name(arguments: Sequence[str], switches: Sequence[str]) -> dict[str, Any]:
@@ -108,11 +140,14 @@ def typed(name: str, value: Any, kind: Any, default: Any) -> Any:
         (kind,) = (one for one in get_args(kind) if one is not type(None))
     if get_origin(kind) is list:
         (kind,) = get_args(kind)
+        words = re.split(r"[\s,]+", value.strip()) if isinstance(value, str) else []
         if isinstance(value, str) and value.startswith("["):  # as in YAML, in one word of the command line
             try:
                 value = load_yaml(value)
             except ValueError as error:
                 raise FieldError(name, value, f"a list, as in [one, another] ({error})") from error
+        elif len(words) > 1:
+            raise FieldError(name, value, f"a list; write it as [{', '.join(words)}]")
         return [_scalar(name, one, kind) for one in (value if isinstance(value, list) else [value])]
     return _scalar(name, value, kind)
 
@@ -123,8 +158,8 @@ def _scalar(name: str, value: Any, kind: Any) -> Any:
     try:
         if kind is bool:
             return _truth(value)
-        if kind is str:
-            return _text(value)
+        if kind in (str, MappingText):
+            return _text(value, kind is MappingText)
         if isinstance(value, bool | list | dict) or (kind is int and isinstance(value, float)):
             raise ValueError
         number = kind(value)
@@ -153,9 +188,9 @@ def _truth(value: Any) -> bool:
     return text in TRUE
 
 
-def _text(value: Any) -> str:
-    """A mapping, which some fields hold as text, becomes JSON."""
-    if isinstance(value, list) or value == "":
+def _text(value: Any, may_map: bool) -> str:
+    """A mapping, where the field is one, becomes JSON."""
+    if value == "" or isinstance(value, list if may_map else list | dict):
         raise ValueError
     return json.dumps(value) if isinstance(value, dict) else str(value)
 

@@ -26,6 +26,7 @@ from ..utils.machine import describe_machine, library_versions
 from ..voting.collect import collect_votes
 from ..voting.records import VoteRecords, load_records
 from ..voting.report import write_report
+from .resuming import operators_fact
 from .run_folder import MADE_TEST, publish_folder
 from .trainer import Trainer
 
@@ -61,7 +62,7 @@ def evaluate_and_publish(trainer: Trainer, arguments: Sequence[str]) -> Path:
     facts = data.facts | trainer.facts
     pictures, own = output / "evaluation" / "plots", operator_files(trainer.published_weights)
     if own:
-        facts["operators of its own"] = ", ".join(own)
+        facts |= {"operators of its own": ", ".join(own)} | operators_fact(model.config.block_operators)
     if data.validation is not None:
         facts["inference defaults"] = _calibrate(trainer, data.validation, model)
     if len(test):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..text_file_trm import decode, unpack
 from ..utils.yaml_reading import key_line, load_yaml
 
 SHIPPED = Path(__file__).parents[1] / "recipes"
@@ -52,8 +53,8 @@ def _read(path: Path, before: Sequence[Path]) -> dict[str, Any]:
     if path.resolve() in before:
         raise ValueError(f"the recipes are based on each other: {' -> '.join(one.stem for one in chain)}")
     try:
-        fields = load_yaml(path.read_text(encoding="utf-8-sig"))
-    except ValueError as error:  # UnicodeDecodeError is one
+        fields = load_yaml(_text(path))
+    except ValueError as error:
         raise ValueError(f"{path} is no recipe: {error}") from error
     if not isinstance(fields, dict):
         raise ValueError(f"{path} is no recipe: expected a YAML mapping of fields, found {type(fields).__name__}")
@@ -62,14 +63,23 @@ def _read(path: Path, before: Sequence[Path]) -> dict[str, Any]:
         return fields
     if not isinstance(base, str):
         raise ValueError(f"{path}: base={base!r} must be the name of a recipe or a path")
-    return override(_read(find_recipe(base, path.parent), chain), fields)
+    try:
+        below = find_recipe(base, path.parent)
+    except ValueError as error:
+        raise ValueError(f"{path}: base={base!r}: {error}") from error
+    return override(_read(below, chain), fields)
+
+
+def _text(path: Path) -> str:
+    """What a recipe's file says, whatever program wrote it."""
+    return decode(unpack(path.read_bytes()))
 
 
 def where_stated(name: str, field: str) -> str | None:
     """File and line that say a field of a recipe that was read; None where none does."""
     path = find_recipe(name)
     while True:
-        text = path.read_text(encoding="utf-8-sig")
+        text = _text(path)
         line = key_line(text, field)
         if line is not None:
             return f"{path}, line {line}"
@@ -89,5 +99,5 @@ def override(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 
 def first_line(name: str) -> str:
     """What a recipe's file says it is: its first comment, on one line."""
-    line = find_recipe(name).read_text(encoding="utf-8").partition("\n")[0]
+    line = _text(find_recipe(name)).partition("\n")[0]
     return line.removeprefix("#").strip() if line.startswith("#") else ""

@@ -1,5 +1,6 @@
 """Which checkpoint a run goes on from, and whether it is this run's."""
 
+from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,8 @@ from typing import Any
 import yaml
 from accelerate import Accelerator
 
-from .arguments import DataArguments, OptimisationArguments, Recipe, RunArguments
+from ..operator_files_trm import own_code
+from .arguments import DataArguments, OptimisationArguments, RunArguments
 from .checkpointing import State, load_checkpoint, load_progress, newest_checkpoint
 from .packing import load_packed
 
@@ -34,22 +36,40 @@ def load_newest(accelerator: Accelerator, checkpoints: Path, packed: Path | None
     return None if own is None else (own, load_checkpoint(accelerator, own))
 
 
-def check_same_run(checkpoint: Path, progress: dict[str, Any], recipe: Recipe, fingerprint: str) -> None:
-    """Raise ValueError, naming the field and both values, if the checkpoint is of another recipe or other data."""
-    ours = recipe.to_dict()
-    for name in sorted((ours.keys() | progress["recipe"].keys()) - FREE_TO_CHANGE):
-        before, now = progress["recipe"].get(name, DEFAULTS.get(name)), ours.get(name)
+def check_same_run(checkpoint: Path, progress: dict[str, Any], ours: dict[str, Any]) -> None:
+    """Raise ValueError, naming both values, if the checkpoint is of another recipe, other data or other operators.
+
+    Args:
+        progress: of the checkpoint. ours: that of the run which is to go on from it.
+    """
+    for name in sorted((ours["recipe"].keys() | progress["recipe"].keys()) - FREE_TO_CHANGE):
+        before, now = progress["recipe"].get(name, DEFAULTS.get(name)), ours["recipe"].get(name)
         if _meaning(before) != _meaning(now):
             raise ValueError(
                 f"{checkpoint} was trained with {name}={before!r}, the recipe now says {now!r}: "
                 f"set it back to resume, or give another output_dir to start anew"
             )
-    before, now = progress["training_data"], fingerprint
+    before, now = progress["training_data"], ours["training_data"]
     if before != now:
         raise ValueError(
             f"{checkpoint} was trained on data with fingerprint {before}, the data are now {now}: "
             f"restore them to resume, or give another output_dir to start anew"
         )
+    # A checkpoint of an earlier version does not say what its operators were.
+    for name, code in progress.get("operators", {}).items():
+        found = ours["operators"].get(name, {"file": "no file", "sha256": None})
+        if found["sha256"] != code["sha256"]:
+            raise ValueError(
+                f"{checkpoint} was trained with operator {name!r} as {code['file']} had it (SHA-256 of its text "
+                f"{code['sha256'][:12]}), it is now another one, of {found['file']}: restore it to resume, or give "
+                f"another output_dir to start anew"
+            )
+
+
+def operators_fact(names: Iterable[str]) -> dict[str, str]:
+    """What a finished run says of the code of operators of a user's own, by which it is known again; {} without any."""
+    told = ", ".join(f"{name} SHA-256 {code['sha256'][:12]}" for name, code in own_code(names).items())
+    return {"code of its operators": told} if told else {}
 
 
 def _meaning(value: Any) -> Any:

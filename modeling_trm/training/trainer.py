@@ -30,6 +30,7 @@ from ..compiling_trm import can_compile
 from ..evaluation.runner import Puzzles, evaluate_puzzles
 from ..memory_trm import keep_freed_memory
 from ..modeling_trm import TRMForGridReasoning
+from ..operator_files_trm import own_code
 from ..utils.flops import training_flops
 from ..utils.machine import computes_in_bf16
 from .arguments import Recipe
@@ -88,6 +89,7 @@ class Trainer:
             "best": None,
             "recipe": recipe.to_dict(),
             "training_data": data.fingerprint,
+            "operators": own_code(model.config.block_operators),
             "train_steps": recipe.optimisation.train_steps,
             "plan": None,
             "ended_early": None,  # how many steps it would have taken
@@ -233,7 +235,7 @@ class Trainer:
         else:
             checkpoint, state = found
             progress = load_progress(checkpoint)
-            check_same_run(checkpoint, progress, self.recipe, self.progress["training_data"])
+            check_same_run(checkpoint, progress, self.progress)
             self.step.load_state_dict(state)
             ours, step = self.progress["recipe"], progress["step"]
             compared_on = self.progress["compared_on"]

@@ -386,3 +386,12 @@ def test_mazes_of_people(tmp_path: Path) -> None:
         load(tmp_path / "a.csv", "maze")
     with pytest.raises(ValueError, match=r"characters='X\.se' is not allowed; allowed: 5 different characters"):
         load(tmp_path / "a.csv", "maze", characters="X.se")
+
+
+@pytest.mark.parametrize("has_splits", [True, False])
+def test_what_datasets_keeps_for_itself_is_refused_with_the_way_out(tmp_path: Path, has_splits: bool) -> None:
+    rows = datasets.Dataset.from_dict({"question": [QUESTION], "answer": [ANSWER]})
+    (datasets.DatasetDict(test=rows) if has_splits else rows).save_to_disk(tmp_path / "kept")
+    for where in ("data_dir", "dataset"):
+        with pytest.raises(DataError, match=r"kept: was written by save_to_disk .*\.to_parquet\('train\.parquet'\)"):
+            load_puzzles("sudoku", "test", **{where: str(tmp_path / "kept")})

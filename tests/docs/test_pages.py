@@ -37,7 +37,8 @@ def reader(tmp_path, monkeypatch):
     monkeypatch.setitem(peak.SIZES, "cpu", 64)
     operators = dict(OPERATORS)
     yield
-    sys.modules.pop("my_ops", None)
+    for name in ("my_ops", "modeling_trm.my_ops_trm"):
+        sys.modules.pop(name, None)
     OPERATORS.clear()
     OPERATORS.update(operators)
 

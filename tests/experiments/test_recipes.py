@@ -188,6 +188,13 @@ def test_a_stopped_run_and_an_older_one_are_not_taken_for_the_result(
         assert "was stopped; the same command goes on from there" in capsys.readouterr().err
     (folder / "metrics.json").write_text(json.dumps(done))
     assert train_run(contender, 0, 16, folder) == done
+    # Nor figures of other code of an operator of one's own.
+    code = {"code of its operators": "mine SHA-256 1234"}
+    monkeypatch.setattr("modeling_trm.experiments.recipes.operators_fact", lambda names: code)
+    with pytest.raises(RuntimeError, match="was stopped"):
+        train_run(contender, 0, 16, folder)
+    (folder / "metrics.json").write_text(json.dumps(done | {"train": done["train"] | code}))
+    assert train_run(contender, 0, 16, folder)["train"] == done["train"] | code
 
 
 def test_a_failing_run_is_an_error(write_recipe, tmp_path: Path, monkeypatch, capsys) -> None:

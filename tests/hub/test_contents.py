@@ -139,6 +139,23 @@ def test_code_of_another_version(checkpoint) -> None:
         prepare(folder, "org/name")
 
 
+def test_code_of_a_users_own_operators(checkpoint) -> None:
+    folder = checkpoint()
+    code = "from torch import nn\nfrom .operators_trm import OPERATORS\nclass Mine(nn.Linear): pass\n"
+    (folder / "mine_trm.py").write_text(code, encoding="utf-8")
+    hook = "from .mine_trm import Mine as operator_0\n\nOWN_OPERATORS = {\n    'mine': operator_0,\n}\n"
+    (folder / "own_operators_trm.py").write_text(hook, encoding="utf-8")
+    own_note = "code of the checkpoint's own operators goes along: mine_trm.py"
+    assert [note for note in prepare(folder, "org/name").notes if "code" in note] == [own_note]
+    # What is ours can be completed, theirs cannot.
+    (folder / "mlp_trm.py").unlink()
+    contents = prepare(folder, "org/name")
+    assert {"mlp_trm.py", "mine_trm.py"} <= set(paths(contents)) and own_note in contents.notes
+    (folder / "mine_trm.py").unlink()
+    with pytest.raises(ContentsError, match=r"its code needs mine_trm\.py, which is neither there nor in the package"):
+        prepare(folder, "org/name")
+
+
 def test_sharded_weights_go_with_their_index_alone(checkpoint, tiny_model) -> None:
     folder = checkpoint()
     (folder / "model.safetensors").unlink()
@@ -165,7 +182,7 @@ def test_code_that_nobody_has_is_named(checkpoint) -> None:
         file.unlink()
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     auto_map({**config["auto_map"], "AutoModel": "mine_trm.Model"})(folder)
-    with pytest.raises(ContentsError, match=r"auto_map names mine_trm\.py, which is neither there nor in the package"):
+    with pytest.raises(ContentsError, match=r"its code needs mine_trm\.py, which is neither there nor in the package"):
         prepare(folder, "org/name")
 
 

@@ -85,6 +85,8 @@ MAMBA = {"block_operators": ["mamba2"]}
 BAD: list[tuple[dict[str, Any], list[str]]] = [
     *[({name: type(CHANGED[name])(0)}, [f"{name}=0", "greater than 0"]) for name in POSITIVE],
     ({"L_cycles": -1}, ["L_cycles=-1", "greater than 0"]),
+    ({"mlp_expansion": 0.001}, ["mlp_expansion=0.001 of width 512", "mlp_multiple_of=256", "more than 0.00146"]),
+    ({"mlp_expansion": 0.0015, "block_operators": ["mlp_t", "mlp"], "puzzle_prefix_len": 0}, ["of width 81"]),
     ({"puzzle_prefix_len": -1}, ["puzzle_prefix_len=-1", "0 or more"]),
     ({"puzzle_prefix_len": 0, "num_puzzles": 2}, ["num_puzzles=2", "puzzle_prefix_len"]),
     ({"puzzle_prefix_len": 0, "puzzle_conditioning": "cells"}, ["puzzle_conditioning='cells'", "puzzle_prefix_len=0"]),

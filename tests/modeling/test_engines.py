@@ -281,9 +281,9 @@ def test_a_subclass_does_not_inherit_the_packed_form(engine: str, name: str, mak
         def forward(self, x_BLD: Tensor, *prepared: Tensor) -> Tensor:
             return -2 * super().forward(x_BLD, *prepared)
 
-    monkeypatch.setitem(OPERATORS, name, Minus)
+    monkeypatch.setitem(OPERATORS, "minus", Minus)
     fields = getattr(OPERATORS[name], "mixes_fields", False)
-    model = make("trm-attn", block_operators=[name], symbol_fields=fields)
+    model = make("trm-attn", block_operators=["minus"], symbol_fields=fields)
     exact = copy.deepcopy(model).double()
     found = errors(one_step(choose_engine(model, engine), model, problem), one_step(exact, exact, problem))
     assert max(found) < TOLERANCES[engine]

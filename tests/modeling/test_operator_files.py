@@ -65,12 +65,14 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
             del sys.modules[name]
 
 
-def in_a_fresh_process(*arguments: str) -> None:
+def in_a_fresh_process(*arguments: str, program: str = FRESH) -> str:
+    """What a program prints that has neither the package nor the current folder to import from."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "PYTHON"))}
     environment |= {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(Path("modules").resolve()), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-I", "-c", FRESH, *arguments]
+    command = [sys.executable, "-I", "-c", program, *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
 
 
 def test_the_operator_of_the_guide_is_trained_saved_and_loaded_without_the_package(capsys) -> None:

@@ -126,6 +126,30 @@ def test_loss_is_none_without_labels_and_nothing_else_changes(tiny_model, tiny_b
     assert with_labels.loss.dtype == torch.float32
 
 
+@pytest.mark.parametrize("cycles", [(0, 1), (-5, 1), (1, 0), (1, -2)])
+@pytest.mark.parametrize("num_latents", [1, 2])
+def test_fewer_cycles_than_one_are_refused(num_latents: int, cycles: tuple[int, int], tiny_model, tiny_batch) -> None:
+    """Given with a step, or written into the config of a model that is there."""
+    model = tiny_model("trm-attn", num_latents=num_latents)
+    batch, told = tiny_batch(model.config), "H_cycles={}, L_cycles={}; allowed: 1 or more of each".format(*cycles)
+    with pytest.raises(ValueError, match=told):
+        model(**batch, cycles=cycles)
+    model.config.H_cycles, model.config.L_cycles = cycles
+    with pytest.raises(ValueError, match=told):
+        model(**batch)
+
+
+@pytest.mark.parametrize("label", [-1, 50])
+def test_labels_out_of_range_are_refused_with_what_padding_is(label: int, tiny_model, tiny_batch) -> None:
+    model = tiny_model("trm-attn")
+    batch = tiny_batch(model.config)
+    batch["labels"][0, 0], batch["labels"][1, 0] = label, -100
+    with pytest.raises(
+        ValueError, match=r"^labels holds .*; allowed: 0\.\.5 \(vocab_size=6\), and -100 where a cell has "
+    ):
+        model(**batch)
+
+
 def test_labels_that_are_all_ignored_cost_nothing_but_the_halting_loss(tiny_model, tiny_batch) -> None:
     model = tiny_model("trm-attn")
     batch = tiny_batch(model.config)

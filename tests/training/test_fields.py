@@ -5,7 +5,7 @@ from typing import Literal
 import pytest
 
 from modeling_trm.training.arguments import parse_recipe
-from modeling_trm.training.fields import options_by_name, typed
+from modeling_trm.training.fields import MappingText, options_by_name, typed
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,8 @@ from modeling_trm.training.fields import options_by_name, typed
         (2, float, 2.0),
         ("0123", str, "0123"),
         (".ab", str, ".ab"),
-        ({"a": 0.5}, str, '{"a": 0.5}'),
+        ({"a": 0.5}, MappingText, '{"a": 0.5}'),
+        ("{a: 0.5}", MappingText | None, "{a: 0.5}"),
         ("null", int | None, None),
         (None, str | None, None),
         (None, int, 7),
@@ -48,6 +49,10 @@ def test_values(value, kind, expected):
         ("x", float, "a finite number"),
         ("maybe", bool, "true or false"),
         (["a"], str, "text that is not empty"),
+        ({"a": 1}, str, "text that is not empty"),
+        (["a"], MappingText | None, r"a mapping, as in \{key: value\}"),
+        ("a b", list[str], r"a list; write it as \[a, b\]"),
+        ("1,2", list[int] | None, r"a list; write it as \[1, 2\]"),
         (["a"], int | None, "a whole number"),
         ("often", Literal["auto", "yes", "no"], "auto, yes, no"),
         (["1", "x"], list[int], "a whole number"),

@@ -1,5 +1,7 @@
 """Recipes as files: by name or path, on the base of others, complete when they are shown."""
 
+import gzip
+import re
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ import yaml
 from modeling_trm import PRESETS, GridProcessor
 from modeling_trm.commands import recipes
 from modeling_trm.training.arguments import FIELDS, parse_recipe
-from modeling_trm.training.recipes import SHIPPED, find_recipe, read_recipe, shipped_names
+from modeling_trm.training.recipes import SHIPPED, find_recipe, first_line, read_recipe, shipped_names
 
 ROOT = SHIPPED.parents[1]
 
@@ -44,6 +46,52 @@ def test_bases_in_a_circle_are_named(tmp_path):
 def test_a_base_that_is_none_is_refused(tmp_path, base):
     with pytest.raises(ValueError, match=r"must be the name of a recipe|did you mean quickstart"):
         read_recipe(write(tmp_path, "mine", base=base))
+    with pytest.raises(ValueError, match=r"mine\.yaml: base="):
+        read_recipe(str(tmp_path / "mine.yaml"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_recipe_is_read_whatever_program_wrote_it(tmp_path, encoding, pack):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(pack("# Mine, so small.\nbase: quickstart\nseed: -1\n".encode(encoding)))
+    assert read_recipe(str(path)) == read_recipe("quickstart") | {"seed": -1}
+    assert first_line(str(path)) == "Mine, so small."
+    with pytest.raises(ValueError, match=r"^seed=-1; .*mine\.yaml, line 3\)$"):
+        parse_recipe([str(path)])
+
+
+def test_a_file_that_is_no_text_is_no_recipe(tmp_path):
+    (tmp_path / "mine.yaml").write_bytes(b"seed: 3 # \xe9\n")
+    with pytest.raises(ValueError, match=r"mine\.yaml is no recipe: is not UTF-8 text in line 1"):
+        read_recipe(str(tmp_path / "mine.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("depth_curriculum: [1, 2]", "depth_curriculum=[1, 2]; allowed: a mapping, as in {key: value} (F, line 2)"),
+        ("output_dir: {a: 1}", "output_dir={'a': 1}; allowed: text that is not empty (F, line 2)"),
+        ("train_stps: 3", "the recipe has no field --train_stps; did you mean --train_steps? (F, line 2)"),
+        ("3: 4", "the recipe has no field --3 (F, line 2)"),
+        ("vocab_size: 12", "the recipe has no field --vocab_size: the data decide it, leave it out (F, line 2)"),
+        ("seq_len: 81", "the recipe has no field --seq_len: the data decide it, leave it out (F, line 2)"),
+        (
+            "block_operators: attention mlp",
+            "block_operators='attention mlp'; allowed: a list; write it as [attention, mlp] (F, line 2)",
+        ),
+        (
+            "block_operators: symbols,mlp",
+            "block_operators='symbols,mlp'; allowed: a list; write it as [symbols, mlp] (F, line 2)",
+        ),
+        ("grid_shape: 5, 7", "grid_shape='5, 7'; allowed: a list; write it as [5, 7] (F, line 2)"),
+    ],
+)
+def test_what_is_wrong_with_a_recipe_is_told_with_its_line(tmp_path, text, told):
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"base: quickstart\n{text}\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=f"^{re.escape(told.replace('F,', f'{path},'))}$"):
+        parse_recipe([str(path)])
 
 
 def test_an_unknown_recipe_is_told_the_nearest(tmp_path, monkeypatch):

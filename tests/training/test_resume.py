@@ -18,10 +18,12 @@ import torch
 from safetensors.torch import load_file
 from torch._dynamo.exc import TorchDynamoException
 
+from modeling_trm import OPERATORS
 from modeling_trm.commands import trm
 from modeling_trm.training import run_folder, stopping, trainer
 from modeling_trm.training.arguments import RunArguments
-from modeling_trm.training.checkpointing import newest_checkpoint
+from modeling_trm.training.checkpointing import load_progress, newest_checkpoint
+from modeling_trm.training.resuming import check_same_run, operators_fact
 from modeling_trm.training.schedule import lr_factor
 from modeling_trm.training.step import TrainingStep
 from scripts import train
@@ -176,6 +178,34 @@ def test_another_recipe_does_not_resume(write_recipe, capsys):
     assert "depth_curriculum=" in capsys.readouterr().err
     # What does not touch the learning may change.
     assert train.main([recipe, "--log_every", "2", "--mlp_t_backend", "torch"]) == 0
+
+
+def test_other_code_of_an_operator_does_not_resume(write_recipe, tmp_path, capsys, monkeypatch):
+    for name in list(OPERATORS):
+        monkeypatch.setitem(OPERATORS, name, OPERATORS[name])  # as before, afterwards
+    recipe, code = str(write_recipe("run", train_steps=2, block_operators=["own", "mlp"])), tmp_path / "resume_ops.py"
+    text = (
+        "from modeling_trm.mlp_trm import Mlp\nfrom modeling_trm.operators_trm import OPERATORS\n\n\n"
+        "class Own(Mlp):\n    pass\n\n\nOPERATORS['own'] = Own\n"
+    )
+    code.write_text(text)
+    assert train.main([recipe, "--import", str(code)]) == train.main([recipe, "--import", str(code)]) == 0
+    facts = json.loads((tmp_path / "run" / "metrics.json").read_text())["train"]
+    assert operators_fact(["own", "mlp"]).items() <= facts.items() and "own SHA-256" in facts["code of its operators"]
+    # A copy of it, as a checkpoint has it, is the same.
+    assert train.main([recipe, "--import", str(tmp_path / "run" / "model" / "resume_ops_trm.py")]) == 0
+    del OPERATORS["own"], sys.modules["modeling_trm.resume_ops_trm"]  # as in another process
+    code.write_text(text.replace("pass", "mixes_fields = False"))
+    with pytest.raises(SystemExit):
+        train.main([recipe, "--import", str(code)])
+    assert (
+        "was trained with operator 'own' as " in (error := capsys.readouterr().err) and f"of {code}: restore" in error
+    )
+    # A checkpoint of an earlier version does not say.
+    progress = load_progress(newest_checkpoint(tmp_path / "run" / "checkpoints"))
+    ours = progress | {"operators": {"own": {"file": "a.py", "sha256": "other"}}}
+    check_same_run(tmp_path, {name: value for name, value in progress.items() if name != "operators"}, ours)
+    del OPERATORS["own"], sys.modules["modeling_trm.resume_ops_trm"]
 
 
 @pytest.mark.parametrize("processes", [1, 2])
