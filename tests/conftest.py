@@ -27,10 +27,12 @@ import torch
 import yaml
 from accelerate.state import AcceleratorState
 from hypothesis import HealthCheck, settings
+from matplotlib.figure import Figure
 from transformers.utils import logging as transformers_logging
 
 from datasets_builders.features import PuzzleSet
 from modeling_trm import PRESETS, GridProcessor, TRMConfig, TRMForGridReasoning
+from tests.pictures import draw_quickly
 
 # Tiny tensors: a second thread only waits for the first.
 torch.set_num_threads(1)
@@ -95,6 +97,17 @@ def _fixed_seed_and_nan_memory(request: pytest.FixtureRequest) -> Iterator[None]
 def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """The system's cache outlives whatever a test kills; a training run would wait some 350 times."""
     monkeypatch.setattr(os, "fsync", lambda file: None)
+
+
+@pytest.fixture
+def whole_pictures() -> None:
+    """For tests of pictures themselves: they are laid out and drawn as for a user."""
+
+
+@pytest.fixture(autouse=True)
+def _quick_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "whole_pictures" not in request.fixturenames:
+        monkeypatch.setattr(Figure, "savefig", draw_quickly)
 
 
 @pytest.fixture(autouse=True)

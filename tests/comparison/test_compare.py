@@ -200,6 +200,7 @@ def test_a_diverged_model_is_named(models: Models, puzzles: PuzzleSet) -> None:
     assert f"WARNING: NaN or infinite halt logits: mamba2 on {COUNT} puzzles." in page
 
 
+@pytest.mark.usefixtures("whole_pictures")
 def test_plots_of_many_models(tmp_path: Path) -> None:
     """More than there are colours, with long names."""
     names = [f"runs/of/some/long/path/with/a/name/{number}" for number in range(14)]

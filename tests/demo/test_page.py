@@ -24,7 +24,7 @@ from tests.demo.conftest import (
 pytestmark = pytest.mark.slow
 Visit = Callable[..., Browser]
 
-PUZZLES = 50
+PUZZLES = 16
 HALT_TOLERANCE = 2e-3  # float32 in another order of summation, over 20 steps of a recursion that multiplies it
 
 SOLVE = """(async (puzzles) => {

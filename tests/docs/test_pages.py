@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from matplotlib.figure import Figure
 
 from modeling_trm import OPERATORS
 from modeling_trm.benchmarking import peak
@@ -26,14 +25,6 @@ def reader(tmp_path, monkeypatch):
     (tmp_path / "model_cards").symlink_to(ROOT / "model_cards")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    savefig = Figure.savefig
-
-    def draw_quickly(figure, *args, **kwargs):
-        """In a tenth of its size, its parts not moved apart: drawing takes most of a page's time."""
-        figure.set_layout_engine("none")
-        savefig(figure, *args, **kwargs | {"dpi": 15})
-
-    monkeypatch.setattr(Figure, "savefig", draw_quickly)
     monkeypatch.setitem(peak.SIZES, "cpu", 64)
     operators = dict(OPERATORS)
     yield

@@ -16,6 +16,7 @@ from modeling_trm.evaluation.sweep import ANY, PLAIN
 from modeling_trm.evaluation.sweep_plots import plot_sweep
 from modeling_trm.reasoning_config_trm import SELECTIONS
 
+pytestmark = pytest.mark.usefixtures("whole_pictures")
 METRICS: dict[str, Any] = {
     "task": "sudoku",
     "count": 200,

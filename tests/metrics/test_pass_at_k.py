@@ -201,12 +201,12 @@ def test_bad_inputs_name_the_field(changes: dict, message: str) -> None:
         pass_at_k(**(EXAMPLE | changes))
 
 
-@pytest.mark.parametrize("k", [2, [], [0], [-1, 2], [1, 1], [1.0], [True], "12"])
-def test_bad_k(k, metric: evaluate.Metric) -> None:
-    with pytest.raises(ValueError, match="k must be a list of distinct whole numbers from 1"):
-        pass_at_k(**EXAMPLE, k=k)
-    with pytest.raises(ValueError, match="k must be a list of distinct whole numbers from 1"):
-        evaluate.load(str(FOLDER)).compute(**EXAMPLE, k=k)
+def test_bad_k() -> None:
+    loaded = evaluate.load(str(FOLDER))  # one of its own: it keeps the inputs that it refused
+    for k in (2, [], [0], [-1, 2], [1, 1], [1.0], [True], "12"):
+        for compute in (pass_at_k, loaded.compute):
+            with pytest.raises(ValueError, match="k must be a list of distinct whole numbers from 1"):
+                compute(**EXAMPLE, k=k)
 
 
 def test_card_shows_the_tested_example() -> None:

@@ -98,8 +98,6 @@ def kill_everywhere(
         state: all that a killed process leaves behind, as something that can be compared.
     """
     prepare()
-    import_what_is_imported(action)
-    prepare()
     moments = moments_of(action, state)[which]
     for at in moments:
         prepare()
@@ -128,7 +126,7 @@ def state(folder: Path) -> dict[Path, bytes | None]:
 
 
 def import_what_is_imported(action: Callable[[], None]) -> None:
-    """Here once, not in every process."""
+    """Run the action in a process of its own and import here what it imported: once, not in every process to come."""
     for name in learn(action, lambda number: None, lambda: sorted(sys.modules.keys() - {"__main__"})):
         with contextlib.suppress(ImportError):  # a name that its package alone can import
             importlib.import_module(name)
@@ -150,7 +148,12 @@ def learn(action: Callable[[], None], before: Callable[[int], None], what: Calla
 
 
 if __name__ == "__main__":
+    from matplotlib.figure import Figure
+
+    from tests.pictures import draw_quickly
     from tests.robustness.scenarios import SCENARIOS
+
+    Figure.savefig = draw_quickly  # type: ignore[method-assign]
 
     for scenario, _, text in (argument.partition("=") for argument in sys.argv[2:]):
         every, _, first = text.partition("+")

@@ -12,7 +12,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from tests.robustness.kills import audited, kill_everywhere, run_to_end, state
+from tests.robustness.kills import audited, import_what_is_imported, kill_everywhere, run_to_end, state
 from tests.robustness.recipe import TINY_RECIPE
 
 PUZZLES = (("1234341221434321", "1.34.41.2.4343.1"), ("2143341212344321", "2143..121.344.21"))  # answer, question
@@ -317,7 +317,7 @@ def again_scenario(
             raise AssertionError(f"operation {at}: {str(error)[:300]}") from error
 
     prepare()
-    run_to_end(lambda: run(where))
+    import_what_is_imported(lambda: run(where))
     expected = outcome(where)
     return kill_everywhere(prepare, lambda: run(where), check, which, lambda: state(where))
 

@@ -1,9 +1,6 @@
 """scripts/eval_puzzles.py by voting: from a checkpoint with a puzzle table to the report, in shards and processes."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,8 +18,8 @@ from modeling_trm.puzzle_index_trm import PuzzleIndex
 from modeling_trm.voting.records import load_records
 from modeling_trm.voting.submission import read_submission
 from scripts import eval_puzzles
+from tests.two_processes import run_in_two
 
-SCRIPT = Path(eval_puzzles.__file__)
 GRIDS = [[[1, 2], [3, 4]], [[0, 5]], [[6], [7], [0]]]
 
 
@@ -166,15 +163,7 @@ def test_two_processes_write_the_records_of_one(checkpoint, data: Path, tmp_path
     arguments = ["--model", checkpoint(1), "--data", str(data), "--max-augmentations", "60"]
     whole = run(tmp_path / "whole", *arguments)
     options = ["--task", "arc", "--device", "cpu", "--max-steps", "1", "--output", str(tmp_path / "two")]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*launch, str(SCRIPT), *options, *arguments],
-        env=environment | {"PYTHONPATH": str(SCRIPT.parents[1])},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    done = run_in_two("scripts.eval_puzzles", *options, *arguments)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "two" / "report.json").read_text(encoding="utf-8"))
     assert report["pass_at_k"] == whole["pass_at_k"]

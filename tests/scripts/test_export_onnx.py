@@ -2,13 +2,12 @@
 
 import io
 import json
-import math
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -47,9 +46,26 @@ except ImportError:
 """
 
 
-def solve_alone(folder: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+Done = subprocess.CompletedProcess[str]
+
+
+def solve_alone(folder: Path, *arguments: str, stdin: str = "") -> Done:
     command = [sys.executable, "-I", "-c", BLOCKED, solve_onnx.__file__, "--export", str(folder), *arguments]
     return subprocess.run(command, input=stdin, capture_output=True, text=True, check=False, cwd=folder)
+
+
+@pytest.fixture
+def solve_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """solve_alone in this process, which has imported what takes a second: for what is refused or said."""
+
+    def run(folder: Path, *arguments: str, stdin: str = "") -> Done:
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        capsys.readouterr()
+        command = ["--export", str(folder), *arguments]
+        code = solve_onnx.main(command)
+        return subprocess.CompletedProcess(command, code, *capsys.readouterr())
+
+    return run
 
 
 def save(model: TRMForGridReasoning, processor: GridProcessor, folder: Path) -> Path:
@@ -79,7 +95,7 @@ def random_sudoku(count: int) -> list[str]:
 
 
 @pytest.mark.slow
-def test_the_same_answers_as_solve_without_pytorch(tiny_model, tmp_path: Path, capsys) -> None:
+def test_the_same_answers_as_solve_without_pytorch(tiny_model, tmp_path: Path, capsys, solve_here) -> None:
     processor, puzzles = GridProcessor("sudoku", grid_shape=(4, 4)), random_sudoku(70)  # more than one batch
     # Attention, because it does not multiply rounding errors from step to step, as other random weights do.
     model = tiny_model("trm-attn", block_operators=["attention", "mlp"], num_puzzles=1, blank_token_id=1).eval()
@@ -115,12 +131,12 @@ def test_the_same_answers_as_solve_without_pytorch(tiny_model, tmp_path: Path, c
     found = torch.tensor([result["halt_probability"] for result in results])
     torch.testing.assert_close(found, expected.halt_probability, rtol=0, atol=1e-4)
 
-    assert_bad_puzzles_are_named(folder)
-    assert_bad_folders_are_refused(folder, tmp_path)
+    assert_bad_puzzles_are_named(folder, solve_here)
+    assert_bad_folders_are_refused(folder, tmp_path, solve_here)
 
 
-def assert_bad_puzzles_are_named(folder: Path) -> None:
-    done = solve_alone(folder, "11..............", "1234........", "12 34|1x..|....|....", "0" * 16, "--max-steps", "1")
+def assert_bad_puzzles_are_named(folder: Path, solve_here: Callable[..., Done]) -> None:
+    done = solve_here(folder, "11..............", "1234........", "12 34|1x..|....|....", "0" * 16, "--max-steps", "1")
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
         "error: puzzle 1: '1' is given twice in row 1",
@@ -128,26 +144,26 @@ def assert_bad_puzzles_are_named(folder: Path) -> None:
         "error: puzzle 3: row 2, column 2: 'x' is not allowed; allowed: '.1234'",
     ]
     assert "1 supervision step, halt probability 0." in done.stdout
-    assert solve_alone(folder, "-", stdin="\n").stderr == "error: no puzzle was given\n"
-    rows = solve_alone(
+    assert solve_here(folder, "-", stdin="\n").stderr == "error: no puzzle was given\n"
+    rows = solve_here(
         folder, "-", "--json", stdin="12 | 34\n34 | 12\n---+---\n21 | 43\n43 | 21\n\n1...\n....\n....\n....\n"
     )
     assert rows.returncode == 0
     assert [result["puzzle"] for result in json.loads(rows.stdout)] == ["1234341221434321", "1" + "." * 15]
-    full = solve_alone(folder, "1234341221434321")
+    full = solve_here(folder, "1234341221434321")
     assert full.stdout.startswith(GridProcessor("sudoku", grid_shape=(4, 4)).render("1234341221434321") + "\n")
     assert "\na valid solution\n" in full.stdout
 
 
-def assert_bad_folders_are_refused(folder: Path, tmp_path: Path) -> None:
-    done = solve_alone(tmp_path, "1" * 16)
+def assert_bad_folders_are_refused(folder: Path, tmp_path: Path, solve_here: Callable[..., Done]) -> None:
+    done = solve_here(tmp_path, "1" * 16)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "holds no export.json" in done.stderr
     for name, message in (("step.onnx", "onnxruntime cannot load it"), ("export.json", "is damaged")):
         broken = tmp_path / f"broken {name}"
         shutil.copytree(folder, broken)
         (broken / name).write_bytes((broken / name).read_bytes()[:100])
-        done = solve_alone(broken, "1" * 16)
+        done = solve_here(broken, "1" * 16)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
         assert message in done.stderr
         assert name in done.stderr
@@ -157,54 +173,9 @@ def assert_bad_folders_are_refused(folder: Path, tmp_path: Path) -> None:
         shutil.copytree(folder, broken)
         facts = json.loads((folder / "export.json").read_text(encoding="utf-8")) | {name: value}
         (broken / "export.json").write_text(json.dumps(facts), encoding="utf-8")
-        done = solve_alone(broken, "1" * 16)
+        done = solve_here(broken, "1" * 16)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
         assert "which is not what export.json says" in done.stderr
-
-
-GOOD_FACTS = {
-    "format": "onnx", "file": "step.onnx", "task": "sudoku", "grid_shape": [4, 4], "characters": ".1234",
-    "blank_token_id": 1, "max_steps": 4, "halt": 0.5, "latent_shape": [16, 8], "num_latents": 2,
-}  # fmt: skip
-
-
-BAD_FACTS = ({"grid_shape": [4]}, {"num_latents": 3}, {"max_steps": 0}, {"halt": 1.0}, {"latent_shape": []})
-
-
-@pytest.mark.parametrize("change", [*GOOD_FACTS, [], *BAD_FACTS])
-def test_damaged_facts_are_one_line(change: Any, tmp_path: Path, capsys) -> None:
-    """One is missing, all are, or one is wrong."""
-    facts: Any = {**GOOD_FACTS, **change} if isinstance(change, dict) else {**GOOD_FACTS}
-    if isinstance(change, str):
-        del facts[change]
-    (tmp_path / "export.json").write_text(json.dumps(change if change == [] else facts), encoding="utf-8")
-    assert solve_onnx.main(["--export", str(tmp_path), "1" * 16]) == 2
-    shown = capsys.readouterr().err
-    assert shown.startswith(f"error: {tmp_path / 'export.json'} is damaged: ") and shown.count("\n") == 1
-    assert "list" in shown if change == [] else (change if isinstance(change, str) else next(iter(change))) in shown
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (None, "is missing"),
-        (b"", "is damaged"),
-        (b"PK\x03\x04 and no more", "is damaged"),
-        (b"some text", "is damaged"),
-        ({"z_H": np.zeros(8, np.float32)}, "is damaged: .*z_L"),
-        ({"z_H": np.zeros(8, np.float32), "z_L": np.zeros(9, np.float32)}, r"is damaged: z_L is float32 \(9,\)"),
-        ({"z_H": np.zeros(8, np.int64), "z_L": np.zeros(8, np.float32)}, r"is damaged: z_H is int64 \(8,\)"),
-    ],
-)
-def test_damaged_initial_states_are_one_line(content: Any, message: str, tmp_path: Path, capsys) -> None:
-    (tmp_path / "export.json").write_text(json.dumps(GOOD_FACTS), encoding="utf-8")
-    path = tmp_path / "initial_state.npz"
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    elif content is not None:
-        np.savez(path, **content)
-    assert solve_onnx.main(["--export", str(tmp_path), "1" * 16]) == 2
-    assert re.fullmatch(rf"error: {re.escape(str(path))} {message}.*\n", capsys.readouterr().err)
 
 
 @pytest.mark.slow
@@ -229,7 +200,7 @@ def sudoku_units(grid: str) -> list[list[str]]:
 
 
 @pytest.mark.slow
-def test_arc_takes_the_rows_asked_for_along(tiny_model, tmp_path: Path, capsys) -> None:
+def test_arc_takes_the_rows_asked_for_along(tiny_model, tmp_path: Path, capsys, solve_here) -> None:
     model = tiny_model("trm-attn", block_operators=["attention", "mlp"], vocab_size=12, num_puzzles=4).eval()
     augmentations = np.array([[0, *range(10)], [3, *range(10)], [0, *range(10)], [5, *range(10)]], dtype=np.uint8)
     model.set_puzzle_index(PuzzleIndex(("evaluation/aa", "evaluation/bb"), np.array([-1, 0, 1, 1]), augmentations))
@@ -261,13 +232,13 @@ def test_arc_takes_the_rows_asked_for_along(tiny_model, tmp_path: Path, capsys) 
     torch.testing.assert_close(
         run([input_ids, torch.arange(3), state.z_H, state.z_L])[0], expected, rtol=1e-4, atol=1e-4
     )
-    done = solve_alone(folder, "0")
+    done = solve_here(folder, "0")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "for task 'arc'" in done.stderr
 
 
 @pytest.mark.slow
-def test_a_torch_program_of_a_bfloat16_checkpoint(tiny_model, tmp_path: Path) -> None:
+def test_a_torch_program_of_a_bfloat16_checkpoint(tiny_model, tmp_path: Path, solve_here) -> None:
     model = tiny_model("trm-attn", block_operators=["mlp_t"], num_puzzles=1).bfloat16()
     checkpoint = save(model, GridProcessor("grid", grid_shape=(4, 4), alphabet="abcde"), tmp_path / "model")
     folder = tmp_path / "export"
@@ -282,7 +253,7 @@ def test_a_torch_program_of_a_bfloat16_checkpoint(tiny_model, tmp_path: Path) ->
     with torch.no_grad():
         expected = model(input_ids).logits
     torch.testing.assert_close(run([input_ids, torch.zeros(5, dtype=torch.long), state.z_H, state.z_L])[0], expected)
-    done = solve_alone(folder, "a" * 16)
+    done = solve_here(folder, "a" * 16)
     assert done.returncode == 2
     assert "is an export of format 'torch'" in done.stderr
 
@@ -322,78 +293,3 @@ def test_nothing_is_written_over_tolerance_or_over_a_folder(tiny_model, tmp_path
     for overwrite in ([], ["--overwrite"]):  # the second is over what the first has made
         assert export.main([*arguments, *overwrite]) == 0
     assert {path.name for path in (tmp_path / "export").iterdir()} == FILES
-
-
-class Scripted:
-    """A session whose puzzle n halts at step n + 1 and answers the step's number in every cell."""
-
-    def __init__(self, halt_logits: list[list[float]]) -> None:
-        self.halt_logits, self.step = halt_logits, 0
-
-    def run(self, _names, inputs):
-        number = inputs["input_ids"][:, 0]  # of each puzzle that still runs
-        assert np.array_equal(inputs["z_H"][:, 0, 0], np.where(self.step, number, 0)), "a state of another puzzle"
-        logits = np.zeros((len(number), 2, 9), dtype=np.float32)
-        logits[:, :, self.step] = 1
-        halt = np.array([self.halt_logits[n][self.step] for n in number], dtype=np.float32)
-        self.step += 1
-        return [logits, halt, np.broadcast_to(number[:, None, None], (len(number), 3, 1)).astype(np.float32)]
-
-
-def test_the_loop_stops_each_puzzle_for_itself() -> None:
-    nan = math.nan
-    session = Scripted([[-1, -1, -1, -1], [-1, 2, 9, 9], [0, 0, 3, 9], [nan, 9, 9, 9], [1, 9, 9, 9]])
-    facts = {"latent_shape": [3, 1], "blank_token_id": None, "halt": 0.5}
-    input_ids = np.repeat(np.arange(5)[:, None], 2, axis=1)
-    answers, probability, steps = solve_onnx.solve(session, {"z_H": np.zeros(1)}, input_ids, facts, 4)
-    assert steps.tolist() == [4, 2, 3, 1, 1]
-    assert answers[:, 0].tolist() == [3, 1, 2, 0, 0]
-    wanted = 1 / (1 + np.exp([1.0, -2.0, -3.0, nan, -1.0]))
-    np.testing.assert_allclose(probability, wanted)
-    for halt, expected in ((0.95, [4, 3, 3, 1, 2]), (None, [4] * 5)):
-        session = Scripted(session.halt_logits)
-        *_, steps = solve_onnx.solve(session, {"z_H": np.zeros(1)}, input_ids, facts | {"halt": halt}, 4)
-        assert steps.tolist() == expected
-
-
-def test_help_and_wrong_arguments(capsys, monkeypatch) -> None:
-    for script in (export, solve_onnx):
-        with pytest.raises(SystemExit) as caught:
-            script.main(["--help"])
-        assert caught.value.code == 0
-        assert "examples:" in capsys.readouterr().out
-    with pytest.raises(SystemExit) as caught:
-        solve_onnx.main(["--export", "x", "--max-steps", "0", "1"])
-    assert caught.value.code == 2
-    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
-    assert solve_onnx.main(["--export", "no/such/folder", "-"]) == 2
-    assert "'no/such/folder' holds no export.json" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("puzzle", "problem"),
-    [
-        ("#####S  ##  G#####", "18 cells, expected 20 (4 x 5)"),
-        ("######S  ##  G######", None),
-        ("######SS ##  G######", "the maze has 2 cells 'S', expected 1"),
-        ("######So ##  G######", "the maze has 1 cells 'o', expected 0"),
-    ],
-)
-def test_mazes(puzzle: str, problem: str | None) -> None:
-    facts = {"grid_shape": [4, 5], "characters": "# SGo", "task": "maze"}
-    assert solve_onnx.find_problem(puzzle, facts) == problem
-
-
-def test_a_maze_file_keeps_its_spaces(tmp_path: Path) -> None:
-    facts = {"grid_shape": [3, 3], "task": "maze"}
-    path = tmp_path / "maze.txt"
-    path.write_text("S  \n   \n  G\n\nS #   #G \nS \n", encoding="utf-8")
-    assert list(solve_onnx.read(str(path), facts)) == ["S       G", "S #   #G ", "S "]
-
-
-@pytest.mark.parametrize("where", ["row", "column", "box"])
-def test_repeated_digits_are_named(where: str) -> None:
-    cells = {"row": (0, 3), "column": (0, 12), "box": (0, 5)}[where]
-    grid = "".join("2" if number in cells else "." for number in range(16))
-    assert solve_onnx.find_repeated_digit(grid, 4) == f"'2' is given twice in {where} 1"
-    assert solve_onnx.find_repeated_digit("1234341221434321", 4) is None

@@ -3,17 +3,15 @@
 import dataclasses
 import itertools
 import json
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from datasets_builders.arc_build import build_arc
@@ -28,6 +26,8 @@ from modeling_trm.utils.cli import INTERRUPTED
 from modeling_trm.voting.records import load_records
 from modeling_trm.voting.submission import read_submission, score_submission
 from scripts import adapt, eval_puzzles, report_votes, train
+from tests.conftest import TINY_RECIPE
+from tests.two_processes import run_in_two
 
 CANVAS = 6
 ARC_RUN = {
@@ -157,10 +157,15 @@ def test_a_stopped_run_goes_on_to_the_same_weights(arc_recipe, tmp_path):
         assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
 
 
-@pytest.fixture
-def checkpoint(arc_recipe, tmp_path) -> Path:
-    assert train.main([arc_recipe("base", train_steps=2, eval_every=2, views=1)]) == 0
-    return tmp_path / "base" / "model"
+@pytest.fixture(scope="module")
+def checkpoint(arc_data, tmp_path_factory) -> Path:
+    """Of a short run; every test reads it, none writes to it."""
+    folder = tmp_path_factory.mktemp("base")
+    short = {"train_steps": 2, "eval_every": 2, "views": 1, "output_dir": str(folder / "run")}
+    fields = TINY_RECIPE | ARC_RUN | {"data_dir": str(arc_data)} | short
+    (folder / "base.yaml").write_text(yaml.safe_dump(fields), encoding="utf-8")
+    assert train.main([str(folder / "base.yaml")]) == 0
+    return folder / "run" / "model"
 
 
 def challenges(folder: Path, tasks: list[ArcTask], solutions: bool) -> list[str]:
@@ -240,14 +245,8 @@ def planning_batch(output: Path) -> int:
 def test_two_processes_share_the_votes(checkpoint, tmp_path):
     output = tmp_path / "adapted"
     arguments = ["--model", str(checkpoint), "--output", str(output), *FEW.split(), "--num-augmentations", "60"]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", adapt.__file__]
-    done = subprocess.run(
-        [*command, *arguments, *challenges(tmp_path, small_tasks("evaluation", 6), solutions=True)],
-        env=os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    files = challenges(tmp_path, small_tasks("evaluation", 6), solutions=True)
+    done = run_in_two("scripts.adapt", *arguments, *files)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("score of the submission") == 1
     records = load_records(output / "records")

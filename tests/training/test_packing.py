@@ -1,10 +1,12 @@
 """A checkpoint that travels: its size, what it keeps exact or rounded, its damage named, and a run that goes on."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from accelerate import Accelerator
 
 from modeling_trm import TRMConfig, TRMForGridReasoning
@@ -17,18 +19,27 @@ from modeling_trm.training.optimisers import build_optimisers, core_parameters
 from modeling_trm.training.packing import load_packed, pack_checkpoint
 from scripts import pack_checkpoint as script
 from scripts import train
+from tests.conftest import TINY_RECIPE
 
 FILE_BYTES, BYTES = 16_000_000, 60_000_000  # of a file and of all
 
 
-@pytest.fixture
-def stopped(write_recipe, tmp_path, monkeypatch) -> Path:
-    """A recipe whose run stopped after step 10 of 16."""
-    recipe = write_recipe("run", log_every=1)
-    with monkeypatch.context() as patch:
+@pytest.fixture(scope="module")
+def run_of_ten_steps(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("stopped")
+    fields = TINY_RECIPE | {"log_every": 1, "output_dir": str(folder / "run")}
+    (folder / "run.yaml").write_text(yaml.safe_dump(fields), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer.Stopping, "asked", lambda self, step: step == 10)
-        assert train.main([str(recipe)]) == 0
-    return recipe
+        assert train.main([str(folder / "run.yaml")]) == 0
+    return folder / "run"
+
+
+@pytest.fixture
+def stopped(run_of_ten_steps, write_recipe, tmp_path) -> Path:
+    """A recipe whose run stopped after step 10 of 16."""
+    shutil.copytree(run_of_ten_steps, tmp_path / "run")
+    return write_recipe("run", log_every=1)
 
 
 def test_a_full_size_run_travels_in_60_MB_and_files_under_16(tmp_path):

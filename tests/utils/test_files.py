@@ -2,11 +2,13 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from modeling_trm.utils.files import write_json, write_text
+from modeling_trm.utils.files import replaced, write_json, write_text
 
 
 def test_round_trip_creates_the_folder(tmp_path: Path) -> None:
@@ -26,6 +28,32 @@ def test_failure_keeps_the_old_file_and_leaves_nothing(tmp_path: Path, monkeypat
         write_text(path, "new")
     assert path.read_text(encoding="utf-8") == "old"
     assert os.listdir(tmp_path) == ["card.md"]
+
+
+def test_everything_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a power loss after the renaming could leave empty files. That of the folder is then synced, too."""
+    calls: list[str] = []
+    replace, rename = os.replace, os.rename
+
+    def fsync(file: int) -> None:
+        calls.append(f"sync {Path(os.readlink(f'/proc/self/fd/{file}')).name}")
+
+    def record(real: Callable[..., None]) -> Callable[..., None]:
+        def move(source: Path, target: Path, **options: Any) -> None:
+            calls.append(f"{Path(source).name} -> {Path(target).name}")
+            real(source, target, **options)
+
+        return move
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", record(replace))
+    monkeypatch.setattr(os, "rename", record(rename))
+    write_text(tmp_path / "card.md", "text")
+    assert calls == ["sync .card.md.trm-part", ".card.md.trm-part -> card.md"]
+    calls.clear()
+    with replaced(tmp_path / "set") as folder:
+        (folder / "a.bin").write_bytes(b"a")
+    assert calls == ["sync a.bin", "sync .set.trm-part", ".set.trm-part -> set", f"sync {tmp_path.name}"]
 
 
 def test_nan_is_no_json(tmp_path: Path) -> None:

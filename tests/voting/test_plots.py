@@ -9,6 +9,7 @@ from modeling_trm.voting.plots import entropy_distribution, pass_at_k_curves, ra
 from modeling_trm.voting.report import summarise_votes
 from tests.voting.samples import random_inputs, records_of
 
+pytestmark = pytest.mark.usefixtures("whole_pictures")
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
