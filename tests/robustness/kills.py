@@ -153,7 +153,7 @@ if __name__ == "__main__":
     from tests.pictures import draw_quickly
     from tests.robustness.scenarios import SCENARIOS
 
-    Figure.savefig = draw_quickly  # type: ignore[method-assign]
+    Figure.savefig = draw_quickly
 
     for scenario, _, text in (argument.partition("=") for argument in sys.argv[2:]):
         every, _, first = text.partition("+")

@@ -36,7 +36,8 @@ def test_everything_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkey
     replace, rename = os.replace, os.rename
 
     def fsync(file: int) -> None:
-        calls.append(f"sync {Path(os.readlink(f'/proc/self/fd/{file}')).name}")
+        paths = (tmp_path, *tmp_path.rglob("*"))
+        calls.extend(f"sync {path.name}" for path in paths if os.path.samestat(path.stat(), os.fstat(file)))
 
     def record(real: Callable[..., None]) -> Callable[..., None]:
         def move(source: Path, target: Path, **options: Any) -> None:
