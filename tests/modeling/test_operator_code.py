@@ -232,7 +232,9 @@ def test_a_module_that_lies_beside_is_refused_with_its_line(line: str, tmp_path:
 
 
 @pytest.mark.parametrize(
-    "entry", [partial(Plain), lambda config: Plain(config), type("my-op", (Plain,), {}), Path], ids=repr
+    "entry",
+    [partial(Plain), lambda config: Plain(config), type("my-op", (Plain,), {}), Path],
+    ids=["partial", "lambda", "no identifier", "no module"],
 )
 def test_an_operator_is_a_class_that_a_checkpoint_can_name(entry: Any, tiny_model) -> None:
     OPERATORS["mine"] = entry
