@@ -238,15 +238,15 @@ class TRMConfig(GridSizes, PreTrainedConfig):
         """Inner width of a SwiGLU over `width` channels or positions (reference: models/layers.py, SwiGLU).
 
         Raises:
-            ValueError: there would be none.
+            ValueError: there would be none, or no number that says it.
         """
-        inner = -(-round(self.mlp_expansion * width * 2 / 3) // self.mlp_multiple_of) * self.mlp_multiple_of
-        if inner < 1:
+        exact = self.mlp_expansion * width * 2 / 3
+        if not 0.5 < exact < math.inf:
             raise ValueError(
-                f"mlp_expansion={self.mlp_expansion} of width {width}, rounded up to mlp_multiple_of="
-                f"{self.mlp_multiple_of}, gives an MLP of inner width 0; allowed: more than {0.75 / width:.3g}"
+                f"mlp_expansion={self.mlp_expansion} of width {width} gives an MLP of inner width {exact:.0f}; "
+                f"allowed: more than {0.75 / width:.3g}"
             )
-        return inner
+        return -(-round(exact) // self.mlp_multiple_of) * self.mlp_multiple_of
 
     @property
     def mamba_d_inner(self) -> int:

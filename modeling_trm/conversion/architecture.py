@@ -191,10 +191,10 @@ def _expansion(layout: Layout, said: Said, source: str) -> int | float:
             )
 
     def fits(expansion: int | float) -> bool:
-        config = TRMConfig(mlp_expansion=expansion)
         try:
+            config = TRMConfig(mlp_expansion=expansion)
             return all(config.inner_width(width) == inner for width, inner in widths.items())
-        except OverflowError:  # 1e308 times a width
+        except (ValueError, StrictDataclassError):  # no width at all, or 1e308 times one
             return False
 
     told = ", ".join(f"{inner} over {width}" for width, inner in widths.items())

@@ -116,6 +116,7 @@ def test_what_a_card_says_is_what_the_page_says(tmp_path: Path) -> None:
     assert all(0 < row["interval"][0] < row["accuracy"] < row["interval"][1] for row in full["accuracy"])
     assert full["accuracy"] and not any("votes" in row["way"] for row in full["accuracy"])
     (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "config.json").write_text("{}", encoding="utf-8")
     bare = describe(str(tmp_path / "bare"))
     assert bare == {"name": "bare", "repository": None, "note": None, "training": None, "accuracy": []}
 

@@ -36,6 +36,7 @@ REASONS = (
     "starts processes, tests/training/test_processes.py does",
     "starts processes, tests/training/test_launching.py does",
     "starts processes, a test of its own does",
+    "part of a class, a test of its own builds it",
     "takes long, its parts have tests of their own",
 )
 _TRAINING = (

@@ -106,6 +106,7 @@ def test_recorded_attempts_are_what_solve_answers() -> None:
     assert (records.halt_logits[:, 0] != records.halt_logits[:, 2]).all()  # a view is another puzzle to the model
 
 
+@pytest.mark.usefixtures("whole_pictures")
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--model", str(IMAGE), "--max-puzzles", "12", "--max-steps", "4", "--views", "2"]
     more = ["--max-error", "0.4", "0.001", "--max-calibration", "12", "--output", str(tmp_path / "out")]

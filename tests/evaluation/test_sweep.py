@@ -97,6 +97,7 @@ def test_the_batch_changes_nothing(model, puzzles, sweep, rows) -> None:
     assert other == rows
 
 
+@pytest.mark.usefixtures("whole_pictures")
 def test_plot(rows: list[dict], tmp_path: Path) -> None:
     """The kind of breadth is written into the picture, so another one is another picture."""
     paths = [plot_sweep(rows, tmp_path / f"{word}.png", "title", word) for word in ("noise", "views")]

@@ -329,6 +329,7 @@ def test_verdicts() -> None:
     assert verdict(broken) == "diverged"
 
 
+@pytest.mark.usefixtures("whole_pictures")
 def test_tables_and_plot(tmp_path: Path) -> None:
     results = [result(arm, final=0.3, verdict="collapse") for arm in ARMS]
     results[0]["loops"][-1] |= {"entropy": None, "rms": None}

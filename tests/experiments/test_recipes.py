@@ -111,6 +111,7 @@ def test_other_test_puzzles_do_not_compare(contenders) -> None:
         compare(contenders, runs)
 
 
+@pytest.mark.usefixtures("whole_pictures")
 def test_the_command_trains_compares_and_does_not_repeat(write_recipe, tmp_path: Path, monkeypatch, capsys) -> None:
     """In this process, because another one takes seconds to import."""
     commands: list[list[str]] = []

@@ -85,7 +85,7 @@ MAMBA = {"block_operators": ["mamba2"]}
 BAD: list[tuple[dict[str, Any], list[str]]] = [
     *[({name: type(CHANGED[name])(0)}, [f"{name}=0", "greater than 0"]) for name in POSITIVE],
     ({"L_cycles": -1}, ["L_cycles=-1", "greater than 0"]),
-    ({"mlp_expansion": 0.001}, ["mlp_expansion=0.001 of width 512", "mlp_multiple_of=256", "more than 0.00146"]),
+    ({"mlp_expansion": 0.001}, ["mlp_expansion=0.001 of width 512", "inner width 0", "more than 0.00146"]),
     ({"mlp_expansion": 0.0015, "block_operators": ["mlp_t", "mlp"], "puzzle_prefix_len": 0}, ["of width 81"]),
     ({"puzzle_prefix_len": -1}, ["puzzle_prefix_len=-1", "0 or more"]),
     ({"puzzle_prefix_len": 0, "num_puzzles": 2}, ["num_puzzles=2", "puzzle_prefix_len"]),
@@ -122,6 +122,7 @@ BAD: list[tuple[dict[str, Any], list[str]]] = [
     ({"mamba_d_state": 2, "block_operators": ["mamba3"]}, ["mamba_d_state=2", "a pair to rotate"]),
     ({"mamba_d_conv": 5, "ssd_backend": "cuda", **MAMBA}, ["ssd_backend='cuda'", "mamba_d_conv=5", "2..4"]),
     ({"mamba_d_state": 127, "ssd_backend": "cuda", **MAMBA}, ["ssd_backend='cuda'", "2318", "multiple of 8"]),
+    ({"mlp_expansion": 1e308}, ["mlp_expansion=1e+308 of width 512", "inner width inf"]),
     ({"num_latents": 3}, ["num_latents", "3", "(1, 2)"]),
     ({"position_embedding": "sinus"}, ["position_embedding", "sinus", "'rope'", "'learned'", "'none'"]),
     ({"mlp_gate": "relu"}, ["mlp_gate", "relu", "'silu'", "'normalized'"]),

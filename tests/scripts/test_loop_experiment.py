@@ -14,6 +14,7 @@ def run(output: Path, *arguments: str) -> int:
     return loop_experiment.main(["--output", str(output), *TINY, *arguments])
 
 
+@pytest.mark.usefixtures("whole_pictures")
 def test_writes_results_table_and_plot_and_goes_on_after_a_stop(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,6 +10,7 @@ from scripts import sweep_inference
 IMAGE = Path(__file__).parents[2] / "model_cards" / "tr-mamba2mlpt-sudoku-quickstart"
 
 
+@pytest.mark.usefixtures("whole_pictures")
 def test_writes_rows_table_and_plot(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--model", str(IMAGE), "--task", "sudoku", "--max-puzzles", "6", "--steps", "1", "2", "--verifier"]
     more = ["--trajectories", "1", "2", "--noise-std", "0.5", "--output", str(tmp_path / "out")]

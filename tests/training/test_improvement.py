@@ -13,6 +13,7 @@ from modeling_trm.randomness_trm import random_floats
 from modeling_trm.training.improvement import ImprovementPath
 from modeling_trm.training.schedule import step_weights
 from modeling_trm.training.stopping import Stopping
+from modeling_trm.utils.cli import INTERRUPTED
 from scripts import train
 from tests.oracles import losses as oracle
 from tests.training.frozen import SEED, B, frozen_step
@@ -164,7 +165,7 @@ def test_a_run_with_everything_resumes_and_says_what_it_is(write_recipe, tmp_pat
     with monkeypatch.context() as patch:
         asked = Stopping.asked
         patch.setattr(Stopping, "asked", lambda self, step: _terminate(step == 5) or asked(self, step))
-        assert train.main([stopped]) == 0
+        assert train.main([stopped]) == INTERRUPTED
     assert (tmp_path / "stopped" / "checkpoints" / "step-00000005").exists()
     assert train.main([stopped]) == 0
     whole, resumed = (
