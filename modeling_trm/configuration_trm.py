@@ -11,7 +11,6 @@ Glossary (paper's symbol = our name = the reference code's name):
 
 import copy
 import dataclasses
-import difflib
 import math
 from typing import Any, Literal
 
@@ -19,6 +18,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 from .grid_sizes_trm import GridSizes
+from .registry_trm import OPERATORS, check_operators_known, check_options, near_miss
 
 # What a config.json carries besides our fields; transformers consumes these itself.
 HUB_METADATA = frozenset(
@@ -33,9 +33,6 @@ MlpTBackend = Literal["auto", "torch"]
 SsdBackend = Literal["auto", "torch", "cuda", "triton"]
 # Fields that say how a model runs, not what it is, with the kernels that run anywhere.
 KERNELS = {"attention_backend": "auto", "mlp_t_backend": "torch", "ssd_backend": "torch"}
-
-# {name: class} of the operators that a stack is made of; operators_trm puts ours in, users their own.
-OPERATORS: dict[str, Any] = {}
 
 IMPROVEMENT: dict[str, Any] = {
     "H_cycles": 1,
@@ -96,6 +93,8 @@ class TRMConfig(GridSizes, PreTrainedConfig):
             the cells, or there and at the "cells", to each of which it is added.
         hidden_size: channels D of both latents.
         block_operators: names of the sublayers of the stack, in order; see `operators_trm.OPERATORS`.
+        operator_options: {operator of your own: {option: value}}, what its class takes besides the config, as in
+            {"gated_conv": {"kernel": 5}}. The package's operators take none: fields of the config say what they are.
         H_cycles: cycles of a supervision step; only the last one carries gradient.
         L_cycles: updates of the scratch latent a cycle.
         num_latents: 2 = answer and scratch latent as published; 1 = a single latent, z = stack(z + x), L_cycles times.
@@ -177,6 +176,7 @@ class TRMConfig(GridSizes, PreTrainedConfig):
     puzzle_conditioning: Literal["prefix", "cells"] = "prefix"
     hidden_size: int = 512
     block_operators: list[str] = dataclasses.field(default_factory=lambda: list(PRESETS["trm-attn"]["block_operators"]))
+    operator_options: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
     H_cycles: int = 3
     L_cycles: int = 6
     num_latents: Literal[1, 2] = 2
@@ -222,7 +222,7 @@ class TRMConfig(GridSizes, PreTrainedConfig):
     def from_preset(cls, name: str, **overrides: Any) -> "TRMConfig":
         """The named preset of PRESETS with any field overridden. Raises ValueError for an unknown name."""
         if name not in PRESETS:
-            raise ValueError(f"unknown preset {name!r}{_near_miss(name, PRESETS)}; allowed: {', '.join(PRESETS)}")
+            raise ValueError(f"unknown preset {name!r}{near_miss(name, PRESETS)}; allowed: {', '.join(PRESETS)}")
         return cls(**copy.deepcopy(PRESETS[name]) | overrides)
 
     @property
@@ -275,7 +275,7 @@ class TRMConfig(GridSizes, PreTrainedConfig):
         known = {field.name for field in dataclasses.fields(self)}
         for key in kwargs:
             if key not in HUB_METADATA and not key.startswith("_"):
-                raise TypeError(f"TRMConfig has no field {key!r}{_near_miss(key, known)}")
+                raise TypeError(f"TRMConfig has no field {key!r}{near_miss(key, known)}")
         for name in ("dtype", "torch_dtype"):  # transformers looks a name up in torch without checking it
             value = kwargs.get(name) or vars(self).get(name)
             if isinstance(value, str) and value.removeprefix("torch.") not in DTYPES:
@@ -311,15 +311,8 @@ class TRMConfig(GridSizes, PreTrainedConfig):
             raise ValueError(
                 f"blank_token_id={self.blank_token_id} is not a token id; allowed: 0..{self.vocab_size - 1}"
             )
-        if not self.block_operators:
-            raise ValueError("block_operators is empty; name at least one operator")
-        for i, name in enumerate(self.block_operators):
-            if OPERATORS and name not in OPERATORS:  # a configuration alone, from the Hub, knows no operators
-                raise ValueError(
-                    f"block_operators[{i}]={name!r} is not an operator{_near_miss(name, OPERATORS)}; allowed: "
-                    f"{', '.join(OPERATORS)}, and one of your own when its file has been imported (on the command line "
-                    f"--import FILE)"
-                )
+        check_operators_known(self.block_operators)
+        check_options(self.block_operators, self.operator_options)
         self.validate_fields()
         self.validate_grid()
         for name in ("attention", "symbols"):
@@ -387,9 +380,3 @@ class TRMConfig(GridSizes, PreTrainedConfig):
                 f"2*n_groups*d_state + n_heads = {self.mamba_d_in_proj} to be a multiple of 8; change "
                 f"mamba_head_dim={self.mamba_head_dim} or mamba_d_state={self.mamba_d_state}, or use 'torch'"
             )
-
-
-def _near_miss(name: str, known: Any) -> str:
-    by_lower = {str(key).lower(): key for key in known}
-    close = difflib.get_close_matches(name.lower(), list(by_lower), n=1)
-    return f"; did you mean {by_lower[close[0]]!r}?" if close else ""

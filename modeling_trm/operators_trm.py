@@ -2,7 +2,8 @@
 
 An operator is a class with `__init__(config)` and `forward(x_BLD) -> x_BLD`: any nn.Module, or an Operator, which may
 say more (see layers_trm). A user's own one joins in one line, `OPERATORS["name"] = Class`, and is then named in
-`TRMConfig.block_operators`; operator_files_trm reads its file and sends it along with a checkpoint.
+`TRMConfig.block_operators`; more arguments of its `__init__` are `TRMConfig.operator_options`. operator_files_trm reads
+its file and sends it along with a checkpoint.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .attention_trm import Attention
-from .configuration_trm import OPERATORS, TRMConfig
+from .configuration_trm import TRMConfig
 from .conv_mlp_trm import ConvMlp
 from .delta_trm import GatedDeltaNet
 from .frames_trm import Frame, frames
@@ -19,6 +20,7 @@ from .layers_trm import Operator, rms_norm
 from .mamba2_trm import Mamba2
 from .mamba3_trm import Mamba3
 from .mlp_trm import Mlp, MlpT
+from .registry_trm import OPERATORS
 from .symbols_trm import Symbols
 
 BUILT_IN: dict[str, Any] = {"attention": Attention, "mamba2": Mamba2, "mlp_t": MlpT, "mlp": Mlp, "symbols": Symbols}
@@ -40,10 +42,10 @@ def check_operator(name: str, cls: Any) -> None:
         )
 
 
-def _built(name: str, config: TRMConfig) -> nn.Module:
-    """The operator of this name; ValueError for one that a checkpoint could not bring back."""
+def build_operator(name: str, config: TRMConfig) -> nn.Module:
+    """The operator of this name, with its options. Raises ValueError for one that a checkpoint could not bring back."""
     check_operator(name, OPERATORS[name])
-    operator: nn.Module = OPERATORS[name](config)
+    operator: nn.Module = OPERATORS[name](config, **config.operator_options.get(name, {}))
     unsaved = [f"{path}.{key}".lstrip(".") for path, module in operator.named_modules() for key in _unsaved(module)]
     if unsaved:
         raise ValueError(
@@ -67,7 +69,7 @@ class Stack(nn.ModuleList):
     """
 
     def __init__(self, config: TRMConfig) -> None:
-        super().__init__(_built(name, config) for name in config.block_operators)
+        super().__init__(build_operator(name, config) for name in config.block_operators)
         self.eps, self.frames = config.rms_norm_eps, frames(self, config)
 
     def prepare(self, x: Tensor) -> list[tuple[Tensor, ...]]:

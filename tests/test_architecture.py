@@ -19,7 +19,8 @@ FLAT = sorted(path for path in PACKAGE.glob("*.py") if path.name != "__init__.py
 # Flat file -> the flat files it may import directly or through those. A new flat file takes its place here.
 ARROWS = {
     "grid_sizes_trm": (),
-    "configuration_trm": ("grid_sizes_trm",),
+    "registry_trm": (),
+    "configuration_trm": ("grid_sizes_trm", "registry_trm"),
     "grid_text_trm": (),
     "text_file_trm": (),
     "processing_trm": ("grid_text_trm",),

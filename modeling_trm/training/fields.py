@@ -138,6 +138,8 @@ def typed(name: str, value: Any, kind: Any, default: Any) -> Any:
         return None if optional else default
     if optional:
         (kind,) = (one for one in get_args(kind) if one is not type(None))
+    if get_origin(kind) is dict:
+        return _mapping(name, value)
     if get_origin(kind) is list:
         (kind,) = get_args(kind)
         words = re.split(r"[\s,]+", value.strip()) if isinstance(value, str) else []
@@ -193,6 +195,15 @@ def _text(value: Any, may_map: bool) -> str:
     if value == "" or isinstance(value, list if may_map else list | dict):
         raise ValueError
     return json.dumps(value) if isinstance(value, dict) else str(value)
+
+
+def _mapping(name: str, value: Any) -> dict[str, Any]:
+    """A mapping of mappings, in YAML or as text."""
+    found = value if isinstance(value, dict) else parse_mapping(name, str(value)) or {}
+    for key, one in found.items():
+        if not (isinstance(key, str) and isinstance(one, dict)):
+            raise FieldError(name, value, "a mapping of mappings, as in {name: {key: value}}")
+    return found
 
 
 def parse_mapping(name: str, text: str | None) -> dict[str, Any] | None:

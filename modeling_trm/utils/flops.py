@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ..configuration_trm import TRMConfig
 from ..delta_trm import chunk_size
 from ..mamba2_trm import CHUNK, ONE_CHUNK_UP_TO
-from ..operators_trm import OPERATORS
+from ..operators_trm import OPERATORS, build_operator
 
 
 def flops(config: TRMConfig, cycles: tuple[int, int] | None = None) -> int:
@@ -117,7 +117,7 @@ def own_flops(name: str) -> Callable[[TRMConfig], int]:
         shape = config.latent_shape[0 if getattr(OPERATORS[name], "mixes_fields", False) else -2 :]
         try:
             with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
-                OPERATORS[name](config)(torch.empty(1, *shape))
+                build_operator(name, config)(torch.empty(1, *shape))
         except Exception as error:
             raise ValueError(
                 f"the cost of the operator {name!r} is not known: its class has no static method flops(config), and "
@@ -125,7 +125,10 @@ def own_flops(name: str) -> Callable[[TRMConfig], int]:
             ) from error
         return counter.get_total_flops()
 
-    return getattr(OPERATORS[name], "flops", counted)
+    def said(config: TRMConfig) -> int:
+        return int(OPERATORS[name].flops(config, **config.operator_options.get(name, {})))
+
+    return said if hasattr(OPERATORS[name], "flops") else counted
 
 
 def _ssd(config: TRMConfig, groups: int) -> int:

@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 
+WITH_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
 ODD_NUMBER = re.compile(r"[-+]?0[0-9_]+|.*:.*")
 
 
@@ -30,7 +31,7 @@ def key_line(text: str, key: str) -> int | None:
 class _Loader(yaml.SafeLoader):
     """Refuses a key that a mapping has twice, of which PyYAML would silently take the last, and 010 and 1:30.
 
-    YAML 1.1 means 8 and 90 by these, YAML 1.2 and people do not.
+    YAML 1.1 means 8 and 90 by these, YAML 1.2 and people do not. 1e-4, text in YAML 1.1, is a number as in 1.2.
     """
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
@@ -56,5 +57,6 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", WITH_EXPONENT, list("-+.0123456789"))
 for _kind in ("int", "float"):
     _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", getattr(_Loader, f"construct_yaml_{_kind}"))

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ CHANGED: dict[str, Any] = {
     "puzzle_conditioning": "cells",
     "hidden_size": 64,
     "block_operators": ["mamba2", "attention", "mlp_t"],
+    "operator_options": {"mlp_t": {}},
     "H_cycles": 2,
     "L_cycles": 5,
     "num_latents": 1,
@@ -69,6 +71,7 @@ OTHER_THAN_POSITIVE = {
         "puzzle_prefix_len",
         "puzzle_conditioning",
         "block_operators",
+        "operator_options",
         "num_latents",
         "position_embedding",
         "mlp_gate",
@@ -99,6 +102,11 @@ BAD: list[tuple[dict[str, Any], list[str]]] = [
     ({"blank_token_id": -1}, ["blank_token_id=-1", "0..11"]),
     ({"block_operators": []}, ["block_operators", "empty"]),
     ({"block_operators": "attention"}, ["block_operators", "expected a list, got str"]),
+    ({"operator_options": {"mpl": {}}}, ["'mpl'", "did you mean 'mlp'", "allowed: attention, mlp"]),
+    ({"operator_options": {"mlp": {"width": 3}}}, ["{'width': 3}", "'width'", "allowed: none", "Mlp.__init__"]),
+    ({"operator_options": {"mlp": {"width": (3, 4)}}}, ["(3, 4)", "lists and dicts"]),
+    ({"operator_options": {"mlp": {"width": math.nan}}}, ["nan", "finite numbers"]),
+    ({"operator_options": {"mlp": 3}}, ["operator_options", "dict"]),
     ({"hidden_size": 65}, ["hidden_size=65", "num_attention_heads=8"]),
     ({"num_attention_heads": 7}, ["hidden_size=512", "num_attention_heads=7"]),
     ({"hidden_size": 24}, ["hidden_size=24", "num_attention_heads=8", "heads of 3", "rope", "even"]),

@@ -5,19 +5,23 @@ import re
 import sys
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import initialization as init
 
-from modeling_trm import OPERATORS, TRMConfig, TRMForGridReasoning
+from modeling_trm import OPERATORS, GridProcessor, TRMConfig, TRMForGridReasoning
 from modeling_trm.layers_trm import Operator
 from modeling_trm.operator_files_trm import import_operators, own_code, write_operators
 from modeling_trm.operators_trm import BUILT_IN
+from modeling_trm.training.arguments import parse_recipe
+from modeling_trm.utils.flops import flops
 from tests.modeling.test_operator_files import in_a_fresh_process
 
 CODE = """
@@ -57,6 +61,18 @@ class Plain(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(x)
+
+
+class Sized(nn.Sequential):
+    """With options of its own, one of them without a default; its cost is its own to say."""
+
+    def __init__(self, config: TRMConfig, widths: list[int], bias: bool = True) -> None:
+        ends = [config.hidden_size, *widths, config.hidden_size]
+        super().__init__(*(nn.Linear(*pair, bias=bias) for pair in pairwise(ends)))
+
+    @staticmethod
+    def flops(config: TRMConfig, widths: list[int], bias: bool = True) -> int:
+        return 1000 * len(widths) + bias
 
 
 class Mixed(Plain):
@@ -136,7 +152,7 @@ def test_a_checkpoint_does_not_run_with_another_file_of_its_operators_name(tiny_
     import_operators("b/mine.py")
     assert type(TRMForGridReasoning.from_pretrained("saved").model.stack[0]) is OPERATORS["mine"]
     # A class that says nowhere what it does is not taken for it either.
-    OPERATORS["mine"] = type("Plain", (nn.Linear,), {"__module__": "__main__"})
+    OPERATORS["mine"] = type("Plain", (Plain,), {"__module__": "__main__"})
     with pytest.raises(ValueError, match="what is registered here is Plain of __main__, other code"):
         TRMForGridReasoning.from_pretrained("saved")
 
@@ -299,3 +315,39 @@ def test_an_operator_that_gives_back_something_else_is_named(fields: bool, order
             ValueError, match=rf"^operator 'mine' returned {told}; allowed: a tensor of the shape that "
         ):
             model(**tiny_batch(model.config))
+
+
+def test_options_of_an_operator_stand_in_the_config_and_come_back(tiny_model) -> None:
+    OPERATORS["sized"] = Sized
+    options = {"sized": {"widths": [24, 8], "bias": False}}
+    model = tiny_model("trm-attn", block_operators=["sized", "mlp"], operator_options=options)
+    shapes = [tuple(weight.shape) for weight in model.model.stack[0].parameters()]
+    assert shapes == [(24, 32), (8, 24), (32, 8)]
+    model.save_pretrained("saved")
+    again = TRMForGridReasoning.from_pretrained("saved")
+    assert again.config.operator_options == options
+    for name, weight in model.state_dict().items():
+        assert torch.equal(again.state_dict()[name], weight)
+    without = {**model.config.to_dict(), "operator_options": {"sized": {"widths": [], "bias": True}}}
+    assert flops(model.config) - flops(TRMConfig(**without)) == (2000 - 1) * 2 * (2 + 1)  # two cycles of three stacks
+
+
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({}, r"'sized' are \{\}: missing a required argument: 'widths'; allowed: widths"),
+        ({"sized": {"widths": [], "bies": 1}}, r"'bies'; allowed: widths: list\[int\], bias: bool = True"),
+        ({"seized": {}}, "names 'seized', which the stack has not; did you mean 'sized'"),
+    ],
+)
+def test_options_that_the_class_does_not_take_are_refused_with_the_config(given, named) -> None:
+    OPERATORS["sized"] = Sized
+    with pytest.raises(StrictDataclassError, match=named):
+        TRMConfig(block_operators=["sized", "mlp"], operator_options=given)
+
+
+def test_a_recipe_says_options_of_an_operator() -> None:
+    OPERATORS["sized"] = Sized
+    words = ["quickstart", "--block_operators", "sized", "--operator_options", "{sized: {widths: [4]}}"]
+    config = parse_recipe(words).model_config(GridProcessor("sudoku"), 1)
+    assert config.operator_options == {"sized": {"widths": [4]}}

@@ -31,6 +31,8 @@ from modeling_trm.training.fields import MappingText, options_by_name, typed
         ("2", Literal[1, 2] | None, 2),
         ("x", list[str], ["x"]),
         ("[x, y]", list[str], ["x", "y"]),
+        ("{a: {b: [1e-4, .5, yes, x]}}", dict[str, dict] | None, {"a": {"b": [1e-4, 0.5, True, "x"]}}),
+        ({"a": {"b": 1}}, dict[str, dict] | None, {"a": {"b": 1}}),
         (["1", 2], list[int] | None, [1, 2]),
         ("0.5", float | None, 0.5),
     ],
@@ -56,6 +58,7 @@ def test_values(value, kind, expected):
         (["a"], int | None, "a whole number"),
         ("often", Literal["auto", "yes", "no"], "auto, yes, no"),
         (["1", "x"], list[int], "a whole number"),
+        ("{a: 1}", dict[str, dict], r"a mapping of mappings, as in \{name: \{key: value\}\}"),
         ("[1, 2", list[int], r"a list, as in \[one, another\] \(line 1: .*\)"),
     ],
 )
