@@ -138,6 +138,7 @@ class TRMConfig(GridSizes, PreTrainedConfig):
             padded to a multiple of 8; elsewhere, and with "torch" everywhere, a linear layer on the transposed tensor.
         mlp_conv_kernel: positions that the convolution inside "conv_mlp" sees (arXiv 2512.14693: 2, a cell and the one
             before it; of 3 the one after it too).
+        conv2d_kernel: rows and columns that "conv2d" sees around a cell, its own included; an odd number.
         mamba_d_state: state size N of Mamba-2 and Mamba-3.
         mamba_d_conv: width of Mamba-2's depthwise causal convolution; Mamba-3 has none.
         mamba_expand: inner width of Mamba-2 and Mamba-3 over hidden_size.
@@ -202,6 +203,7 @@ class TRMConfig(GridSizes, PreTrainedConfig):
     mlp_t_norm: Literal["positions", "channels"] = "positions"
     mlp_t_backend: MlpTBackend = "auto"
     mlp_conv_kernel: int = 2
+    conv2d_kernel: int = 3
     mamba_d_state: int = 128
     mamba_d_conv: int = 4
     mamba_expand: int = 2
@@ -290,10 +292,12 @@ class TRMConfig(GridSizes, PreTrainedConfig):
         """Cross-field checks; run at construction and again by the model (overrides at load time skip construction)."""
         self._require_positive(
             "vocab_size seq_len num_puzzles puzzle_symbol_width hidden_size H_cycles L_cycles halt_max_steps "
-            "num_attention_heads mlp_multiple_of mlp_conv_kernel mamba_d_state mamba_d_conv mamba_expand "
+            "num_attention_heads mlp_multiple_of mlp_conv_kernel conv2d_kernel mamba_d_state mamba_d_conv mamba_expand "
             "mamba_head_dim mamba_n_groups delta_heads delta_key_dim delta_value_dim delta_d_conv rope_theta "
             "mlp_expansion rms_norm_eps"
         )
+        if self.conv2d_kernel % 2 == 0:
+            raise ValueError(f"conv2d_kernel={self.conv2d_kernel} has no middle; allowed: 1, 3, 5, ...")
         for name, value in vars(self).items():
             if isinstance(value, float) and not math.isfinite(value):
                 raise ValueError(f"{name}={value} is not allowed; allowed: finite numbers")

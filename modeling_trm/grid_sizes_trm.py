@@ -54,7 +54,7 @@ class GridSizes:
         return (*fields, self.puzzle_prefix_len + cells, self.hidden_size)
 
     def vocab_size_of(self, cells: int) -> int:
-        """Token ids of grids of so many cells: of another size than the config's own, n x n cells have n symbols.
+        """Token ids of grids of so many cells: those of the config, but with symbol fields n x n cells have n symbols.
 
         Raises:
             ValueError: the model cannot answer grids of that size, and why.
@@ -63,7 +63,7 @@ class GridSizes:
             return self.vocab_size
         why = self.size_bound_by
         if why is None and math.isqrt(cells) ** 2 == cells:
-            return self.num_special_tokens + math.isqrt(cells)
+            return self.num_special_tokens + math.isqrt(cells) if self.symbol_fields else self.vocab_size
         raise ValueError(
             f"this model was made for {self.seq_len} cells (config.seq_len), not for {cells}: "
             f"{why or 'of other sizes it answers square grids alone'}"
@@ -95,13 +95,12 @@ class GridSizes:
     @property
     def size_bound_by(self) -> str | None:
         """Why the weights or the alphabet hold for grids of seq_len cells alone; None where they do not."""
-        if not self.symbol_fields:
-            return "only a model with symbol_fields answers grids of several sizes"
         if self.fixing_operators:
             return f"{self.fixing_operators[0]!r} has weights for each position"
         if self.position_embedding == "learned":
             return "position_embedding='learned' has weights for each position"
-        if self.num_symbols**2 != self.seq_len or self.grid_width not in (None, self.num_symbols):
+        is_sudoku = self.num_symbols**2 == self.seq_len and self.grid_width in (None, self.num_symbols)
+        if self.symbol_fields and not is_sudoku:
             return f"its {self.num_symbols} symbols are not as many as a square grid has columns, as in a Sudoku"
         return None
 
@@ -129,7 +128,7 @@ class GridSizes:
             raise ValueError(f"scan_orders is empty; name at least one of {allowed}")
         if self.grid_width is not None and self.grid_width < 1:
             raise ValueError(f"grid_width={self.grid_width} must be greater than 0, or None for square grids")
-        columns = any(order.startswith("transposed") for order in self.scan_orders)
+        columns = any(order.startswith("transposed") for order in self.scan_orders) or "conv2d" in self.block_operators
         if self.position_embedding in ("rope2d", "sincos2d") or columns or self.grid_width is not None:
             self.grid_shape(self.seq_len)
         if self.position_embedding == "sincos2d" and self.hidden_size % 4:

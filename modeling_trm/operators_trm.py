@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .attention_trm import Attention
 from .configuration_trm import TRMConfig
+from .conv2d_trm import Conv2d
 from .conv_mlp_trm import ConvMlp
 from .delta_trm import GatedDeltaNet
 from .frames_trm import Frame, frames
@@ -24,7 +25,7 @@ from .registry_trm import OPERATORS
 from .symbols_trm import Symbols
 
 BUILT_IN: dict[str, Any] = {"attention": Attention, "mamba2": Mamba2, "mlp_t": MlpT, "mlp": Mlp, "symbols": Symbols}
-BUILT_IN |= {"mamba3": Mamba3, "delta": GatedDeltaNet, "conv_mlp": ConvMlp}
+BUILT_IN |= {"mamba3": Mamba3, "delta": GatedDeltaNet, "conv_mlp": ConvMlp, "conv2d": Conv2d}
 OPERATORS.update(BUILT_IN)
 
 

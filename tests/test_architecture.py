@@ -55,6 +55,7 @@ ARROWS = {
     "mamba3_trm": ("mamba2_trm",),
     "delta_trm": ("mamba2_trm",),
     "conv_mlp_trm": ("mamba2_trm", "mlp_trm"),
+    "conv2d_trm": ("layers_trm",),
     "own_operators_trm": (),
     "operators_trm": (
         "frames_trm",
@@ -64,6 +65,7 @@ ARROWS = {
         "delta_trm",
         "mlp_trm",
         "conv_mlp_trm",
+        "conv2d_trm",
         "symbols_trm",
         "own_operators_trm",
     ),

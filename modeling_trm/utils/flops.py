@@ -105,6 +105,11 @@ def delta_flops(config: TRMConfig) -> int:
     return projections + H * (K * chunk + (K - 1) * states)
 
 
+def conv2d_flops(config: TRMConfig) -> int:
+    """Three projections of each cell, and its neighbourhood, channel by channel."""
+    return 2 * config.seq_len * config.hidden_size * (3 * config.hidden_size + config.conv2d_kernel**2)
+
+
 def symbols_flops(config: TRMConfig) -> int:
     K, S, D = config.num_symbols, config.num_positions, config.hidden_size
     return 2 * K * S * D * D if config.symbol_mixing == "mean" else 2 * K * S * D * 4 * D + 2 * 2 * S * K * K * D
@@ -158,5 +163,6 @@ OPERATOR_FLOPS: dict[str, Callable[[TRMConfig], int]] = {
     "mamba3": mamba3_flops,
     "delta": delta_flops,
     "conv_mlp": mlp_flops,
+    "conv2d": conv2d_flops,
     "symbols": symbols_flops,
 }

@@ -41,6 +41,7 @@ SUBLAYERS = {
     "mamba3": 1_749_280,
     "delta": 1_585_292,
     "conv_mlp": 2_359_296 + 3 * 1536,
+    "conv2d": 3 * 512 * 512 + 9 * 512,
     "symbols": 1_048_576,
 }
 TRUNCATED_STD = 0.87962566103423978  # of a unit normal cut off at two standard deviations

@@ -20,7 +20,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "normalised gate with bias": {"mlp_gate": "normalized", "mlp_gate_bias": 1.0},
     "swiglu with bias, wider": {"mlp_gate_bias": -0.5, "mlp_expansion": 6},
     "two groups, short convolution": {"mamba_n_groups": 2, "mamba_d_conv": 2},
-    "the whole state turned, wider convolutions": {"mamba_rope_fraction": 1, "delta_d_conv": 2, "mlp_conv_kernel": 3},
+    "the whole state turned, wider convolutions": {
+        "mamba_rope_fraction": 1,
+        "delta_d_conv": 2,
+        "mlp_conv_kernel": 3,
+        "conv2d_kernel": 5,
+    },
     "mean of the fields": {"symbol_mixing": "mean"},
     "rows and columns": {"position_embedding": "rope2d"},
     "no prefix, one attention head": {"puzzle_prefix_len": 0, "num_puzzles": 1, "num_attention_heads": 1},

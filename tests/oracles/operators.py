@@ -9,6 +9,7 @@ Shapes: B batch, K symbol fields, L positions, D channels, H heads, P head size,
 with TRMConfig's fields; `weights` maps an operator's parameter names to tensors.
 """
 
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -133,6 +134,24 @@ def conv_mlp(weights: Weights, config: Any, x_BLD: Tensor) -> Tensor:
         config.mlp_conv_kernel // 2,
     )
     return (hidden * sigmoid(hidden)) @ weights["down_proj.weight"].T
+
+
+def conv2d(weights: Weights, config: Any, x_BLD: Tensor) -> Tensor:
+    """out(silu(g) * sum over the neighbours in the grid of weight * v); zero in the prefix."""
+    prefix, k = config.puzzle_prefix_len, config.conv2d_kernel
+    width = config.grid_width or math.isqrt(x_BLD.shape[1] - prefix)
+    height = (x_BLD.shape[1] - prefix) // width
+    g, v = (x_BLD[:, prefix:] @ weights["in_proj.weight"].T).split(config.hidden_size, dim=-1)
+    y = [torch.zeros_like(x_BLD[:, 0])] * prefix
+    for row, column in itertools.product(range(height), range(width)):
+        seen = torch.zeros_like(g[:, 0])
+        for i, j in itertools.product(range(k), range(k)):
+            r, c = row + i - k // 2, column + j - k // 2
+            if 0 <= r < height and 0 <= c < width:
+                seen = seen + weights["conv.weight"][:, 0, i, j] * v[:, r * width + c]
+        own = g[:, row * width + column]
+        y.append((own * sigmoid(own) * seen) @ weights["out_proj.weight"].T)
+    return torch.stack(y, dim=1)
 
 
 def mamba2(weights: Weights, config: Any, x_BLD: Tensor) -> Tensor:
@@ -261,6 +280,7 @@ ORACLES: dict[str, Callable[[Weights, Any, Tensor], Tensor]] = {
     "mamba3": mamba3,
     "delta": delta,
     "conv_mlp": conv_mlp,
+    "conv2d": conv2d,
     "symbols": symbols,
 }
 ALL_FIELDS = ("symbols",)  # take [B, K, L, D]; the others one field at a time
