@@ -1,8 +1,8 @@
 """Operator "conv2d": a gated depthwise convolution over the rows and columns of the grid.
 
-Sources: gated convolutions, arXiv 1612.08083; a recurrent convolution that sees its input at every pass learns mazes and
-solves larger ones than it was trained on, arXiv 2202.05826. Its weights are those of a neighbourhood, so they hold for
-grids of every size.
+Sources: gated convolutions, arXiv 1612.08083; a recurrent convolution that sees its input at every pass learns mazes
+and solves larger ones than it was trained on, arXiv 2202.05826. Its weights are those of a neighbourhood, so they hold
+for grids of every size.
 
 Shapes: B batch, L = prefix + cells positions, D hidden, H rows, W columns.
 """
