@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 Columns = Mapping[str, str]
 
 SAMPLES = Path(__file__).parent / "samples"
+OWN_SHAPE = {"sudoku": (9, 9), "maze": (30, 30)}  # of the sample that is called after the task alone
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ class SampleSource(FileSource):
     def __init__(self, task: str, grid_shape: tuple[int, int] | None = None) -> None:
         super().__init__(task)
         self.name = task
-        if task == "sudoku" and grid_shape not in (None, (9, 9)):
+        if grid_shape not in (None, OWN_SHAPE.get(task)):
             self.name += "-{}x{}".format(*grid_shape)
         lines = (SAMPLES / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
         self.sums = {name: sha256 for sha256, name in (line.split() for line in lines)}

@@ -93,8 +93,15 @@ class GridSizes:
         return height, width
 
     @property
+    def sees_rows_and_columns(self) -> bool:
+        """Whether cells are told apart by row and column, and not by their number in one long row alone."""
+        return self.position_embedding in ("rope2d", "sincos2d") or "conv2d" in self.block_operators
+
+    @property
     def size_bound_by(self) -> str | None:
         """Why the weights or the alphabet hold for grids of seq_len cells alone; None where they do not."""
+        if not (self.symbol_fields or self.sees_rows_and_columns):
+            return "only a model with symbol_fields, 'conv2d', 'rope2d' or 'sincos2d' answers grids of several sizes"
         if self.fixing_operators:
             return f"{self.fixing_operators[0]!r} has weights for each position"
         if self.position_embedding == "learned":
@@ -128,8 +135,8 @@ class GridSizes:
             raise ValueError(f"scan_orders is empty; name at least one of {allowed}")
         if self.grid_width is not None and self.grid_width < 1:
             raise ValueError(f"grid_width={self.grid_width} must be greater than 0, or None for square grids")
-        columns = any(order.startswith("transposed") for order in self.scan_orders) or "conv2d" in self.block_operators
-        if self.position_embedding in ("rope2d", "sincos2d") or columns or self.grid_width is not None:
+        columns = any(order.startswith("transposed") for order in self.scan_orders)
+        if self.sees_rows_and_columns or columns or self.grid_width is not None:
             self.grid_shape(self.seq_len)
         if self.position_embedding == "sincos2d" and self.hidden_size % 4:
             raise ValueError(f"hidden_size={self.hidden_size}: position_embedding='sincos2d' needs a multiple of 4")

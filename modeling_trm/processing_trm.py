@@ -102,8 +102,8 @@ class GridProcessor(FeatureExtractionMixin):
 
     @property
     def blank_token_id(self) -> int | None:
-        """The id of a cell that is to be filled in (sudoku: 1); None where the task has none."""
-        return 1 if self.task == "sudoku" else None
+        """The id of a cell that is to be answered: a Sudoku's blank, a maze's open cell; None where all are."""
+        return {"sudoku": 1, "maze": 2}.get(self.task)
 
     @property
     def reader(self) -> GridReader:

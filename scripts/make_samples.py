@@ -1,4 +1,4 @@
-"""Cuts the small samples that ship inside the package from the full parquet files, and generates the Sudokus of other
+"""Cuts the small samples that ship inside the package from the full parquet files, and generates the puzzles of other
 sizes. Deterministic.
 
 Example:
@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 
 from datasets_builders.families import maze_families, solution_families
 from datasets_builders.files import file_sha256
-from datasets_builders.generation import generate_sudokus
+from datasets_builders.maze_generation import generate_mazes
+from datasets_builders.sudoku_generation import generate_sudokus
 from datasets_builders.validation import DataError, check_paths, check_tokens, tokenise
 from modeling_trm.processing_trm import GridProcessor
 from modeling_trm.randomness_trm import random_bits
@@ -37,7 +38,9 @@ SUDOKU: Plan = {
 }
 MAZE: Plan = {"gen_maze_30x30_hard": ("maze_hard", (100, 100, 300))}
 OTHER_SIDES = {4: 200, 16: 100, 25: 10}  # side of the Sudokus: how many are generated, for the test split alone
-MAX_BYTES = 2_000_000
+# Shape of the mazes: (moves of the shortest path at least, rows of test, validation, train).
+OTHER_MAZES = {(10, 10): (15, (1000, 300, 3000)), (15, 15): (31, (100, 0, 0)), (20, 20): (41, (100, 0, 0))}
+MAX_BYTES = 2_200_000
 
 
 def read_source(data_dir: Path, file: str, split: str, source: str) -> pa.Table:
@@ -146,6 +149,14 @@ def main(argv: list[str] | None = None) -> int:
             write(
                 generate_sudokus(side, count, SEED).to_table(), arguments.output / f"sudoku-{side}x{side}/test.parquet"
             )
+        for shape, (least_moves, rows) in OTHER_MAZES.items():
+            mazes = generate_mazes(shape, sum(rows), least_moves - 1, SEED)
+            for split, part in zip(SPLITS, np.split(np.arange(sum(rows)), np.cumsum(rows)[:-1]), strict=True):
+                if len(part):
+                    write(
+                        mazes.select(part).to_table(),
+                        arguments.output / "maze-{}x{}".format(*shape) / f"{split}.parquet",
+                    )
     except (DataError, OSError) as error:
         print(f"make_samples: {error}", file=sys.stderr)
         return 1

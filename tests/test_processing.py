@@ -77,7 +77,7 @@ def test_token_ids_are_the_published_ones():
     sudoku, maze, arc = GridProcessor("sudoku"), GridProcessor("maze"), GridProcessor("arc")
     assert (sudoku.vocab_size, maze.vocab_size, arc.vocab_size) == (11, 6, 12)
     assert (sudoku.seq_len, maze.seq_len, arc.seq_len) == (81, 900, 900)
-    assert (sudoku.blank_token_id, maze.blank_token_id, arc.blank_token_id) == (1, None, None)
+    assert (sudoku.blank_token_id, maze.blank_token_id, arc.blank_token_id) == (1, 2, None)
     assert sudoku.encode(PUZZLE)[:5].tolist() == [6, 4, 1, 1, 8]
     assert sudoku.encode(PUZZLE.replace(".", "0")).tolist() == sudoku.encode(PUZZLE).tolist()
     assert GridProcessor("maze", grid_shape=(1, 5)).encode("# SGo").tolist() == [1, 2, 3, 4, 5]

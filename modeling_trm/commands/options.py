@@ -225,17 +225,17 @@ def add_side(parser: argparse._ActionsContainer) -> None:
         "--side",
         type=int,
         metavar="N",
-        help="Sudokus of N x N cells, for a checkpoint that answers several sizes (default: as it was trained)",
+        help="Sudokus or mazes of N x N cells, for a checkpoint that answers several sizes (default: as it was trained)",
     )
 
 
 def with_side(processor: "GridProcessor", side: int | None) -> "GridProcessor":
-    """The processor of Sudokus of this side; itself without one. Raises ValueError where there is no such Sudoku."""
+    """The processor of grids of this side; itself without one. Raises ValueError where the task has no such grid."""
     if side is None:
         return processor
-    if processor.task != "sudoku":
-        raise ValueError(f"--side {side} is for Sudokus; the checkpoint is for task {processor.task!r}")
-    return type(processor)("sudoku", grid_shape=(side, side))
+    if processor.task not in ("sudoku", "maze"):
+        raise ValueError(f"--side {side} is for Sudokus and mazes; the checkpoint is for task {processor.task!r}")
+    return type(processor)(processor.task, grid_shape=(side, side))
 
 
 def add_batch_size(parser: argparse._ActionsContainer, default: int = 64) -> None:
@@ -316,7 +316,7 @@ def load_chosen_puzzles(
     """The puzzles of the options of `add_puzzles`; a "grid" task has the checkpoint's shape and alphabet.
 
     Args:
-        side: of the Sudokus; None leaves it to the data.
+        side: of the grids; None leaves it to the data, and takes the checkpoint's own of the shipped ones.
 
     Raises:
         ValueError: data that cannot be read, naming file and row.
@@ -331,6 +331,8 @@ def load_chosen_puzzles(
         source |= {"grid_shape": tuple(processor.grid_shape), "alphabet": processor.alphabet}
     if side is not None:
         source |= {"grid_shape": (side, side)}
+    elif processor.task in ("sudoku", "maze") and arguments.data is None:
+        source |= {"grid_shape": tuple(processor.grid_shape)}
     puzzles = load_puzzles(processor.task, arguments.split, on_bad_row=arguments.on_bad_row, **source)
     if arguments.max_puzzles is None:
         return puzzles

@@ -60,8 +60,7 @@ def solving_gif(observation: Observation, puzzles: Puzzles, number: int, output:
 
 def _given(processor: GridProcessor, puzzle_L: np.ndarray) -> np.ndarray:
     """bool [L]: what is not to be filled in: clues; walls, start and goal."""
-    free = processor.characters.index(" ") + 1 if processor.task == "maze" else processor.blank_token_id
-    return puzzle_L != free
+    return puzzle_L != processor.blank_token_id
 
 
 def _frame(

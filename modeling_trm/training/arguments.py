@@ -156,7 +156,7 @@ class OptimisationArguments:
     label_smoothing: float = _help("share of the target spread over the vocabulary", 0.0, DECAY)
     halt_loss_weight: float = _help("weight of the halting loss", 0.5, NOT_NEGATIVE)
     loss_on: Literal["all", "blanks"] = _help(
-        "which cells are trained; with blanks, answers keep the given cells", "all"
+        "which cells are trained; with blanks (of a maze, the open cells), answers keep the given ones", "all"
     )
     release_when: Literal["halted", "exact"] = _help("what frees a slot before its last step", "halted")
     halt_exploration: float = _help("probability of a random minimum of 2..halt_max_steps steps", 0.1, SHARE)
@@ -313,8 +313,8 @@ class Recipe:
             value = getattr(d, name)
             if value and d.task != "sudoku":
                 raise ValueError(f"{name}={value} is for task sudoku only; task is {d.task!r}")
-        if o.loss_on == "blanks" and d.task != "sudoku":
-            raise ValueError(f"loss_on='blanks' is for task sudoku only; task is {d.task!r}")
+        if o.loss_on == "blanks" and d.task not in ("sudoku", "maze"):
+            raise ValueError(f"loss_on='blanks' is for tasks sudoku and maze only; task is {d.task!r}")
         if d.task == "arc":
             given = [
                 name

@@ -1,4 +1,4 @@
-"""A model with symbol fields on grids of other sizes: the same function as a model made for that size."""
+"""A model on grids of other sizes than it was made for: the same function as a model made for that size."""
 
 import json
 import math
@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import pipeline
 
 from datasets_builders.features import load_puzzles
+from datasets_builders.maze_generation import generate_mazes
 from modeling_trm import GridProcessor, TRMConfig, TRMForGridReasoning
 from modeling_trm.diagnostics.observation import observe
 from modeling_trm.evaluation import evaluate_puzzles
@@ -69,6 +70,39 @@ def test_another_size_is_the_function_of_a_model_made_for_it(name: str, side: in
             assert torch.equal(out.logits, expected.logits)
             assert torch.equal(out.halt_logits, expected.halt_logits)
             state, expected_state = out.state, expected.state
+
+
+MAZE_LISTS: dict[str, dict[str, Any]] = {
+    "conv2d": {"block_operators": ["conv2d", "mlp"], "position_embedding": "none"},
+    "mamba2": {"block_operators": ["mamba2", "conv2d"], "scan_orders": ["transposed"], "puzzle_prefix_len": 0},
+    "attention": {"block_operators": ["attention", "mlp"], "position_embedding": "rope2d"},
+}
+
+
+@pytest.mark.parametrize("name", MAZE_LISTS)
+def test_mazes_of_other_sizes_are_the_function_of_a_model_made_for_them(name: str, tiny_model) -> None:
+    """Without symbol fields the tokens of every size are the same."""
+    model = tiny_model("trm-attn", vocab_size=6, seq_len=16, num_puzzles=1, **MAZE_LISTS[name]).double().eval()
+    other = TRMForGridReasoning(TRMConfig.from_dict(model.config.to_dict() | {"seq_len": 49})).double().eval()
+    other.load_state_dict(model.state_dict())
+    mazes = generate_mazes((7, 7), 3, more_than=5)
+    ids = torch.from_numpy(mazes.inputs).long()
+    assert model.config.misfit("maze", 6, 49) is None and "vocab_size=6" in model.config.misfit("sudoku", 9, 49)
+    for first, second in zip(model(ids)[:2], other(ids)[:2], strict=True):
+        assert torch.equal(first, second)
+    results = [evaluate_puzzles(one, mazes, max_steps=2, progress=False) for one in (model, other)]
+    assert results[0]["by_step"] == results[1]["by_step"] and results[0]["cell_accuracy"] == results[1]["cell_accuracy"]
+
+
+def test_a_maze_checkpoint_is_evaluated_by_its_own_size_or_another(tiny_model, tmp_path: Path) -> None:
+    model = tiny_model("trm-attn", vocab_size=6, seq_len=100, **MAZE_LISTS["conv2d"])
+    model.save_pretrained(tmp_path / "model")
+    GridProcessor("maze", (10, 10)).save_pretrained(tmp_path / "model")
+    for words, side in (([], 10), (["--side", "15"], 15)):
+        arguments = ["--model", str(tmp_path / "model"), *words, "--max-steps", "1", "--max-puzzles", "5"]
+        assert eval_puzzles.main([*arguments, "--output", str(tmp_path / f"out{side}")]) == 0
+        metrics = json.loads((tmp_path / f"out{side}" / "metrics.json").read_text())["evaluations"]["test"]
+        assert metrics["dataset"] == f"shipped sample maze-{side}x{side}/test.parquet"
 
 
 def test_a_cell_of_a_box_enters_alike_in_every_size() -> None:
@@ -129,7 +163,10 @@ def test_the_commands_take_a_side(trained, tmp_path: Path, capsys) -> None:
 
 
 WHY: dict[str, tuple[dict[str, Any], str]] = {
-    "no fields": ({"symbol_fields": False, "block_operators": ["attention"]}, "only a model with symbol_fields"),
+    "no fields": (
+        {"symbol_fields": False, "block_operators": ["attention"], "position_embedding": "rope"},
+        "only a model with symbol_fields, 'conv2d', 'rope2d' or 'sincos2d'",
+    ),
     "MLP-t": ({"block_operators": ["mlp_t", "symbols"]}, "'mlp_t' has weights for each position"),
     "learned": ({"position_embedding": "learned"}, "position_embedding='learned' has weights for each position"),
     "colours": ({"vocab_size": 12}, "its 10 symbols are not as many as a square grid has columns"),
