@@ -2,7 +2,6 @@
 
 from collections import deque
 
-import numpy as np
 import pytest
 
 from datasets_builders.families import maze_families

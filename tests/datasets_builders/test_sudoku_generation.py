@@ -5,8 +5,8 @@ import pytest
 
 from datasets_builders.families import solution_families
 from datasets_builders.features import load_puzzles
-from datasets_builders.sudoku_generation import BLANK_ID, generate_sudokus
 from datasets_builders.solutions import several_solutions, solved_by_singles
+from datasets_builders.sudoku_generation import BLANK_ID, generate_sudokus
 from datasets_builders.validation import DataError, check_sudoku, sudoku_units
 
 
