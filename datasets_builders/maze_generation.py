@@ -35,8 +35,8 @@ def generate_mazes(grid_shape: tuple[int, int], count: int, more_than: int, seed
             break
     else:
         raise ValueError(
-            f"more_than={more_than}: of {MOST_DRAWN * count} mazes of {grid_shape} cells {len(inputs_NC)} have so long a "
-            f"path, {count} were asked for; allowed: shorter paths, or a larger grid"
+            f"more_than={more_than}: of {MOST_DRAWN * count} mazes of {grid_shape} cells {len(inputs_NC)} have so long "
+            f"a path, {count} were asked for; allowed: shorter paths, or a larger grid"
         )
     name = "gen_maze_{}x{}".format(*grid_shape)
     inputs, labels = inputs_NC.astype(np.uint8), labels_NC.astype(np.uint8)

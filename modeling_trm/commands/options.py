@@ -225,7 +225,7 @@ def add_side(parser: argparse._ActionsContainer) -> None:
         "--side",
         type=int,
         metavar="N",
-        help="Sudokus or mazes of N x N cells, for a checkpoint that answers several sizes (default: as it was trained)",
+        help="Sudokus or mazes of N x N cells, for a checkpoint that answers several sizes (default: as trained)",
     )
 
 
