@@ -175,3 +175,20 @@ def test_training_the_table_alone_leaves_the_core(checkpoint):
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == {"model.puzzle_emb.weight"}
     assert torch.equal(model.model.puzzle_emb.weight[0], before["model.puzzle_emb.weight"][0])
+
+
+def test_a_model_of_several_sizes_becomes_one_of_the_runs_size(tiny_model, tmp_path):
+    fields = {"vocab_size": 6, "seq_len": 16, "block_operators": ["conv2d", "mlp"], "position_embedding": "none"}
+    small = tiny_model("trm-attn", num_puzzles=1, **fields)
+    small.save_pretrained(tmp_path / "small")
+    GridProcessor("maze", (4, 4)).save_pretrained(tmp_path / "small")
+    recipe = parse_recipe(["--task", "maze", "--start_from", str(tmp_path / "small")])
+    model, ids = initial_model(recipe, GridProcessor("maze", (7, 7))).eval(), torch.ones(1, 49, dtype=torch.long)
+    assert (model.config.seq_len, model.config.grid_width) == (49, None)
+    assert torch.equal(model(ids).logits, small.eval()(ids).logits)
+    model.save_pretrained(tmp_path / "large")
+    assert TRMForGridReasoning.from_pretrained(tmp_path / "large").config.seq_len == 49
+    # One that is bound to its size says so, as everywhere.
+    tiny_model("trm-attn", num_puzzles=1, vocab_size=6, seq_len=16).save_pretrained(tmp_path / "small")
+    with pytest.raises(ValueError, match="not for 49: only a model with symbol_fields"):
+        initial_model(recipe, GridProcessor("maze", (7, 7)))
