@@ -54,7 +54,7 @@ def test_the_image_is_complete_and_small(folder: Path) -> None:
 
 @pytest.mark.parametrize("folder", shipped_checkpoints("sudoku").values(), ids=lambda path: path.name)
 def test_it_solves_puzzles_of_the_shipped_sample(folder: Path) -> None:
-    """Held-out puzzles of the source with the lowest rating; of ARC there is no sample, see tests/cards/test_image.py."""
+    """Held-out puzzles of the source with the lowest rating; of ARC tests/cards/test_image.py has tasks."""
     model = TRMForGridReasoning.from_pretrained(folder).eval()
     puzzles = load_puzzles("sudoku", "test")
     easiest = min(np.unique(puzzles.sources), key=lambda source: puzzles.ratings[puzzles.sources == source].mean())

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -15,6 +16,8 @@ from modeling_trm import GridProcessor
 from modeling_trm.cards.image import link_code, make_image
 from modeling_trm.processing_trm import text_to_colours
 from modeling_trm.publishing.prepare import prepare
+from modeling_trm.puzzle_index_trm import IDENTITY, PuzzleIndex
+from modeling_trm.utils.loading import load_model
 from modeling_trm.utils.manifest import changed_weights
 from modeling_trm.utils.shipped import shipped_checkpoints
 from modeling_trm.verifiers_trm import verifier_for
@@ -124,6 +127,21 @@ def test_what_is_published_are_copies(folder: Path) -> None:
     assert not contents.left_out
 
 
+def test_its_puzzle_table_knows_the_tasks(tiny_model, tmp_path: Path) -> None:
+    """Rounded, and with the names and augmentations of its rows."""
+    augmentations = np.stack([IDENTITY] * 4)
+    augmentations[2, 0] = 5
+    tasks = PuzzleIndex(("training/a", "training/b"), np.array([-1, 0, 0, 1]), augmentations)
+    model = tiny_model("trm-attn", vocab_size=12, seq_len=16, num_puzzles=4)
+    model.set_puzzle_index(tasks)
+    model.save_pretrained(tmp_path / "model")
+    GridProcessor("arc", grid_shape=(4, 4)).save_pretrained(tmp_path / "model")
+    make_image(tmp_path / "model", tmp_path / "model_cards" / "arc")
+    made = load_model(str(tmp_path / "model_cards" / "arc"), verify=True)
+    assert made.puzzle_index.fingerprint == tasks.fingerprint
+    assert torch.equal(made.base_model.puzzle_emb.weight, model.base_model.puzzle_emb.weight.to(torch.bfloat16))
+
+
 def test_making_one(tiny_model, tmp_path: Path) -> None:
     model = tiny_model("tr-mamba2mlpt", vocab_size=6, seq_len=16)
     source, cards = tmp_path / "model", tmp_path / "model_cards"
@@ -135,6 +153,7 @@ def test_making_one(tiny_model, tmp_path: Path) -> None:
     saved, made = (load_file(folder / "model.safetensors") for folder in (source, cards / "a-name"))
     assert all(torch.equal(saved[name].to(torch.bfloat16), tensor) for name, tensor in made.items())
     config = json.loads((cards / "a-name" / "config.json").read_text())
+    assert changed_weights(cards / "a-name") is None
     assert config["dtype"] == "bfloat16" and not [name for name in config if name.endswith("_backend")]
     with pytest.raises(ValueError, match="a-name: is there already; remove it"):
         make_image(source, cards / "a-name")
