@@ -173,6 +173,11 @@ def load_puzzles(
 
 
 def _check_choices(task: str, split: str, on_bad_row: str, validate: str) -> None:
+    if task == "arc":
+        raise DataError(
+            "task='arc' is not allowed here; allowed: sudoku, maze, grid; the tasks of ARC are asked by trm vote, and "
+            "their pairs, one by one, by trm evaluate --data FOLDER of trm build-data arc"
+        )
     for name, value, allowed in (
         ("task", task, ("sudoku", "maze", "grid")),
         ("split", split, SPLITS),

@@ -35,6 +35,14 @@ class ArcTask:
     train: tuple[Pair, ...]
     test: tuple[Pair, ...]
 
+    @property
+    def extent(self) -> tuple[int, int]:
+        """(height, width) that hold every grid it shows: the answers to its tests are not among them."""
+        grids = [grid for pair in self.train for grid in (pair.input, pair.output) if grid is not None]
+        shapes = np.array([grid.shape for grid in (*grids, *(pair.input for pair in self.test))])
+        height, width = shapes.max(axis=0).tolist()
+        return height, width
+
 
 def tasks_of(content: Any, name: str, source: str) -> dict[str, Any]:
     """{id: task, its pairs not yet read} of what a JSON file holds. Raises ValueError naming the file.

@@ -84,6 +84,8 @@ class GridReasoningPipeline(Pipeline):
         certain, attempts: with a certificate (see ReasoningConfig), whether the answer has it, and how many attempts
             were made, views and trajectories in turn. Where it is False `answer` is None, "not sure", and
             halt_probability and steps are those of the puzzle as given; there are no views and votes.
+        puzzle_task: of ARC and a model with a puzzle table, the task whose rows were used; None: the model does not
+            know the task, or was told none, and its answer is a guess.
 
     Parameters, of a call or of the construction:
         reasoning_config, or single fields of it (max_steps, halt, views, num_trajectories, ...): see ReasoningConfig.
@@ -194,9 +196,16 @@ class GridReasoningPipeline(Pipeline):
     def postprocess(self, votes: list[Vote], views: int = 1) -> dict[str, Any]:  # type: ignore[override]
         """The result of one puzzle from the votes of its views, the first of them its own."""
         own = votes[0]
-        if own.certain is not None:
-            return self._certified(votes)
-        result = {"answer": own.shown, "halt_probability": own.halt_probability, "steps": own.steps}
+        result = self._voted(votes, views) if own.certain is None else self._certified(votes)
+        if own.trace:
+            result["trace"] = [self._shown(step, own.puzzle) for step in own.trace]
+        if self.feature_extractor.task == "arc" and self.model.puzzle_index is not None:
+            result["puzzle_task"] = self._name_in_table(own.puzzle)
+        return self._shown(result, own.puzzle)
+
+    def _voted(self, votes: list[Vote], views: int) -> dict[str, Any]:
+        own = votes[0]
+        result: dict[str, Any] = {"answer": own.shown, "halt_probability": own.halt_probability, "steps": own.steps}
         ranked = own.trajectories
         if views > 1:
             ranked = rank_votes([vote.answer for vote in votes], [vote.halt_probability for vote in votes])
@@ -205,24 +214,19 @@ class GridReasoningPipeline(Pipeline):
         if ranked is not None:
             result["views"] = len(votes)
             result["votes"] = [self._shown(candidate._asdict(), own.puzzle) for candidate in ranked]
-        if own.trace:
-            result["trace"] = [self._shown(step, own.puzzle) for step in own.trace]
-        return self._shown(result, own.puzzle)
+        return result
 
     def _certified(self, votes: list[Vote]) -> dict[str, Any]:
-        """The result of one puzzle from its attempts, of which only the last can be certain."""
+        """Of attempts, of which only the last can be certain."""
         own, last = votes[0], votes[-1]
         given = last if last.certain else own
-        result: dict[str, Any] = {
+        return {
             "answer": last.answer if last.certain else None,
             "halt_probability": given.halt_probability,
             "steps": given.steps,
             "certain": last.certain,
             "attempts": sum(vote.attempts for vote in votes),
         }
-        if own.trace:
-            result["trace"] = [self._shown(step, own.puzzle) for step in own.trace]
-        return self._shown(result, own.puzzle)
 
     def _file(self, path: Path, characters: str | None, columns: Mapping[str, str] | None) -> list[Puzzle]:
         puzzles: list[Puzzle] = []
@@ -246,15 +250,16 @@ class GridReasoningPipeline(Pipeline):
                 raise ValueError(
                     f"puzzle_task={puzzle.puzzle_task!r}: the model has no puzzle table (puzzle_prefix_len=0)"
                 )
-            index.rows_of(puzzle.puzzle_task)
+            index.rows_of(index.name_of(puzzle.puzzle_task) or puzzle.puzzle_task)
         return puzzle
 
     def _name_in_table(self, puzzle: Puzzle) -> str | None:
         """What the puzzle table calls the task; one from a file has an id alone."""
         index: PuzzleIndex | None = self.model.puzzle_index
-        if puzzle.puzzle_task is not None or puzzle.arc_task is None or index is None:
-            return puzzle.puzzle_task
-        return index.name_of(puzzle.arc_task.id)
+        task = puzzle.puzzle_task
+        if task is None and puzzle.arc_task is not None:
+            task = puzzle.arc_task.id
+        return None if index is None or task is None else index.name_of(task)
 
     def _answers(self, puzzles: Iterable[Puzzle], batch_size: int, call: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """The results in order. Views of one puzzle follow each other; a batch takes what comes, of any puzzle."""

@@ -162,6 +162,11 @@ def _arc_tests(text: str, processor: GridProcessor, source: str) -> Iterator[Puz
             continue
         if not parsed.test:
             yield NoPuzzle(f"{source}: task {task_id}", "", "is demonstrations alone, of which nothing is asked")
+        (height, width), canvas = parsed.extent, processor.grid_shape
+        if parsed.test and (height > canvas[0] or width > canvas[1]):
+            why = f"its grids need {height} x {width} cells, the checkpoint's canvas has {canvas[0]} x {canvas[1]}"
+            yield NoPuzzle(f"{source}: task {task_id}", "", f"{why}; take a checkpoint with a larger one")
+            continue
         for number in range(len(parsed.test)):
             yield _arc_test(parsed, number, processor, f"{source}: task {task_id}, test {number + 1}")
 

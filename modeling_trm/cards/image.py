@@ -16,6 +16,7 @@ from ..configuration_trm import TRMConfig
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
 from ..utils.loading import load_model, load_processor
+from ..utils.manifest import weights_sha256
 from .card import write_model_card
 from .update import read_metrics
 
@@ -43,7 +44,9 @@ def make_image(source: str | Path, folder: str | Path, *, dtype: torch.dtype = t
     if (source / "plots").is_dir():
         shutil.copytree(source / "plots", folder / "plots")
     link_code(folder)
-    write_model_card(folder, read_metrics(source), model_name=folder.name)
+    # Rounded weights are other bytes than the source's.
+    metrics = read_metrics(source) | {"weights": weights_sha256(folder)}
+    write_model_card(folder, metrics, model_name=folder.name)
     return sorted(path for path in folder.rglob("*") if not path.is_dir())
 
 

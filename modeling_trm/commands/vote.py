@@ -132,7 +132,7 @@ def open_views(
         say: print the protocol of ARC, and what is left out.
     """
     from ..voting.run import arc_views, load_arc_source
-    from ..voting.views import PuzzleViews
+    from ..voting.views import UNSTATED, PuzzleViews
 
     if processor.task != "arc":
         if arguments.views is None:
@@ -142,8 +142,8 @@ def open_views(
     refuse_reading(arguments)
     if arguments.split != "test":
         raise ValueError(f"--split {arguments.split}: arc votes on its test inputs; trm evaluate takes other pairs")
-    source = load_arc_source(arguments.data, arguments.subset, arguments.max_puzzles, arguments.seed)
-    source, left_out = source.fitting(processor.grid_shape)
+    source, left_out = load_arc_source(arguments.data, arguments.subset).fitting(processor.grid_shape)
+    source = source.at_most(arguments.max_puzzles, arguments.seed)
     views = arc_views(source, model, processor, arguments.views, arguments.seed)
     if say and source.protocol not in (None, views.protocol):
         print(f"note: the data folder says {source.protocol}; the checkpoint's puzzle table decides")
@@ -152,6 +152,11 @@ def open_views(
     if say and left_out:
         canvas = "{} x {}".format(*processor.grid_shape)
         print(f"note: {len(left_out)} tasks are larger than the canvas of {canvas}: not attempted, and in no figure")
+    if say and views.num_unknown and views.protocol != UNSTATED:
+        print(
+            f"note: {views.num_unknown} of {len(source.tasks)} tasks have no row in the checkpoint's puzzle table, and "
+            f"their answers are guesses; trm adapt trains rows for them (--views 1 asks each but once)"
+        )
     return views, source.origin, left_out
 
 

@@ -19,6 +19,7 @@ TRACE_LINES = 4  # of a puzzle: with name, answer and verdict three puzzles fit 
 LINE_CELLS = 100  # cells of an answer that is told on a line
 CHANGED = "bold black on green"
 GIVEN = "bold"
+UNKNOWN_TASK = "a guess: the model's puzzle table has no row for this task; trm adapt trains one"
 MAZE_STYLES = {"#": "dim", "S": "bold yellow", "G": "bold yellow", "o": "bold cyan"}
 
 
@@ -64,6 +65,8 @@ def print_solution(
             console.print(grid_text(processor, solution["answer"], given=puzzle))
         if solution["valid"] is not None:
             console.print(_verdict(solution), soft_wrap=True)
+    if solution.get("puzzle_task", "") is None:
+        console.print(UNKNOWN_TASK, soft_wrap=True)
     console.print()
     if solution["choice"] is not None:
         console.print(describe_choice(solution), soft_wrap=True)

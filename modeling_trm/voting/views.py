@@ -70,6 +70,9 @@ class ArcViews(Views):
         seed: of the augmentations drawn for tasks without rows.
         protocol: how the model met the tasks; by default said by the index: a task with rows has been trained on.
 
+    Attributes:
+        num_unknown: how many of the tasks have no rows.
+
     Raises:
         ValueError: no task at all, a task given twice, or a grid that does not fit the model's canvas.
     """
@@ -101,6 +104,7 @@ class ArcViews(Views):
             arc_augmentations(task, name, index, processor.grid_shape, views, seed, NUM_VIEWS_WITHOUT_ROWS)
             for name, task in zip(names, tasks, strict=True)
         ]
+        self.num_unknown = sum(rows[0] == BLANK_ROW for rows, _ in self._views)
         pairs = [(number, place, pair) for number, task in enumerate(tasks) for place, pair in enumerate(task.test)]
         self._task_of_input = [number for number, _, _ in pairs]
         self.inputs = tuple(

@@ -124,7 +124,7 @@ def test_no_grid_and_no_number(make_pipeline: Make, monkeypatch: pytest.MonkeyPa
         return SolveOutput(torch.zeros_like(input_ids), torch.full((size,), torch.nan), torch.ones(size).long(), None)
 
     monkeypatch.setattr(pipe.model, "solve", solve)
-    nothing = {"answer": None, "halt_probability": None, "steps": 1}
+    nothing = {"answer": None, "halt_probability": None, "steps": 1, "puzzle_task": None}
     assert pipe(COLOURS) == nothing
     assert pipe(COLOURS, views=3) == {**nothing, "views": 3, "votes": []}
 
@@ -173,6 +173,10 @@ def test_which_row_of_the_table_is_used(echo_pipeline: Make) -> None:
     pipe([COLOURS, {"grid": COLOURS, "puzzle_task": "evaluation/other"}, {"grid": COLOURS}], views=1)
     assert echo.puzzle_ids == [0, 7, 0]
     echo.puzzle_ids = []
+    told = pipe([COLOURS, {"grid": COLOURS, "puzzle_task": "other"}, {"grid": COLOURS}], views=1)  # by its id alone
+    assert echo.puzzle_ids == [0, 7, 0]
+    assert [result["puzzle_task"] for result in told] == [None, "evaluation/other", None]
+    echo.puzzle_ids = []
     pipe([{"grid": COLOURS, "puzzle_task": "evaluation/a1"}, COLOURS], views=3)
     assert echo.puzzle_ids == [5, 1, 2, 0, 0, 0]  # the row without augmentation first
     with pytest.raises(ValueError, match=r"^task 'evaluation/a2' has no row .*; did you mean 'evaluation/a1'\?$"):
@@ -195,7 +199,7 @@ def test_answer_and_trace_of_a_task_that_has_augmented_rows_alone(make_pipeline:
 
 def test_a_model_without_a_table_has_no_tasks(make_pipeline: Make) -> None:
     pipe = make_pipeline(ARC, "trm-attn", puzzle_prefix_len=0, num_puzzles=1)
-    assert pipe(COLOURS)["answer"] is not None
+    assert pipe(COLOURS)["answer"] is not None and "puzzle_task" not in pipe(COLOURS)
     with pytest.raises(ValueError, match="puzzle 1: puzzle_task='a': the model has no puzzle table"):
         pipe([{"grid": COLOURS, "puzzle_task": "a"}])
 

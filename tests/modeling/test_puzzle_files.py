@@ -146,11 +146,14 @@ def test_arc_tasks_challenges_and_grids(tmp_path: Path) -> None:
     assert first.arc_task.id == "a1" and len(first.arc_task.train) == 1
     broken = {"train": [DEMONSTRATION], "test": [{"input": [[1, 12]]}]}
     large = {"train": [DEMONSTRATION], "test": [{"input": [[1] * 5]}]}
-    assert texts(json.dumps({"b1": TASK, "b2": broken, "b3": large}), ARC) == [
+    growing = {"train": [{"input": GRID, "output": [[1]] * 6}], "test": [{"input": GRID}]}
+    why = "the checkpoint's canvas has 4 x 4; take a checkpoint with a larger one"
+    assert texts(json.dumps({"b1": TASK, "b2": broken, "b3": large, "b4": growing}), ARC) == [
         ("stdin: task b1, test 1", GRID),
         ("stdin: task b1, test 2", [[4]]),
         ("stdin: task b2", "task b2, test 1, input, row 1: colour 12; allowed: whole numbers 0..9"),
-        ("stdin: task b3, test 1", "the grid is 1 x 5, at most 4 x 4"),
+        ("stdin: task b3", f"its grids need 1 x 5 cells, {why}"),
+        ("stdin: task b4", f"its grids need 6 x 2 cells, {why}"),
     ]
     both = [("stdin: task b1, test 1", GRID), ("stdin: task b1, test 2", [[4]])]
     assert texts(json.dumps([TASK | {"id": "b1"}]), ARC) == both

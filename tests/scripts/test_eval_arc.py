@@ -76,7 +76,7 @@ def test_report_of_a_checkpoint_that_knows_the_tasks(checkpoint, data: Path, tmp
     submission = json.loads((tmp_path / "out" / "submission.json").read_text(encoding="utf-8"))
     assert len(submission) == 3
     shown = capsys.readouterr().out
-    assert "protocol: transductive" in shown
+    assert "protocol: transductive" in shown and "have no row" not in shown
     assert "pass@2" in shown and "95 % interval" in shown
     manifest = load_records(tmp_path / "out" / "records").manifest
     assert manifest["num_views"] == 5
@@ -84,11 +84,12 @@ def test_report_of_a_checkpoint_that_knows_the_tasks(checkpoint, data: Path, tmp
     assert "torch" in manifest["versions"]
 
 
-def test_protocol_of_unknown_tasks_and_fewer_views(checkpoint, data: Path, tmp_path: Path) -> None:
+def test_protocol_of_unknown_tasks_and_fewer_views(checkpoint, data: Path, tmp_path: Path, capsys) -> None:
     common = ["--data", str(data), "--max-augmentations", "2"]
     mixed = run(tmp_path / "mixed", "--model", checkpoint(1), *common)
     assert mixed["protocol"] == "mixed: 1 of 3 tasks are in the puzzle table"
     assert mixed["counts"]["votes"] == 2 * 4
+    assert "note: 2 of 3 tasks have no row in the checkpoint's puzzle table" in capsys.readouterr().out
     one = run(tmp_path / "one", "--model", checkpoint(1), *common, "--max-puzzles", "1", "--halt")
     assert one["counts"]["tasks"] == 1
 
@@ -115,15 +116,20 @@ def test_a_built_folder_names_its_protocol(checkpoint, data: Path, tmp_path: Pat
 
 
 def test_a_task_larger_than_the_canvas_is_left_out_and_named(checkpoint, data: Path, tmp_path: Path, capsys) -> None:
-    model, wide = checkpoint(), [[0] * 5]
-    big = {"train": [{"input": wide, "output": wide}], "test": [{"input": wide}, {"input": [[1]]}]}
-    (data / "evaluation" / "big.json").write_text(json.dumps(big), encoding="utf-8")
+    """Whether its demonstrations or its tests are; and --max-puzzles counts what can be asked."""
+    model, wide, small = checkpoint(), [[0] * 5], [[1]]
+    big = {"train": [{"input": small, "output": small}], "test": [{"input": wide}, {"input": small}]}
+    grows = {"train": [{"input": small, "output": wide}], "test": [{"input": small}]}
+    for name, task in (("big", big), ("grows", grows)):
+        (data / "evaluation" / f"{name}.json").write_text(json.dumps(task), encoding="utf-8")
     report = run(tmp_path / "out", "--model", model, "--data", str(data), "--views", "1")
     assert report["counts"]["tasks"] == 3 and report["protocol"] == "transductive"
-    assert "1 tasks are larger than the canvas of 4 x 4: not attempted" in capsys.readouterr().out
-    assert (
-        read_submission(tmp_path / "out" / "submission.json")["big"] == [{"attempt_1": [[0]], "attempt_2": [[0]]}] * 2
-    )
+    assert "2 tasks are larger than the canvas of 4 x 4: not attempted" in capsys.readouterr().out
+    submission = read_submission(tmp_path / "out" / "submission.json")
+    for name, tests in (("big", 2), ("grows", 1)):
+        assert submission[name] == [{"attempt_1": [[0]], "attempt_2": [[0]]}] * tests
+    few = run(tmp_path / "few", "--model", model, "--data", str(data), "--views", "1", "--max-puzzles", "3")
+    assert few["counts"]["tasks"] == 3
     for path in (data / "evaluation").glob("task*"):
         path.unlink()
     with pytest.raises(SystemExit):

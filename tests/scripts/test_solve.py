@@ -212,6 +212,21 @@ def test_arc_tasks(tiny_model, tmp_path: Path, capsys) -> None:
         assert expected in capsys.readouterr().out
 
 
+def test_a_guess_at_an_unknown_task_is_called_one(tmp_path: Path, capsys) -> None:
+    """The shipped checkpoint knows tasks by their ids; the same grids under another name are new to it."""
+    task = {
+        "train": [{"input": [[2, 7, 7], [2, 8, 7]], "output": [[5, 7, 7], [5, 8, 7]]}],
+        "test": [{"input": [[6, 7, 7, 6], [6, 7, 6, 7], [7, 7, 7, 6], [7, 6, 7, 6]]}],
+    }
+    known, unknown = ({name: task} for name in ("b1948b0a", "mine"))
+    for tasks, is_guess in ((known, False), (unknown, True)):
+        (tmp_path / "tasks.json").write_text(json.dumps(tasks), encoding="utf-8")
+        assert solve.main(["--model", "tr-mamba2attn-symbols-arc", str(tmp_path / "tasks.json")]) == 0
+        shown = capsys.readouterr().out
+        assert ("a guess: the model's puzzle table has no row for this task" in shown) is is_guess
+        assert ("2 7 7 2\n2 7 2 7\n7 7 7 2\n7 2 7 2" in shown) is not is_guess
+
+
 def test_puzzles_of_ones_own_have_no_rules(tiny_model, tmp_path: Path, capsys) -> None:
     model = tiny_model("trm-attn", vocab_size=4, seq_len=6, num_puzzles=1)
     folder = save(model, GridProcessor("grid", grid_shape=(2, 3), alphabet="abc"), tmp_path / "grid")

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from modeling_trm.utils.loading import CheckpointError, load_model, load_processor
-from modeling_trm.utils.shipped import find_checkpoint, shipped_checkpoints
+from modeling_trm.utils.shipped import find_checkpoint, in_order_of_loading, shipped_checkpoints
 from scripts import solve
 
 NAME = "tr-mamba2mlpt-sudoku-quickstart"
@@ -45,3 +45,15 @@ def test_a_command_takes_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     monkeypatch.chdir(tmp_path)
     assert solve.main(["--model", NAME, PUZZLE, "--max-steps", "4"]) == 0
     assert "5 3 4 | 6 7 8 | 9 1 2" in capsys.readouterr().out
+
+
+def test_each_is_for_a_task() -> None:
+    assert shipped_checkpoints("arc").keys() == {"tr-mamba2attn-symbols-arc"}
+    assert shipped_checkpoints("arc").keys() | shipped_checkpoints("sudoku").keys() == shipped_checkpoints().keys()
+    assert not shipped_checkpoints("maze")
+
+
+def test_a_page_has_arc_where_its_tasks_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert set(in_order_of_loading()) == set(shipped_checkpoints())
+    monkeypatch.setattr("modeling_trm.utils.shipped.find_spec", lambda name: None)
+    assert set(in_order_of_loading()) == set(shipped_checkpoints("sudoku"))
