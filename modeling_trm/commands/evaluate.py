@@ -105,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 puzzles,
                 arguments.reasoning,
                 batch_size=arguments.batch_size,
-                score_valid=validity_check(arguments.task, grid_shape),
+                score_valid=validity_check(puzzles.task, grid_shape),
                 relabel_seed=arguments.seed if arguments.relabel else None,
                 **beside,
             )

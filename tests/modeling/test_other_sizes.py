@@ -103,6 +103,7 @@ def test_a_maze_checkpoint_is_evaluated_by_its_own_size_or_another(tiny_model, t
         assert eval_puzzles.main([*arguments, "--output", str(tmp_path / f"out{side}")]) == 0
         metrics = json.loads((tmp_path / f"out{side}" / "metrics.json").read_text())["evaluations"]["test"]
         assert metrics["dataset"] == f"shipped sample maze-{side}x{side}/test.parquet"
+        assert metrics["valid_and_shortest"] == 0.0  # asked by the rules, whether or not --task is given
 
 
 def test_a_cell_of_a_box_enters_alike_in_every_size() -> None:
