@@ -54,7 +54,7 @@ def print_solution(
     puzzle = solution["puzzle"]
     console.print(Text(solution["name"], style="bold underline"), soft_wrap=True)
     if solution["trace"] and not whole_trace:
-        _print_changes(console, solution, processor.grid_shape[1])
+        _print_changes(console, processor, solution)
     else:
         console.print(grid_text(processor, puzzle, given=puzzle))
         for frame in solution["trace"]:
@@ -133,14 +133,16 @@ def _metric_lines(metrics: dict[str, Any]) -> Iterable[str]:
         yield f"WARNING: NaN or infinite halt logits on {metrics['non_finite']} puzzles: the model has diverged"
 
 
-def _print_changes(console: Console, solution: Mapping[str, Any], width: int) -> None:
-    """The lines of the trace, the verdict, and an answer that fits a line."""
-    for line in _trace_lines(solution["trace"], width):
+def _print_changes(console: Console, processor: GridProcessor, solution: Mapping[str, Any]) -> None:
+    """The lines of the trace, the verdict, and the answer: a maze as it is drawn, others where they fit a line."""
+    for line in _trace_lines(solution["trace"], processor.grid_shape[1]):
         console.print(Text(line, style="cyan"), soft_wrap=True)
     verdict = Text(_after(solution))
     console.print(verdict if solution["valid"] is None else verdict + ": " + _verdict(solution), soft_wrap=True)
     answer = solution["answer"]
-    if isinstance(answer, str) and len(answer) <= LINE_CELLS:
+    if processor.task == "maze":
+        console.print(grid_text(processor, answer))
+    elif isinstance(answer, str) and len(answer) <= LINE_CELLS:
         console.print(Text(answer), soft_wrap=True)
 
 

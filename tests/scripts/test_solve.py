@@ -171,6 +171,9 @@ def test_maze_file(maze: str, tmp_path: Path, capsys) -> None:
     shown = capsys.readouterr().out
     assert "#####\n#S  #\n#  G#\n#####\n" in shown
     assert "NOT a valid solution" in shown
+    assert solve.main(["--model", maze, str(path), "--trace"]) == 0
+    drawn = capsys.readouterr().out.split("solution", 1)[1].split("\n\n")[0].splitlines()[1:]
+    assert [len(row) for row in drawn] == [5] * 4, drawn
     assert solve.main(["--model", maze, "#####S   ##  G######"]) == 0
     assert solve.main(["--model", maze, "####################"]) == 2
     assert "the maze has 0 cells 'S', expected 1" in capsys.readouterr().err
