@@ -315,6 +315,8 @@ def load_chosen_puzzles(
 ) -> "PuzzleSet":
     """The puzzles of the options of `add_puzzles`; a "grid" task has the checkpoint's shape and alphabet.
 
+    A checkpoint that was trained on some of them is told of on stderr.
+
     Args:
         side: of the Sudokus; None leaves it to the data.
 
@@ -325,6 +327,7 @@ def load_chosen_puzzles(
     from datasets_builders.sources import named_source
 
     from ..evaluation.runner import choose_subset
+    from ..evaluation.trained_on import trained_on_note
 
     source = named_source(arguments.data) | reading(arguments)
     if processor.task == "grid":
@@ -332,9 +335,12 @@ def load_chosen_puzzles(
     if side is not None:
         source |= {"grid_shape": (side, side)}
     puzzles = load_puzzles(processor.task, arguments.split, on_bad_row=arguments.on_bad_row, **source)
-    if arguments.max_puzzles is None:
-        return puzzles
-    return choose_subset(puzzles, arguments.max_puzzles, arguments.seed)
+    if arguments.max_puzzles is not None:
+        puzzles = choose_subset(puzzles, arguments.max_puzzles, arguments.seed)
+    for model in vars(arguments).get("models") or [arguments.model]:
+        if (note := trained_on_note(model, puzzles.inputs)) is not None:
+            print(f"note: {note}", file=sys.stderr)
+    return puzzles
 
 
 def autocast(arguments: argparse.Namespace, device: "torch.device") -> "torch.autocast":
