@@ -6,12 +6,13 @@ The options of the search at test time are in search_options.py. Nothing here im
 import argparse
 import math
 import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ..utils.outputs import output_file, output_folder
+from ..utils.outputs import earlier_results, output_file, output_folder
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +49,17 @@ class CommandParser(argparse.ArgumentParser):
         self.register("type", None, some_text)
         self.register("type", int, whole_number)
         self.register("type", float, finite_number)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's; figures of the same command with other arguments, which will be replaced, are told of."""
+        found, rest = super().parse_known_args(args, namespace)
+        output = vars(found).get("output")
+        if output is not None and Path(output).is_dir():
+            typed = shlex.join([*self.prog.split(), *given(args)])
+            for name, command in earlier_results(Path(output)).items():
+                if command != typed and command.startswith(f"{self.prog} "):
+                    print(f"note: {output}: {name} is there and will be replaced; it is of: {command}", file=sys.stderr)
+        return found, rest
 
     def error(self, message: str) -> NoReturn:
         """Exit with code 2; the usage, which is long, is one question away."""

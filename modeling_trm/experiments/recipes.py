@@ -240,9 +240,7 @@ def _about(report: dict[str, Any]) -> str:
     seeds = next(iter(report["recipes"].values()))["seeds"]
     puzzles = f"{report['test_puzzles']:,} test puzzles"
     if len(seeds) == 1:
-        return (
-            f"One seed ({seeds[0]}) on {puzzles}: nothing tells how another would do, so no interval is given."
-        )
+        return f"One seed ({seeds[0]}) on {puzzles}: nothing tells how another would do, so no interval is given."
     return (
         f"Means over {len(seeds)} seeds ({', '.join(map(str, seeds))}) on the same {puzzles}; in brackets Student's "
         f"95 % interval over the seeds, which is about other seeds and not about other puzzles. Where all seeds are "

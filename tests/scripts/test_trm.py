@@ -108,7 +108,9 @@ def test_a_reader_that_has_had_enough_is_no_error(program: list[str]) -> None:
     os.close(reads)
     with open(writes, "wb") as pipe:
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-        done = subprocess.run([sys.executable, *program], stdout=pipe, stderr=subprocess.PIPE, cwd=ROOT, env=environment)
+        done = subprocess.run(
+            [sys.executable, *program], stdout=pipe, stderr=subprocess.PIPE, cwd=ROOT, env=environment
+        )
     assert (done.returncode, done.stderr) == (141, b"")
 
 
