@@ -115,7 +115,11 @@ def test_a_recipe_trains_on_ones_own_file(own, tmp_path, write_recipe, capsys):
         ({"OMP_NUM_THREADS": "1"}, 1),  # said by the user, not by the launcher
     ],
 )
-def test_the_one_thread_of_accelerate_launch_becomes_all_cores(monkeypatch, environment, expected):
+@pytest.mark.parametrize("told", [b"", b"A=1\0OMP_NUM_THREADS=1\0"])
+def test_the_one_thread_of_accelerate_launch_becomes_all_cores(monkeypatch, tmp_path, environment, expected, told):
+    (tmp_path / "environ").write_bytes(told)
+    monkeypatch.setattr(threads, "LAUNCHER", tmp_path / "environ")
+    expected = 1 if told else expected  # whoever told the launcher is obeyed
     for name in ("ACCELERATE_MIXED_PRECISION", "OMP_NUM_THREADS", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
@@ -127,5 +131,7 @@ def test_the_one_thread_of_accelerate_launch_becomes_all_cores(monkeypatch, envi
         said = threads.use_all_cores()
         assert torch.get_num_threads() == expected
         assert bool(said) == (expected == 4)
+        monkeypatch.setattr(threads, "LAUNCHER", tmp_path / "none")  # another system
+        assert not threads._launcher_was_told()
     finally:
         torch.set_num_threads(before)
