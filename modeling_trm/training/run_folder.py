@@ -57,16 +57,16 @@ def own_folder(recipe: Recipe) -> Iterator[None]:
 
 
 def choose_trackers(report_to: Sequence[str]) -> list[str]:
-    """Those of report_to; the default one, for which nobody asked, only where it is installed.
+    """Those of report_to, "all" for all that are installed; the default one, for which nobody asked, only where it is.
 
     Raises:
         ValueError: a tracker is asked for and not installed, which accelerate would leave out with a warning.
     """
     here = set(map(str, get_available_trackers()))
-    missing = [name for name in report_to if name not in ("none", *here)]
+    missing = [name for name in report_to if name not in ("none", "all", *here)]
     if missing and list(report_to) != RunArguments().report_to:
         raise ValueError(f"report_to: {', '.join(missing)} is not installed here; install it, or report_to: none")
-    return [name for name in report_to if name in here]
+    return sorted(here) if "all" in report_to else [name for name in report_to if name in here]
 
 
 class RunLog:

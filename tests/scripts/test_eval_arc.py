@@ -120,7 +120,7 @@ def test_a_task_larger_than_the_canvas_is_left_out_and_named(checkpoint, data: P
     (data / "evaluation" / "big.json").write_text(json.dumps(big), encoding="utf-8")
     report = run(tmp_path / "out", "--model", model, "--data", str(data), "--views", "1")
     assert report["counts"]["tasks"] == 3 and report["protocol"] == "transductive"
-    assert "1 tasks are larger than the canvas of 4 x 4: not attempted" in capsys.readouterr().out
+    assert "1 task is larger than the canvas of 4 x 4: not attempted" in capsys.readouterr().out
     assert (
         read_submission(tmp_path / "out" / "submission.json")["big"] == [{"attempt_1": [[0]], "attempt_2": [[0]]}] * 2
     )
