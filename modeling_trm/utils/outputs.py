@@ -73,7 +73,7 @@ def check_results_folder(folder: Path) -> Path:
 
 def earlier_results(folder: Path) -> dict[str, str]:
     """{file: the command that wrote it} of the figures of ours in the folder."""
-    found = {}
+    found: dict[str, str] = {}
     for name in OURS:
         with suppress(OSError, ValueError, AttributeError, TypeError):  # none, or of another program
             report = read_json(folder / name)
