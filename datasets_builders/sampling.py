@@ -55,6 +55,11 @@ class TrainingStream:
         """Puzzles in one epoch; the stream itself has no end."""
         return len(self.puzzles)
 
+    @property
+    def questions(self) -> np.ndarray:
+        """uint8 [n, L]: of the puzzles that can be drawn, as they are."""
+        return self.puzzles.inputs if self._members is None else self.puzzles.inputs[np.concatenate(self._members[1])]
+
     def puzzle_numbers(self, indices_n: np.ndarray) -> np.ndarray:
         """int64 [n]: which puzzle of the set each row takes."""
         indices_n = np.asarray(indices_n, dtype=np.int64)

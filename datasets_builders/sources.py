@@ -259,7 +259,8 @@ class DatasetSource(Source):
         self.dataset = dataset
         self.name = f"dataset {dataset}" if isinstance(dataset, str | Path) else "dataset in memory"
 
-    def _load(self) -> "dict[str, datasets.Dataset]":
+    def _load(self) -> "dict[str | None, datasets.Dataset]":
+        """The data set of each split; under None one that serves any, as a file whose name says no split does."""
         from datasets import Dataset, load_dataset
         from datasets.exceptions import DatasetsError
 
@@ -271,7 +272,7 @@ class DatasetSource(Source):
                 loaded = load_dataset(path, revision=revision or None)
             except (OSError, ValueError, DatasetsError) as error:  # no network, no such data set, broken files
                 raise DataError(f"{self.name}: could not be loaded: {str(error).splitlines()[0]}") from error
-        splits = {"train": loaded} if isinstance(loaded, Dataset) else loaded
+        splits = {None: loaded} if isinstance(loaded, Dataset) else loaded
         if not isinstance(splits, dict) or not all(isinstance(part, Dataset) for part in splits.values()):
             raise DataError(
                 f"{self.name}: is a {type(loaded).__name__}; allowed: Dataset, DatasetDict, a name, a folder"
@@ -280,16 +281,22 @@ class DatasetSource(Source):
 
     def splits(self) -> list[str]:
         found = self._load()
-        return [split for split in SPLITS if split in found]
+        return [split for split in SPLITS if split in found] or ["train"]
 
     def read(self, split: str, columns: Columns | None = None, characters: str | None = None) -> Rows:
         found = self._load()
-        if split not in found:
-            raise DataError(f"{self.name}: has no split {split!r}; it has {', '.join(found)}")
+        part = found.get(split, found.get(None))
+        if part is None:
+            raise DataError(f"{self.name}: has no split {split!r}; it has {', '.join(map(str, found))}")
         name = f"{self.name}, split {split}"
-        names = found[split].column_names
+        if part.format["type"] == "custom":
+            raise DataError(
+                f"{name}: has a transform (set_transform, with_transform), which acts whenever a row is read, and here "
+                f"each is read once; give the rows themselves, as of .map(FUNCTION), or drop it by .with_format(None)"
+            )
+        names = part.column_names
         chosen = choose_columns(names, columns, name)
-        rows = found[split].select_columns(list(chosen.values())).with_format("arrow")[:]
+        rows = part.select_columns(list(chosen.values())).with_format("arrow")[:]
         table, note = normalise(self.task, rows, chosen, name, "dataset"), describe_columns(names, chosen, name)
         return Rows(table, ((name, table.num_rows),), name, (note,) if note else ())
 

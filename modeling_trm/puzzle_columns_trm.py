@@ -1,6 +1,7 @@
 """Which column of a table is what, and its values as text, whatever the names and types that people have given them."""
 
 import difflib
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -123,7 +124,8 @@ def normalise(
         pa.chunked_array([pa.repeat(default, table.num_rows)]) for default in (default_source, 0)
     )
     if "source" in chosen:
-        columns["source"] = _as_source(table[chosen["source"]], f"{where}: column {chosen['source']}")
+        source = _with_class_names(table, chosen["source"])
+        columns["source"] = _as_source(source, f"{where}: column {chosen['source']}")
     if "rating" in chosen:
         columns["rating"] = _as_rating(table[chosen["rating"]], f"{where}: column {chosen['rating']}")
     columns["row"] = pa.array(np.arange(1, table.num_rows + 1) if numbers is None else numbers, pa.int64())
@@ -204,6 +206,19 @@ def _digits_as_text(grids: pa.Array) -> pa.Array | None:
     characters = np.frombuffer(("." + SUDOKU_DIGITS).encode("ascii"), dtype=np.uint8)[numbers.astype(np.int64)]
     buffers = [None, pa.py_buffer(bounds - bounds[0]), pa.py_buffer(characters)]
     return pa.Array.from_buffers(pa.large_string(), len(grids), buffers)
+
+
+def _with_class_names(table: pa.Table, name: str) -> pa.ChunkedArray:
+    """A column; the numbers of a ClassLabel of `datasets`, whose names the schema has, by these names."""
+    try:
+        features = json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]
+        names = features[name]["names"] if features[name]["_type"] == "ClassLabel" else []
+    except (KeyError, TypeError, ValueError):  # of another program, or of one that says nothing of classes
+        return table[name]
+    if not names or not pa.types.is_integer(table[name].type):
+        return table[name]
+    classes = dict(enumerate(names))  # null and -1 are none
+    return pa.chunked_array([pa.array(map(classes.get, table[name].to_pylist()), pa.string())])
 
 
 def _as_source(column: pa.ChunkedArray, where: str) -> pa.ChunkedArray:

@@ -3,8 +3,9 @@
 One puzzle of a task whose grids are strings (Sudoku, maze, "grid") is a string, a flat list or array of its cells, or
 rows, each a string, a list or an array; a cell is a character or a whole number (of a Sudoku 0 is a blank; 5.0 is one
 too, True is not). One ARC puzzle is rows of colours, or their text "012/340". In the place of any of these may stand
-{"grid": it}, for ARC also {"grid": it, "puzzle_task": name of a task in the puzzle table}. Several puzzles are a list
-of these. A Sudoku whose clues contradict each other and a maze without one start and one goal are refused.
+{"grid": it}, for ARC also {"grid": it, "puzzle_task": name of a task in the puzzle table}, or a row of a table, whose
+question it is, by the names that puzzle_columns_trm knows. Several puzzles are a list of these. A Sudoku whose clues
+contradict each other and a maze without one start and one goal are refused.
 
 Shapes: L = height * width positions.
 """
@@ -19,6 +20,7 @@ import numpy as np
 from .arc_task_trm import ArcTask
 from .grid_text_trm import as_lists, shown
 from .processing_trm import GridProcessor, text_to_colours
+from .puzzle_columns_trm import COLUMN_NAMES, choose_columns, singular
 
 PUZZLE_KEYS = ("grid", "puzzle_task")
 
@@ -81,13 +83,15 @@ def read_puzzle(puzzle: Any, processor: GridProcessor, characters: str | None = 
     if isinstance(puzzle, Puzzle):
         return puzzle
     task = None
+    if isinstance(puzzle, dict) and "grid" not in puzzle and any(map(_names_a_question, puzzle)):
+        puzzle = puzzle[choose_columns(list(puzzle), None, "a puzzle as a dict", needed=("question",))["question"]]
     if isinstance(puzzle, dict):
         unknown = [key for key in puzzle if key not in PUZZLE_KEYS]
         if unknown or "grid" not in puzzle:
             close = difflib.get_close_matches(str(unknown[0]), PUZZLE_KEYS, n=1) if unknown else []
             raise ValueError(
-                f"a puzzle as a dict has the keys 'grid' and, for ARC, 'puzzle_task'; got {list(puzzle)}"
-                + (f"; did you mean {close[0]!r}?" if close else "")
+                f"a puzzle as a dict has the keys 'grid' and, for ARC, 'puzzle_task', or a row's 'question'; got "
+                f"{list(puzzle)}" + (f"; did you mean {close[0]!r}?" if close else "")
             )
         puzzle, task = puzzle["grid"], puzzle.get("puzzle_task")
         if task is not None and (processor.task != "arc" or not isinstance(task, str)):
@@ -111,6 +115,10 @@ def puzzle_of_cells(cells: str, processor: GridProcessor, name: str = "", writte
     input_ids = processor.encode_cells(cells)
     _check_clues(cells, processor)
     return Puzzle(input_ids, name=name, written=written)
+
+
+def _names_a_question(key: Any) -> bool:
+    return isinstance(key, str) and singular(key) in COLUMN_NAMES["question"]
 
 
 def _check_clues(cells: str, processor: GridProcessor) -> None:

@@ -19,6 +19,7 @@ grid from the processor, everything else from metrics.json:
     hardware       the machine in words (`utils.machine.describe_machine`)
     versions       {package: version} (`utils.machine.library_versions`)
     train          {name: number or text}: facts and last figures of the training, shown as they are
+    trained_on   optional: hashes of the training puzzles, see `evaluation.trained_on`
     weights      {file: SHA-256} of the weights, for `load_model(verify=True)` and `trm doctor MODEL`
     conversion   for a checkpoint made from another's file, {source: its file name, sha256: of that file,
                  facts: {name: text}: what was inferred, given and assumed}

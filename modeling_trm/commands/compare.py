@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "hardware": describe_machine(device),
             "versions": library_versions(),
         }
-        print(markdown_comparison(comparison))
         written = write_comparison(provenance | comparison, arguments.output)
+    print(markdown_comparison(comparison))
     print_written(written)
     return 0

@@ -117,13 +117,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             "skipped_rows": [str(row) for row in puzzles.bad_rows],
             **hub_data(arguments.data, processor.task),
         }
-        print_metrics(Console(highlight=False), metrics)
         if "search" in metrics:
             metrics["search"]["seed"] = arguments.seed
-            print("search:", ", ".join(f"{name}={value}" for name, value in metrics["search"].items()))
         if update is not None and arguments.side is None:  # a card shows a puzzle of the model's own size
             solving_picture(model, puzzles, Path(arguments.output) / "plots" / SOLVING)
         written = write_results(arguments, metrics, describe_machine(model.device), update)
+    print_metrics(Console(highlight=False), metrics)
+    if "search" in metrics:
+        print("search:", ", ".join(f"{name}={value}" for name, value in metrics["search"].items()))
     print_written(written)
     return 0
 

@@ -6,12 +6,13 @@ The options of the search at test time are in search_options.py. Nothing here im
 import argparse
 import math
 import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from ..utils.outputs import output_file, output_folder
+from ..utils.outputs import earlier_results, output_file, output_folder
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +49,17 @@ class CommandParser(argparse.ArgumentParser):
         self.register("type", None, some_text)
         self.register("type", int, whole_number)
         self.register("type", float, finite_number)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's; figures of the same command with other arguments, which will be replaced, are told of."""
+        found, rest = super().parse_known_args(args, namespace)
+        output = vars(found).get("output")
+        if output is not None and Path(output).is_dir():
+            typed = shlex.join([*self.prog.split(), *given(args)])
+            for name, command in earlier_results(Path(output)).items():
+                if command != typed and command.startswith(f"{self.prog} "):
+                    print(f"note: {output}: {name} is there and will be replaced; it is of: {command}", file=sys.stderr)
+        return found, rest
 
     def error(self, message: str) -> NoReturn:
         """Exit with code 2; the usage, which is long, is one question away."""
@@ -315,6 +327,8 @@ def load_chosen_puzzles(
 ) -> "PuzzleSet":
     """The puzzles of the options of `add_puzzles`; a "grid" task has the checkpoint's shape and alphabet.
 
+    A checkpoint that was trained on some of them is told of on stderr.
+
     Args:
         side: of the grids; None leaves it to the data, and takes the checkpoint's own of the shipped ones.
 
@@ -325,6 +339,7 @@ def load_chosen_puzzles(
     from datasets_builders.sources import named_source
 
     from ..evaluation.runner import choose_subset
+    from ..evaluation.trained_on import trained_on_note
 
     source = named_source(arguments.data) | reading(arguments)
     if processor.task == "grid":
@@ -334,9 +349,12 @@ def load_chosen_puzzles(
     elif processor.task in ("sudoku", "maze") and arguments.data is None:
         source |= {"grid_shape": tuple(processor.grid_shape)}
     puzzles = load_puzzles(processor.task, arguments.split, on_bad_row=arguments.on_bad_row, **source)
-    if arguments.max_puzzles is None:
-        return puzzles
-    return choose_subset(puzzles, arguments.max_puzzles, arguments.seed)
+    if arguments.max_puzzles is not None:
+        puzzles = choose_subset(puzzles, arguments.max_puzzles, arguments.seed)
+    for model in vars(arguments).get("models") or [arguments.model]:
+        if (note := trained_on_note(model, puzzles.inputs)) is not None:
+            print(f"note: {note}", file=sys.stderr)
+    return puzzles
 
 
 def autocast(arguments: argparse.Namespace, device: "torch.device") -> "torch.autocast":

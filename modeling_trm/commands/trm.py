@@ -2,13 +2,14 @@
 
 import difflib
 import importlib
+import os
 import re
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from ..utils.cli import INTERRUPTED
+from ..utils.cli import BROKEN_PIPE, INTERRUPTED
 
 # In the order in which one meets them; the file of a command has its name.
 COMMANDS = (
@@ -19,6 +20,20 @@ COMMANDS = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """The command's exit code. A reader that has had enough, as `| head`, ends it without a word."""
+    try:
+        try:
+            return run(argv)
+        finally:
+            print(end="", flush=True)  # what is left fails here, and not when Python ends
+    except (BrokenPipeError, SystemExit) as stop:
+        if not isinstance(stop, BrokenPipeError) and not isinstance(stop.__context__, BrokenPipeError):  # of rich
+            raise
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return BROKEN_PIPE
+
+
+def run(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
         print(overview())

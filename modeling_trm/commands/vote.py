@@ -151,7 +151,8 @@ def open_views(
         print(f"protocol: {views.protocol}")
     if say and left_out:
         canvas = "{} x {}".format(*processor.grid_shape)
-        print(f"note: {len(left_out)} tasks are larger than the canvas of {canvas}: not attempted, and in no figure")
+        tasks = "1 task is" if len(left_out) == 1 else f"{len(left_out)} tasks are"
+        print(f"note: {tasks} larger than the canvas of {canvas}: not attempted, and in no figure")
     if say and views.num_unknown and views.protocol != UNSTATED:
         print(
             f"note: {views.num_unknown} of {len(source.tasks)} tasks have no row in the checkpoint's puzzle table, and "

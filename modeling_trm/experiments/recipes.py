@@ -27,6 +27,7 @@ from ..utils.reading import read_json
 # Student's t at 97.5 %, by degrees of freedom from 1.
 T_975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 MAX_SEEDS = len(T_975) + 1
+ALIKE = 1e-9  # what rounding leaves between differences that are the same
 LAST = "at its last step"
 MEASURES = ("at_equal_passes", "at_last_step", "cells")
 
@@ -201,11 +202,14 @@ def _figures(contender: Contender, runs: dict[int, dict[str, Any]], passes: int)
 
 
 def over_seeds(values: Sequence[float], least: float = -1.0) -> dict[str, Any]:
-    """{mean, ci95, each} of shares (least: 0) or their differences; ci95 is None for a single seed, which says nothing
-    about another."""
-    if len(values) == 1:
-        return {"mean": values[0], "ci95": None, "each": list(values)}
-    reach = T_975[len(values) - 2] * stdev(values) / math.sqrt(len(values))
+    """{mean, ci95, each} of shares (least: 0) or their differences.
+
+    ci95 is None where nothing tells how far another seed may lie: for a single one, and for several that are all alike.
+    """
+    spread = stdev(values) if len(values) > 1 else 0.0
+    if spread < ALIKE:
+        return {"mean": mean(values), "ci95": None, "each": list(values)}
+    reach = T_975[len(values) - 2] * spread / math.sqrt(len(values))
     interval = [max(least, mean(values) - reach), min(1.0, mean(values) + reach)]
     return {"mean": mean(values), "ci95": interval, "each": list(values)}
 
@@ -228,7 +232,20 @@ def markdown_table(report: dict[str, Any]) -> str:
             *("" if difference is None else _percent(difference[m]) for m in MEASURES),
         ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", *_source_table(report["recipes"])])
+    return "\n".join([*lines, "", *_source_table(report["recipes"]), "", _about(report)])
+
+
+def _about(report: dict[str, Any]) -> str:
+    """What the figures of the tables are of, and their intervals."""
+    seeds = next(iter(report["recipes"].values()))["seeds"]
+    puzzles = f"{report['test_puzzles']:,} test puzzles"
+    if len(seeds) == 1:
+        return f"One seed ({seeds[0]}) on {puzzles}: nothing tells how another would do, so no interval is given."
+    return (
+        f"Means over {len(seeds)} seeds ({', '.join(map(str, seeds))}) on the same {puzzles}; in brackets Student's "
+        f"95 % interval over the seeds, which is about other seeds and not about other puzzles. Where all seeds are "
+        f"alike there is none."
+    )
 
 
 def _source_table(recipes: dict[str, Any]) -> list[str]:

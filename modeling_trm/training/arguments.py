@@ -227,7 +227,7 @@ class RunArguments:
     )
     report_to: list[str] = field(
         default_factory=lambda: ["tensorboard"],
-        metadata={"help": "trackers of accelerate (tensorboard, trackio, wandb), or none"},
+        metadata={"help": "trackers of accelerate (tensorboard, trackio, wandb), all that are installed, or none"},
     )
 
     def kernels(self) -> dict[str, str]:
@@ -309,26 +309,16 @@ class Recipe:
     def _check_task(self) -> None:
         """What only some kinds of puzzles know."""
         o, d = self.optimisation, self.data
-        for name in ("reveal_start", "reveal_end", "reveal_until"):
-            value = getattr(d, name)
-            if value and d.task != "sudoku":
-                raise ValueError(f"{name}={value} is for task sudoku only; task is {d.task!r}")
+        curriculum = ("reveal_start", "reveal_end", "reveal_until")
+        off = {name: "0" for name in curriculum if getattr(d, name) and d.task != "sudoku"}
         if o.loss_on == "blanks" and d.task not in ("sudoku", "maze"):
-            raise ValueError(f"loss_on='blanks' is for tasks sudoku and maze only; task is {d.task!r}")
+            off["loss_on"] = "all"
+        if off:
+            options = " ".join(f"--{name} {value}" for name, value in off.items())
+            raise ValueError(f"{', '.join(off)}: not for task {d.task!r}; switch them off: {options}")
         if d.task == "arc":
-            given = [
-                name
-                for name in (
-                    "data_files",
-                    "dataset",
-                    "columns",
-                    "characters",
-                    "subset",
-                    "source_weights",
-                    "test_puzzles",
-                )
-                if getattr(d, name)
-            ]
+            names = ("data_files", "dataset", "columns", "characters", "subset", "source_weights", "test_puzzles")
+            given = [name for name in names if getattr(d, name)]
             if given:
                 raise ValueError(f"{', '.join(given)}: task arc takes its data, all of it, from one folder, --data DIR")
             if d.data is None and d.data_dir is None:

@@ -9,6 +9,7 @@ import torch
 from pyarrow import parquet
 
 from datasets_builders.features import PuzzleSet
+from datasets_builders.sampling import TrainingStream
 from datasets_builders.validation import validity_check
 
 from ..cards.card import SOLVING
@@ -17,6 +18,7 @@ from ..cards.update import VOTES_ON_CARD
 from ..evaluation.engine import precision
 from ..evaluation.halting import calibrate_halting
 from ..evaluation.runner import Puzzles, evaluate_puzzles
+from ..evaluation.trained_on import MADE_TEST, hashes_kept
 from ..modeling_trm import TRMForGridReasoning
 from ..operator_files_trm import operator_files
 from ..utils.cli import command_line
@@ -27,7 +29,7 @@ from ..voting.collect import collect_votes
 from ..voting.records import VoteRecords, load_records
 from ..voting.report import write_report
 from .resuming import operators_fact
-from .run_folder import MADE_TEST, publish_folder
+from .run_folder import publish_folder
 from .trainer import Trainer
 
 
@@ -86,6 +88,7 @@ def evaluate_and_publish(trainer: Trainer, arguments: Sequence[str]) -> Path:
             "train": facts,
         },
         plots=pictures if pictures.is_dir() else None,
+        trained_on=hashes_kept(data.stream.questions) if isinstance(data.stream, TrainingStream) else None,
     )
 
 

@@ -19,6 +19,10 @@ FREE_TO_CHANGE = frozenset(
     "early_stopping_patience resume_from report_to validation_puzzles test_puzzles attention_backend mlp_t_backend "
     "ssd_backend views test_augmentations".split()  # the last: what views was called
 )
+LONGER = (
+    "; its schedules were made for its length: to train a finished model for longer, give another output_dir, "
+    "--start_from FOLDER (weights/last or model of that run) and --start_step {step}, which goes on behind that step"
+)
 # Of fields that a recipe of an earlier version did not have.
 DEFAULTS = {
     field.name: field.default for part in (DataArguments, OptimisationArguments, RunArguments) for field in fields(part)
@@ -48,6 +52,7 @@ def check_same_run(checkpoint: Path, progress: dict[str, Any], ours: dict[str, A
             raise ValueError(
                 f"{checkpoint} was trained with {name}={before!r}, the recipe now says {now!r}: "
                 f"set it back to resume, or give another output_dir to start anew"
+                + (LONGER.format(step=progress["step"]) if name in ("train_steps", "train_minutes") else "")
             )
     before, now = progress["training_data"], ours["training_data"]
     if before != now:

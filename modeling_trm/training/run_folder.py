@@ -13,6 +13,7 @@ from accelerate.tracking import get_available_trackers
 
 from ..cards.card import write_model_card
 from ..evaluation.plots import write_plots
+from ..evaluation.trained_on import KEY, MADE_TEST
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
 from ..reasoning_config_trm import ReasoningConfig
@@ -24,7 +25,6 @@ from .arguments import Recipe, RunArguments
 from .checkpointing import prune
 from .fields import parse_files
 
-MADE_TEST = "test.parquet"  # in the output folder, where the data had no test split
 RESULTS = ("metrics.json", "weights/last", "weights/ema", "model")  # of a run that came to its end
 WRITTEN = (*RESULTS, "log.jsonl", "checkpoints", "weights", "evaluation", "trackers", MADE_TEST)
 
@@ -57,16 +57,16 @@ def own_folder(recipe: Recipe) -> Iterator[None]:
 
 
 def choose_trackers(report_to: Sequence[str]) -> list[str]:
-    """Those of report_to; the default one, for which nobody asked, only where it is installed.
+    """Those of report_to, "all" for all that are installed; the default one, for which nobody asked, only where it is.
 
     Raises:
         ValueError: a tracker is asked for and not installed, which accelerate would leave out with a warning.
     """
     here = set(map(str, get_available_trackers()))
-    missing = [name for name in report_to if name not in ("none", *here)]
+    missing = [name for name in report_to if name not in ("none", "all", *here)]
     if missing and list(report_to) != RunArguments().report_to:
         raise ValueError(f"report_to: {', '.join(missing)} is not installed here; install it, or report_to: none")
-    return [name for name in report_to if name in here]
+    return sorted(here) if "all" in report_to else [name for name in report_to if name in here]
 
 
 class RunLog:
@@ -121,6 +121,7 @@ def publish_folder(
     recipe: Recipe,
     run: dict[str, Any],
     plots: Path | None = None,
+    trained_on: str | None = None,
 ) -> Path:
     """output/model: the weights of `source` with plots and a card whose figures all come from metrics.json.
 
@@ -128,6 +129,7 @@ def publish_folder(
         reasoning: the checkpoint's own defaults of `solve`.
         metrics: {name: what evaluate_puzzles returned, with its command and data}. run: command, seed, steps, seconds,
             flops, device and facts of the training. plots: a folder of pictures to show besides those made here.
+        trained_on: the hashes that tell of a puzzle whether it was trained on.
     """
     facts = {
         "recipe": recipe.to_dict(),
@@ -142,6 +144,8 @@ def publish_folder(
         "train": run["train"],
         "evaluations": metrics,
     }
+    if trained_on is not None:
+        facts[KEY] = trained_on
     write_json(output / "metrics.json", facts)
     with replaced(output / "model") as folder:
         shutil.copytree(source, folder, dirs_exist_ok=True)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 USER_ERROR = 2  # argparse's own exit code for wrong arguments
 INTERRUPTED = 130  # what shells expect after Ctrl-C
+BROKEN_PIPE = 141  # and of a program whose reader has gone
 OUT_OF_MEMORY = re.compile(r"allocate memory|out of memory|size calculation overflowed", re.I)  # PyTorch's words
 
 
@@ -19,6 +20,8 @@ def user_errors(*kinds: type[Exception]) -> Iterator[None]:
     """
     try:
         yield
+    except BrokenPipeError:  # an OSError, but nobody's error
+        raise
     except kinds as error:
         # huggingface_hub's validation tells over two lines that something was wrong, and what by its cause.
         is_wrapped = type(error).__name__.startswith("StrictDataclass") and error.__cause__ is not None

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from huggingface_hub import snapshot_download
+from huggingface_hub import snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
@@ -98,10 +98,14 @@ def _checked(name: str) -> str:
             raise CheckpointError(
                 f"checkpoint {name!r}: its config.json says model_type={kind!r}; allowed: {TRMConfig.model_type!r}"
             )
-    elif not re.fullmatch(r"[\w.-]+/[\w.-]+", found):
+    elif not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", found):
         raise CheckpointError(
             f"checkpoint {name!r}: no such folder (and not a Hub id of the form org/name){_hint(name)}"
         )
+    elif folder.parent.is_dir() and not try_to_load_from_cache(found, "config.json"):
+        near = difflib.get_close_matches(folder.name, [path.name for path in folder.parent.iterdir()], n=1)
+        hint = f"; did you mean {folder.parent / near[0]}?" if near else ""
+        raise CheckpointError(f"checkpoint {name!r}: no such folder in {folder.parent}, which is one here{hint}")
     return found
 
 

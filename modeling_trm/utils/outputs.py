@@ -3,7 +3,7 @@
 import argparse
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .files import check_file, check_parent, replaced, resolved
@@ -69,6 +69,17 @@ def check_results_folder(folder: Path) -> Path:
     if (target / PAGE).exists() and not (target / "diagnosis.json").exists():
         raise ValueError(f"{target / PAGE}: is of another program, and would be replaced; give another folder")
     return target
+
+
+def earlier_results(folder: Path) -> dict[str, str]:
+    """{file: the command that wrote it} of the figures of ours in the folder."""
+    found: dict[str, str] = {}
+    for name in OURS:
+        with suppress(OSError, ValueError, AttributeError, TypeError):  # none, or of another program
+            report = read_json(folder / name)
+            for part in (report, *report.get("evaluations", {}).values()):
+                found |= {name: str(part["command"])} if "command" in part else {}
+    return found
 
 
 def _says(path: Path, fields: Iterable[str]) -> bool:

@@ -226,10 +226,31 @@ def test_a_users_own_data_set_in_memory():
     assert puzzles.processor.decode(puzzles.inputs[0]) == QUESTION
     assert puzzles.ratings.tolist() == [0]
     assert len(load_puzzles("sudoku", "test", dataset=datasets.DatasetDict(test=mine))) == 1
+    one = load_puzzles("sudoku", "test", dataset=mine)  # has no splits: it is what is asked for
+    assert len(one) == 1 and one.origin == "dataset in memory, split test"
     with pytest.raises(DataError, match="has no split 'test'; it has train"):
-        load_puzzles("sudoku", "test", dataset=mine)
+        load_puzzles("sudoku", "test", dataset=datasets.DatasetDict(train=mine))
     with pytest.raises(DataError, match="is a IterableDataset"):
         load_puzzles("sudoku", "train", dataset=mine.to_iterable_dataset())
+
+
+def test_a_transform_is_not_left_out_silently():
+    """It would act on every row that is read; with_format says only as what the rows come."""
+    mine = datasets.Dataset.from_dict({"question": [QUESTION], "answer": [ANSWER]})
+    with pytest.raises(DataError, match=r"dataset in memory, split train: has a transform .*\.map\(FUNCTION\)"):
+        load_puzzles("sudoku", "train", dataset=mine.with_transform(lambda rows: rows))
+    for form in ("numpy", "torch", "arrow", None):
+        assert len(load_puzzles("sudoku", "train", dataset=mine.with_format(form))) == 1
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+def test_sources_that_are_classes_have_their_names(tmp_path, as_file):
+    rows = {"question": [QUESTION] * 4, "answer": [ANSWER] * 4, "source": [1, 0, -1, None]}
+    mine = datasets.Dataset.from_dict(rows).cast_column("source", datasets.ClassLabel(names=["easy", "hard"]))
+    if as_file:
+        mine.to_parquet(str(tmp_path / "mine.parquet"))
+    where = {"data_files": tmp_path / "mine.parquet"} if as_file else {"dataset": mine}
+    assert load_puzzles("sudoku", "train", **where).sources.tolist() == ["hard", "easy", "", ""]
 
 
 def test_other_sizes_and_alphabets(tmp_path):

@@ -5,12 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import DatasetCard
 from torch.utils.data import DataLoader
 
 from datasets_builders.features import PuzzleSet, load_puzzles
+from datasets_builders.sources import SAMPLES
 from datasets_builders.sudoku import Sudoku
 from modeling_trm import GridProcessor
 from modeling_trm.losses_trm import IGNORE_INDEX
@@ -78,3 +81,16 @@ def test_rows_of_text_are_mapped(
     else:
         mapped = mapped.with_format("torch")
     assert_trains(DataLoader(mapped, batch_size=2), expected, tiny_model)
+
+
+def test_each_shipped_sample_is_a_configuration_of_its_own() -> None:
+    """`load_dataset` of the folder would else mix puzzles of all sizes and tasks in one split."""
+    told = DatasetCard.load(SAMPLES / "README.md").data.configs
+    files = {(one["config_name"], file["split"], file["path"]) for one in told for file in one["data_files"]}
+    shipped = [line.split()[1] for line in (SAMPLES / "SHA256SUMS").read_text(encoding="utf-8").splitlines()]
+    assert files == {(Path(name).parent.name, Path(name).stem, name) for name in shipped}
+
+
+def test_the_shipped_samples_load_as_a_data_set(tmp_path: Path) -> None:
+    small = datasets.load_dataset(str(SAMPLES), "sudoku-4x4", cache_dir=str(tmp_path))
+    assert {split: len(rows) for split, rows in small.items()} == {"test": 198}

@@ -63,7 +63,10 @@ def test_figures_by_hand(contenders) -> None:
     easy, hard = report["recipes"]["act"]["by_source"]["easy"], report["recipes"]["act"]["by_source"]["hard"]
     assert (easy["each"], hard["each"]) == ([0.3, 0.5], [0.1, 0.2])
     assert report["recipes"]["act"]["flops_a_puzzle"] == 3 * flops(act.config) and "40.0 %" in lines[7]
-    assert len(lines) == 9 and "in at most 12 passes" in lines[0] and lines[3].startswith("| dis | 7 |")
+    assert lines[9] == "" and lines[10].startswith(
+        "Means over 2 seeds (0, 1) on the same 40 test puzzles; in brackets St"
+    )
+    assert len(lines) == 11 and "in at most 12 passes" in lines[0] and lines[3].startswith("| dis | 7 |")
 
 
 def test_passes_that_do_not_divide_are_never_more_than_allowed(contenders) -> None:
@@ -103,6 +106,16 @@ def test_the_interval_is_students() -> None:
     assert figures["ci95"] == pytest.approx([0.4 - 0.24843, 0.4 + 0.24843], abs=1e-4)
     assert over_seeds([0.0, 0.1, 0.2], 0.0)["ci95"][0] == 0.0 > over_seeds([0.0, 0.1, 0.2])["ci95"][0]
     assert over_seeds([0.5]) == {"mean": 0.5, "ci95": None, "each": [0.5]}
+
+
+@pytest.mark.parametrize("each", [[0.0, 0.0], [1.0, 1.0, 1.0], [0.3 - 0.2, 0.1]])
+def test_seeds_that_are_alike_give_no_interval_of_no_width(each) -> None:
+    assert over_seeds(each)["ci95"] is None and over_seeds(each)["mean"] == pytest.approx(each[-1])
+
+
+def test_a_single_seed_is_said(contenders) -> None:
+    report = compare(contenders, {"act": {3: run_of([0.1])}, "dis": {3: run_of([0.1])}})
+    assert markdown_table(report).splitlines()[-1].startswith("One seed (3) on 40 test puzzles: nothing tells")
 
 
 def test_other_test_puzzles_do_not_compare(contenders) -> None:

@@ -96,6 +96,8 @@ FORMS = {
     "half": torch.tensor(DIGITS).half(),
     "list of arrays": [np.array(row) for row in DIGITS],
     "dict": {"grid": DIGITS},
+    "row of a data set": {"source": "s", "question": PUZZLES[0], "answer": "1" * 16, "rating": 3},
+    "row of a file": {"id": 1, "quizzes": PUZZLES[0], "solutions": "1" * 16},
 }
 
 
@@ -181,7 +183,17 @@ def test_arrays_of_several_puzzles_and_large_sudokus(echo_pipeline: Make) -> Non
         (SUDOKU, [[*DIGITS[0], 1], *DIGITS[1:]], "row 1 has 5 cells, expected 4"),
         (SUDOKU, [0] * 15, "the grid has 15 cells, expected 16 (4 x 4)"),
         (SUDOKU, None, "a sudoku grid is a string, rows or an array of cells; got None"),
-        (SUDOKU, {"question": PUZZLES[0]}, "a puzzle as a dict has the keys 'grid' and, for ARC, 'puzzle_task'"),
+        (
+            SUDOKU,
+            {"start": PUZZLES[0]},
+            "a puzzle as a dict has the keys 'grid' and, for ARC, 'puzzle_task', or a row's",
+        ),
+        (SUDOKU, {"puzzle": PUZZLES[0], "quiz": ""}, "a puzzle as a dict: has a question in the columns 'puzzle', 'qu"),
+        (
+            SUDOKU,
+            {"grid": PUZZLES[0], "question": "1"},
+            "a puzzle as a dict has the keys 'grid' and, for ARC, 'puzzle_",
+        ),
         (ARC, {"grid": COLOURS, "puzzle-task": "a"}, "did you mean 'puzzle_task'?"),
         (SUDOKU, {"grid": PUZZLES[0], "puzzle_task": "a"}, "puzzle_task='a' is not allowed; allowed: the name of an"),
         (MAZE, ["x" * 16], "puzzle 1: row 1, column 1: 'x' is not allowed; allowed: '# SGo'"),

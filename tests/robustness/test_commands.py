@@ -61,6 +61,25 @@ def test_an_output_is_refused_before_anything_is_read(
     assert told in capsys.readouterr().err
 
 
+def test_figures_with_other_settings_are_not_replaced_without_a_word(tmp_path: Path, capsys) -> None:
+    output, command = str(tmp_path), ["--model", "no-such-model", "--output", str(tmp_path)]
+
+    def told(*more: str) -> str:
+        with pytest.raises(SystemExit, match="2"):
+            evaluate.main([*command, *more])
+        return capsys.readouterr().err
+
+    assert "note:" not in told()
+    earlier = {"command": f"trm evaluate --model no-such-model --output {output}"}
+    (tmp_path / "metrics.json").write_text(json.dumps({"evaluations": {"test": earlier}}))
+    (tmp_path / "sweep.json").write_text(json.dumps({"rows": [], "command": "trm sweep"}))  # stays
+    assert "note:" not in told()
+    note = f"note: {output}: metrics.json is there and will be replaced; it is of: {earlier['command']}\n"
+    assert told("--halt", "0.9").count("note:") == 1 and note in told("--halt", "0.9")
+    (tmp_path / "metrics.json").write_text('{"evaluations": [1]}')
+    assert "note:" not in told("--halt", "0.9")
+
+
 def test_puzzles_are_not_replaced_by_their_answers(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     file = tmp_path / "puzzles.txt"
     file.write_text("." * 81)

@@ -1,5 +1,6 @@
 """`trm`: what there is; help and wrong arguments wait for no library; options mean the same everywhere."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,18 @@ for name in trm.COMMANDS:
 heavy = {"torch", "transformers", "datasets", "numpy", "accelerate", "huggingface_hub", "yaml", "rich"}
 heavy &= sys.modules.keys()
 assert not heavy, heavy
+"""
+# A command that prints to a reader who has gone, where what the system says is a user's error.
+PRINTS = """
+import sys, types
+from rich.console import Console
+from modeling_trm.commands import trm
+from modeling_trm.utils.cli import user_errors
+def main(rest):
+    with user_errors(OSError):
+        {}
+trm.command_module = lambda name: types.SimpleNamespace(main=main)
+sys.exit(trm.main(["solve"]))
 """
 MODEL_COMMANDS = ("solve", "evaluate", "vote", "sweep", "certify", "diagnose", "adapt", "export")
 # All others meet models whose operators may be a user's own.
@@ -79,6 +92,26 @@ def test_without_arguments_every_command_is_named(capsys: pytest.CaptureFixture[
 def test_a_misspelt_command_is_told_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert trm.main(["evalute"]) == 2
     assert capsys.readouterr().err == "error: trm has no command 'evalute'; did you mean 'evaluate'?\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="of shells")
+@pytest.mark.parametrize(
+    "program",
+    [
+        ["-m", "modeling_trm.commands"],  # little, told when it is flushed
+        ["-c", PRINTS.format("print('x', flush=True)")],
+        ["-c", PRINTS.format("Console().print('x')")],
+    ],
+)
+def test_a_reader_that_has_had_enough_is_no_error(program: list[str]) -> None:
+    reads, writes = os.pipe()
+    os.close(reads)
+    with open(writes, "wb") as pipe:
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+        done = subprocess.run(
+            [sys.executable, *program], stdout=pipe, stderr=subprocess.PIPE, cwd=ROOT, env=environment
+        )
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 @pytest.mark.parametrize("arguments", [["solve"], ["evaluate", "--model", "m"], ["benchmark", "--rounds", "x"]])

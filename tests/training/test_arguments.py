@@ -100,6 +100,11 @@ def test_what_a_recipe_says_is_a_recipe_again(write_recipe):
             {"train_minutes": 8, "train_steps": None, "start_step": 5, "start_from": "x"},
             "start_step=5 needs train_steps",
         ),
+        (
+            {"task": "grid", "reveal_start": 1.0, "reveal_until": 0.5, "loss_on": "blanks"},
+            "reveal_start, reveal_until, loss_on: not for task 'grid'; switch them off: --reveal_start 0 "
+            "--reveal_until 0 --loss_on all",
+        ),
         ({"resume_from": "no/such/folder"}, "resume_from='no/such/folder': there is no such folder"),
         ({"train_only": "puzzle_table", "puzzle_prefix_len": 0}, "no puzzle table"),
         ({"subset": 10**9}, "subset=1000000000"),

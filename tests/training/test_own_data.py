@@ -10,7 +10,7 @@ from pyarrow import csv, parquet
 
 from datasets_builders.features import load_puzzles
 from datasets_builders.run_splits import load_run_splits
-from modeling_trm.commands import train
+from modeling_trm.commands import evaluate, train
 from modeling_trm.training import threads
 from modeling_trm.training.arguments import parse_recipe
 from modeling_trm.training.data import open_data
@@ -92,6 +92,14 @@ def test_a_recipe_trains_on_ones_own_file(own, tmp_path, write_recipe, capsys):
     assert run["evaluations"]["test"]["count"] == 6
     made = tmp_path / "run" / "test.parquet"
     assert parquet.read_table(made).num_rows == 6 and f"--data {made}" in run["evaluations"]["test"]["command"]
+    assert f"test puzzles held out: {made}" in shown
+    evaluated = ["--model", str(tmp_path / "run" / "model"), "--max-steps", "1"]
+    assert evaluate.main([*evaluated, "--data", own(60), "--output", str(tmp_path / "whole")]) == 0
+    assert f"was trained on 54 of these 60 puzzles: the figures are not those of new ones; its run held out {made}" in (
+        capsys.readouterr().err
+    )
+    assert evaluate.main([*evaluated, "--data", str(made), "--output", str(tmp_path / "held out")]) == 0
+    assert "note:" not in capsys.readouterr().err
     assert run["command"] == f"trm train {recipe} --data {tmp_path / 'my.csv'}"
     assert run["recipe"]["data"] == str(tmp_path / "my.csv")
     assert "published step" not in run["train"]  # validation was switched off: the averaged weights are published
@@ -107,7 +115,11 @@ def test_a_recipe_trains_on_ones_own_file(own, tmp_path, write_recipe, capsys):
         ({"OMP_NUM_THREADS": "1"}, 1),  # said by the user, not by the launcher
     ],
 )
-def test_the_one_thread_of_accelerate_launch_becomes_all_cores(monkeypatch, environment, expected):
+@pytest.mark.parametrize("told", [b"", b"A=1\0OMP_NUM_THREADS=1\0"])
+def test_the_one_thread_of_accelerate_launch_becomes_all_cores(monkeypatch, tmp_path, environment, expected, told):
+    (tmp_path / "environ").write_bytes(told)
+    monkeypatch.setattr(threads, "LAUNCHER", tmp_path / "environ")
+    expected = 1 if told else expected  # whoever told the launcher is obeyed
     for name in ("ACCELERATE_MIXED_PRECISION", "OMP_NUM_THREADS", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
@@ -119,5 +131,7 @@ def test_the_one_thread_of_accelerate_launch_becomes_all_cores(monkeypatch, envi
         said = threads.use_all_cores()
         assert torch.get_num_threads() == expected
         assert bool(said) == (expected == 4)
+        monkeypatch.setattr(threads, "LAUNCHER", tmp_path / "none")  # another system
+        assert not threads._launcher_was_told()
     finally:
         torch.set_num_threads(before)

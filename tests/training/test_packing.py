@@ -138,4 +138,9 @@ def test_another_recipe_does_not_go_on_from_it(stopped, write_recipe, tmp_path, 
     other = write_recipe("other", learning_rate=0.5)
     with pytest.raises(SystemExit):
         train.main([str(other), "--resume_from", str(tmp_path / "packed")])
-    assert "learning_rate=0.001, the recipe now says 0.5" in capsys.readouterr().err
+    shown = capsys.readouterr().err
+    assert "learning_rate=0.001, the recipe now says 0.5" in shown and "--start_step" not in shown
+    with pytest.raises(SystemExit):
+        train.main([str(stopped), "--train_steps", "99"])
+    shown = capsys.readouterr().err
+    assert "the recipe now says 99" in shown and "--start_from FOLDER" in shown and "--start_step 10, which" in shown

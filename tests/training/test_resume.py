@@ -360,6 +360,8 @@ def test_a_tracker_that_is_not_there_is_named(write_recipe, capsys, monkeypatch)
     monkeypatch.setattr(run_folder, "get_available_trackers", lambda: ["tensorboard"])
     assert run_folder.choose_trackers(["tensorboard"]) == ["tensorboard"]
     assert run_folder.choose_trackers(["none"]) == []
+    monkeypatch.setattr(run_folder, "get_available_trackers", lambda: ["wandb", "tensorboard"])
+    assert run_folder.choose_trackers(["all"]) == ["tensorboard", "wandb"]
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_and_says_so(write_recipe, tmp_path):

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from modeling_trm import GridProcessor, TRMForGridReasoning
+from modeling_trm.utils import loading
 from modeling_trm.utils.loading import LOADING_ERRORS, CheckpointError, choose_device, load_model, load_processor
 from scripts import eval_puzzles, solve
 
@@ -164,6 +165,24 @@ def test_missing_folder_and_processor(folder: Path) -> None:
     (folder / "preprocessor_config.json").unlink()
     with pytest.raises(CheckpointError, match="the processor does not load"):
         load_processor(str(folder))
+
+
+def test_a_misspelt_folder_beside_others_is_not_asked_of_the_hub(folder: Path, monkeypatch) -> None:
+    def ask(*arguments: Any, **options: Any) -> None:
+        raise AssertionError("the Hub was asked")
+
+    monkeypatch.setattr(GridProcessor, "from_pretrained", ask)
+    monkeypatch.chdir(folder.parent.parent)
+    place = folder.parent.name
+    expected = f"checkpoint '{place}/modle': no such folder in {place}, which is one here; did you mean {place}/model?"
+    with pytest.raises(CheckpointError, match=re.escape(expected)):
+        load_processor(f"{place}/modle")
+    monkeypatch.setattr(loading, "try_to_load_from_cache", lambda *names: "a file")  # a model of the Hub, seen before
+    with pytest.raises(AssertionError, match="the Hub was asked"):
+        load_processor(f"{place}/modle")
+    for name in ("./modle", "../modle"):
+        with pytest.raises(CheckpointError, match="no such folder"):
+            load_processor(name)
 
 
 def test_devices() -> None:

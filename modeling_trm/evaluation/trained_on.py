@@ -1,0 +1,70 @@
+"""Which puzzles a checkpoint was trained on, by hashes that its metrics.json keeps: figures on them are no figures.
+
+Kept are the smallest of all hashes, so that they are few whatever was trained on, and still tell a share: of puzzles
+whose hash is up to the largest that is kept, those that were trained on are among the kept ones, and no others.
+
+Shapes: N puzzles, L positions.
+"""
+
+import base64
+from hashlib import blake2b
+
+import numpy as np
+
+from ..utils.loading import folder_of
+from ..utils.reading import read_json
+
+KEY = "trained_on"  # in metrics.json
+KEPT = 1024  # 11 KB of text; all of them where there are no more puzzles
+MADE_TEST = "test.parquet"  # of a run whose data had no test split, in its folder
+
+
+def hashes_kept(questions_NL: np.ndarray) -> str:
+    """What a checkpoint keeps of the questions that it was trained on, uint8 token ids [N, L], as text."""
+    smallest = np.unique(_hashes(questions_NL))[:KEPT]
+    return base64.b64encode(smallest.tobytes()).decode("ascii")
+
+
+def count_trained_on(questions_NL: np.ndarray, kept: str) -> tuple[int, bool]:
+    """How many of these questions, uint8 token ids [N, L], were trained on, and whether they were counted.
+
+    Args:
+        kept: of `hashes_kept`. Where there were more to train on than are kept, the number is an estimate.
+    """
+    known = np.frombuffer(base64.b64decode(kept), dtype="<u8")
+    hashes_N = _hashes(questions_NL)
+    found = int(np.isin(hashes_N, known).sum())
+    if len(known) < KEPT:
+        return found, True
+    would_be_known = int((hashes_N <= known[-1]).sum())
+    return round(len(hashes_N) * found / max(would_be_known, 1)), False
+
+
+def trained_on_note(checkpoint: str, questions_NL: np.ndarray) -> str | None:
+    """A line for the user where a checkpoint is to be scored on what it was trained on; None where nothing tells so.
+
+    Args:
+        checkpoint: a folder, a shipped name or a Hub id; only one that we trained has something to tell.
+
+    Raises:
+        ValueError: no such checkpoint.
+    """
+    folder = folder_of(checkpoint)
+    try:
+        count, is_counted = count_trained_on(questions_NL, read_json(folder / "metrics.json")[KEY])
+    except (OSError, KeyError, TypeError, ValueError):  # none, an earlier version's, or of another program
+        return None
+    if not count:
+        return None
+    about, made = "" if is_counted else "about ", folder.parent / MADE_TEST
+    others = f"; its run held out {made}" if folder.name == "model" and made.is_file() else ""
+    return (
+        f"{checkpoint} was trained on {about}{count:,} of these {len(questions_NL):,} puzzles: the figures are not "
+        f"those of new ones{others}"
+    )
+
+
+def _hashes(questions_NL: np.ndarray) -> np.ndarray:
+    """uint64 [N], the same on every machine."""
+    digests = b"".join(blake2b(row, digest_size=8).digest() for row in np.ascontiguousarray(questions_NL))
+    return np.frombuffer(digests, dtype="<u8")
