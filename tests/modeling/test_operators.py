@@ -82,6 +82,33 @@ def test_output_and_gradients_equal_the_oracle(name: str, variant: str, tiny_con
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-9, msg=lambda text, key=key: f"{key}: {text}")
 
 
+@pytest.mark.parametrize("kernel", [1, 3, 5])
+def test_the_gradients_of_conv2d_in_bfloat16_on_a_cpu_are_those_in_float64(kernel: int) -> None:
+    """They are computed in another way (conv2d_trm): against the same formula in float64, of the same rounded numbers."""
+    config = TRMConfig(block_operators=["conv2d"], seq_len=42, grid_width=6, hidden_size=16, conv2d_kernel=kernel)
+    operator = build("conv2d", config, torch.bfloat16)
+    x = random_input(config, dtype=torch.bfloat16).requires_grad_()
+    parameters = dict(operator.named_parameters())
+    y = operator(x)
+    assert "DepthwiseConv" in str({type(node) for node in ancestors(y)})
+    ours = gradients(y, x, *parameters.values())
+    wide = {name: parameter.detach().double().requires_grad_() for name, parameter in parameters.items()}
+    wide_x = x.detach().double().requires_grad_()
+    expected = gradients(oracle.ORACLES["conv2d"](wide, config, wide_x), wide_x, *wide.values())
+    for found, wanted in zip(ours, expected, strict=True):
+        assert (found.double() - wanted).norm() < 0.02 * wanted.norm()
+
+
+def ancestors(output: Tensor) -> list[Any]:
+    """The nodes of autograd that lead to a tensor."""
+    found, todo = [], [output.grad_fn]
+    while todo:
+        node = todo.pop()
+        found.append(node)
+        todo += [other for other, _ in node.next_functions if other is not None and other not in found]
+    return found
+
+
 @pytest.mark.parametrize("preset_operators", [[name, other] for name in OPERATORS for other in ("mlp", "mlp_t")])
 def test_stack_normalises_after_every_sublayer_over_that_operators_axis(
     preset_operators: list[str], tiny_config: Callable[..., TRMConfig]
