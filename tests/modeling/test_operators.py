@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.utils.parametrizations import weight_norm
 
 from modeling_trm import OPERATORS, TRMConfig, TRMForGridReasoning, TRMModel
 from modeling_trm.attention_trm import MOST_POSITIONS, attend
@@ -271,6 +272,28 @@ def test_mlp_t_from_the_left_is_the_transposed_linear_layer(
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
     for ours, theirs in zip(gradients(actual, *inputs), gradients(expected, *inputs), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-11)
+
+
+class OnCuda(Tensor):
+    """A tensor of the CPU that says it is on a GPU."""
+
+    is_cuda = True
+
+
+def test_on_cuda_mlp_t_calls_a_layer_that_something_was_put_on(tiny_config: Callable[..., TRMConfig]) -> None:
+    config = tiny_config("trm-mlp-t", block_operators=["mlp_t"])
+    mixer, x = build("mlp_t", config), random_input(config).as_subclass(OnCuda)
+    plain, taken = mixer(x), []
+    layer = mixer.down_proj
+    layer.register_forward_hook(lambda module, inputs, out: taken.append(out) or 2 * out)
+    torch.testing.assert_close(mixer(x), 2 * plain)
+    assert len(taken) == 1
+    layer._forward_hooks.clear()
+    weight_norm(layer)
+    mixer(x).sum().backward()
+    assert layer.parametrizations.weight.original1.grad is not None
+    layer.parametrizations.weight.original0.data.mul_(3)
+    torch.testing.assert_close(mixer(x), 3 * plain)
 
 
 def test_mlp_t_from_the_left_under_autocast(tiny_config: Callable[..., TRMConfig]) -> None:
