@@ -79,9 +79,10 @@ def test_an_evaluation_that_fails_leaves_the_model_and_the_same_command_ends_the
     def fail(*_: Any) -> None:
         raise RuntimeError("no picture today")
 
-    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="no picture today"):
+    with monkeypatch.context() as patch:
         patch.setattr(final, "solving_picture", fail)
-        train.main([recipe])
+        with pytest.raises(RuntimeError, match="no picture today"):
+            train.main([recipe])
     published = tmp_path / "run" / "model"
     assert f"note:  {published} is the trained model; what failed is its evaluation" in capsys.readouterr().out
     assert TRMForGridReasoning.from_pretrained(published).num_parameters() > 0
