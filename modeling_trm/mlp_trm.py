@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import initialization as init
 
 from .configuration_trm import TRMConfig
-from .layers_trm import Operator, rms_norm, rms_norm_over
+from .layers_trm import Operator, autocast_dtype, rms_norm, rms_norm_over
 from .packed_linear_trm import Layer, is_plain_linear
 
 ROWS = 8  # 16-bit tensor cores want rows of a multiple of 16 bytes
@@ -126,8 +126,7 @@ class MlpT(GatedMLP):
 
 def left_multiply(weight_MK: Tensor, x_BKD: Tensor) -> Tensor:
     """weight @ x of each sequence, [B, M, D], in autocast's type; K is padded with zeros to a multiple of ROWS."""
-    device = x_BKD.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_BKD.dtype
+    dtype = autocast_dtype(x_BKD.device.type) or x_BKD.dtype
     pad = -weight_MK.shape[1] % ROWS
     weight_MK, x_BKD = F.pad(weight_MK.to(dtype), (0, pad)), F.pad(x_BKD.to(dtype), (0, 0, 0, pad))
     return LeftProduct.apply(weight_MK, x_BKD)

@@ -129,6 +129,16 @@ class TRMPreTrainedModel(KernelsMixin, PuzzleTableMixin, PreTrainedModel):
             raise ValueError(f"the checkpoint has NaN or infinite values in {len(broken)} weights ({_first(broken)})")
         return model, info
 
+    def resize_token_embeddings(self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any) -> Any:
+        """As transformers'. Raises ValueError for symbol fields, where the embedding holds roles and no vocabulary."""
+        if self.config.symbol_fields and (new_num_tokens is not None or args or kwargs):
+            raise ValueError(
+                f"resize_token_embeddings({new_num_tokens}): with symbol_fields=True the embedding holds what a cell "
+                f"is to a field, not the vocabulary; the weights are those of any number of symbols: build the model "
+                f"with another vocab_size and seq_len and load this one's state_dict"
+            )
+        return super().resize_token_embeddings(new_num_tokens, *args, **kwargs)
+
     def save_pretrained(self, save_directory: Any, is_main_process: bool = True, **kwargs: Any) -> None:  # type: ignore[override]
         """As transformers', with the puzzle table, `solve`'s defaults and a user's own operators in their files."""
         if is_main_process:
