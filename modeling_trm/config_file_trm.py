@@ -40,9 +40,10 @@ class ConfigFile:
             names = ", ".join(f"{key!r}{hint}" for key, hint in unknown.items())
             where = kwargs.get("name_or_path", "a configuration")
             logger.warning_once(f"config.json of {where}: dropped, for TRMConfig has no such field: {names}")
-        return super().from_dict(  # type: ignore[misc]
-            {key: value for key, value in config_dict.items() if key not in unknown}, **kwargs
-        )
+        known = {**config_dict}
+        for key in unknown:
+            del known[key]
+        return super().from_dict(known, **kwargs)  # type: ignore[misc]
 
     @classmethod
     def from_json_file(cls, json_file: Any) -> Any:
