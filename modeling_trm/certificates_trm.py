@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .reasoning_config_trm import RULES, ReasoningConfig
-from .trajectories_trm import Trajectories, Verifier
+from .trajectories_trm import Trajectories, Verifier, verdicts
 
 NOT_RUN: Any = Trajectories(0, -torch.inf, torch.inf, 0)  # type: ignore[arg-type]  # a number for all entries
 
@@ -37,7 +37,7 @@ def is_certain(
     """
     if config.certificate == RULES:
         assert verifier is not None
-        return verifier(input_ids[rows_n.to(input_ids.device)], ended.answers)
+        return verdicts(verifier, input_ids[rows_n.to(input_ids.device)], ended.answers)
     return ended.halt_logits.double() > config.certain_logit  # in float64: a probability near 1 is a large logit
 
 

@@ -17,14 +17,9 @@ from typing import Any, Literal
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from .config_file_trm import ConfigFile
 from .grid_sizes_trm import GridSizes
 from .registry_trm import OPERATORS, check_operators_known, check_options, near_miss
-
-# What a config.json carries besides our fields; transformers consumes these itself.
-HUB_METADATA = frozenset(
-    "model_type transformers_version torch_dtype dtype auto_map name_or_path attn_implementation "
-    "experts_implementation output_attentions num_labels custom_pipelines use_cache".split()  # the last: the Trainer's
-)
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 
@@ -77,7 +72,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 @strict
-class TRMConfig(GridSizes, PreTrainedConfig):
+class TRMConfig(GridSizes, ConfigFile, PreTrainedConfig):
     """Architecture of a tiny recursive model. Batch sizes, learning rates and data sets live in the training recipes.
 
     The three fields named ..._backend (KERNELS) say how the model runs, not what it is: they are not saved, and
@@ -161,7 +156,7 @@ class TRMConfig(GridSizes, PreTrainedConfig):
             whose input is another token, so that only blanks are answered (for models trained on blanks alone).
 
     Raises:
-        TypeError: an unknown key, with the nearest known one.
+        TypeError: an unknown key, with the nearest known one (of a config.json it is dropped with a warning).
         StrictDataclassError: a value of the wrong type, or one that does not fit the others, naming both.
     """
 
@@ -274,10 +269,8 @@ class TRMConfig(GridSizes, PreTrainedConfig):
         return self.mamba_d_in_proj % 8 == 0 and 2 <= self.mamba_d_conv <= 4
 
     def __post_init__(self, **kwargs: Any) -> None:
-        known = {field.name for field in dataclasses.fields(self)}
-        for key in kwargs:
-            if key not in HUB_METADATA and not key.startswith("_"):
-                raise TypeError(f"TRMConfig has no field {key!r}{near_miss(key, known)}")
+        for key, hint in self.unknown_keys(kwargs).items():
+            raise TypeError(f"TRMConfig has no field {key!r}{hint}")
         for name in ("dtype", "torch_dtype"):  # transformers looks a name up in torch without checking it
             value = kwargs.get(name) or vars(self).get(name)
             if isinstance(value, str) and value.removeprefix("torch.") not in DTYPES:

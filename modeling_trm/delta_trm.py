@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import initialization as init
 
 from .configuration_trm import TRMConfig
-from .layers_trm import Operator, RMSNorm
+from .layers_trm import Operator, RMSNorm, autocast_dtype
 from .mamba2_trm import decay_between, depthwise_conv, draw_dt_bias, running_sum, split_chunks
 from .packed_linear_trm import Layer, PackedLinear, with_children, with_packed_linears
 
@@ -69,7 +69,7 @@ class GatedDeltaNet(Operator):
         a_BLH, b_BLH = self.a_proj(x_BLD), self.b_proj(x_BLD)
         device = x_BLD.device.type
         # In float32 at least, autocast or not: the corrections of a chunk build on one another.
-        with torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext():
+        with torch.autocast(device, enabled=False) if autocast_dtype(device) else nullcontext():
             wide = torch.promote_types(v.dtype, torch.float32)
             decay_BLH = -self.A_log.to(wide).exp() * F.softplus(a_BLH.to(wide) + self.dt_bias.to(wide))
             q_BLHN, k_BLHN = unit(q.to(wide)) * q.shape[-1] ** -0.5, unit(k.to(wide))

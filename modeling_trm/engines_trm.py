@@ -17,16 +17,29 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from transformers.utils import logging
 
 from .compiling_trm import CompiledStack, can_compile
 from .layers_trm import rms_norm_over
 from .memory_trm import keep_freed_memory
-from .packed_linear_trm import ROWS, Int8Linear, Layer, PackedLinear, int8_missing, with_children, with_packed_linears
+from .packed_linear_trm import (
+    ROWS,
+    Int8Linear,
+    Layer,
+    PackedLinear,
+    called_as,
+    held_as,
+    int8_missing,
+    kinds,
+    with_children,
+    with_packed_linears,
+)
 from .processor_trm import bfloat16_pays, has_bfloat16
 from .recursion_trm import RecursionState
 
 ELEMENTS = ROWS * 512  # of a micro-batch's latent: positions times channels
-FORWARD_REPLACED = "model.forward was replaced, as accelerate does under autocast, and a view would run the former one"
+
+logger = logging.get_logger(__name__)
 
 
 class Engine(NamedTuple):
@@ -37,10 +50,16 @@ class Engine(NamedTuple):
 
 
 def resolve_engine(model: Any, name: str) -> str:
-    """The name of the engine itself: "auto" is the fastest of the model's own precision, here and now."""
+    """The name of the engine itself: "auto" is the fastest of the model's own precision, here and now.
+
+    What was put on or around the layers is a reason for the slower one, and is told once.
+    """
     if name != "auto":
         return name
-    return "packed" if packing_missing(model) is None else "eager"
+    reason = packing_missing(model)
+    if reason is not None and reason == changed(model):
+        logger.warning_once(f"engine='auto' takes 'eager', the model itself: {reason}")
+    return "packed" if reason is None else "eager"
 
 
 def choose_engine(model: Any, name: str) -> Callable[..., Any]:
@@ -73,12 +92,48 @@ def bfloat16_missing(model: Any) -> str | None:
 def _view_missing(model: Any) -> str | None:
     if model.device.type != "cpu":
         return f"the model is on {model.device}, it is for the CPU alone"
-    if "forward" in vars(model):
-        return FORWARD_REPLACED
     if not torch.backends.mkldnn.is_available() or not torch.backends.mkldnn.enabled:
         return "this PyTorch has no oneDNN, or torch.backends.mkldnn is switched off"
     capability = torch.backends.cpu.get_cpu_capability()
-    return None if capability.startswith("AVX") else f"it needs an x86 processor with AVX2, this one has {capability}"
+    if not capability.startswith("AVX"):
+        return f"it needs an x86 processor with AVX2, this one has {capability}"
+    return changed(model)
+
+
+def changed(model: Any) -> str | None:
+    """What was put on or around the layers, which an engine that reads their weights would pass over; None for nothing.
+
+    Hooks of the whole model, and what is around its embeddings and heads, every engine runs.
+    """
+    reason = called_otherwise(model)
+    if reason is not None:
+        return reason
+    stack = model.model.stack
+    now = kinds(stack)
+    for name in stack.made_of | now:
+        made, found = stack.made_of.get(name), now.get(name)
+        if made is not found:
+            return (
+                f"model.model.stack.{name} was made as {_full_name(made)} and is {_full_name(found)} now, and it would "
+                f"compute with bare weights: make it what it was (of LoRA by peft: merge_and_unload())"
+            )
+    return _first_reason(stack, held_as, "model.model.stack")
+
+
+def called_otherwise(model: Any) -> str | None:
+    """What runs when the layers are called besides the forward of their classes; None for nothing."""
+    if "forward" in vars(model):
+        return (called_as(model) or "").format("model")
+    return _first_reason(model.model, called_as, "model.model")
+
+
+def _full_name(cls: type | None) -> str:
+    return "nothing" if cls is None else f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _first_reason(module: nn.Module, why: Callable[[nn.Module], str | None], path: str) -> str | None:
+    found = ((name, why(part)) for name, part in module.named_modules())
+    return next((reason.format(f"{path}.{name}".rstrip(".")) for name, reason in found if reason is not None), None)
 
 
 def int8_rest() -> torch.dtype:
@@ -132,9 +187,7 @@ def compiled(model: Any) -> Callable[..., Any]:
 
 
 def compiling_missing(model: Any) -> str | None:
-    if "forward" in vars(model):
-        return FORWARD_REPLACED
-    return None if can_compile(model.device) else "torch.compile finds no compiler here"
+    return called_otherwise(model) if can_compile(model.device) else "torch.compile finds no compiler here"
 
 
 def _with_stack(model: Any, stack: "PackedStack") -> Callable[..., Any]:

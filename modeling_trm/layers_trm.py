@@ -47,6 +47,12 @@ class Operator(nn.Module):
         return ()
 
 
+def autocast_dtype(device: str) -> torch.dtype | None:
+    """What autocast computes in on devices of this type; None where it is off, or unknown as of "meta"."""
+    is_on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if is_on else None
+
+
 def rms_norm(x: Tensor, eps: float, dim: int = -1) -> Tensor:
     """x / rms(x) over `dim`, without weight; computed in float32 at least, returned in x's dtype."""
     wide = x.to(torch.promote_types(x.dtype, torch.float32))

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from transformers import initialization as init
 
 from .configuration_trm import TRMConfig
-from .layers_trm import Operator, rms_norm, rms_norm_over
-from .packed_linear_trm import Layer
+from .layers_trm import Operator, autocast_dtype, rms_norm, rms_norm_over
+from .packed_linear_trm import Layer, is_plain_linear
 
 ROWS = 8  # 16-bit tensor cores want rows of a multiple of 16 bytes
 
@@ -90,9 +90,13 @@ class MlpT(GatedMLP):
         self.config, self.norm_dim = config, -2 if config.mlp_t_norm == "positions" else -1
 
     def forward(self, x_BLD: Tensor) -> Tensor:
-        if self.config.mlp_t_backend == "auto" and x_BLD.is_cuda:  # on a CPU the transposed linear layer is faster
+        # On a CPU the transposed linear layer is faster; what was put on or around a layer needs the layer's own call.
+        if self.config.mlp_t_backend == "auto" and x_BLD.is_cuda and self._are_plain():
             return self.forward_from_the_left(x_BLD)
         return super().forward(x_BLD.transpose(-1, -2)).transpose(-1, -2)
+
+    def _are_plain(self) -> bool:
+        return is_plain_linear(self.gate_up_proj) and is_plain_linear(self.down_proj)
 
     def forward_from_the_left(self, x_BLD: Tensor) -> Tensor:
         """The same function with no tensor transposed: W [2F, L] @ x [L, D] of each sequence."""
@@ -122,8 +126,7 @@ class MlpT(GatedMLP):
 
 def left_multiply(weight_MK: Tensor, x_BKD: Tensor) -> Tensor:
     """weight @ x of each sequence, [B, M, D], in autocast's type; K is padded with zeros to a multiple of ROWS."""
-    device = x_BKD.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x_BKD.dtype
+    dtype = autocast_dtype(x_BKD.device.type) or x_BKD.dtype
     pad = -weight_MK.shape[1] % ROWS
     weight_MK, x_BKD = F.pad(weight_MK.to(dtype), (0, pad)), F.pad(x_BKD.to(dtype), (0, 0, 0, pad))
     return LeftProduct.apply(weight_MK, x_BKD)

@@ -16,13 +16,13 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput, can_return_tuple
 
 from .configuration_trm import TRMConfig
-from .layers_trm import sincos_table_2d, truncated_normal_
+from .layers_trm import autocast_dtype, sincos_table_2d, truncated_normal_
 from .losses_trm import IGNORE_INDEX, halting_loss, is_exact, stablemax_cross_entropy
 from .operators_trm import Stack
 from .pipeline_trm import GridReasoningPipeline  # noqa: F401 (not used here: so that save_pretrained copies its file)
 from .pretrained_trm import TRMPreTrainedModel
 from .puzzle_table_trm import PuzzleTable
-from .reasoning_trm import ReasoningMixin, answers_from_logits, require_token_ids
+from .reasoning_trm import ReasoningMixin, answers_from_logits, as_ids
 from .recursion_trm import RecursionState, recurse
 
 HALT_LOSS_WEIGHT = 0.5  # arXiv 2510.04871, public code models/losses.py
@@ -115,8 +115,7 @@ class TRMModel(TRMPreTrainedModel):
         if positions is not None:
             x = (x + positions) * 0.5**0.5
         x = x * self.config.hidden_size**0.5
-        device = x.device.type
-        return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
+        return x.to(autocast_dtype(x.device.type) or x.dtype)
 
     def _positions(self, cells: int, like: Tensor) -> Tensor | None:
         """[S, D], on the scale of the token embeddings; None where positions are not added to the input."""
@@ -163,9 +162,9 @@ class TRMModel(TRMPreTrainedModel):
 
         Raises:
             ValueError: input_ids of another shape than [B, config.seq_len], unless the model answers other sizes (see
-                TRMConfig.vocab_size_of); on a CPU also ids out of range.
+                TRMConfig.vocab_size_of); puzzle_ids or a state of other puzzles than B; on a CPU also ids out of range.
         """
-        self._check(input_ids, puzzle_ids, state)
+        input_ids, puzzle_ids = self.checked(input_ids, puzzle_ids, state)
         state = self.initial_state(len(input_ids), seq_len=input_ids.shape[1]) if state is None else state
         x = self.embed(input_ids, puzzle_ids, state)
         H_cycles, L_cycles = (self.config.H_cycles, self.config.L_cycles) if cycles is None else cycles
@@ -175,8 +174,11 @@ class TRMModel(TRMPreTrainedModel):
         state = recurse(stack, state.map(lambda z: z.to(x.dtype)), x, H_cycles, L_cycles)
         return state.replaced(steps=None if state.steps is None else state.steps + 1)
 
-    def _check(self, input_ids: Tensor, puzzle_ids: Tensor | None, state: RecursionState | None) -> None:
-        require_token_ids(input_ids)
+    def checked(
+        self, input_ids: Tensor, puzzle_ids: Tensor | None, state: RecursionState | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Both ids as int64. Raises TypeError for what are no ids, ValueError as `forward`."""
+        input_ids, puzzle_ids = as_ids("input_ids", input_ids), as_ids("puzzle_ids", puzzle_ids, optional=True)
         if input_ids.ndim != 2:
             raise ValueError(f"input_ids has shape {list(input_ids.shape)}; allowed: [batch, cells]")
         try:
@@ -185,6 +187,11 @@ class TRMModel(TRMPreTrainedModel):
             )
         except ValueError as error:
             raise ValueError(f"input_ids has shape {list(input_ids.shape)}: {error}") from error
+        B = len(input_ids)
+        if puzzle_ids is not None and puzzle_ids.shape != (B,):
+            raise ValueError(f"puzzle_ids has shape {list(puzzle_ids.shape)}; allowed: [{B}], one for each puzzle")
+        if state is not None and len(state.z_H) != B:
+            raise ValueError(f"the state is of {len(state.z_H)} puzzles, input_ids of {B}; allowed: the same puzzles")
         if state is not None and state.z_H.shape[1:] != shape:
             raise ValueError(
                 f"the state has latents of shape {list(state.z_H.shape[1:])}, grids of {input_ids.shape[1]} cells "
@@ -201,8 +208,9 @@ class TRMModel(TRMPreTrainedModel):
                 f"state=None, and pass on what each step returns"
             )
         _check_range("input_ids", input_ids, "vocab_size", vocab_size)
-        if puzzle_ids is not None and self.puzzle_emb is not None:
+        if puzzle_ids is not None:
             _check_range("puzzle_ids", puzzle_ids, "num_puzzles", self.config.num_puzzles)
+        return input_ids, puzzle_ids
 
 
 def _check_range(name: str, ids: Tensor, field: str, size: int, no_id: int | None = None) -> None:
@@ -249,6 +257,9 @@ class TRMForGridReasoning(ReasoningMixin, TRMPreTrainedModel):
     ) -> RecursionState:
         return self.model.initial_state(batch_size, dtype, seq_len)
 
+    def checked(self, input_ids: Tensor, puzzle_ids: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        return self.model.checked(input_ids, puzzle_ids)
+
     @can_return_tuple
     def forward(
         self,
@@ -279,6 +290,7 @@ class TRMForGridReasoning(ReasoningMixin, TRMPreTrainedModel):
                 "output_hidden_states=True: a recursion has no hidden states layer by layer; its latents after this "
                 "step are output.state.z_H and output.state.z_L"
             )
+        input_ids, labels = as_ids("input_ids", input_ids), as_ids("labels", labels, optional=True)
         latents = self.model(input_ids, puzzle_ids, state, cycles)
         logits, halt_logits = self.read_out(latents.z_H)
         loss = None

@@ -21,6 +21,7 @@ from .layers_trm import Operator, rms_norm
 from .mamba2_trm import Mamba2
 from .mamba3_trm import Mamba3
 from .mlp_trm import Mlp, MlpT
+from .packed_linear_trm import kinds
 from .registry_trm import OPERATORS
 from .symbols_trm import Symbols
 
@@ -72,6 +73,7 @@ class Stack(nn.ModuleList):
     def __init__(self, config: TRMConfig) -> None:
         super().__init__(build_operator(name, config) for name in config.block_operators)
         self.eps, self.frames = config.rms_norm_eps, frames(self, config)
+        self.made_of = kinds(self)
 
     def prepare(self, x: Tensor) -> list[tuple[Tensor, ...]]:
         """What each operator takes besides its input, once for all calls of a supervision step (Operator.prepare)."""

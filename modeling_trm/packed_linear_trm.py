@@ -20,6 +20,9 @@ ROWS = 1024  # that a product is laid out for
 HALF = 128  # activations are unsigned bytes around it: oneDNN has no fast product of two signed ones
 LARGEST = 127
 
+BARE = (torch.Tensor, nn.Parameter, type(None))
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
 Layer = Callable[[Tensor, Tensor | None], Any]  # weight [O, I], bias [O] -> a PackedLinear or an Int8Linear
 
 
@@ -100,12 +103,47 @@ class Int8Linear(nn.Module):
 
 
 def with_packed_linears(module: nn.Module, linear: Layer) -> Any:
-    """A view of the module with every nn.Linear in it packed; its code stays as it is."""
-    if type(module) is nn.Linear:
-        return linear(module.weight, module.bias)
+    """A view of the module with every plain nn.Linear in it packed; its code stays as it is.
+
+    A packed layer is still an nn.Linear with its weight: the code may read more of it than its product.
+    """
+    if is_plain_linear(module):
+        view: Any = copy.copy(module)
+        view.forward = linear(view.weight, view.bias).forward
+        return view
     return with_children(
         module, **{name: with_packed_linears(child, linear) for name, child in module.named_children()}
     )
+
+
+def is_plain_linear(module: nn.Module) -> bool:
+    """Whether the module's answer is its weight's product and nothing else: nothing was put on or around it."""
+    return type(module) is nn.Linear and called_as(module) is None and held_as(module) is None
+
+
+def called_as(module: nn.Module) -> str | None:
+    """What a call of the module runs besides the forward of its class, {} being its name; None for nothing."""
+    if "forward" in vars(module):
+        return "{}.forward was replaced, as accelerate does under autocast, and a view would run the former one"
+    if any(getattr(module, hooks) for hooks in HOOKS):
+        return "{} has hooks, which would not be called: remove them"
+    return None
+
+
+def held_as(module: nn.Module) -> str | None:
+    """In what form but plain numbers the module holds its weights, {} being its name; None for plain ones."""
+    if "parametrizations" in module._modules:  # as torch.nn.utils.parametrize calls them
+        return (
+            "the weights of {} are parametrized, and it would compute with bare ones: remove_parametrizations of "
+            "torch.nn.utils.parametrize makes them so"
+        )
+    other = [type(weight) for weight in module._parameters.values() if type(weight) not in BARE]
+    return f"the weights of {{}} are held as {other[0].__name__}, it is for bare ones alone" if other else None
+
+
+def kinds(module: nn.Module) -> dict[str, type[nn.Module]]:
+    """The class of every module in this one, by its name; what replaces a layer shows in it."""
+    return {name: type(part) for name, part in module.named_modules()}
 
 
 def with_children(module: nn.Module, **children: nn.Module) -> Any:

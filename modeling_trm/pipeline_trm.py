@@ -131,6 +131,11 @@ class GridReasoningPipeline(Pipeline):
         batch_size = next(size for size in sizes if size is not None)
         _check_whole("batch_size", batch_size, 1)
         characters = call.get("characters")
+        if hasattr(inputs, "columns"):  # of pandas and its like; their iteration gives names, not puzzles
+            raise ValueError(
+                f"a {type(inputs).__name__} is no list of puzzles; give the column that holds them, table['question'], "
+                f"or a file as a Path"
+            )
         if isinstance(inputs, Iterable | Dataset) and not isinstance(inputs, AT_HAND):
             one_by_one: Any = inputs
             puzzles_read = (self._read(number, one, characters) for number, one in enumerate(one_by_one, start=1))

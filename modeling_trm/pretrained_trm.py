@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
-from transformers.utils import cached_file
+from transformers.utils import CONFIG_NAME, cached_file
 
 from .configuration_trm import TRMConfig
 from .kernels_trm import KernelsMixin
@@ -27,6 +27,7 @@ from .text_file_trm import decode, parse_json
 # Where a checkpoint is, as from_pretrained takes it for configuration, core and table alike.
 DOWNLOAD = ("cache_dir", "force_download", "proxies", "local_files_only", "token", "revision", "subfolder")
 WRITTEN_BEFORE = ("puzzle_table.", "reasoning_config.")  # before transformers looks what is new in a folder
+ADAPTER = "adapter_config.json"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
@@ -71,10 +72,11 @@ class TRMPreTrainedModel(KernelsMixin, PuzzleTableMixin, PreTrainedModel):
         if pretrained_model_name_or_path is None:  # a state_dict, which holds the table as well
             model, info = cls._load_strictly(None, *args, **kwargs)
         else:
+            download = {name: kwargs[name] for name in DOWNLOAD if name in kwargs}
+            refuse_adapter(pretrained_model_name_or_path, **download)
             config, kwargs = cls._split_config(pretrained_model_name_or_path, kwargs)
             config.validate_architecture()
             rows, config.num_puzzles = config.num_puzzles, 1  # so that the table is allocated once, by what is read
-            download = {name: kwargs[name] for name in DOWNLOAD if name in kwargs}
             check_operators(pretrained_model_name_or_path, config.block_operators, download)
             _check_shards(pretrained_model_name_or_path, download)
             model, info = cls._load_strictly(pretrained_model_name_or_path, *args, config=config, **kwargs)
@@ -129,6 +131,16 @@ class TRMPreTrainedModel(KernelsMixin, PuzzleTableMixin, PreTrainedModel):
             raise ValueError(f"the checkpoint has NaN or infinite values in {len(broken)} weights ({_first(broken)})")
         return model, info
 
+    def resize_token_embeddings(self, new_num_tokens: int | None = None, *args: Any, **kwargs: Any) -> Any:
+        """As transformers'. Raises ValueError for symbol fields, where the embedding holds roles and no vocabulary."""
+        if self.config.symbol_fields and (new_num_tokens is not None or args or kwargs):
+            raise ValueError(
+                f"resize_token_embeddings({new_num_tokens}): with symbol_fields=True the embedding holds what a cell "
+                f"is to a field, not the vocabulary; the weights are those of any number of symbols: build the model "
+                f"with another vocab_size and seq_len and load this one's state_dict"
+            )
+        return super().resize_token_embeddings(new_num_tokens, *args, **kwargs)
+
     def save_pretrained(self, save_directory: Any, is_main_process: bool = True, **kwargs: Any) -> None:  # type: ignore[override]
         """As transformers', with the puzzle table, `solve`'s defaults and a user's own operators in their files."""
         if is_main_process:
@@ -179,6 +191,16 @@ def find_reasoning_config(folder_or_hub_id: str, **download: Any) -> ReasoningCo
     """The checkpoint's own, the class's defaults where it has none. Raises ValueError naming what is wrong with it."""
     path = cached_file(folder_or_hub_id, REASONING_FILE, _raise_exceptions_for_missing_entries=False, **download)
     return ReasoningConfig() if path is None else ReasoningConfig.from_file(path)
+
+
+def refuse_adapter(name: Any, **download: Any) -> None:
+    """Raise ValueError where there is an adapter (peft) and no model: transformers would load another one."""
+    options = download | {"_raise_exceptions_for_missing_entries": False}
+    if cached_file(name, CONFIG_NAME, **options) is None and cached_file(name, ADAPTER, **options) is not None:
+        raise ValueError(
+            f"{name} is an adapter of peft, not a model; load the model that it was trained on, and PeftModel."
+            f"from_pretrained(model, {str(name)!r}).merge_and_unload() gives a model to use and to save"
+        )
 
 
 def _check_kinds(name: Any, model: nn.Module, download: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ Shapes: N grids, L = height * width positions of a grid, row-major.
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -154,10 +154,16 @@ class GridProcessor(FeatureExtractionMixin):
 
         Args:
             offset: where an arc grid begins on its canvas; evaluation never translates, so it is (0, 0) there.
+
+        Raises:
+            ValueError: ids of another shape than one grid's.
         """
         tokens = np.asarray(ids.detach().cpu() if isinstance(ids, torch.Tensor) else ids)
         if tokens.shape != (self.seq_len,):
-            return None
+            raise ValueError(
+                f"token ids of shape {list(tokens.shape)}; allowed: decode takes one grid, [{self.seq_len}] (as ids[0] "
+                f"of a batch), batch_decode several, [N, {self.seq_len}]"
+            )
         if self.task == "arc":
             colours = crop_colours(tokens.reshape(self.grid_shape)[offset[0] :, offset[1] :])
             return colours.tolist() if colours.size else None
@@ -185,6 +191,12 @@ class GridProcessor(FeatureExtractionMixin):
     def _as_list(self, grids: Any) -> Sequence[Grid]:
         if isinstance(grids, str):
             return [grids]
+        is_table = isinstance(grids, Mapping) or hasattr(grids, "columns")  # to iterate it gives names
+        if is_table or not hasattr(grids, "__iter__"):
+            raise TypeError(
+                f"grids are of type {type(grids).__name__}; allowed: one grid as text (arc: a list of rows), or a list "
+                f"of grids; of a table its column, table['question']"
+            )
         is_one_arc_grid = self.task == "arc" and len(grids) > 0 and np.ndim(grids[0]) == 1
         return [grids] if is_one_arc_grid else grids
 

@@ -12,6 +12,7 @@ Shapes: L = height * width positions.
 
 import difflib
 import math
+import os
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +24,7 @@ from .processing_trm import GridProcessor, text_to_colours
 from .puzzle_columns_trm import COLUMN_NAMES, choose_columns, singular
 
 PUZZLE_KEYS = ("grid", "puzzle_task")
+FILES = (".txt", ".csv", ".json", ".jsonl", ".parquet")  # endings that no puzzle has
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +99,9 @@ def read_puzzle(puzzle: Any, processor: GridProcessor, characters: str | None = 
         if task is not None and (processor.task != "arc" or not isinstance(task, str)):
             raise ValueError(f"puzzle_task={task!r} is not allowed; allowed: the name of an ARC task, as a string")
     grid = as_lists(puzzle)
+    if isinstance(grid, str) and (os.path.isfile(grid) or grid.endswith(FILES)):
+        here = "is a file" if os.path.isfile(grid) else "is the name of a file, which is not here"
+        raise ValueError(f"{grid!r} {here}; a pipeline takes files as pathlib.Path({grid!r})")
     if processor.task != "arc":
         cells, written = replace(processor.reader, written=characters).read_as_written(grid)
         return puzzle_of_cells(cells, processor, written=None if written == processor.characters else written)

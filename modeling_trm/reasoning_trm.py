@@ -55,15 +55,19 @@ def answers_from_logits(logits_BLV: Tensor, input_ids: Tensor, blank_token_id: i
     return answers if blank_token_id is None else torch.where(input_ids == blank_token_id, answers, input_ids)
 
 
-def require_token_ids(input_ids: Any) -> None:
-    """Raise TypeError, saying what makes token ids, where there are none."""
-    if not isinstance(input_ids, Tensor):
+def as_ids(name: str, ids: Any, optional: bool = False) -> Any:
+    """Whole numbers of any type as int64. Raises TypeError, saying what makes them, for anything else."""
+    if ids is None and optional:
+        return None
+    if not isinstance(ids, Tensor):
         raise TypeError(
-            f"input_ids is of type {type(input_ids).__name__}, not a tensor of token ids [B, L]; the processor makes "
-            f'them, processor(puzzle)["input_ids"], and pipeline("grid-reasoning", model=...) takes puzzles as text'
+            f"{name} is of type {type(ids).__name__}, not a tensor of token ids [B, L] (puzzle_ids: [B]); the "
+            f'processor makes them, processor(puzzle)["input_ids"], and pipeline("grid-reasoning", model=...) takes '
+            f"puzzles as text"
         )
-    if input_ids.is_floating_point() or input_ids.is_complex() or input_ids.dtype == torch.bool:
-        raise TypeError(f"input_ids holds {input_ids.dtype}; allowed: whole numbers, the ids of tokens")
+    if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+        raise TypeError(f"{name} holds {ids.dtype}; allowed: whole numbers, the ids of tokens or puzzles")
+    return ids.long()
 
 
 class ReasoningMixin:
@@ -72,6 +76,7 @@ class ReasoningMixin:
     config: Any
     reasoning_config: ReasoningConfig
     initial_state: Callable[..., RecursionState]
+    checked: Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor | None]]
     __call__: Callable[..., Any]
 
     @torch.no_grad()  # and not inference_mode: its tensors could not enter a later computation with gradients
@@ -101,9 +106,9 @@ class ReasoningMixin:
 
         Raises:
             TypeError: an unknown option, or text instead of token ids.
-            ValueError: one that is not allowed, or input_ids that do not fit the model.
+            ValueError: one that is not allowed, or input_ids or puzzle_ids that do not fit the model or each other.
         """
-        require_token_ids(input_ids)
+        input_ids, puzzle_ids = self.checked(input_ids, puzzle_ids)
         config = self._reasoning(reasoning_config, options)
         _check_together(config, verifier, return_trace, self.config.num_latents)
         B, K = len(input_ids), config.num_trajectories

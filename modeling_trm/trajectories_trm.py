@@ -7,7 +7,7 @@ Shapes: B puzzles, K trajectories of each, n of a batch, L cells, S positions, D
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from .losses_trm import wide
 from .recursion_trm import RecursionState
 
 # (input_ids [N, L], answers [N, L]) -> bool [N]: does the answer obey the rules of the puzzle?
-Verifier = Callable[[Tensor, Tensor], Tensor]
+Verifier = Callable[[Tensor, Tensor], Any]
 
 
 class Trajectories(NamedTuple):
@@ -82,10 +82,30 @@ def select(trajectories: Trajectories, selection: str, input_ids: Tensor, verifi
         assert verifier is not None
         B, K, L = trajectories.answers.shape
         repeated = input_ids.repeat_interleave(K, dim=0)
-        valid_BK = verifier(repeated, trajectories.answers.reshape(B * K, L)).view(B, K)
+        valid_BK = verdicts(verifier, repeated, trajectories.answers.reshape(B * K, L)).view(B, K)
         accepted = halt_BK.masked_fill(~valid_BK, float("-inf"))
         return torch.where(valid_BK.any(1), accepted.argmax(1), halt_BK.argmax(1))
     return halt_BK.argmax(1)
+
+
+def verdicts(verifier: Verifier, input_ids: Tensor, answers: Tensor) -> Tensor:
+    """What the verifier says of each answer, bool [N]; NumPy's and lists of bools are taken as well.
+
+    Raises:
+        TypeError: it says something else, or not of each answer.
+    """
+    given = verifier(input_ids, answers)
+    try:
+        said = torch.as_tensor(given, device=answers.device)
+    except (TypeError, ValueError, RuntimeError):
+        said = None
+    if said is None or said.dtype != torch.bool or said.shape != (len(answers),):
+        what = "" if said is None else f", {said.dtype} {list(said.shape)}"
+        raise TypeError(
+            f"the verifier returned {type(given).__name__}{what}; allowed: a tensor torch.bool [{len(answers)}], one "
+            f"for each answer, from (input_ids [N, L], answers [N, L]), token ids of N puzzles at once"
+        )
+    return said
 
 
 def _most_votes(answers_BKL: Tensor, probability_BK: Tensor) -> Tensor:

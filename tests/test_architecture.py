@@ -20,7 +20,8 @@ FLAT = sorted(path for path in PACKAGE.glob("*.py") if path.name != "__init__.py
 ARROWS = {
     "grid_sizes_trm": (),
     "registry_trm": (),
-    "configuration_trm": ("grid_sizes_trm", "registry_trm"),
+    "config_file_trm": ("registry_trm",),
+    "configuration_trm": ("grid_sizes_trm", "config_file_trm"),
     "grid_text_trm": (),
     "text_file_trm": (),
     "processing_trm": ("grid_text_trm",),

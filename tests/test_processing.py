@@ -107,7 +107,7 @@ def test_arc_crops_the_largest_rectangle(tokens):
 def test_what_is_no_grid_decodes_to_none():
     processor = GridProcessor("sudoku")
     ids = processor.encode(PUZZLE)
-    for wrong in (ids[:-1], torch.zeros(81, dtype=torch.int64), ids.clone().fill_(11)):
+    for wrong in (torch.zeros(81, dtype=torch.int64), ids.clone().fill_(11)):
         assert processor.decode(wrong) is None
     assert GridProcessor("arc").decode(np.ones(900, dtype=np.int64)) is None
 
@@ -191,3 +191,28 @@ def test_save_and_load_give_an_equal_processor(name, tmp_path):
     assert loaded == PROCESSORS[name]
     assert hash(loaded) == hash(PROCESSORS[name])
     assert loaded != GridProcessor("maze", grid_shape=(7, 7))
+
+
+@pytest.mark.parametrize("shape", [(80,), (1, 81), (9, 9), ()])
+def test_ids_of_another_shape_than_a_grid_are_refused(shape):
+    with pytest.raises(ValueError, match=r"token ids of shape \[.*\]; allowed: decode takes one grid, \[81\]"):
+        GridProcessor("sudoku").decode(torch.ones(shape, dtype=torch.int64))
+    if len(shape) == 1:
+        with pytest.raises(ValueError, match=r"token ids of shape \[\]; .* batch_decode several, \[N, 81\]"):
+            GridProcessor("sudoku").batch_decode(torch.ones(shape, dtype=torch.int64))
+
+
+class Table:
+    """As pandas': to iterate it gives the names of its columns."""
+
+    columns = ("question",)
+
+    def __iter__(self):
+        return iter(self.columns)
+
+
+@pytest.mark.parametrize("grids", [5, None, {"question": PUZZLE}, Table()], ids=["number", "none", "dict", "table"])
+@pytest.mark.parametrize("task", ["sudoku", "arc"])
+def test_what_is_neither_a_grid_nor_a_list_of_grids_is_refused(task, grids):
+    with pytest.raises(TypeError, match=f"grids are of type {type(grids).__name__}; allowed: one grid as text"):
+        GridProcessor(task)(grids)

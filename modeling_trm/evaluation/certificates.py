@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from ..losses_trm import wide
 from ..modeling_trm import TRMForGridReasoning
 from ..reasoning_config_trm import RULES, ReasoningConfig
-from ..trajectories_trm import Verifier
+from ..trajectories_trm import Verifier, verdicts
 from ..utils.intervals import wilson_interval
 from ..views_trm import View
 from .runner import Puzzles, check_puzzles_fit
@@ -109,7 +109,7 @@ def _record_batch(
     A = answers_BAL.shape[1]
     valid_BA = torch.zeros(B, A, dtype=torch.bool)
     if verifier is not None:
-        valid_BA = verifier(input_ids.repeat_interleave(A, dim=0), answers_BAL.flatten(0, 1)).view(B, A)
+        valid_BA = verdicts(verifier, input_ids.repeat_interleave(A, dim=0), answers_BAL.flatten(0, 1)).view(B, A)
     return is_right(answers_BAL, labels).cpu().numpy(), valid_BA.cpu().numpy(), torch.cat(logits, 1).cpu().numpy()
 
 

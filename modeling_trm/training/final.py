@@ -1,5 +1,6 @@
 """The end of a run: the published weights on the test puzzles, votes where the task is ARC, card and plots."""
 
+import shutil
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -22,7 +23,7 @@ from ..evaluation.trained_on import MADE_TEST, hashes_kept
 from ..modeling_trm import TRMForGridReasoning
 from ..operator_files_trm import operator_files
 from ..utils.cli import command_line
-from ..utils.files import write_bytes
+from ..utils.files import replaced, write_bytes
 from ..utils.loading import load_model
 from ..utils.machine import describe_machine, library_versions
 from ..voting.collect import collect_votes
@@ -41,7 +42,25 @@ def evaluate_and_publish(trainer: Trainer, arguments: Sequence[str]) -> Path:
 
     Args:
         arguments: of the training command, for the card.
+
+    Raises:
+        Exception: whatever the evaluation ended with. The weights are in output/model all the same, but after an
+            OSError, as of a full disk, where the same command goes on.
     """
+    try:
+        return _evaluate_and_publish(trainer, arguments)
+    except OSError:
+        raise
+    except Exception:
+        folder = trainer.output / "model"
+        if trainer.accelerator.is_main_process and not folder.exists():
+            with replaced(folder) as temporary:
+                shutil.copytree(trainer.published_weights, temporary, dirs_exist_ok=True)
+            trainer.accelerator.print(f"note:  {folder} is the trained model; what failed is its evaluation")
+        raise
+
+
+def _evaluate_and_publish(trainer: Trainer, arguments: Sequence[str]) -> Path:
     data, output, accelerator = trainer.data, trainer.output, trainer.accelerator
     model = load_model(str(trainer.published_weights), accelerator.device)
     model.set_kernels(**trainer.recipe.run.kernels())

@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from huggingface_hub import snapshot_download, try_to_load_from_cache
+from huggingface_hub import is_offline_mode, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
 from ..configuration_trm import TRMConfig
 from ..modeling_trm import TRMForGridReasoning
+from ..pretrained_trm import refuse_adapter
 from ..processing_trm import GridProcessor
 from .manifest import changed_weights
 from .reading import read_json
@@ -87,6 +88,10 @@ def _checked(name: str) -> str:
     found = find_checkpoint(name)
     folder = Path(found)
     if folder.is_dir():
+        try:
+            refuse_adapter(found)
+        except ValueError as error:
+            raise CheckpointError(f"checkpoint {name!r}: {error}") from error
         if not (folder / "config.json").is_file():
             raise CheckpointError(f"checkpoint {name!r}: the folder holds no config.json")
         try:
@@ -98,14 +103,22 @@ def _checked(name: str) -> str:
             raise CheckpointError(
                 f"checkpoint {name!r}: its config.json says model_type={kind!r}; allowed: {TRMConfig.model_type!r}"
             )
-    elif not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", found):
+        return found
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", found):
         raise CheckpointError(
             f"checkpoint {name!r}: no such folder (and not a Hub id of the form org/name){_hint(name)}"
         )
-    elif folder.parent.is_dir() and not try_to_load_from_cache(found, "config.json"):
+    if isinstance(try_to_load_from_cache(found, "config.json"), str):
+        return found
+    if folder.parent.is_dir():
         near = difflib.get_close_matches(folder.name, [path.name for path in folder.parent.iterdir()], n=1)
         hint = f"; did you mean {folder.parent / near[0]}?" if near else ""
         raise CheckpointError(f"checkpoint {name!r}: no such folder in {folder.parent}, which is one here{hint}")
+    if is_offline_mode():
+        raise CheckpointError(
+            f"checkpoint {name!r}: no such folder (and not in the cache of the Hub, which is not asked: "
+            f"HF_HUB_OFFLINE is set){_hint(name)}"
+        )
     return found
 
 

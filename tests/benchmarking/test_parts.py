@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import modeling_trm
-from modeling_trm import TRMForGridReasoning
+from modeling_trm import TRMConfig, TRMForGridReasoning
 from modeling_trm.benchmarking import (
     engines,
     growth,
@@ -36,7 +36,7 @@ from modeling_trm.utils.flops import flops
 from tests.benchmarking.conftest import measured
 
 pytestmark = pytest.mark.usefixtures("tiny_presets")
-NO_PACKING = OWN_ENGINES["packed"].missing(SimpleNamespace(device=torch.device("cpu"), dtype=torch.float32))
+NO_PACKING = OWN_ENGINES["packed"].missing(TRMForGridReasoning(TRMConfig(hidden_size=32, num_attention_heads=1)))
 MakeSettings = Callable[..., Settings]
 
 

@@ -19,7 +19,7 @@ CYCLES = {"H_cycles": 2, "L_cycles": 3}
 # Each operator once, and what changes its graph: most of the time goes into translating operators.
 GRAPHS = {
     "attention": {"block_operators": ["attention", "mlp"]},
-    "one latent": {"block_operators": ["attention", "conv_mlp"], "num_latents": 1},
+    "one latent": {"block_operators": ["attention", "conv2d", "conv_mlp"], "num_latents": 1},
     "mamba3": {"block_operators": ["mamba3"]},
     "delta": {"block_operators": ["delta", "mlp_t"]},
     "several chunks and groups": {
@@ -53,7 +53,7 @@ GRAPHS = {
 # The program repeats the stack; every pass of it is traced anew.
 PROGRAMS = {
     "two latents": {"block_operators": ["mamba2", "attention", "mlp_t", "mlp"], "H_cycles": 2},
-    "one latent": {"block_operators": ["mamba3", "delta", "conv_mlp"], "num_latents": 1},
+    "one latent": {"block_operators": ["mamba3", "delta", "conv_mlp", "conv2d"], "num_latents": 1},
     "symbols": GRAPHS["symbols without a prefix"],
 }
 

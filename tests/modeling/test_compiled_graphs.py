@@ -211,7 +211,7 @@ def test_a_compiled_model_skips_the_check_of_ids_that_a_graph_cannot_ask(tiny_mo
     @torch.compile(backend=recorder, fullgraph=True)
     def embed(input_ids: Tensor, puzzle_ids: Tensor) -> Tensor:
         state = model.initial_state(len(input_ids))
-        model.model._check(input_ids, puzzle_ids, state)
+        model.model.checked(input_ids, puzzle_ids, state)
         return model.model.embed(input_ids, puzzle_ids, state)
 
     embed(batch["input_ids"], batch["puzzle_ids"])

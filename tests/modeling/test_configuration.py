@@ -181,12 +181,23 @@ def test_a_key_like_no_other_is_refused_without_a_guess() -> None:
         TRMConfig(zebra=1)
 
 
-def test_a_misspelt_key_in_a_saved_config_is_refused(tmp_path: Path) -> None:
-    TRMConfig().save_pretrained(tmp_path)
+@pytest.mark.parametrize("read", [AutoConfig.from_pretrained, TRMConfig.from_pretrained], ids=["auto", "own"])
+def test_keys_of_others_in_a_config_json_are_dropped_and_told(read: Any, tmp_path: Path, caplog) -> None:
+    TRMConfig(seq_len=36).save_pretrained(tmp_path)
     path = tmp_path / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "L_cycle": 4}))
-    with pytest.raises(TypeError, match="'L_cycle'; did you mean 'L_cycles'"):
-        AutoConfig.from_pretrained(tmp_path)
+    others = {"L_cycle": 4, "transformers.js_config": {}, "unsloth_version": "1", "quantization_config": {}}
+    path.write_text(json.dumps(json.loads(path.read_text()) | others))
+    config = read(tmp_path)
+    assert not others.keys() & vars(config).keys()
+    assert config.seq_len == 36 and config.L_cycles == 6
+    assert (
+        f"config.json of {tmp_path}: dropped, for TRMConfig has no such field: 'L_cycle'; did you mean 'L_cycles'?"
+        in (caplog.text)
+    )
+    assert all(repr(key) in caplog.text for key in others)
+    caplog.clear()
+    assert_same(TRMConfig.from_json_file(path), config)
+    assert f"config.json of {path}: dropped" in caplog.text
 
 
 def test_sizes_of_operators_that_are_not_used_do_not_matter() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.utils.parametrizations import weight_norm
 
 from modeling_trm import OPERATORS, TRMConfig, TRMForGridReasoning, TRMModel
 from modeling_trm.attention_trm import MOST_POSITIONS, attend
@@ -80,33 +81,6 @@ def test_output_and_gradients_equal_the_oracle(name: str, variant: str, tiny_con
         ("x", *names), gradients(actual, x, *tensors), gradients(expected, x, *tensors), strict=True
     ):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-9, msg=lambda text, key=key: f"{key}: {text}")
-
-
-@pytest.mark.parametrize("kernel", [1, 3, 5])
-def test_the_gradients_of_conv2d_in_bfloat16_on_a_cpu_are_those_in_float64(kernel: int) -> None:
-    """They are computed in another way (conv2d_trm): against the same formula in float64, of the same rounded numbers."""
-    config = TRMConfig(block_operators=["conv2d"], seq_len=42, grid_width=6, hidden_size=16, conv2d_kernel=kernel)
-    operator = build("conv2d", config, torch.bfloat16)
-    x = random_input(config, dtype=torch.bfloat16).requires_grad_()
-    parameters = dict(operator.named_parameters())
-    y = operator(x)
-    assert "DepthwiseConv" in str({type(node) for node in ancestors(y)})
-    ours = gradients(y, x, *parameters.values())
-    wide = {name: parameter.detach().double().requires_grad_() for name, parameter in parameters.items()}
-    wide_x = x.detach().double().requires_grad_()
-    expected = gradients(oracle.ORACLES["conv2d"](wide, config, wide_x), wide_x, *wide.values())
-    for found, wanted in zip(ours, expected, strict=True):
-        assert (found.double() - wanted).norm() < 0.02 * wanted.norm()
-
-
-def ancestors(output: Tensor) -> list[Any]:
-    """The nodes of autograd that lead to a tensor."""
-    found, todo = [], [output.grad_fn]
-    while todo:
-        node = todo.pop()
-        found.append(node)
-        todo += [other for other, _ in node.next_functions if other is not None and other not in found]
-    return found
 
 
 @pytest.mark.parametrize("preset_operators", [[name, other] for name in OPERATORS for other in ("mlp", "mlp_t")])
@@ -298,6 +272,28 @@ def test_mlp_t_from_the_left_is_the_transposed_linear_layer(
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-12)
     for ours, theirs in zip(gradients(actual, *inputs), gradients(expected, *inputs), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-11)
+
+
+class OnCuda(Tensor):
+    """A tensor of the CPU that says it is on a GPU."""
+
+    is_cuda = True
+
+
+def test_on_cuda_mlp_t_calls_a_layer_that_something_was_put_on(tiny_config: Callable[..., TRMConfig]) -> None:
+    config = tiny_config("trm-mlp-t", block_operators=["mlp_t"])
+    mixer, x = build("mlp_t", config), random_input(config).as_subclass(OnCuda)
+    plain, taken = mixer(x), []
+    layer = mixer.down_proj
+    layer.register_forward_hook(lambda module, inputs, out: taken.append(out) or 2 * out)
+    torch.testing.assert_close(mixer(x), 2 * plain)
+    assert len(taken) == 1
+    layer._forward_hooks.clear()
+    weight_norm(layer)
+    mixer(x).sum().backward()
+    assert layer.parametrizations.weight.original1.grad is not None
+    layer.parametrizations.weight.original0.data.mul_(3)
+    torch.testing.assert_close(mixer(x), 3 * plain)
 
 
 def test_mlp_t_from_the_left_under_autocast(tiny_config: Callable[..., TRMConfig]) -> None:

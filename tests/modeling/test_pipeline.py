@@ -367,3 +367,17 @@ def test_an_entry_in_the_config_changes_nothing(make_pipeline: Make, tmp_path: P
     assert after.to_diff_dict() == before.to_diff_dict()
     assert after.custom_pipelines == {}
     assert pipeline("grid-reasoning", model=str(folder), device="cpu")(PUZZLES) == pipe(PUZZLES)
+
+
+def test_tables_and_names_of_files_are_told_from_puzzles(make_pipeline: Make, tmp_path: Path, monkeypatch) -> None:
+    pipe = make_pipeline(SUDOKU)
+    frame = pd.DataFrame({"question": PUZZLES})
+    with pytest.raises(ValueError, match=r"a DataFrame is no list of puzzles; give the column .*table\['question'\]"):
+        pipe(frame)
+    assert len(pipe(frame["question"].tolist(), max_steps=1)) == len(PUZZLES)
+    monkeypatch.chdir(tmp_path)
+    Path("puz").write_text(PUZZLES[0])
+    for name in ("puz", "puz.txt", "data/puzzles.csv"):
+        for given in (name, [PUZZLES[0], name]):
+            with pytest.raises(ValueError, match=rf"'{re.escape(name)}' is .*file.*pathlib\.Path\("):
+                pipe(given)

@@ -295,3 +295,16 @@ def test_a_pickle_is_opened_only_on_request(checkpoint: Path) -> None:
     torch.save(whole.state_dict(), checkpoint / "pytorch_model.bin")
     with pytest.raises(OSError, match=r"pytorch_model\.bin: pickles can hold code and are not opened"):
         TRMForGridReasoning.from_pretrained(checkpoint)
+
+
+def test_a_model_whose_config_got_attributes_is_saved_and_loaded_again(tiny_model, tmp_path: Path) -> None:
+    model = tiny_model("trm-attn")
+    added = {"pad_token_id": 0, "my_note": "mine", "license": "mit", "tie_word_embeddings": True}
+    added["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+    for name, value in added.items():
+        setattr(model.config, name, value)
+    model.save_pretrained(tmp_path)
+    for loaded in (TRMForGridReasoning.from_pretrained(tmp_path), AutoModel.from_pretrained(tmp_path)):
+        assert all(torch.equal(value, model.state_dict()[name]) for name, value in loaded.state_dict().items())
+    with pytest.raises(TypeError, match="hiden_size"):
+        TRMForGridReasoning.from_pretrained(tmp_path, hiden_size=32)

@@ -223,7 +223,7 @@ def test_no_steps_are_refused(max_steps: int, make, problem) -> None:
 
 def test_a_grid_of_another_size_is_refused(make) -> None:
     with pytest.raises(ValueError, match="seq_len"):
-        make("trm-attn").solve(torch.zeros(2, 81, dtype=torch.long))
+        make("trm-mlp-t").solve(torch.zeros(2, 81, dtype=torch.long))
 
 
 @pytest.mark.parametrize("batch_size", [0, 1])

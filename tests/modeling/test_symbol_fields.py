@@ -156,3 +156,11 @@ def assert_stack_equals_the_oracle(config: TRMConfig) -> None:
     ours, theirs = (torch.autograd.grad((y * projection).sum(), [h, *weights.values()]) for y in (actual, expected))
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+def test_the_roles_of_symbol_fields_are_not_resized_as_a_vocabulary(tiny_model: Callable[..., Any]) -> None:
+    model = tiny_model("symbols-attn")
+    roles = model.resize_token_embeddings()  # which resizes nothing
+    with pytest.raises(ValueError, match=r"resize_token_embeddings\(6\): with symbol_fields=True the embedding holds"):
+        model.resize_token_embeddings(model.config.vocab_size, mean_resizing=False)
+    assert model.get_input_embeddings() is roles and roles.num_embeddings == 4

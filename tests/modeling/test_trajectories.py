@@ -313,3 +313,38 @@ def test_the_trace_goes_on_through_several_batches(make, problem) -> None:
         assert one.rows.tolist() == other.rows.tolist()
         assert torch.equal(one.answers, other.answers)
         torch.testing.assert_close(one.halt_probability, other.halt_probability, rtol=1e-6, atol=1e-7)
+
+
+WAYS = {"valid": {"selection": "valid"}, "rules": {"certificate": "rules"}}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", [Tensor.tolist, Tensor.numpy], ids=["list", "numpy"])
+def test_a_verifier_may_say_it_in_a_list_or_an_array(kind: Callable, way: str, make, problem) -> None:
+    model, options = make("trm-attn"), {"num_trajectories": 2, "max_steps": 2, "random_start": True, **WAYS[way]}
+    found, expected = (
+        model.solve(*problem, **options, generator=seeded(), verifier=verifier).answers
+        for verifier in (lambda ids, answers: kind(answers[:, 0] > 2), lambda ids, answers: answers[:, 0] > 2)
+    )
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("said", "named"),
+    [
+        (True, r"bool, torch\.bool \[\]"),
+        (None, "NoneType"),
+        ([0.5] * 2 * PUZZLES, r"list, torch\.float32 \[10\]"),
+        (torch.ones(2), r"Tensor, torch\.float32 \[2\]"),
+        (torch.ones(3, dtype=torch.bool), r"Tensor, torch\.bool \[3\]"),
+        ("yes", "str"),
+    ],
+    ids=str,
+)
+def test_a_verifier_that_says_something_else_is_told_what_it_may_say(said, named: str, way: str, make, problem) -> None:
+    options = {"num_trajectories": 2, "max_steps": 1, "random_start": True, **WAYS[way]}
+    with pytest.raises(
+        TypeError, match=rf"the verifier returned {named}; allowed: a tensor torch\.bool \[\d+\], one for"
+    ):
+        make("trm-attn").solve(*problem, **options, verifier=lambda ids, answers: said)

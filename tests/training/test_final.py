@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from modeling_trm import ReasoningConfig, TRMForGridReasoning
+from modeling_trm import OPERATORS, ReasoningConfig, TRMForGridReasoning
 from modeling_trm.commands import train
 from modeling_trm.evaluation.halting import calibrate_halting
 from modeling_trm.training import final
@@ -34,3 +35,57 @@ def test_steps_and_halting_are_chosen_on_the_validation_puzzles(
     assert metrics["train"]["inference defaults"] == said
     assert metrics["evaluations"]["test"]["steps"] == 3  # the figures are of every step, as the recipe says
     assert metrics["evaluations"]["test"]["early_exit"] is False
+
+
+OWN = """
+from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
+from modeling_trm.operators_trm import OPERATORS
+
+
+class Normalised(nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.layer = weight_norm(nn.Linear(config.hidden_size, config.hidden_size))
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+OPERATORS["final_weight_norm"] = Normalised
+"""
+
+
+def test_an_operator_whose_weights_are_parametrized_is_evaluated_and_published(
+    write_recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(OPERATORS, "final_weight_norm", None)  # so that it is gone afterwards
+    del OPERATORS["final_weight_norm"]
+    code = tmp_path / "final_ops.py"
+    code.write_text(OWN, encoding="utf-8")
+    operators = {"block_operators": ["final_weight_norm", "mlp"], "eval_max_steps": 2}
+    recipe = str(write_recipe("run", train_steps=2, eval_every=2, checkpoint_every=2, **operators))
+    assert train.main([recipe, "--import", str(code)]) == 0
+    assert "test" in json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))["evaluations"]
+    model = TRMForGridReasoning.from_pretrained(tmp_path / "run" / "model").eval()
+    assert model.solve(torch.ones(1, 16, dtype=torch.long), max_steps=1).answers.shape == (1, 16)
+
+
+def test_an_evaluation_that_fails_leaves_the_model_and_the_same_command_ends_the_run(
+    write_recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    recipe = str(write_recipe("run", train_steps=2, eval_every=2, checkpoint_every=2, eval_max_steps=2))
+
+    def fail(*_: Any) -> None:
+        raise RuntimeError("no picture today")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(final, "solving_picture", fail)
+        with pytest.raises(RuntimeError, match="no picture today"):
+            train.main([recipe])
+    published = tmp_path / "run" / "model"
+    assert f"note:  {published} is the trained model; what failed is its evaluation" in capsys.readouterr().out
+    assert TRMForGridReasoning.from_pretrained(published).num_parameters() > 0
+    assert not (tmp_path / "run" / "metrics.json").exists()
+    assert train.main([recipe]) == 0
+    assert (published / "README.md").exists() and (tmp_path / "run" / "metrics.json").exists()

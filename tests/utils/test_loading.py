@@ -78,7 +78,6 @@ DAMAGES: list[tuple[Callable[[Path], Any], str]] = [
     (lambda folder: (folder / "model.safetensors").unlink(), "no file named model.safetensors"),
     (lambda folder: (folder / "model.safetensors").write_bytes(b""), "model.safetensors, 0 bytes, is damaged"),
     (truncate, "model.safetensors, 1,000 bytes, is damaged"),
-    (lambda folder: edit_config(folder, hiden_size=64), "did you mean 'hidden_size'"),
     (lambda folder: edit_config(folder, num_attention_heads=5), "num_attention_heads=5"),
     (lambda folder: edit_config(folder, block_operators=["atention"]), "'atention' is not an operator"),
     (
@@ -191,3 +190,22 @@ def test_devices() -> None:
     for name in ("quantum", "cuda:99"):
         with pytest.raises(ValueError, match=f"device '{name}' cannot be used here"):
             choose_device(name)
+
+
+def test_an_id_that_is_not_in_the_cache_is_not_asked_for_offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "is_offline_mode", lambda: True)
+    for load in (load_model, load_processor):
+        with pytest.raises(CheckpointError, match=r"no such folder .and not in the cache of the Hub, which is not ask"):
+            load("nobody/nothing")
+
+
+def test_an_adapter_is_told_from_a_model(folder: Path, tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    adapter_config = {"peft_type": "LORA", "base_model_name_or_path": str(folder), "r": 2, "target_modules": ["o_proj"]}
+    (adapter / "adapter_config.json").write_text(json.dumps(adapter_config), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"adapter is an adapter of peft, not a model; .*merge_and_unload\(\)"):
+        TRMForGridReasoning.from_pretrained(adapter)
+    for load in (load_model, load_processor):
+        with pytest.raises(CheckpointError, match=r"checkpoint '.*adapter': .* is an adapter of peft, not a model"):
+            load(str(adapter))
