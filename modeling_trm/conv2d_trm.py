@@ -39,7 +39,7 @@ class Conv2d(Operator):
         gate, value = self.in_proj(x_BLD[:, prefix:]).chunk(2, dim=-1)
         value_BDHW = value.mT.unflatten(-1, self.config.grid_shape(cells))
         mixed_BLD = self.out_proj(F.silu(gate) * self._convolved(value_BDHW).flatten(2).mT)
-        return torch.cat((mixed_BLD.new_zeros(x_BLD[:, :prefix].shape), mixed_BLD), dim=1) if prefix else mixed_BLD
+        return F.pad(mixed_BLD, (0, 0, prefix, 0))
 
     def _convolved(self, value_BDHW: Tensor) -> Tensor:
         trains_in_bfloat16 = value_BDHW.dtype is torch.bfloat16 and torch.is_grad_enabled()

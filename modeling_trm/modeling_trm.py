@@ -187,11 +187,11 @@ class TRMModel(TRMPreTrainedModel):
             )
         except ValueError as error:
             raise ValueError(f"input_ids has shape {list(input_ids.shape)}: {error}") from error
-        B = len(input_ids)
+        B = input_ids.shape[0]  # not len, which makes a number of what an export leaves open
         if puzzle_ids is not None and puzzle_ids.shape != (B,):
             raise ValueError(f"puzzle_ids has shape {list(puzzle_ids.shape)}; allowed: [{B}], one for each puzzle")
-        if state is not None and len(state.z_H) != B:
-            raise ValueError(f"the state is of {len(state.z_H)} puzzles, input_ids of {B}; allowed: the same puzzles")
+        if state is not None and state.z_H.shape[0] != B:
+            raise ValueError(f"the state is of {state.z_H.shape[0]} puzzles, input_ids of {B}; allowed: the same puzzles")
         if state is not None and state.z_H.shape[1:] != shape:
             raise ValueError(
                 f"the state has latents of shape {list(state.z_H.shape[1:])}, grids of {input_ids.shape[1]} cells "
