@@ -191,7 +191,9 @@ class TRMModel(TRMPreTrainedModel):
         if puzzle_ids is not None and puzzle_ids.shape != (B,):
             raise ValueError(f"puzzle_ids has shape {list(puzzle_ids.shape)}; allowed: [{B}], one for each puzzle")
         if state is not None and state.z_H.shape[0] != B:
-            raise ValueError(f"the state is of {state.z_H.shape[0]} puzzles, input_ids of {B}; allowed: the same puzzles")
+            raise ValueError(
+                f"the state is of {state.z_H.shape[0]} puzzles, input_ids of {B}; allowed: the same puzzles"
+            )
         if state is not None and state.z_H.shape[1:] != shape:
             raise ValueError(
                 f"the state has latents of shape {list(state.z_H.shape[1:])}, grids of {input_ids.shape[1]} cells "

@@ -124,6 +124,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"error: {one.name}: {one.error}", file=sys.stderr)
         if len(wrong) > MAX_NAMED:
             print(f"error: {len(wrong) - MAX_NAMED} more of {len(found)} puzzles are wrong", file=sys.stderr)
+        if wrong and arguments.side is None and takes_other_sizes(arguments.model):
+            print("note: this checkpoint answers square grids of other sizes too, with --side N", file=sys.stderr)
         puzzles = [one for one in found if not isinstance(one, NoPuzzle)]
         solutions = solve(arguments, processor, puzzles, device) if puzzles else []
         solved = iter(solutions)
@@ -135,6 +137,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_json(arguments.output, results)
     show(results if arguments.json else None, processor, solutions, arguments.trace == ALL)
     return USER_ERROR if wrong else 0
+
+
+def takes_other_sizes(model: str) -> bool:
+    """Whether a checkpoint's weights hold for grids of every size."""
+    from ..configuration_trm import TRMConfig
+    from ..utils.shipped import find_checkpoint
+
+    return TRMConfig.from_pretrained(find_checkpoint(model)).size_bound_by is None
 
 
 def solve(

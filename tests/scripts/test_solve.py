@@ -281,3 +281,15 @@ def test_as_a_process(sudoku: str) -> None:
     assert shown.returncode == 2
     assert shown.stderr.startswith("error: puzzle 1: row 1, column 2: '5' is given twice")
     assert "Traceback" not in shown.stderr
+
+
+def test_a_maze_of_another_size_is_solved_with_its_side_and_the_option_is_named_without(
+    tiny_model, tmp_path: Path, capsys
+) -> None:
+    fields = {"block_operators": ["conv2d"], "position_embedding": "none", "vocab_size": 6, "seq_len": 25}
+    model = save(tiny_model("trm-attn", **fields), GridProcessor("maze", grid_shape=(5, 5)), tmp_path / "maze")
+    small = "S  ##  G#"
+    assert solve.main(["--model", model, small]) == 2
+    assert "note: this checkpoint answers square grids of other sizes too, with --side N" in capsys.readouterr().err
+    assert solve.main(["--model", model, small, "--side", "3", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)[0]["answer"]) == 9
