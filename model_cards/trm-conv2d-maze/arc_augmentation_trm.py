@@ -1,0 +1,1 @@
+../../modeling_trm/arc_augmentation_trm.py

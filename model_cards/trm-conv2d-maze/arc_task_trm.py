@@ -1,0 +1,1 @@
+../../modeling_trm/arc_task_trm.py

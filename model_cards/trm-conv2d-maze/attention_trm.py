@@ -1,0 +1,1 @@
+../../modeling_trm/attention_trm.py

@@ -1,0 +1,1 @@
+../../modeling_trm/augmentation_trm.py

@@ -1,0 +1,1 @@
+../../modeling_trm/certificates_trm.py

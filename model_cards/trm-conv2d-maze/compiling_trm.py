@@ -1,0 +1,1 @@
+../../modeling_trm/compiling_trm.py

@@ -1,0 +1,1 @@
+../../modeling_trm/config_file_trm.py

@@ -1,0 +1,1 @@
+../../modeling_trm/conv2d_trm.py

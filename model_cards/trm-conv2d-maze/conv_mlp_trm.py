@@ -1,0 +1,1 @@
+../../modeling_trm/conv_mlp_trm.py

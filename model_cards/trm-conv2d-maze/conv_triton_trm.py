@@ -1,0 +1,1 @@
+../../modeling_trm/conv_triton_trm.py

@@ -1,0 +1,1 @@
+../../modeling_trm/delta_trm.py

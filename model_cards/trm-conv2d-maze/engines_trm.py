@@ -1,0 +1,1 @@
+../../modeling_trm/engines_trm.py

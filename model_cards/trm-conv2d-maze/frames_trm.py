@@ -1,0 +1,1 @@
+../../modeling_trm/frames_trm.py

@@ -1,0 +1,1 @@
+../../modeling_trm/grid_sizes_trm.py

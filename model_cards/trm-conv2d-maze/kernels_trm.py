@@ -1,0 +1,1 @@
+../../modeling_trm/kernels_trm.py

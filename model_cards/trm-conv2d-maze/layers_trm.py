@@ -1,0 +1,1 @@
+../../modeling_trm/layers_trm.py

@@ -1,0 +1,1 @@
+../../modeling_trm/losses_trm.py

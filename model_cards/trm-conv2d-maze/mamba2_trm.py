@@ -1,0 +1,1 @@
+../../modeling_trm/mamba2_trm.py

@@ -1,0 +1,1 @@
+../../modeling_trm/mamba3_trm.py

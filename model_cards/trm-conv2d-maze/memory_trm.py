@@ -1,0 +1,1 @@
+../../modeling_trm/memory_trm.py

@@ -1,0 +1,1 @@
+../../modeling_trm/mlp_trm.py

@@ -1,0 +1,1 @@
+../../modeling_trm/operator_files_trm.py

@@ -1,0 +1,1 @@
+../../modeling_trm/operators_trm.py

@@ -1,0 +1,1 @@
+../../modeling_trm/own_operators_trm.py

@@ -1,0 +1,1 @@
+../../modeling_trm/packed_linear_trm.py

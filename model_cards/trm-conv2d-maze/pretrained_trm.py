@@ -1,0 +1,1 @@
+../../modeling_trm/pretrained_trm.py

@@ -1,0 +1,1 @@
+../../modeling_trm/processor_trm.py

@@ -1,0 +1,1 @@
+../../modeling_trm/puzzle_index_trm.py

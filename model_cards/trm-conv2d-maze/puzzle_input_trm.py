@@ -1,0 +1,1 @@
+../../modeling_trm/puzzle_input_trm.py

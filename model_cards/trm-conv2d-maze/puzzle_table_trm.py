@@ -1,0 +1,1 @@
+../../modeling_trm/puzzle_table_trm.py

@@ -1,0 +1,1 @@
+../../modeling_trm/randomness_trm.py

@@ -1,0 +1,1 @@
+../../modeling_trm/reasoning_trm.py

@@ -1,0 +1,1 @@
+../../modeling_trm/recursion_trm.py

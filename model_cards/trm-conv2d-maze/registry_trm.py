@@ -1,0 +1,1 @@
+../../modeling_trm/registry_trm.py

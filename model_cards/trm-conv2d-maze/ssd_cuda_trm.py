@@ -1,0 +1,1 @@
+../../modeling_trm/ssd_cuda_trm.py

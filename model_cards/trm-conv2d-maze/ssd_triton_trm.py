@@ -1,0 +1,1 @@
+../../modeling_trm/ssd_triton_trm.py

@@ -1,0 +1,1 @@
+../../modeling_trm/symbols_trm.py

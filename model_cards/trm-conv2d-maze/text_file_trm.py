@@ -1,0 +1,1 @@
+../../modeling_trm/text_file_trm.py

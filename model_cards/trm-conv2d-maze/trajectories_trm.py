@@ -1,0 +1,1 @@
+../../modeling_trm/trajectories_trm.py

@@ -1,0 +1,1 @@
+../../modeling_trm/verifiers_trm.py

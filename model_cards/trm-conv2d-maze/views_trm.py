@@ -1,0 +1,1 @@
+../../modeling_trm/views_trm.py

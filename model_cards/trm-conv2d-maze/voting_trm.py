@@ -1,0 +1,1 @@
+../../modeling_trm/voting_trm.py
