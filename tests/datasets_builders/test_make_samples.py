@@ -51,7 +51,7 @@ def test_samples_are_deterministic_and_apart(script, tmp_path, capsys):
     assert json.loads(captured.out[: captured.out.index("}\n{") + 1])["rows"]["sudoku/train"] == {"gen_unbiased": 40}
     assert "180 of 200 rows are of no family taken before" in captured.err  # 20 images of the chosen test rows
     files = sorted(file.relative_to(tmp_path / "a") for file in (tmp_path / "a").rglob("*") if file.is_file())
-    assert len(files) == 8
+    assert len(files) == 8 + 5  # and the mazes of other sizes
     for file in files:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
     parts = {split: load_puzzles("sudoku", split, data_dir=tmp_path / "a" / "sudoku") for split in ("train", "test")}

@@ -154,7 +154,7 @@ def test_user_errors_are_one_line_each(checkpoint, tmp_path: Path, capsys) -> No
     )
     output = tmp_path / "out"
     cases = [
-        (["--model", four, "--task", "sudoku"], "config has vocab_size=6, but 'sudoku' puzzles need vocab_size=11"),
+        (["--model", four, "--side", "9"], "config has vocab_size=6, but 'sudoku' puzzles need vocab_size=11"),
         (["--model", maze, "--task", "sudoku"], "was made for task 'maze', not for --task 'sudoku'"),
         (["--model", "runs/of/nobody", "--task", "sudoku"], "checkpoint 'runs/of/nobody': no such folder"),
         (["--model", nine, "--task", "sudoku", "--data", "no.csv"], "--data 'no.csv': no such file or folder"),

@@ -68,7 +68,7 @@ def test_an_operator_whose_weights_are_parametrized_is_evaluated_and_published(
     assert train.main([recipe, "--import", str(code)]) == 0
     assert "test" in json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))["evaluations"]
     model = TRMForGridReasoning.from_pretrained(tmp_path / "run" / "model").eval()
-    assert model.solve(torch.ones(1, 16, dtype=torch.long), max_steps=1).answers.shape == (1, 16)
+    assert model.solve(torch.ones(1, 81, dtype=torch.long), max_steps=1).answers.shape == (1, 81)
 
 
 def test_an_evaluation_that_fails_leaves_the_model_and_the_same_command_ends_the_run(
