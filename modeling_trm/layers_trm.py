@@ -49,7 +49,7 @@ class Operator(nn.Module):
 
 def autocast_dtype(device: str) -> torch.dtype | None:
     """What autocast computes in on devices of this type; None where it is off, or unknown as of "meta"."""
-    is_on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    is_on = device != "meta" and torch.is_autocast_enabled(device)
     return torch.get_autocast_dtype(device) if is_on else None
 
 
