@@ -49,6 +49,7 @@ class Operator(nn.Module):
 
 def autocast_dtype(device: str) -> torch.dtype | None:
     """What autocast computes in on devices of this type; None where it is off, or unknown as of "meta"."""
+    # torch.amp.is_autocast_available would ask of every type, but torch.compile of torch 2.9 cannot trace it.
     is_on = device != "meta" and torch.is_autocast_enabled(device)
     return torch.get_autocast_dtype(device) if is_on else None
 
