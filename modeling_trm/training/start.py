@@ -35,7 +35,6 @@ def initial_model(
     else:
         model = load_model(o.start_from).float().train()  # what learns is float32, however it was shipped
         fit_model(model, processor)
-        _make_for(model, processor)
         _check_architecture(model, recipe)
         _check_start(model, recipe, held_out)
         if index is not None:
@@ -45,15 +44,6 @@ def initial_model(
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name == "model.puzzle_emb.weight")
     return model
-
-
-def _make_for(model: TRMForGridReasoning, processor: GridProcessor) -> None:
-    """Let a model of several sizes be one of the run's from now on: its costs, its card and its own size are those."""
-    config = model.config
-    if config.seq_len != processor.seq_len and not (config.symbol_fields and model.model.puzzle_emb is not None):
-        sizes = {"vocab_size": config.vocab_size_of(processor.seq_len), "seq_len": processor.seq_len}
-        for name, value in (sizes | {"grid_width": None}).items():  # of other sizes all are square
-            setattr(config, name, value)
 
 
 def _check_architecture(model: TRMForGridReasoning, recipe: Recipe) -> None:

@@ -62,12 +62,14 @@ def check_model_fits(model: TRMForGridReasoning, processor: GridProcessor) -> No
 
 
 def fit_model(model: TRMForGridReasoning, processor: GridProcessor) -> None:
-    """Make the processor's grids the model's own size, which a model with symbol fields may have another of.
+    """Make the processor's grids the model's own size, which a model of several sizes may have another of.
 
     Raises:
         ValueError: as `check_model_fits`.
     """
     check_model_fits(model, processor)
+    if processor.seq_len != model.config.seq_len:
+        model.config.grid_width = None  # of other sizes all are square
     model.config.vocab_size, model.config.seq_len = processor.vocab_size, processor.seq_len
 
 

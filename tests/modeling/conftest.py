@@ -13,6 +13,7 @@ from modeling_trm.reasoning_trm import SolveOutput
 from tests.oracles.puzzle_table import make_index
 
 ROWS = {"a": 3, "b": 1, "c": 2}
+PUZZLES = 5  # of `problem`
 
 
 @pytest.fixture
@@ -27,6 +28,17 @@ def model(tiny_model: Callable[..., TRMForGridReasoning]) -> TRMForGridReasoning
 def folder(model: TRMForGridReasoning, tmp_path: Path) -> Path:
     model.save_pretrained(tmp_path / "model")
     return tmp_path / "model"
+
+
+@pytest.fixture
+def make(tiny_model: Callable[..., TRMForGridReasoning]) -> Callable[..., TRMForGridReasoning]:
+    """make(preset, **overrides): a random model with a row of its table for each puzzle of `problem`."""
+    return lambda preset, **overrides: tiny_model(preset, **{"num_puzzles": PUZZLES, **overrides}).eval()
+
+
+@pytest.fixture
+def problem() -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.randint(6, (PUZZLES, 16)), torch.arange(PUZZLES)
 
 
 class Echo:

@@ -16,18 +16,6 @@ from torch.nn.utils.parametrize import register_parametrization
 from modeling_trm import OPERATORS, TRMForGridReasoning
 from modeling_trm.engines_trm import ENGINES, choose_engine
 
-PUZZLES = 3
-
-
-@pytest.fixture
-def make(tiny_model: Callable[..., TRMForGridReasoning]) -> Callable[..., TRMForGridReasoning]:
-    return lambda preset, **overrides: tiny_model(preset, **{"num_puzzles": PUZZLES, **overrides}).eval()
-
-
-@pytest.fixture
-def problem() -> tuple[Tensor, Tensor]:
-    return torch.randint(6, (PUZZLES, 16)), torch.arange(PUZZLES)
-
 
 class Doubled(torch.nn.Linear):
     """As LoRA's layers: more than the product of its weight."""

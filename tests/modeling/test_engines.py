@@ -21,12 +21,12 @@ from modeling_trm.layers_trm import Operator
 from modeling_trm.mamba3_trm import Mamba3
 from modeling_trm.mlp_trm import MlpT
 from tests.conftest import ONE_OF_A_KIND
+from tests.modeling.conftest import PUZZLES
 
 IMAGE = Path(__file__).parents[2] / "model_cards" / "tr-mamba2mlpt-sudoku-quickstart"
 # Of one supervision step, relative to the norm of what is compared.
 TOLERANCES = {"packed": 2e-5, "eager": 2e-5, "bfloat16": 0.2, "int8": 0.3}
 ROUNDING = ("bfloat16", "int8")  # engines that answer otherwise where two tokens are about as likely
-PUZZLES = 5
 VARIANTS: list[dict[str, Any]] = [
     {},
     {"mlp_gate": "normalized", "mlp_gate_bias": 0.5, "mlp_t_norm": "channels"},
@@ -48,16 +48,6 @@ def engine(request: pytest.FixtureRequest, tiny_model: Callable[..., TRMForGridR
     if reason is not None:
         pytest.skip(reason)
     return request.param
-
-
-@pytest.fixture
-def make(tiny_model: Callable[..., TRMForGridReasoning]) -> Callable[..., TRMForGridReasoning]:
-    return lambda preset, **overrides: tiny_model(preset, **{"num_puzzles": PUZZLES, **overrides}).eval()
-
-
-@pytest.fixture
-def problem() -> tuple[Tensor, Tensor]:
-    return torch.randint(6, (PUZZLES, 16)), torch.arange(PUZZLES)
 
 
 def one_step(call: Callable[..., Any], model: TRMForGridReasoning, problem: tuple[Tensor, Tensor]) -> list[Tensor]:

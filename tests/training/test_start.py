@@ -179,9 +179,9 @@ def test_training_the_table_alone_leaves_the_core(checkpoint):
 
 def test_a_model_of_several_sizes_becomes_one_of_the_runs_size(tiny_model, tmp_path):
     fields = {"vocab_size": 6, "seq_len": 16, "block_operators": ["conv2d", "mlp"], "position_embedding": "none"}
-    small = tiny_model("trm-attn", num_puzzles=1, **fields)
+    small = tiny_model("trm-attn", num_puzzles=1, grid_width=8, **fields)
     small.save_pretrained(tmp_path / "small")
-    GridProcessor("maze", (4, 4)).save_pretrained(tmp_path / "small")
+    GridProcessor("maze", (2, 8)).save_pretrained(tmp_path / "small")
     recipe = parse_recipe(["--task", "maze", "--start_from", str(tmp_path / "small")])
     model, ids = initial_model(recipe, GridProcessor("maze", (7, 7))).eval(), torch.ones(1, 49, dtype=torch.long)
     assert (model.config.seq_len, model.config.grid_width) == (49, None)
