@@ -65,6 +65,13 @@ PRESETS: dict[str, dict[str, Any]] = {
         "mamba_head_dim": 32,
         **SYMBOLS,
     },
+    # Attention along rows, columns and boxes alone, arXiv 1912.12180: no weight and no wave says where a cell is.
+    "symbols-axial": {
+        "block_operators": ["axial", "symbols", "mlp", "axial", "symbols", "mlp"],
+        "axial_lines": ["rows", "columns", "boxes"],
+        "position_embedding": "none",
+        **SYMBOLS,
+    },
     # Deep improvement supervision, arXiv 2511.16886: 6 steps x 3 stacks = 18 forward passes a puzzle instead of 336.
     "compact": {"block_operators": ["attention", "mlp"], "hidden_size": 256, **IMPROVEMENT},
     "medium": {"block_operators": ["attention", "mlp", "attention", "mlp"], **IMPROVEMENT},
@@ -110,8 +117,8 @@ class TRMConfig(GridSizes, ConfigFile, PreTrainedConfig):
         scan_orders: in which order an operator that reads cell after cell (mamba2) takes them: "raster" (row by row),
             "transposed" (column by column), "reversed", or "transposed-reversed". The first such operator of the stack
             takes the first, the next the next, and so around. The prefix stays in front.
-        grid_width: columns of a grid, for what knows rows and columns (rope2d, sincos2d, transposed scans); None: it is
-            square.
+        grid_width: columns of a grid, for what knows rows and columns (conv2d, axial, rope2d, sincos2d, transposed
+            scans); None: it is square.
         num_attention_heads: heads of the operators attention and symbols; divides hidden_size into even head sizes.
         attention_backend: what scaled_dot_product_attention runs: "auto" leaves the choice to PyTorch, but for two
             plain products in bfloat16 on a CPU; "cudnn" (CUDA, 16-bit types; on Hopper at 916 positions), "flash" (on
@@ -134,6 +141,9 @@ class TRMConfig(GridSizes, ConfigFile, PreTrainedConfig):
         mlp_conv_kernel: positions that the convolution inside "conv_mlp" sees (arXiv 2512.14693: 2, a cell and the one
             before it; of 3 the one after it too).
         conv2d_kernel: rows and columns that "conv2d" sees around a cell, its own included; an odd number.
+        axial_lines: along which lines "axial" attends, side by side: "rows", "columns", "boxes" (of a Sudoku).
+        axial_heads: its attention heads along each kind of line.
+        axial_head_dim: channels of each of them.
         mamba_d_state: state size N of Mamba-2 and Mamba-3.
         mamba_d_conv: width of Mamba-2's depthwise causal convolution; Mamba-3 has none.
         mamba_expand: inner width of Mamba-2 and Mamba-3 over hidden_size.
@@ -199,6 +209,9 @@ class TRMConfig(GridSizes, ConfigFile, PreTrainedConfig):
     mlp_t_backend: MlpTBackend = "auto"
     mlp_conv_kernel: int = 2
     conv2d_kernel: int = 3
+    axial_lines: list[str] = dataclasses.field(default_factory=lambda: ["rows", "columns"])
+    axial_heads: int = 4
+    axial_head_dim: int = 32
     mamba_d_state: int = 128
     mamba_d_conv: int = 4
     mamba_expand: int = 2
@@ -285,9 +298,9 @@ class TRMConfig(GridSizes, ConfigFile, PreTrainedConfig):
         """Cross-field checks; run at construction and again by the model (overrides at load time skip construction)."""
         self._require_positive(
             "vocab_size seq_len num_puzzles puzzle_symbol_width hidden_size H_cycles L_cycles halt_max_steps "
-            "num_attention_heads mlp_multiple_of mlp_conv_kernel conv2d_kernel mamba_d_state mamba_d_conv mamba_expand "
-            "mamba_head_dim mamba_n_groups delta_heads delta_key_dim delta_value_dim delta_d_conv rope_theta "
-            "mlp_expansion rms_norm_eps"
+            "num_attention_heads mlp_multiple_of mlp_conv_kernel conv2d_kernel axial_heads axial_head_dim "
+            "mamba_d_state mamba_d_conv mamba_expand mamba_head_dim mamba_n_groups delta_heads delta_key_dim "
+            "delta_value_dim delta_d_conv rope_theta mlp_expansion rms_norm_eps"
         )
         if self.conv2d_kernel % 2 == 0:
             raise ValueError(f"conv2d_kernel={self.conv2d_kernel} has no middle; allowed: 1, 3, 5, ...")

@@ -6,6 +6,7 @@ Shapes: K symbols, S = prefix + cells positions, D hidden.
 import math
 
 SCAN_ORDERS = ("raster", "transposed", "reversed", "transposed-reversed")
+LINES = ("rows", "columns", "boxes")
 
 
 class GridSizes:
@@ -20,6 +21,7 @@ class GridSizes:
     num_special_tokens: int
     puzzle_symbol_width: int
     scan_orders: list[str]
+    axial_lines: list[str]
     grid_width: int | None
     position_embedding: str
 
@@ -63,6 +65,7 @@ class GridSizes:
             return self.vocab_size
         why = self.size_bound_by
         if why is None and math.isqrt(cells) ** 2 == cells:
+            self._check_boxes(cells)
             return self.num_special_tokens + math.isqrt(cells) if self.symbol_fields else self.vocab_size
         raise ValueError(
             f"this model was made for {self.seq_len} cells (config.seq_len), not for {cells}: "
@@ -95,13 +98,18 @@ class GridSizes:
     @property
     def sees_rows_and_columns(self) -> bool:
         """Whether cells are told apart by row and column, and not by their number in one long row alone."""
-        return self.position_embedding in ("rope2d", "sincos2d") or "conv2d" in self.block_operators
+        return self.position_embedding in ("rope2d", "sincos2d") or not {"conv2d", "axial"}.isdisjoint(
+            self.block_operators
+        )
 
     @property
     def size_bound_by(self) -> str | None:
         """Why the weights or the alphabet hold for grids of seq_len cells alone; None where they do not."""
         if not (self.symbol_fields or self.sees_rows_and_columns):
-            return "only a model with symbol_fields, 'conv2d', 'rope2d' or 'sincos2d' answers grids of several sizes"
+            return (
+                "only a model with symbol_fields, 'conv2d', 'axial', 'rope2d' or 'sincos2d' answers grids of several "
+                "sizes"
+            )
         if self.fixing_operators:
             return f"{self.fixing_operators[0]!r} has weights for each position"
         if self.position_embedding == "learned":
@@ -127,16 +135,32 @@ class GridSizes:
             raise ValueError("block_operators has 'symbols', which mixes symbol fields; set symbol_fields=True")
 
     def validate_grid(self) -> None:
-        allowed = ", ".join(SCAN_ORDERS)
-        for i, order in enumerate(self.scan_orders):
-            if order not in SCAN_ORDERS:
-                raise ValueError(f"scan_orders[{i}]={order!r} is not allowed; allowed: {allowed}")
-        if not self.scan_orders:
-            raise ValueError(f"scan_orders is empty; name at least one of {allowed}")
+        _check_names("scan_orders", self.scan_orders, SCAN_ORDERS)
+        _check_names("axial_lines", self.axial_lines, LINES)
         if self.grid_width is not None and self.grid_width < 1:
             raise ValueError(f"grid_width={self.grid_width} must be greater than 0, or None for square grids")
         columns = any(order.startswith("transposed") for order in self.scan_orders)
         if self.sees_rows_and_columns or columns or self.grid_width is not None:
             self.grid_shape(self.seq_len)
+        self._check_boxes(self.seq_len)
         if self.position_embedding == "sincos2d" and self.hidden_size % 4:
             raise ValueError(f"hidden_size={self.hidden_size}: position_embedding='sincos2d' needs a multiple of 4")
+
+    def _check_boxes(self, cells: int) -> None:
+        """Raise ValueError where "axial" is to see the boxes of a grid that has none."""
+        if "axial" not in self.block_operators or "boxes" not in self.axial_lines:
+            return
+        height, width = self.grid_shape(cells)
+        if math.isqrt(height) ** 2 != height or math.isqrt(width) ** 2 != width:
+            raise ValueError(
+                f"axial_lines={self.axial_lines}: a grid of {height}x{width} cells has no boxes; allowed: sides that "
+                f"are squares (4, 9, 16, 25), or rows and columns alone"
+            )
+
+
+def _check_names(field: str, names: list[str], allowed: tuple[str, ...]) -> None:
+    for i, name in enumerate(names):
+        if name not in allowed:
+            raise ValueError(f"{field}[{i}]={name!r} is not allowed; allowed: {', '.join(allowed)}")
+    if not names:
+        raise ValueError(f"{field} is empty; name at least one of {', '.join(allowed)}")

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .attention_trm import Attention
+from .axial_trm import Axial
 from .configuration_trm import TRMConfig
 from .conv2d_trm import Conv2d
 from .conv_mlp_trm import ConvMlp
@@ -26,7 +27,7 @@ from .registry_trm import OPERATORS
 from .symbols_trm import Symbols
 
 BUILT_IN: dict[str, Any] = {"attention": Attention, "mamba2": Mamba2, "mlp_t": MlpT, "mlp": Mlp, "symbols": Symbols}
-BUILT_IN |= {"mamba3": Mamba3, "delta": GatedDeltaNet, "conv_mlp": ConvMlp, "conv2d": Conv2d}
+BUILT_IN |= {"mamba3": Mamba3, "delta": GatedDeltaNet, "conv_mlp": ConvMlp, "conv2d": Conv2d, "axial": Axial}
 OPERATORS.update(BUILT_IN)
 
 

@@ -57,6 +57,7 @@ ARROWS = {
     "delta_trm": ("mamba2_trm",),
     "conv_mlp_trm": ("mamba2_trm", "mlp_trm"),
     "conv2d_trm": ("layers_trm",),
+    "axial_trm": ("layers_trm",),
     "own_operators_trm": (),
     "operators_trm": (
         "frames_trm",
@@ -67,6 +68,7 @@ ARROWS = {
         "mlp_trm",
         "conv_mlp_trm",
         "conv2d_trm",
+        "axial_trm",
         "symbols_trm",
         "own_operators_trm",
     ),

@@ -9,6 +9,7 @@ Shapes: S positions the stack sees, D hidden, V vocabulary, H heads, P head size
 chunks of Q, or symbol fields.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -110,6 +111,15 @@ def conv2d_flops(config: TRMConfig) -> int:
     return 2 * config.seq_len * config.hidden_size * (3 * config.hidden_size + config.conv2d_kernel**2)
 
 
+def axial_flops(config: TRMConfig) -> int:
+    """Projections of each cell, and its scores and values of the cells of each of its lines."""
+    (height, width), channels = config.grid_shape(config.seq_len), config.axial_heads * config.axial_head_dim
+    lengths = {"rows": width, "columns": height, "boxes": math.isqrt(height) * math.isqrt(width)}
+    seen = sum(lengths[kind] for kind in config.axial_lines)
+    projected = 4 * len(config.axial_lines) * channels * config.hidden_size
+    return 2 * config.seq_len * (projected + 2 * seen * channels)
+
+
 def symbols_flops(config: TRMConfig) -> int:
     K, S, D = config.num_symbols, config.num_positions, config.hidden_size
     return 2 * K * S * D * D if config.symbol_mixing == "mean" else 2 * K * S * D * 4 * D + 2 * 2 * S * K * K * D
@@ -164,5 +174,6 @@ OPERATOR_FLOPS: dict[str, Callable[[TRMConfig], int]] = {
     "delta": delta_flops,
     "conv_mlp": mlp_flops,
     "conv2d": conv2d_flops,
+    "axial": axial_flops,
     "symbols": symbols_flops,
 }

@@ -44,6 +44,7 @@ CASES = [
     ("delta", None, None, "cpu", {"tril"}, CUDA_KERNELS),
     ("conv_mlp", None, None, "cpu", {"addcmul"}, LEFT),
     ("conv2d", None, None, "cpu", {"conv2d"}, LEFT),
+    ("axial", None, None, "cpu", {"softmax"}, LEFT),
 ]
 FOR_CUDA_KERNELS = {"hidden_size": 64, "mamba_d_state": 16, "mamba_head_dim": 16}
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")

@@ -54,6 +54,9 @@ CHANGED: dict[str, Any] = {
     "mamba_rope_fraction": 1.0,
     "mlp_conv_kernel": 3,
     "conv2d_kernel": 5,
+    "axial_lines": ["boxes", "rows"],
+    "axial_heads": 2,
+    "axial_head_dim": 16,
     "delta_heads": 3,
     "delta_key_dim": 16,
     "delta_value_dim": 24,
@@ -80,7 +83,7 @@ OTHER_THAN_POSITIVE = {
     ),
     *("ssd_backend", "initial_state_std", "halt_bias", "blank_token_id", "position_std", "head_init", "mlp_t_norm"),
     *("num_step_embeddings", "answer_feedback", "attention_backend", "mlp_t_backend", "mamba_rope_fraction"),
-    *("symbol_fields", "num_special_tokens", "symbol_mixing", "scan_orders", "grid_width"),
+    *("symbol_fields", "num_special_tokens", "symbol_mixing", "scan_orders", "grid_width", "axial_lines"),
 }
 POSITIVE = sorted(CHANGED.keys() - OTHER_THAN_POSITIVE)
 MAMBA = {"block_operators": ["mamba2"]}
@@ -118,6 +121,13 @@ BAD: list[tuple[dict[str, Any], list[str]]] = [
     ({"seq_len": 80, "scan_orders": ["raster", "transposed"]}, ["80 cells", "grid_width=None"]),
     ({"seq_len": 80, "block_operators": ["conv2d"]}, ["80 cells", "grid_width=None"]),
     ({"conv2d_kernel": 4}, ["conv2d_kernel=4", "1, 3, 5"]),
+    ({"seq_len": 80, "block_operators": ["axial"]}, ["80 cells", "grid_width=None"]),
+    ({"axial_lines": ["rows", "diagonals"]}, ["axial_lines[1]='diagonals'", "rows, columns, boxes"]),
+    ({"axial_lines": []}, ["axial_lines is empty", "rows, columns, boxes"]),
+    (
+        {"seq_len": 900, "block_operators": ["axial"], "axial_lines": ["boxes"]},
+        ["axial_lines=['boxes']", "30x30", "4, 9, 16, 25"],
+    ),
     ({"grid_width": 7}, ["81 cells", "grid_width=7", "divides"]),
     ({"grid_width": 0}, ["grid_width=0", "greater than 0"]),
     ({"scan_orders": []}, ["scan_orders", "empty", "raster"]),

@@ -29,6 +29,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "mean of the fields": {"symbol_mixing": "mean"},
     "rows and columns": {"position_embedding": "rope2d"},
+    "boxes too": {"axial_lines": ["boxes", "columns", "rows"], "axial_heads": 1, "axial_head_dim": 4},
     "no prefix, one attention head": {"puzzle_prefix_len": 0, "num_puzzles": 1, "num_attention_heads": 1},
 }
 ATOL = {torch.float64: 1e-10, torch.float32: 2e-5, torch.bfloat16: 0.1}  # bfloat16: 8 bits, through three projections

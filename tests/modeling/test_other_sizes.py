@@ -75,6 +75,7 @@ def test_another_size_is_the_function_of_a_model_made_for_it(name: str, side: in
 MAZE_LISTS: dict[str, dict[str, Any]] = {
     "conv2d": {"block_operators": ["conv2d", "mlp"], "position_embedding": "none"},
     "mamba2": {"block_operators": ["mamba2", "conv2d"], "scan_orders": ["transposed"], "puzzle_prefix_len": 0},
+    "axial": {"block_operators": ["axial", "mlp"], "position_embedding": "none"},
     "attention": {"block_operators": ["attention", "mlp"], "position_embedding": "rope2d"},
 }
 
@@ -166,7 +167,7 @@ def test_the_commands_take_a_side(trained, tmp_path: Path, capsys) -> None:
 WHY: dict[str, tuple[dict[str, Any], str]] = {
     "no fields": (
         {"symbol_fields": False, "block_operators": ["attention"], "position_embedding": "rope"},
-        "only a model with symbol_fields, 'conv2d', 'rope2d' or 'sincos2d'",
+        "only a model with symbol_fields, 'conv2d', 'axial', 'rope2d' or 'sincos2d'",
     ),
     "MLP-t": ({"block_operators": ["mlp_t", "symbols"]}, "'mlp_t' has weights for each position"),
     "learned": ({"position_embedding": "learned"}, "position_embedding='learned' has weights for each position"),

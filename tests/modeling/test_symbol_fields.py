@@ -164,3 +164,17 @@ def test_the_roles_of_symbol_fields_are_not_resized_as_a_vocabulary(tiny_model: 
     with pytest.raises(ValueError, match=r"resize_token_embeddings\(6\): with symbol_fields=True the embedding holds"):
         model.resize_token_embeddings(model.config.vocab_size, mean_resizing=False)
     assert model.get_input_embeddings() is roles and roles.num_embeddings == 4
+
+
+def test_a_sudoku_with_rows_and_bands_permuted_has_its_answer_permuted(tiny_model) -> None:
+    """Without positions "axial" knows a place by its lines alone: the symmetries of a Sudoku are its own, exactly."""
+    model = tiny_model("symbols-axial").double()
+    ids = torch.randint(model.config.vocab_size, (3, 4, 4))
+    rows, columns, within = torch.tensor([3, 2, 0, 1]), torch.tensor([1, 0, 2, 3]), torch.tensor([0, 2, 1, 3])
+    one = model(ids.flatten(1))
+    two = model(ids[:, rows][:, :, columns].flatten(1))
+    expected = one.logits.unflatten(1, (4, 4))[:, rows][:, :, columns].flatten(1, 2)
+    torch.testing.assert_close(two.logits, expected, rtol=0, atol=1e-10)
+    torch.testing.assert_close(two.halt_logits, one.halt_logits, rtol=0, atol=1e-10)
+    across = model(ids[:, within].flatten(1)).logits  # a row of one band for one of the other: another puzzle
+    assert (across - one.logits.unflatten(1, (4, 4))[:, within].flatten(1, 2)).abs().max() > 0.01

@@ -154,6 +154,32 @@ def conv2d(weights: Weights, config: Any, x_BLD: Tensor) -> Tensor:
     return torch.stack(y, dim=1)
 
 
+def axial(weights: Weights, config: Any, x_BLD: Tensor) -> Tensor:
+    """Of each cell, kind of line and head: softmax(q . k / sqrt(P)) over the cells of its line, times their v."""
+    prefix, heads, P = config.puzzle_prefix_len, config.axial_heads, config.axial_head_dim
+    width = config.grid_width or math.isqrt(x_BLD.shape[1] - prefix)
+    height = (x_BLD.shape[1] - prefix) // width
+    high, wide = math.isqrt(height), math.isqrt(width)
+    qkv = x_BLD[:, prefix:] @ weights["qkv_proj.weight"].T
+    y = [torch.zeros_like(x_BLD[:, 0])] * prefix
+    for row, column in itertools.product(range(height), range(width)):
+        lines = {
+            "rows": [(row, c) for c in range(width)],
+            "columns": [(r, column) for r in range(height)],
+            "boxes": [(row // high * high + i, column // wide * wide + j) for i in range(high) for j in range(wide)],
+        }
+        seen = []
+        for i, kind in enumerate(config.axial_lines):
+            own = qkv[:, :, 3 * i * heads * P : 3 * (i + 1) * heads * P].unflatten(-1, (3, heads, P))
+            line = [own[:, r * width + c] for r, c in lines[kind]]
+            query = own[:, row * width + column, 0]
+            scores = torch.stack([(query * cell[:, 1]).sum(-1) / math.sqrt(P) for cell in line], dim=-1)
+            weight = scores.exp() / scores.exp().sum(-1, keepdim=True)
+            seen.append(sum(weight[..., j, None] * cell[:, 2] for j, cell in enumerate(line)).flatten(1))
+        y.append(torch.cat(seen, dim=-1) @ weights["o_proj.weight"].T)
+    return torch.stack(y, dim=1)
+
+
 def mamba2(weights: Weights, config: Any, x_BLD: Tensor) -> Tensor:
     """in_proj -> z, xBC, dt; silu(conv(xBC)) -> x, B, C; recurrence + D x; rms_norm(y silu(z)) per group; out_proj."""
     B, L, _ = x_BLD.shape
@@ -281,6 +307,7 @@ ORACLES: dict[str, Callable[[Weights, Any, Tensor], Tensor]] = {
     "delta": delta,
     "conv_mlp": conv_mlp,
     "conv2d": conv2d,
+    "axial": axial,
     "symbols": symbols,
 }
 ALL_FIELDS = ("symbols",)  # take [B, K, L, D]; the others one field at a time

@@ -37,6 +37,7 @@ def alone(name: str) -> dict[str, Any]:
         {"num_latents": 1, "H_cycles": 1, "L_cycles": 3, "conv2d_kernel": 5},
         {"puzzle_prefix_len": 0, "num_puzzles": 1},
         {"mamba_n_groups": 2, "mamba_expand": 4, "mamba_head_dim": 8, "mlp_gate": "normalized"},
+        {"axial_lines": ["boxes", "rows"], "axial_heads": 3},
         {"symbol_mixing": "mean", "symbol_fields": True, "num_special_tokens": 1},
         {"seq_len": ONE_CHUNK_UP_TO - 2, "grid_width": 2},  # with the prefix of 2 the last of one chunk
         {"seq_len": ONE_CHUNK_UP_TO - 1, "grid_width": 17},

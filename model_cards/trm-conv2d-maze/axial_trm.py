@@ -1,0 +1,1 @@
+../../modeling_trm/axial_trm.py
