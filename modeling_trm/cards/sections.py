@@ -13,9 +13,8 @@ import torch
 import yaml
 
 from ..configuration_trm import PRESETS, TRMConfig
-from ..evaluation.display import rating_range
+from ..evaluation.display import groups
 from ..evaluation.records import VALIDITY
-from ..evaluation.sources import source_in_words
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
 from ..reasoning_config_trm import ReasoningConfig
@@ -242,9 +241,7 @@ def _summary(one: dict[str, Any]) -> Iterator[tuple[str, float | None, list[floa
 
 def _breakdown(one: dict[str, Any]) -> Iterator[tuple[str, float | None, list[float] | None, int]]:
     yield "cells right", one["cell_accuracy"], None, one["count"]
-    groups = [(f"source {source_in_words(source)}", group) for source, group in one["by_source"].items()]
-    groups += [(f"rating {rating_range(group)}", group) for group in one["by_rating"]]
-    for name, group in groups:
+    for name, group in groups(one):
         yield f"solved exactly, {name}", group["exact_accuracy"], group["ci95"], group["count"]
 
 

@@ -80,14 +80,12 @@ def print_metrics(console: Console, metrics: dict[str, Any]) -> None:
     table.add_column("count", justify="right")
     table.add_column("solved", justify="right")
     table.add_column("95 % interval", justify="right")
-    rows = [(f"source {source_in_words(source)}", group) for source, group in metrics["by_source"].items()]
-    rows += [(f"rating {rating_range(group)}", group) for group in metrics["by_rating"]]
     total = {
         "count": metrics["count"],
         "exact_accuracy": metrics["exact_accuracy"],
         "ci95": metrics["exact_accuracy_ci95"],
     }
-    for name, group in [*rows, ("all", total)]:
+    for name, group in [*groups(metrics), ("all", total)]:
         low, high = group["ci95"]
         style = "bold" if name == "all" else None
         table.add_row(
@@ -96,6 +94,13 @@ def print_metrics(console: Console, metrics: dict[str, Any]) -> None:
     console.print(table)
     for line in _metric_lines(metrics):
         console.print(Text(line), soft_wrap=True)
+
+
+def groups(metrics: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The figures of each source and each range of ratings, named; a rating that all puzzles share says nothing."""
+    named = [(f"source {source_in_words(source)}", group) for source, group in metrics["by_source"].items()]
+    ratings = metrics["by_rating"] if len(metrics["by_rating"]) > 1 else []
+    return named + [(f"rating {rating_range(group)}", group) for group in ratings]
 
 
 def rating_range(group: dict[str, Any]) -> str:

@@ -20,6 +20,7 @@ from modeling_trm.evaluation import (
     stratified_indices,
     summarise,
 )
+from modeling_trm.evaluation.display import groups
 
 BLANK = 1
 STEPS = 5
@@ -226,6 +227,7 @@ def test_ratings_fall_into_ordered_buckets(tiny_model, small_sudoku) -> None:
     unrated = dataclasses.replace(small_sudoku(9), ratings=np.zeros(9, dtype=np.int32))
     metrics = evaluate_puzzles(reasoner(tiny_model), unrated, max_steps=1, progress=False)
     assert [(bucket["min"], bucket["max"], bucket["count"]) for bucket in metrics["by_rating"]] == [(0, 0, 9)]
+    assert not [name for name, _ in groups(metrics) if "rating" in name]  # shown nowhere: it is all of them
 
 
 def test_progress_bar_shows_the_accuracy(tiny_model, small_sudoku, capsys) -> None:
