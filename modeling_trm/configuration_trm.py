@@ -65,13 +65,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "mamba_head_dim": 32,
         **SYMBOLS,
     },
-    # Attention along rows, columns and boxes alone, arXiv 1912.12180: no weight and no wave says where a cell is.
-    "symbols-axial": {
-        "block_operators": ["axial", "symbols", "mlp", "axial", "symbols", "mlp"],
-        "axial_lines": ["rows", "columns", "boxes"],
-        "position_embedding": "none",
-        **SYMBOLS,
-    },
     # Deep improvement supervision, arXiv 2511.16886: 6 steps x 3 stacks = 18 forward passes a puzzle instead of 336.
     "compact": {"block_operators": ["attention", "mlp"], "hidden_size": 256, **IMPROVEMENT},
     "medium": {"block_operators": ["attention", "mlp", "attention", "mlp"], **IMPROVEMENT},

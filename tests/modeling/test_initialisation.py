@@ -28,8 +28,6 @@ COUNTS = [
     ("urm", 12, 900, 4 * (1_048_576 + 2_359_296 + 3 * 1536) + 2 * 12 * 512 + 2 * 512 + 2),
     # 128 channels: attention and symbols 4 * 128^2 each, SwiGLU 3 * 128 * 512; 4 roles, 3 outputs of a field, halting.
     ("symbols-attn", 11, 81, 2 * (2 * 65_536 + 196_608) + 7 * 128 + 2 * 128 + 2),
-    # Axial 4 * 128 * 3 * 128, attention over the symbols 4 * 128^2.
-    ("symbols-axial", 11, 81, 2 * (196_608 + 65_536 + 196_608) + 7 * 128 + 2 * 128 + 2),
     # Mamba-2 128 * (2 * 256 + 2 * 32 + 8) + 5 * 320 + 3 * 8 + 256 + 256 * 128.
     ("symbols-mamba2", 11, 81, 2 * (109_400 + 65_536 + 196_608) + 7 * 128 + 2 * 128 + 2),
 ]

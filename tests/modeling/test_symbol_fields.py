@@ -168,7 +168,8 @@ def test_the_roles_of_symbol_fields_are_not_resized_as_a_vocabulary(tiny_model: 
 
 def test_a_sudoku_with_rows_and_bands_permuted_has_its_answer_permuted(tiny_model) -> None:
     """Without positions "axial" knows a place by its lines alone: the symmetries of a Sudoku are its own, exactly."""
-    model = tiny_model("symbols-axial").double()
+    fields = {"block_operators": ["axial", "symbols"], "axial_lines": ["rows", "columns", "boxes"]}
+    model = tiny_model("symbols-attn", puzzle_prefix_len=0, num_puzzles=1, position_embedding="none", **fields).double()
     ids = torch.randint(model.config.vocab_size, (3, 4, 4))
     rows, columns, within = torch.tensor([3, 2, 0, 1]), torch.tensor([1, 0, 2, 3]), torch.tensor([0, 2, 1, 3])
     one = model(ids.flatten(1))
