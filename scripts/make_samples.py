@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from datasets_builders.families import maze_families, solution_families
+from datasets_builders.features import PuzzleSet
 from datasets_builders.files import file_sha256
 from datasets_builders.maze_generation import generate_mazes
 from datasets_builders.sudoku_generation import generate_sudokus
@@ -37,7 +38,8 @@ SUDOKU: Plan = {
     "gen_vicinity_hard": ("sudoku_hard", (1000, 500, 6000)),
 }
 MAZE: Plan = {"gen_maze_30x30_hard": ("maze_hard", (100, 100, 300))}
-OTHER_SIDES = {4: 200, 16: 100, 25: 10}  # side of the Sudokus: how many are generated, for the test split alone
+# Side of the Sudokus: rows of test, validation, train; equal ones are dropped.
+OTHER_SIDES = {4: (200, 0, 0), 16: (100, 60, 400), 25: (10, 0, 0)}
 # Shape of the mazes: (moves of the shortest path at least, rows of test, validation, train).
 OTHER_MAZES = {(10, 10): (15, (1000, 300, 3000)), (15, 15): (31, (100, 0, 0)), (20, 20): (41, (100, 0, 0))}
 MAX_BYTES = 2_200_000
@@ -123,6 +125,13 @@ def write(table: pa.Table, path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def write_splits(puzzles: PuzzleSet, rows: tuple[int, int, int], folder: Path) -> None:
+    """The first rows for the first split, and so on; of a split without rows there is no file."""
+    for split, part in zip(SPLITS, np.split(np.arange(len(puzzles)), np.cumsum(rows)[:-1]), strict=True):
+        if len(part):
+            write(puzzles.select(part).to_table(), folder / f"{split}.parquet")
+
+
 def write_sums(output: Path) -> int:
     """Writes SHA256SUMS of all samples; returns their size in bytes."""
     files = sorted(output.glob("*/*.parquet"))
@@ -145,18 +154,11 @@ def main(argv: list[str] | None = None) -> int:
                 write(table, arguments.output / task / f"{split}.parquet")
                 sources = table["source"].value_counts().to_pylist()
                 counts[f"{task}/{split}"] = {row["values"]: row["counts"] for row in sources}
-        for side, count in OTHER_SIDES.items():
-            write(
-                generate_sudokus(side, count, SEED).to_table(), arguments.output / f"sudoku-{side}x{side}/test.parquet"
-            )
+        for side, rows in OTHER_SIDES.items():
+            write_splits(generate_sudokus(side, sum(rows), SEED), rows, arguments.output / f"sudoku-{side}x{side}")
         for shape, (least_moves, rows) in OTHER_MAZES.items():
             mazes = generate_mazes(shape, sum(rows), least_moves - 1, SEED)
-            for split, part in zip(SPLITS, np.split(np.arange(sum(rows)), np.cumsum(rows)[:-1]), strict=True):
-                if len(part):
-                    write(
-                        mazes.select(part).to_table(),
-                        arguments.output / "maze-{}x{}".format(*shape) / f"{split}.parquet",
-                    )
+            write_splits(mazes, rows, arguments.output / "maze-{}x{}".format(*shape))
     except (DataError, OSError) as error:
         print(f"make_samples: {error}", file=sys.stderr)
         return 1

@@ -22,7 +22,7 @@ def script(monkeypatch):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     monkeypatch.setattr(module, "SUDOKU", PLAN)
-    monkeypatch.setattr(module, "OTHER_SIDES", {4: 5})
+    monkeypatch.setattr(module, "OTHER_SIDES", {4: (5, 0, 0)})
     monkeypatch.setattr(module, "MAZE", {"gen_maze_30x30_hard": ("maze_hard", (5, 5, 10))})
     return module
 
