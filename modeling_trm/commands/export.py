@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..utils.outputs import new_folder
-from .options import CommandParser, add_model, add_side, with_side
+from .options import CommandParser, add_model, add_side
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         user_errors(OSError, ValueError, ImportError),
         new_folder(arguments.output, arguments.overwrite, [arguments.model]) as folder,
     ):
-        processor = with_side(load_processor(arguments.model), arguments.side)
+        processor = load_processor(arguments.model, arguments.side)
         model = load_model(arguments.model).float()
         fit_model(model, processor)
         if arguments.puzzle_tasks is not None:

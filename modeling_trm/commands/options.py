@@ -241,15 +241,6 @@ def add_side(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def with_side(processor: "GridProcessor", side: int | None) -> "GridProcessor":
-    """The processor of grids of this side; itself without one. Raises ValueError where the task has no such grid."""
-    if side is None:
-        return processor
-    if processor.task not in ("sudoku", "maze"):
-        raise ValueError(f"--side {side} is for Sudokus and mazes; the checkpoint is for task {processor.task!r}")
-    return type(processor)(processor.task, grid_shape=(side, side))
-
-
 def add_batch_size(parser: argparse._ActionsContainer, default: int = 64) -> None:
     parser.add_argument(
         "--batch-size", type=int, default=default, metavar="N", help="puzzles at a time (default: %(default)s)"
@@ -317,7 +308,7 @@ def load_checkpoint(
     from ..utils.loading import choose_device, load_model, load_processor
 
     device = choose_device(arguments.device) if device is None else device
-    processor = with_side(load_processor(arguments.model), vars(arguments).get("side"))
+    processor = load_processor(arguments.model, vars(arguments).get("side"))
     check_task(arguments.task, processor, arguments.model)
     return load_model(arguments.model, device), processor
 

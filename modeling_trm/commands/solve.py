@@ -38,7 +38,6 @@ from .options import (
     given,
     reading,
     refuse_reading,
-    with_side,
 )
 from .search_options import (
     add_certificate_option,
@@ -114,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.output is not None:
             refuse_source(arguments.output, arguments.puzzles)
         device = choose_device(arguments.device)
-        processor = with_side(load_processor(arguments.model), arguments.side)
+        processor = load_processor(arguments.model, arguments.side)
         if processor.task == "arc":
             refuse_reading(arguments)
         how = reading(arguments)

@@ -31,11 +31,20 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be used; the message is one line and names it."""
 
 
-def load_processor(name: str) -> GridProcessor:
-    """The processor of a local folder, shipped checkpoint or Hub id. Raises CheckpointError."""
+def load_processor(name: str, side: int | None = None) -> GridProcessor:
+    """The processor of a local folder, shipped checkpoint or Hub id, or one like it of grids of another side.
+
+    Raises:
+        CheckpointError: it does not load. ValueError: the task has no grid of that side.
+    """
     name = _checked(name)
     with _one_line_errors(name, "processor"):
-        return GridProcessor.from_pretrained(name)
+        processor = GridProcessor.from_pretrained(name)
+    if side is None:
+        return processor
+    if processor.task not in ("sudoku", "maze"):
+        raise ValueError(f"--side {side} is for Sudokus and mazes; the checkpoint is for task {processor.task!r}")
+    return GridProcessor(processor.task, grid_shape=(side, side))
 
 
 def load_model(name: str, device: torch.device | str = "cpu", *, verify: bool = False) -> TRMForGridReasoning:

@@ -148,6 +148,20 @@ def test_its_puzzle_table_knows_the_tasks(tiny_model, tmp_path: Path) -> None:
     assert torch.equal(made.base_model.puzzle_emb.weight, model.base_model.puzzle_emb.weight.to(torch.bfloat16))
 
 
+def test_one_of_a_model_that_answers_several_sizes_has_the_size_that_is_asked_for(tiny_model, tmp_path: Path) -> None:
+    model = tiny_model("symbols-attn", vocab_size=18, seq_len=256, puzzle_prefix_len=0, num_puzzles=1)
+    model.save_pretrained(tmp_path / "model")
+    GridProcessor("sudoku", grid_shape=(16, 16)).save_pretrained(tmp_path / "model")
+    make_image(tmp_path / "model", tmp_path / "model_cards" / "nine", side=9)
+    made = load_model(str(tmp_path / "model_cards" / "nine")).float()
+    assert (made.config.vocab_size, made.config.seq_len) == (11, 81)
+    assert GridProcessor.from_pretrained(tmp_path / "model_cards" / "nine").grid_shape == [9, 9]
+    ids = GridProcessor("sudoku")(SUDOKUS[0]).input_ids
+    torch.testing.assert_close(made(ids).logits, model.bfloat16().float()(ids).logits)
+    with pytest.raises(ValueError, match="is no Sudoku"):
+        make_image(tmp_path / "model", tmp_path / "model_cards" / "none", side=5)
+
+
 def test_making_one(tiny_model, tmp_path: Path) -> None:
     model = tiny_model("tr-mamba2mlpt", vocab_size=6, seq_len=16)
     source, cards = tmp_path / "model", tmp_path / "model_cards"
