@@ -19,6 +19,8 @@ grid from the processor, everything else from metrics.json:
     hardware       the machine in words (`utils.machine.describe_machine`)
     versions       {package: version} (`utils.machine.library_versions`)
     train          {name: number or text}: facts and last figures of the training, shown as they are
+    before       optional: the runs before it, from whose weights it began, the first one first; of each command, seed,
+                 steps, seconds, flops, hardware and train
     trained_on   optional: hashes of the training puzzles, see `evaluation.trained_on`
     weights      {file: SHA-256} of the weights, for `load_model(verify=True)` and `trm doctor MODEL`
     conversion   for a checkpoint made from another's file, {source: its file name, sha256: of that file,
@@ -64,6 +66,7 @@ from .sections import (
     vote_figure_name,
 )
 
+RUN_KEYS = ("command", "seconds", "hardware", "train")
 TRAINING_KEYS = ("command", "seed", "steps", "seconds", "hardware", "versions", "train")
 CONVERSION_KEYS = ("source", "sha256", "facts")
 EVALUATION_KEYS = ("task", "dataset", "split")
@@ -180,6 +183,8 @@ def check_metrics(metrics: dict[str, Any]) -> None:
         raise ValueError(f"metrics['license'] is {licence!r}; allowed: a licence id of the Hub, such as mit or other")
     if "recipe" in metrics:
         _require(metrics, TRAINING_KEYS, "metrics of a trained checkpoint")
+        for i, run in enumerate(metrics.get("before", [])):
+            _require(run, RUN_KEYS, f"metrics['before'][{i}]")
     if "conversion" in metrics:
         _require(metrics["conversion"], CONVERSION_KEYS, "metrics['conversion']")
     for name, evaluation in metrics["evaluations"].items():

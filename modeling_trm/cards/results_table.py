@@ -17,7 +17,7 @@ import yaml
 from ..configuration_trm import TRMConfig
 from ..utils.intervals import wilson_interval
 from .protocol import ANY, PASSES
-from .sections import NOTHING, cell, parameter_counts
+from .sections import NOTHING, cell, cost, parameter_counts
 
 TASK = "sudoku"
 COMPARABLE = "sudoku_extreme_like_test"  # the evaluation whose puzzles are of the published figures' kind
@@ -87,10 +87,7 @@ def _plain_row(steps: int, accuracy: float, count: int) -> dict[str, Any]:
 def _training(metrics: Mapping[str, Any]) -> str:
     if "recipe" not in metrics:
         return NOTHING
-    puzzles = metrics["train"].get("training puzzles")
-    flops = f", {metrics['flops']:.1e} FLOP" if "flops" in metrics else ""
-    seen = "" if puzzles is None else f"{puzzles:,} puzzles, "
-    return cell(f"{seen}{metrics['seconds']:,.0f} s on {metrics['hardware']}{flops}")
+    return cell(cost(*metrics.get("before", []), metrics))
 
 
 def _published_row(one: Mapping[str, Any]) -> Sequence[str]:

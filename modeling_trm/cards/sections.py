@@ -4,7 +4,7 @@ Every function takes a part of metrics.json (see `card`) and returns plain value
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -265,12 +265,25 @@ def training_section(metrics: dict[str, Any]) -> dict[str, Any]:
         "versions": ", ".join(f"{package} {version}" for package, version in metrics["versions"].items()),
     }
     facts |= {name.replace("_", " "): value for name, value in metrics["train"].items()}
+    if "before" in metrics:
+        facts["before"] = "; ".join(f"`{run['command']}`: {cost(run)}" for run in metrics["before"])
     return {
         "recipe": yaml.safe_dump(stated, sort_keys=False, allow_unicode=True).strip(),
         "command": metrics["command"],
         "command_source": command_source(metrics["command"]),
         "training_facts": [(name, cell(_fact(value))) for name, value in facts.items()],
     }
+
+
+def cost(*runs: Mapping[str, Any]) -> str:
+    """What runs of metrics.json took, one after the other: puzzles, seconds, machine, FLOP."""
+    puzzles = [f"{run['train']['training puzzles']:,}" for run in runs if "training puzzles" in run["train"]]
+    seconds, where = sum(run["seconds"] for run in runs), " and ".join(dict.fromkeys(run["hardware"] for run in runs))
+    parts = [f"{' and '.join(puzzles)} puzzles"] if puzzles else []
+    parts.append(f"{seconds:,.0f} s on {where}")
+    if all("flops" in run for run in runs):
+        parts.append(f"{sum(run['flops'] for run in runs):.1e} FLOP")
+    return ", ".join(parts)
 
 
 def conversion_section(metrics: dict[str, Any]) -> dict[str, Any]:

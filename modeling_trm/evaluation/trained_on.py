@@ -19,9 +19,13 @@ KEPT = 1024  # 11 KB of text; all of them where there are no more puzzles
 MADE_TEST = "test.parquet"  # of a run whose data had no test split, in its folder
 
 
-def hashes_kept(questions_NL: np.ndarray) -> str:
-    """What a checkpoint keeps of the questions that it was trained on, uint8 token ids [N, L], as text."""
-    smallest = np.unique(_hashes(questions_NL))[:KEPT]
+def hashes_kept(questions_NL: np.ndarray, before: str = "") -> str:
+    """What a checkpoint keeps of the questions that it was trained on, uint8 token ids [N, L], as text.
+
+    Args:
+        before: what the checkpoint keeps that the training began with. Raises ValueError for what keeps nothing.
+    """
+    smallest = np.unique(np.concatenate((_known(before), _hashes(questions_NL))))[:KEPT]
     return base64.b64encode(smallest.tobytes()).decode("ascii")
 
 
@@ -31,7 +35,7 @@ def count_trained_on(questions_NL: np.ndarray, kept: str) -> tuple[int, bool]:
     Args:
         kept: of `hashes_kept`. Where there were more to train on than are kept, the number is an estimate.
     """
-    known = np.frombuffer(base64.b64decode(kept), dtype="<u8")
+    known = _known(kept)
     hashes_N = _hashes(questions_NL)
     found = int(np.isin(hashes_N, known).sum())
     if len(known) < KEPT:
@@ -62,6 +66,10 @@ def trained_on_note(checkpoint: str, questions_NL: np.ndarray) -> str | None:
         f"{checkpoint} was trained on {about}{count:,} of these {len(questions_NL):,} puzzles: the figures are not "
         f"those of new ones{others}"
     )
+
+
+def _known(kept: str) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(kept), dtype="<u8")
 
 
 def _hashes(questions_NL: np.ndarray) -> np.ndarray:

@@ -31,6 +31,7 @@ from ..voting.records import VoteRecords, load_records
 from ..voting.report import write_report
 from .resuming import operators_fact
 from .run_folder import publish_folder
+from .start import past_of
 from .trainer import Trainer
 
 
@@ -88,6 +89,7 @@ def _evaluate_and_publish(trainer: Trainer, arguments: Sequence[str]) -> Path:
         facts["inference defaults"] = _calibrate(trainer, data.validation, model)
     if len(test):
         solving_picture(model, test, pictures / SOLVING)
+    before, seen = past_of(trainer.recipe.optimisation.start_from)
     best = trainer.progress["best"]
     if best is not None:
         facts["published step"] = best["step"]
@@ -105,9 +107,10 @@ def _evaluate_and_publish(trainer: Trainer, arguments: Sequence[str]) -> Path:
             "flops": trainer.progress["flops"],
             "device": accelerator.device,
             "train": facts,
+            "before": before,
         },
         plots=pictures if pictures.is_dir() else None,
-        trained_on=hashes_kept(data.stream.questions) if isinstance(data.stream, TrainingStream) else None,
+        trained_on=hashes_kept(data.stream.questions, seen) if isinstance(data.stream, TrainingStream) else None,
     )
 
 

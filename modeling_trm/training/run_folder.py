@@ -128,7 +128,8 @@ def publish_folder(
     Args:
         reasoning: the checkpoint's own defaults of `solve`.
         metrics: {name: what evaluate_puzzles returned, with its command and data}. run: command, seed, steps, seconds,
-            flops, device and facts of the training. plots: a folder of pictures to show besides those made here.
+            flops, device and facts of the training, and the runs before it. plots: a folder of pictures to show besides
+            those made here.
         trained_on: the hashes that tell of a puzzle whether it was trained on.
     """
     facts = {
@@ -144,6 +145,8 @@ def publish_folder(
         "train": run["train"],
         "evaluations": metrics,
     }
+    if run["before"]:
+        facts["before"] = run["before"]
     if trained_on is not None:
         facts[KEY] = trained_on
     write_json(output / "metrics.json", facts)

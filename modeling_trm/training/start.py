@@ -1,15 +1,29 @@
 """The model that a run starts with: new weights, or those of a checkpoint, and a puzzle table for the run's tasks."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 from accelerate.utils import set_seed
 
+from ..cards.update import read_metrics
 from ..configuration_trm import PRESETS, TRMConfig
+from ..evaluation.trained_on import KEY, hashes_kept
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
 from ..puzzle_index_trm import PuzzleIndex
-from ..utils.loading import fit_model, load_model
+from ..utils.loading import fit_model, folder_of, load_model
 from .arguments import Recipe
+
+OF_A_RUN = (
+    "command",
+    "seed",
+    "steps",
+    "seconds",
+    "flops",
+    "hardware",
+    "train",
+)  # of metrics.json, as the card reads it
 
 
 def initial_model(
@@ -44,6 +58,24 @@ def initial_model(
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name == "model.puzzle_emb.weight")
     return model
+
+
+def past_of(start_from: str | None) -> tuple[list[dict[str, Any]], str]:
+    """What the weights that a run begins with had learnt before, by their metrics.json: runs, and hashes of puzzles.
+
+    Returns:
+        The runs, the first one first, as metrics.json holds them under "before"; what `trained_on.hashes_kept` takes.
+        Nothing of a checkpoint that tells nothing.
+    """
+    if start_from is None:
+        return [], ""
+    try:
+        metrics = read_metrics(folder_of(start_from))
+        kept = hashes_kept(np.empty((0, 1), dtype=np.uint8), metrics.get(KEY, ""))
+    except (OSError, TypeError, ValueError):  # none, gone meanwhile, or of another program
+        return [], ""
+    last = {name: metrics[name] for name in OF_A_RUN if name in metrics}
+    return [*metrics.get("before", []), *([last] if "recipe" in metrics else [])], kept
 
 
 def _check_architecture(model: TRMForGridReasoning, recipe: Recipe) -> None:

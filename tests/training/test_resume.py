@@ -19,12 +19,14 @@ from safetensors.torch import load_file
 from torch._dynamo.exc import TorchDynamoException
 
 from modeling_trm import OPERATORS
+from modeling_trm.cards.sections import cost
 from modeling_trm.commands import trm
 from modeling_trm.training import run_folder, stopping, trainer
 from modeling_trm.training.arguments import RunArguments
 from modeling_trm.training.checkpointing import load_progress, newest_checkpoint
 from modeling_trm.training.resuming import check_same_run, operators_fact
 from modeling_trm.training.schedule import lr_factor
+from modeling_trm.training.start import OF_A_RUN
 from modeling_trm.training.step import TrainingStep
 from scripts import train
 
@@ -141,7 +143,7 @@ def test_a_run_goes_on_from_weights_at_a_step_and_resumes_bit_for_bit(write_reci
     """Rows, reveal, depth and rate are those of the step; the curricula's numbers are read at each step of the log."""
     fields = {"log_every": 1, "depth_curriculum": {0.5: [1, 1]}, "reveal_start": 1.0, "reveal_until": 0.9}
     assert train.main([str(write_recipe("first", **fields))]) == 0
-    weights = str(tmp_path / "first" / "weights" / "last")
+    weights = str(tmp_path / "first" / "model")
     recipe = str(write_recipe("on", **fields, start_from=weights, start_step=10))
     assert train.main([recipe]) == 0
     assert "begun after step 10: the weights are given, optimisers and slots are new" in capsys.readouterr().out
@@ -152,6 +154,12 @@ def test_a_run_goes_on_from_weights_at_a_step_and_resumes_bit_for_bit(write_reci
     assert [b["flops"] for b in on[1:]] == [a["flops"] - first[10]["flops"] + on[0]["flops"] for a in first[11:]]
     metrics = json.loads((tmp_path / "on" / "metrics.json").read_text())
     assert metrics["steps"] == 16 and metrics["train"]["begun"].startswith("after step 10 with the weights of ")
+    before = json.loads((tmp_path / "first" / "metrics.json").read_text())
+    assert metrics["before"] == [{name: before[name] for name in OF_A_RUN}]
+    assert metrics["trained_on"] == before["trained_on"]  # the same puzzles
+    assert (
+        f"| before | `{before['command']}`: {cost(before)} |" in (tmp_path / "on" / "model" / "README.md").read_text()
+    )
 
     parts = str(write_recipe("parts", **fields, start_from=weights, start_step=10))
     with monkeypatch.context() as patch:

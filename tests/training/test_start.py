@@ -1,6 +1,7 @@
 """The model that a run starts with: new, or a checkpoint whose puzzle table is made to fit the run's tasks."""
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,10 +11,11 @@ import torch
 import yaml
 
 from modeling_trm import GridProcessor, TRMConfig, TRMForGridReasoning
+from modeling_trm.evaluation.trained_on import count_trained_on, hashes_kept
 from modeling_trm.puzzle_index_trm import PuzzleIndex
 from modeling_trm.training.arguments import RunArguments, parse_recipe
 from modeling_trm.training.optimisers import build_optimisers
-from modeling_trm.training.start import initial_model
+from modeling_trm.training.start import OF_A_RUN, initial_model, past_of
 
 RUN = {field.name for field in dataclasses.fields(RunArguments)}
 PROCESSOR = GridProcessor("sudoku", grid_shape=(4, 4))
@@ -192,3 +194,19 @@ def test_a_model_of_several_sizes_becomes_one_of_the_runs_size(tiny_model, tmp_p
     tiny_model("trm-attn", num_puzzles=1, vocab_size=6, seq_len=16).save_pretrained(tmp_path / "small")
     with pytest.raises(ValueError, match="not for 49: only a model with symbol_fields"):
         initial_model(recipe, GridProcessor("maze", (7, 7)))
+
+
+def test_what_a_checkpoint_had_learnt_before_is_told_by_its_metrics(tmp_path):
+    assert past_of(None) == past_of(str(tmp_path)) == ([], "")
+    (tmp_path / "config.json").write_text("{}")
+    own = {name: f"{name} of the second" for name in OF_A_RUN if name != "train"} | {"train": {}}
+    metrics = own | {"recipe": {}, "versions": {}, "evaluations": {}, "before": [own | {"command": "the first"}]}
+    rows = np.arange(30, dtype=np.uint8).reshape(3, 10)
+    for kept, expected in ((hashes_kept(rows), hashes_kept(rows)), ("no hashes!", None)):
+        (tmp_path / "metrics.json").write_text(json.dumps(metrics | {"trained_on": kept}))
+        runs, seen = past_of(str(tmp_path))
+        assert ([run["command"] for run in runs], seen) == (
+            ([], "") if expected is None else (["the first", "command of the second"], expected)
+        )
+    both = hashes_kept(rows + 1, hashes_kept(rows))
+    assert count_trained_on(np.concatenate((rows, rows + 1, rows + 2)), both) == (6, True)
