@@ -42,9 +42,10 @@ class Axial(Operator):
 
     def _attend(self, qkv_BHWE: Tensor, kind: str) -> Tensor:
         """[B, H, W, 3 * heads * head_dim] -> a third of it. PyTorch's own kernels gain nothing for lines so short."""
-        shape, heads = qkv_BHWE.shape[1:3], self.config.axial_heads
-        lines_BNCE = _lines(qkv_BHWE, kind)
-        q, k, v = lines_BNCE.unflatten(-1, (3, heads, -1)).permute(3, 0, 1, 4, 2, 5).unbind(0)  # [B, N, heads, C, E]
+        shape, heads = (qkv_BHWE.shape[1], qkv_BHWE.shape[2]), self.config.axial_heads
+        q, k, v = (
+            _lines(qkv_BHWE, kind).unflatten(-1, (3, heads, -1)).permute(3, 0, 1, 4, 2, 5).unbind(0)
+        )  # [B, N, heads, C, E]
         weights = ((q * self.config.axial_head_dim**-0.5) @ k.mT).softmax(-1).to(v.dtype)
         return _grid((weights @ v).transpose(2, 3).flatten(3), kind, shape)
 

@@ -196,7 +196,7 @@ def test_a_size_that_is_no_square_and_a_state_of_another_size_are_refused(traine
 
 def test_a_card_keeps_the_picture_of_its_own_size(tmp_path: Path) -> None:
     card = tmp_path / "card"
-    shutil.copytree(Path(__file__).parents[2] / "model_cards" / "trm-attn-symbols-sudoku", card, symlinks=False)
+    shutil.copytree(Path(__file__).parents[2] / "model_cards" / "trm-axial-symbols-sudoku", card, symlinks=False)
     before = (card / "plots" / "solving.gif").read_bytes()
     arguments = ["--model", str(card), "--max-puzzles", "8", "--max-steps", "8", "--update-card", "--side", "4"]
     assert eval_puzzles.main([*arguments, "--card-entry", "few", "--output", str(tmp_path / "out")]) == 0
