@@ -36,7 +36,8 @@ GRAPHS = {
         "position_embedding": "learned",
     },
     "symbols without a prefix": {
-        "block_operators": ["mamba2", "attention", "symbols"],
+        "block_operators": ["mamba2", "attention", "axial", "symbols"],
+        "axial_lines": ["rows", "columns", "boxes"],
         "symbol_fields": True,
         "scan_orders": ["transposed-reversed"],
         "position_embedding": "rope2d",

@@ -194,6 +194,15 @@ def test_a_size_that_is_no_square_and_a_state_of_another_size_are_refused(traine
     assert math.prod(model.config.latent_shape_of(16)) == 4 * 18 * 32
 
 
+def test_a_grid_without_boxes_is_refused_by_what_attends_along_them(tiny_model) -> None:
+    fields = {"block_operators": ["axial"], "axial_lines": ["rows", "boxes"], "position_embedding": "none"}
+    model = tiny_model("trm-attn", vocab_size=6, seq_len=16, num_puzzles=1, **fields)
+    with pytest.raises(
+        ValueError, match=r"input_ids has shape \[1, 36\]: .* a grid of 6x6 cells has no boxes; allowed"
+    ):
+        model(torch.ones(1, 36, dtype=torch.long))
+
+
 def test_a_card_keeps_the_picture_of_its_own_size(tmp_path: Path) -> None:
     card = tmp_path / "card"
     shutil.copytree(Path(__file__).parents[2] / "model_cards" / "trm-axial-symbols-sudoku", card, symlinks=False)
