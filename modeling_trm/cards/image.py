@@ -15,7 +15,7 @@ from transformers.dynamic_module_utils import get_relative_import_files
 from ..configuration_trm import TRMConfig
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
-from ..utils.loading import fit_model, load_model, load_processor
+from ..utils.loading import load_model, load_processor
 from ..utils.manifest import weights_sha256
 from .card import write_model_card
 from .update import read_metrics
@@ -23,27 +23,22 @@ from .update import read_metrics
 PACKAGE = Path(__file__).parents[1]
 
 
-def make_image(
-    source: str | Path, folder: str | Path, *, dtype: torch.dtype = torch.bfloat16, side: int | None = None
-) -> list[Path]:
+def make_image(source: str | Path, folder: str | Path, *, dtype: torch.dtype = torch.bfloat16) -> list[Path]:
     """Write the image of the checkpoint in `source`, with its metrics.json and plots where it has them.
 
     Args:
         folder: below model_cards/ of a checkout; its last part is the name on the card. dtype: of the weights.
-        side: of the grids that are its own, of a model that answers several sizes; None: those it was trained on last.
 
     Returns:
         The files of the folder, links included.
 
     Raises:
-        CheckpointError: the source does not load.
-        ValueError: its metrics.json is wrong, the folder is there, or the model does not answer grids of that side.
+        CheckpointError: the source does not load. ValueError: its metrics.json is wrong, or the folder is there.
     """
     source, folder = Path(source), Path(folder)
     if folder.exists():
         raise ValueError(f"{folder}: is there already; remove it to make the image anew")
-    model, processor = load_model(str(source)), load_processor(str(source), side)
-    fit_model(model, processor)
+    model, processor = load_model(str(source)), load_processor(str(source))
     torch.nn.Module.to(model, dtype).save_pretrained(folder)
     processor.save_pretrained(folder)
     if (source / "plots").is_dir():
