@@ -10,6 +10,7 @@ The packed form of an operator is its method `packed`, in the operator's file.
 Shapes: B batch, L positions, D hidden.
 """
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -78,7 +79,7 @@ def choose_engine(model: Any, name: str) -> Callable[..., Any]:
 
 
 def packing_missing(model: Any) -> str | None:
-    dtype = _precision(model)
+    dtype = _packed_in(model)
     if dtype == torch.bfloat16:
         return bfloat16_missing(model)
     wrong = None if dtype == torch.float32 else f"the model computes in {dtype}, it is for float32 and bfloat16 alone"
@@ -145,15 +146,28 @@ def _precision(model: Any) -> torch.dtype:
     return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else model.dtype
 
 
+def _packed_in(model: Any) -> torch.dtype:
+    """What the engine "packed" multiplies in: weights in bfloat16 in float32, where that is the faster of the two."""
+    dtype, asked_for = _precision(model), torch.is_autocast_enabled("cpu")
+    return torch.float32 if dtype == torch.bfloat16 and not asked_for and not bfloat16_pays() else dtype
+
+
 def eager(model: Any) -> Callable[..., Any]:
     """The model itself: what training computes, on every device."""
     return model
 
 
 def packed(model: Any) -> Callable[..., Any]:
-    """oneDNN's layout and micro-batches, in the precision that the model has here and now."""
-    dtype = _precision(model)
-    return _with_stack(model, PackedStack(model.model.stack, dtype, partial(PackedLinear, dtype=dtype)))
+    """oneDNN's layout and micro-batches, in the precision that the model has here and now.
+
+    Weights in bfloat16 are multiplied in float32 where the processor has no instructions for them, or slow ones: there
+    PyTorch's own products take twelve times as long (AVX2), and what a step passes on is bfloat16 all the same.
+    """
+    dtype, stack = _packed_in(model), model.model.stack
+    linear = partial(PackedLinear, dtype=dtype)
+    if dtype == _precision(model):
+        return _with_stack(model, PackedStack(stack, dtype, linear))
+    return _with_stack(model, WiderStack(PackedStack(copy.deepcopy(stack).to(dtype), dtype, linear), dtype))
 
 
 def bfloat16(model: Any) -> Callable[..., Any]:
@@ -190,7 +204,7 @@ def compiling_missing(model: Any) -> str | None:
     return called_otherwise(model) if can_compile(model.device) else "torch.compile finds no compiler here"
 
 
-def _with_stack(model: Any, stack: "PackedStack") -> Callable[..., Any]:
+def _with_stack(model: Any, stack: "PackedStack | WiderStack") -> Callable[..., Any]:
     keep_freed_memory()
     return with_children(model, model=MicroBatches(with_children(model.model, stack=stack)))
 
@@ -233,6 +247,17 @@ class PackedStack(nn.Module):
         for (operator, frame), own in zip(self.operators, prepared):
             h = rms_norm_over(h + frame.apply(operator, h, *own), self.eps, frame.norm_dim).to(h.dtype)
         return h
+
+
+class WiderStack(nn.Module):
+    """A stack that computes in `dtype`, its latents in and out as they are."""
+
+    def __init__(self, stack: PackedStack, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.prepare, self.stack, self.dtype = stack.prepare, stack, dtype
+
+    def forward(self, h: Tensor, prepared: Sequence[tuple[Tensor, ...]]) -> Tensor:
+        return self.stack(h.to(self.dtype), prepared).to(h.dtype)
 
 
 def _packed(operator: Any, dtype: torch.dtype, linear: Layer) -> Callable[..., Tensor]:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from datasets_builders.features import load_puzzles
 from modeling_trm import OPERATORS, GridProcessor, TRMForGridReasoning
-from modeling_trm.engines_trm import ENGINES, choose_engine
+from modeling_trm.engines_trm import ENGINES, choose_engine, resolve_engine
 from modeling_trm.evaluation import choose_subset
 from modeling_trm.layers_trm import Operator
 from modeling_trm.mamba3_trm import Mamba3
@@ -108,6 +108,28 @@ def test_packed_under_autocast_is_as_exact_as_eager_under_autocast(preset: str, 
         engines = [choose_engine(model, name) for name in ("eager", "packed")]
         eager, packed = (errors(one_step(engine, model, problem), expected) for engine in engines)
     assert sum(packed) < 2 * sum(eager)
+
+
+@pytest.mark.parametrize("preset", ONE_OF_A_KIND)
+def test_weights_in_bfloat16_are_multiplied_in_float32_where_that_is_faster(
+    preset: str, make, problem, monkeypatch
+) -> None:
+    """As on processors without instructions for bfloat16; rounded is what a step takes and passes on alone."""
+    model = make(preset)
+    if ENGINES["packed"].missing(model) is not None:
+        pytest.skip(ENGINES["packed"].missing(model))
+    model.bfloat16()
+    exact = copy.deepcopy(model).double()
+    expected = one_step(exact, exact, problem)
+    monkeypatch.setattr("modeling_trm.engines_trm.bfloat16_pays", lambda: False)
+    monkeypatch.setattr("modeling_trm.engines_trm.has_bfloat16", lambda: False)
+    assert resolve_engine(model, "auto") == "packed" and model.dtype == torch.bfloat16
+    eager, packed = (
+        errors(one_step(choose_engine(model, name), model, problem), expected) for name in ("eager", "auto")
+    )
+    assert sum(packed) < sum(eager)
+    with torch.autocast("cpu", torch.bfloat16):  # asked for
+        assert resolve_engine(model, "auto") == "eager"
 
 
 @pytest.mark.parametrize("preset", ONE_OF_A_KIND)
