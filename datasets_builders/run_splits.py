@@ -49,7 +49,8 @@ def load_run_splits(
     Raises:
         DataError: data that cannot be read or do not suffice, naming them.
     """
-    splits = open_source(task, *(source.get(name) for name in ("data_dir", "data_files", "dataset"))).splits()
+    where = (source.get(name) for name in ("data_dir", "data_files", "dataset", "grid_shape"))
+    splits = open_source(task, *where).splits()
     if "test" in splits and not at_most:
         if validation_puzzles is None:
             return RunSplits(load_puzzles(task, "train", subset=subset, seed=seed, **source), None, None, ())

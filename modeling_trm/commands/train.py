@@ -56,7 +56,6 @@ def run(recipe: Any, typed: list[str]) -> int:
     """Load the data, train, and when the training is complete evaluate and publish."""
     from transformers.utils import logging as transformers_logging
 
-    from ..evaluation.trained_on import MADE_TEST
     from ..training.data import open_data
     from ..training.final import evaluate_and_publish
     from ..training.run_folder import own_folder
@@ -84,7 +83,7 @@ def run(recipe: Any, typed: list[str]) -> int:
         else:
             folder = evaluate_and_publish(trainer, typed)
             say(f"model, card and plots: {folder}\nfigures: {trainer.output / 'metrics.json'}")
-            if data.test_is_made:
-                say(f"test puzzles held out: {trainer.output / MADE_TEST} (trm evaluate --data, not the whole file)")
+            for made in filter(None, (one.made_test for one in data.sizes)):
+                say(f"test puzzles held out: {trainer.output / made} (trm evaluate --data, not the whole file)")
         trainer.close()
     return INTERRUPTED if step < trainer.train_steps and trainer.stopping.signal is not None else 0

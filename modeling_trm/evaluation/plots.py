@@ -23,7 +23,7 @@ def learning_curve(log_path: str | Path, output: str | Path) -> Path:
 
     Args:
         log_path: the run's log.jsonl: records of training steps (step, loss, exact_accuracy, seconds since the start)
-            and of evaluations ({"step", "eval": metrics of `evaluate_puzzles`}).
+            and of evaluations ({"step", "eval": metrics of `evaluate_puzzles`, "others": {size of grids: metrics}}).
         output: PNG file to write.
 
     Raises:
@@ -44,7 +44,11 @@ def learning_curve(log_path: str | Path, output: str | Path) -> Path:
     loss_axes.set(title="Training loss", ylabel="loss of a supervision step")
     _trend(accuracy_axes, steps, [record["exact_accuracy"] for record in training], "training puzzles", COLOURS[0])
     if evaluations:
-        _evaluation_points(accuracy_axes, evaluations)
+        _evaluation_points(accuracy_axes, COLOURS[1], "evaluation", evaluations)
+        # A log of an earlier version has no others.
+        for colour, grid in zip(COLOURS[2:], evaluations[0].get("others", {})):
+            points = [{"step": one["step"], "eval": one["others"][grid]} for one in evaluations]
+            _evaluation_points(accuracy_axes, colour, f"of {grid}", points)
     accuracy_axes.set(title="Exact accuracy", ylabel="puzzles solved")
     percent_axis(accuracy_axes)
     for axes in (loss_axes, accuracy_axes):
@@ -174,15 +178,15 @@ def _legend(source: str) -> str:
     return source_in_words(source).replace(": ", ":\n", 1)
 
 
-def _evaluation_points(axes: Axes, evaluations: list[dict[str, Any]]) -> None:
+def _evaluation_points(axes: Axes, colour: str, label: str, evaluations: list[dict[str, Any]]) -> None:
     steps = [record["step"] for record in evaluations]
     metrics = [record["eval"] for record in evaluations]
     shares = np.array([metric["exact_accuracy"] for metric in metrics])
     intervals = np.array([metric["exact_accuracy_ci95"] for metric in metrics])
     spread = np.abs(intervals - shares[:, None]).T
     axes.errorbar(
-        steps, shares, yerr=spread, color=COLOURS[1], marker="o", markersize=3.5, linewidth=1.4, elinewidth=0.8,
-        capsize=2, clip_on=False, label="evaluation (95 % interval)",
+        steps, shares, yerr=spread, color=colour, marker="o", markersize=3.5, linewidth=1.4, elinewidth=0.8,
+        capsize=2, clip_on=False, label=f"{label} (95 % interval)",
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from ..utils.reading import read_json
 KEY = "trained_on"  # in metrics.json
 KEPT = 1024  # 11 KB of text; all of them where there are no more puzzles
 MADE_TEST = "test.parquet"  # of a run whose data had no test split, in its folder
+OTHER_MADE_TEST = "test-{}.parquet"  # the same of grids of another size, "16x16"
 
 
 def hashes_kept(questions_NL: np.ndarray, before: str = "") -> str:

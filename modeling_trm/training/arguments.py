@@ -6,7 +6,7 @@ Architecture (ModelArguments) has the names of TRMConfig; what the data decides 
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from ..configuration_trm import IMPROVEMENT, KERNELS, PRESETS, AttentionBackend, MlpTBackend, SsdBackend, TRMConfig
@@ -25,46 +25,26 @@ from .fields import (
     check_known,
     check_range,
     options_by_name,
+    sizes,
     stages,
     typed,
 )
+from .model_arguments import FROM_DATA, PRESET, ModelArguments
 from .optimisers import OPTIMISERS
 from .recipes import override, read_recipe, where_stated
 from .schedule import SCHEDULES, STEP_WEIGHTS
 
-PRESET, TRAIN_STEPS = "trm-attn", 65_104
-FROM_DATA = ("vocab_size", "seq_len", "num_puzzles")
-_PLAIN: dict[Any, Any] = {int | float: float, int | float | None: float}
-
-
-def _model_fields() -> list[tuple[str, Any, Any]]:
-    """TRMConfig's fields of what a model is, each optional; a number that may be whole is a float here."""
-    found: list[tuple[str, Any, Any]] = []
-    for name, kind in TRMConfig.__annotations__.items():
-        if name not in FROM_DATA and name not in KERNELS:
-            plain: Any = _PLAIN.get(kind, kind)
-            found.append((name, plain | None, field(default=None, metadata={"help": "see TRMConfig"})))
-    return found
-
-
-ModelArguments = dataclasses.make_dataclass(
-    "ModelArguments",
-    [
-        (
-            "preset",
-            str | None,
-            field(default=None, metadata={"help": f"named architecture, overridden below; default: {PRESET}"}),
-        ),
-        *_model_fields(),
-    ],
-    namespace={"__doc__": "The architecture: a preset and overrides, field by field those of TRMConfig."},
-)
+TRAIN_STEPS = 65_104
 
 
 def _help(text: str, default: Any = None, allowed: Range | None = None) -> Any:
     return field(default=default, metadata={"help": text, "range": allowed})
 
 
+SOURCE_FIELDS = (  # where puzzles are and which of them, said of each size of other_sizes alone
+    "data", "data_dir", "data_files", "dataset", "columns", "subset", "source_weights", "validation_puzzles",
+    "test_puzzles",
+)  # fmt: skip
 RENAMED = {"test_augmentations": "views"}  # fields of earlier versions
 
 
@@ -91,6 +71,10 @@ class DataArguments:
     characters: str | None = _help("what grids are written with, in the order of the processor's characters")
     grid_shape: list[int] | None = _help("rows and columns, for task grid", allowed=COUNT)
     alphabet: str | None = _help("characters of a cell, for task grid")
+    other_sizes: MappingText | None = _help(
+        "JSON or YAML mapping {side: {batch_size: puzzles a step, data: their file, ...}}: square grids of other sides "
+        "that are trained in the same steps, if the model answers them; without data, the shipped sample of that side"
+    )
     subset: int | None = _help(
         "train on this many puzzles, drawn by data_seed (the literature's 1k: 1000)", allowed=COUNT
     )
@@ -282,6 +266,7 @@ class Recipe:
                 )
         o.supervision_stages()
         self._check_task()
+        self.other_sizes()
         if o.start_from is None and self.model.preset is None:
             self.model.preset = PRESET
 
@@ -317,7 +302,10 @@ class Recipe:
             options = " ".join(f"--{name} {value}" for name, value in off.items())
             raise ValueError(f"{', '.join(off)}: not for task {d.task!r}; switch them off: {options}")
         if d.task == "arc":
-            names = ("data_files", "dataset", "columns", "characters", "subset", "source_weights", "test_puzzles")
+            names = (
+                "data_files", "dataset", "columns", "characters", "subset", "source_weights", "test_puzzles",
+                "other_sizes",
+            )  # fmt: skip
             given = [name for name in names if getattr(d, name)]
             if given:
                 raise ValueError(f"{', '.join(given)}: task arc takes its data, all of it, from one folder, --data DIR")
@@ -327,6 +315,20 @@ class Recipe:
                 )
         elif d.views is not None:
             raise ValueError(f"views={d.views} is for task arc only; task is {d.task!r}")
+
+    def other_sizes(self) -> dict[int, "Recipe"]:
+        """{side: this recipe with the puzzles of that side and their batch_size}. Raises ValueError naming the side."""
+        kinds = {name: FIELDS[name].type for name in ("batch_size", *SOURCE_FIELDS)}
+        found = {}
+        for side, stated in sizes("other_sizes", self.data.other_sizes, kinds).items():
+            optimisation = replace(self.optimisation, batch_size=stated.pop("batch_size"))
+            beside: dict[str, Any] = {name: FIELDS[name].default for name in SOURCE_FIELDS} | stated
+            data = replace(self.data, other_sizes=None, grid_shape=[side, side], **beside)
+            try:
+                found[side] = Recipe(self.model, data, optimisation, self.run)
+            except ValueError as error:
+                raise ValueError(f"other_sizes: {side}: {error}") from error
+        return found
 
     def architecture(self) -> dict[str, Any]:
         """The fields of the architecture that the recipe sets, beside the preset."""

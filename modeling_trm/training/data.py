@@ -1,7 +1,7 @@
 """What a recipe's data section stands for: rows to train on, puzzles to validate and test with, the puzzle ids."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from datasets_builders.sources import named_source
 
 from ..arc_task_trm import task_name
 from ..evaluation.runner import Puzzles, choose_subset
+from ..evaluation.trained_on import MADE_TEST, OTHER_MADE_TEST
 from ..processing_trm import GridProcessor
 from ..puzzle_index_trm import PuzzleIndex
 from ..voting.views import ArcViews
@@ -26,16 +27,19 @@ from .rows import Stream
 
 @dataclass(frozen=True)
 class RunData:
-    """The data of a run.
+    """The data of a run, of one size of grids; `others`: of the other sizes that it trains.
 
     Attributes:
+        recipe: the run's; of one of the others with the puzzles and the batch_size of that size.
         validation: puzzles that choose the published weights; None where there are none.
         index: what the rows of the puzzle table stand for; None for the blank row alone.
         fingerprint: of the training data. held_out: names of the tasks that the protocol keeps out of training.
         facts: {name: number or text} for the card. arc: the whole ARC set, for its test tasks; None otherwise.
-        test_is_made: the test puzzles were held out of the source's training puzzles. notes: lines for the user.
+        made_test: file for the test puzzles, which were held out of the source's training puzzles; None where it has
+            test puzzles of its own. notes: lines for the user.
     """
 
+    recipe: Recipe
     stream: Stream
     processor: GridProcessor
     validation: Puzzles | None
@@ -46,8 +50,19 @@ class RunData:
     facts: dict[str, Any]
     held_out: tuple[str, ...] = ()
     arc: ArcSet | None = None
-    test_is_made: bool = False
+    made_test: str | None = None
     notes: tuple[str, ...] = ()
+    others: tuple["RunData", ...] = ()
+
+    @property
+    def sizes(self) -> "list[RunData]":
+        """Of every size, the model's own first."""
+        return [self, *self.others]
+
+    @property
+    def grid(self) -> str:
+        """The size of its grids, for people: "9x9"."""
+        return "{}x{}".format(*self.processor.grid_shape)
 
     def arc_views(self, views: int | None, index: PuzzleIndex | None) -> ArcViews:
         """What votes at the end of an ARC run, of a model whose puzzle table has this index."""
@@ -57,7 +72,19 @@ class RunData:
 
 def open_data(recipe: Recipe) -> RunData:
     """Read and check what the recipe names. Raises DataError, a ValueError, naming file and reason."""
-    return _open_arc(recipe) if recipe.data.task == "arc" else _open_puzzles(recipe)
+    if recipe.data.task == "arc":
+        return _open_arc(recipe)
+    own, others = _open_puzzles(recipe), [_open_other(other) for other in recipe.other_sizes().values()]
+    if own.grid in [other.grid for other in others]:
+        raise ValueError(f"other_sizes: the puzzles beside which they are trained are of {own.grid} cells already")
+    together = replace(own, others=tuple(others))
+    return replace(
+        together,
+        fingerprint=" ".join(one.fingerprint for one in together.sizes),
+        description="; ".join(one.description for one in together.sizes),
+        facts=own.facts | {f"{name}, {one.grid}": fact for one in others for name, fact in one.facts.items()},
+        notes=(*own.notes, *(f"{one.grid}: {note}" for one in others for note in one.notes)),
+    )
 
 
 def _open_puzzles(recipe: Recipe) -> RunData:
@@ -87,6 +114,7 @@ def _open_puzzles(recipe: Recipe) -> RunData:
     stream = TrainingStream(puzzles, seed=recipe.run.seed, augment=data.augment, source_weights=weights)
     validated = 0 if validation is None else len(validation)
     return RunData(
+        recipe,
         stream,
         puzzles.processor,
         validation,
@@ -95,9 +123,14 @@ def _open_puzzles(recipe: Recipe) -> RunData:
         fingerprint=puzzles.fingerprint,
         description=f"{len(puzzles):,} training and {validated:,} validation puzzles, {puzzles.origin}",
         facts={"training puzzles": len(puzzles), "training data": puzzles.fingerprint},
-        test_is_made=test is not None,
+        made_test=None if test is None else MADE_TEST,
         notes=(*splits.notes, *notes),
     )
+
+
+def _open_other(recipe: Recipe) -> RunData:
+    opened = _open_puzzles(recipe)
+    return opened if opened.made_test is None else replace(opened, made_test=OTHER_MADE_TEST.format(opened.grid))
 
 
 def _source_weights(recipe: Recipe, puzzles: PuzzleSet) -> tuple[dict[str, float] | None, list[str]]:
@@ -126,6 +159,7 @@ def _open_arc(recipe: Recipe) -> RunData:
         validation = choose_subset(validation, data.validation_puzzles, data.data_seed)
     tasks, leaks = len(arc.index.tasks), arc.report["leaks"]
     return RunData(
+        recipe,
         stream,
         arc.processor,
         validation if len(validation) else None,

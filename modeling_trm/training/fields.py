@@ -228,6 +228,30 @@ def parse_files(name: str, text: str | None) -> dict[str, Any] | None:
     return found
 
 
+def sizes(name: str, text: str | None, kinds: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+    """{side of a square grid: {field: value}}, in order; batch_size is among the fields.
+
+    Args:
+        kinds: {field that may stand there: its annotation}.
+
+    Raises:
+        ValueError: naming field, side and what is allowed.
+    """
+    found: dict[int, dict[str, Any]] = {}
+    for key, stated in (parse_mapping(name, text) or {}).items():
+        try:
+            side = _scalar("side", key if isinstance(key, int) else str(key), int)
+            check_range("side", side, COUNT)
+            if not isinstance(stated, dict) or "batch_size" not in stated:
+                raise ValueError("expected {batch_size: puzzles a step, data: their file, ...}")
+            for field in map(str, stated):
+                check_known(field, kinds, {}, ())
+            found[side] = {field: typed(field, value, kinds[field], None) for field, value in stated.items()}
+        except ValueError as error:
+            raise ValueError(f"{name}: {key}: {error}") from error
+    return dict(sorted(found.items()))
+
+
 def stages(name: str, text: str | None, size: int, allowed: str) -> dict[float, Any]:
     """{share of the run: `size` whole numbers}, in order. Raises ValueError naming field, share and value."""
     found: dict[float, tuple[int, ...]] = {}

@@ -19,7 +19,7 @@ from ..cards.update import VOTES_ON_CARD
 from ..evaluation.engine import precision
 from ..evaluation.halting import calibrate_halting
 from ..evaluation.runner import Puzzles, evaluate_puzzles
-from ..evaluation.trained_on import MADE_TEST, hashes_kept
+from ..evaluation.trained_on import hashes_kept
 from ..modeling_trm import TRMForGridReasoning
 from ..operator_files_trm import operator_files
 from ..utils.cli import command_line
@@ -29,6 +29,7 @@ from ..utils.machine import describe_machine, library_versions
 from ..voting.collect import collect_votes
 from ..voting.records import VoteRecords, load_records
 from ..voting.report import write_report
+from .data import RunData
 from .resuming import operators_fact
 from .run_folder import publish_folder
 from .start import past_of
@@ -67,16 +68,19 @@ def _evaluate_and_publish(trainer: Trainer, arguments: Sequence[str]) -> Path:
     model.set_kernels(**trainer.recipe.run.kernels())
     records = None
     if data.arc is not None:
-        names = {"model": str(output / "model"), "command": _command(trainer, "voting")}
+        names = {"model": str(output / "model"), "command": _command(trainer, data, "voting")}
         records = collect(trainer, model, output / "evaluation", names)
     if not accelerator.is_main_process:
         return output / "model"
-    test = data.load_test()
-    if data.test_is_made:  # written down, so that the command below can evaluate on it again
-        written = BytesIO()
-        parquet.write_table(test.to_table(), written)
-        write_bytes(output / MADE_TEST, written.getbuffer())
-    metrics = {"test": _evaluate(trainer, test, model)} if len(test) else {}
+    metrics = {}
+    tests = [one.load_test() for one in data.sizes]
+    for one, test in zip(data.sizes, tests):
+        if one.made_test is not None:  # written down, so that the command below can evaluate on it again
+            written = BytesIO()
+            parquet.write_table(test.to_table(), written)
+            write_bytes(output / one.made_test, written.getbuffer())
+        if len(test):
+            metrics["test" if one is data else one.grid] = _evaluate(trainer, one, test, model)
     if records is not None:
         report, _ = write_report(records, output / "evaluation")
         if metrics:
@@ -87,9 +91,12 @@ def _evaluate_and_publish(trainer: Trainer, arguments: Sequence[str]) -> Path:
         facts |= {"operators of its own": ", ".join(own)} | operators_fact(model.config.block_operators)
     if data.validation is not None:
         facts["inference defaults"] = _calibrate(trainer, data.validation, model)
-    if len(test):
-        solving_picture(model, test, pictures / SOLVING)
-    before, seen = past_of(trainer.recipe.optimisation.start_from)
+    if len(tests[0]):
+        solving_picture(model, tests[0], pictures / SOLVING)
+    before, trained_on = past_of(trainer.recipe.optimisation.start_from)
+    for one in data.sizes:
+        if isinstance(one.stream, TrainingStream):
+            trained_on = hashes_kept(one.stream.questions, trained_on)
     best = trainer.progress["best"]
     if best is not None:
         facts["published step"] = best["step"]
@@ -110,7 +117,7 @@ def _evaluate_and_publish(trainer: Trainer, arguments: Sequence[str]) -> Path:
             "before": before,
         },
         plots=pictures if pictures.is_dir() else None,
-        trained_on=hashes_kept(data.stream.questions, seen) if isinstance(data.stream, TrainingStream) else None,
+        trained_on=trained_on if data.arc is None else None,
     )
 
 
@@ -127,20 +134,20 @@ def _calibrate(trainer: Trainer, validation: Puzzles, model: TRMForGridReasoning
     return f"at most {steps} steps, {halting} (chosen on {len(validation)} validation puzzles)"
 
 
-def _evaluate(trainer: Trainer, test: PuzzleSet, model: TRMForGridReasoning) -> dict[str, Any]:
+def _evaluate(trainer: Trainer, data: RunData, test: PuzzleSet, model: TRMForGridReasoning) -> dict[str, Any]:
     """Every test puzzle once, as it is."""
-    recipe = trainer.recipe
+    run = trainer.recipe.run
     with trainer.accelerator.autocast():
         metrics = evaluate_puzzles(
             model,
             test,
-            max_steps=recipe.run.eval_max_steps,
-            batch_size=recipe.run.eval_batch_size,
-            score_valid=validity_check(recipe.data.task, test.processor.grid_shape),
+            max_steps=run.eval_max_steps,
+            batch_size=run.eval_batch_size,
+            score_valid=validity_check(data.recipe.data.task, test.processor.grid_shape),
             engine="eager",  # what was validated during training, to the bit
         )
         where = {"precision": precision(model, "eager"), "hardware": describe_machine(model.device)}
-    return metrics | where | {"command": _command(trainer), "dataset": test.origin, "split": "test"}
+    return metrics | where | {"command": _command(trainer, data), "dataset": test.origin, "split": "test"}
 
 
 def collect(trainer: Trainer, model: TRMForGridReasoning, folder: Path, facts: dict[str, Any]) -> VoteRecords | None:
@@ -174,23 +181,25 @@ def collect(trainer: Trainer, model: TRMForGridReasoning, folder: Path, facts: d
     return load_records(folder / "records") if accelerator.is_main_process else None
 
 
-def _command(trainer: Trainer, kind: str = "plain") -> str:
-    """The command that evaluates the published model again, in a folder of its own.
+def _command(trainer: Trainer, data: RunData, kind: str = "plain") -> str:
+    """The command that evaluates the published model again on these data, in a folder of its own.
 
     Args:
         kind: "plain", every puzzle as it is; "voting", an ARC run's views.
     """
-    recipe, output = trainer.recipe, trainer.output
-    data, run, made = recipe.data, recipe.run, output / MADE_TEST
-    arguments = ["--model", str(output / "model"), "--task", data.task, "--output", str(output / f"again-{kind}")]
+    asked, run, output = data.recipe.data, trainer.recipe.run, trainer.output
+    made = None if data.made_test is None else output / data.made_test
+    again = f"again-{kind}" if data is trainer.data else f"again-{data.grid}"
+    arguments = ["--model", str(output / "model"), "--task", asked.task, "--output", str(output / again)]
     with trainer.accelerator.autocast():
         is_bf16 = torch.is_autocast_enabled(trainer.accelerator.device.type)
     for name, value in (
-        ("--max-puzzles", data.test_puzzles),
-        ("--seed", None if data.test_puzzles is None else data.data_seed),
-        ("--views", data.views if kind == "voting" else None),
+        ("--side", None if data is trainer.data else data.processor.grid_shape[0]),
+        ("--max-puzzles", asked.test_puzzles),
+        ("--seed", None if asked.test_puzzles is None else asked.data_seed),
+        ("--views", asked.views if kind == "voting" else None),
         ("--max-steps", run.eval_max_steps),
-        ("--data", made if made.is_file() else data.data or data.data_dir or data.dataset),
+        ("--data", made or asked.data or asked.data_dir or asked.dataset),
         ("--precision", "bfloat16" if is_bf16 else None),
         ("--engine", "eager"),
     ):

@@ -26,13 +26,13 @@ class Perturbation:
     """Every draw is a function of the run's seed, the step and the process's first slot, made on the device."""
 
     def __init__(
-        self, arguments: OptimisationArguments, model: TRMForGridReasoning, seed: int, slots: np.ndarray
+        self, arguments: OptimisationArguments, model: TRMForGridReasoning, seed: int, slots: np.ndarray, seq_len: int
     ) -> None:
-        self.arguments, self.model, self.seed, self.slots = arguments, model, seed, slots
+        self.arguments, self.model, self.seed, self.slots, self.seq_len = arguments, model, seed, slots, seq_len
 
     def start(self, step: int) -> RecursionState:
         """What a puzzle begins with that comes at this step: fixed latents, or random ones drawn for each slot."""
-        state = self.model.initial_state(len(self.slots))
+        state = self.model.initial_state(len(self.slots), seq_len=self.seq_len)
         if not self.arguments.random_start:
             return state
         return self._add_noise(state.map(torch.zeros_like), float(self.model.config.initial_state_std), step, START)
@@ -51,7 +51,7 @@ class Perturbation:
         is_cell_BL = (labels_BL != PAD_ID) & (drawn_BL != PAD_ID)
         answers_BL = torch.where(replaced_BL & is_cell_BL, drawn_BL, labels_BL)
         with torch.no_grad():
-            plain = self.model.initial_state(B).replaced(answers=None, steps=None)
+            plain = self.model.initial_state(B, seq_len=L).replaced(answers=None, steps=None)
             z_H = self.model.model.embed(answers_BL, puzzle_ids_B, plain)
         return draws[:, 0] < self.arguments.corrupted_share, z_H
 

@@ -81,15 +81,16 @@ def measure_costs(step: TrainingStep, recipe: Recipe, data: RunData, started: fl
     """
     stages, first = _measure_stages(step)
     compiling = max(0.0, first - stages[0])  # of one shape; an evaluation has another
-    puzzle = _measure_evaluation(step, recipe, data)
-    seconds = [*stages, puzzle, compiling + time.perf_counter() - started]
+    puzzles = [_measure_evaluation(step, recipe, one) for one in data.sizes]
+    seconds = [*stages, *puzzles, compiling + time.perf_counter() - started]
     agreed = step.accelerator.reduce(torch.tensor(seconds, device=step.accelerator.device), "mean").tolist()
-    *stages, puzzle, before = agreed
+    stages, puzzles, before = agreed[: len(stages)], agreed[len(stages) : -1], agreed[-1]
+    processes = step.accelerator.num_processes
     return Costs(
         stages=tuple(zip((*step.depths, 1.0), stages)),
         started=before,
-        evaluation=0.0 if data.validation is None else puzzle * len(data.validation),
-        final=puzzle * _final_puzzles(recipe, data, step.accelerator.num_processes),
+        evaluation=sum(puzzle * len(one.validation or ()) for puzzle, one in zip(puzzles, data.sizes)),
+        final=sum(puzzle * _final_puzzles(one, processes) for puzzle, one in zip(puzzles, data.sizes)),
         eval_every=recipe.run.eval_every,
     )
 
@@ -112,12 +113,13 @@ def _measure_stages(step: TrainingStep) -> tuple[list[float], float]:
     return stages, first
 
 
-def _final_puzzles(recipe: Recipe, data: RunData, processes: int) -> int:
+def _final_puzzles(data: RunData, processes: int) -> int:
     """How many a process solves in the end: the test puzzles; of an ARC run they share the views, which are more."""
+    asked = data.recipe.data
     if data.arc is None:
-        assert recipe.data.test_puzzles is not None  # the recipe has checked it
-        return recipe.data.test_puzzles
-    views = int(data.arc_views(recipe.data.views, data.index).views_of_input.sum())
+        assert asked.test_puzzles is not None  # the recipe has checked it
+        return asked.test_puzzles
+    views = int(data.arc_views(asked.views, data.index).views_of_input.sum())
     return ceil(views / processes) + len(data.arc.test())
 
 

@@ -13,7 +13,7 @@ from accelerate.tracking import get_available_trackers
 
 from ..cards.card import write_model_card
 from ..evaluation.plots import write_plots
-from ..evaluation.trained_on import KEY, MADE_TEST
+from ..evaluation.trained_on import KEY, MADE_TEST, OTHER_MADE_TEST
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
 from ..reasoning_config_trm import ReasoningConfig
@@ -40,11 +40,15 @@ def own_folder(recipe: Recipe) -> Iterator[None]:
     if int(os.environ.get("RANK", 0)):  # accelerate and torchrun number the processes of a run; the first one writes
         yield
         return
-    output, data = Path(recipe.run.output_dir), recipe.data
+    output = Path(recipe.run.output_dir)
     check_folder(output)
-    files = (parse_files("data_files", data.data_files) or {}).values()
-    named = [file for files in files for file in (files if isinstance(files, list) else [files])]
-    refuse_source(output, [recipe.optimisation.start_from, data.data, data.data_dir, data.dataset, *named], WRITTEN)
+    read, others = [recipe.optimisation.start_from], recipe.other_sizes()
+    written = (*WRITTEN, *(OTHER_MADE_TEST.format(f"{side}x{side}") for side in others))
+    for data in (recipe.data, *(other.data for other in others.values())):
+        files = (parse_files("data_files", data.data_files) or {}).values()
+        named = [file for files in files for file in (files if isinstance(files, list) else [files])]
+        read += [data.data, data.data_dir, data.dataset, *named]
+    refuse_source(output, read, written)
     with alone_in(output):
         prune(output / "checkpoints")
         found = [name for name in RESULTS if (output / name).exists()]
@@ -95,10 +99,12 @@ class RunLog:
             line = json.dumps(record) + "\n"
             with told(self.path, len(line), "the lines before it are intact"), self.path.open("a") as log:
                 log.write(line)
-        values = record.get("eval", record)
-        prefix = "eval" if "eval" in record else "train"
-        scalars = {f"{prefix}/{k}": v for k, v in values.items() if isinstance(v, int | float) and k != "step"}
-        self.accelerator.log(scalars, step=record["step"])
+        groups = {"train": record}
+        if "eval" in record:
+            groups = {"eval": record["eval"], **{f"eval {grid}": one for grid, one in record["others"].items()}}
+        for prefix, values in groups.items():
+            scalars = {f"{prefix}/{k}": v for k, v in values.items() if isinstance(v, int | float) and k != "step"}
+            self.accelerator.log(scalars, step=record["step"])
 
 
 def save_model(model: TRMForGridReasoning, processor: GridProcessor, folder: Path) -> None:

@@ -29,12 +29,14 @@ class Slots:
     state: RecursionState
 
     @classmethod
-    def empty(cls, model: TRMForGridReasoning, size: int) -> "Slots":
-        """All released: the first refill fills every slot."""
+    def empty(cls, model: TRMForGridReasoning, size: int, seq_len: int) -> "Slots":
+        """All released, for grids of seq_len cells: the first refill fills every slot."""
         device = model.device
-        cells = torch.zeros(size, model.config.seq_len, dtype=torch.long, device=device)
+        cells = torch.zeros(size, seq_len, dtype=torch.long, device=device)
         rows = torch.zeros(size, dtype=torch.long, device=device)
-        state = model.initial_state(size)  # views of the initial latents, which the first refill replaces
+        state = model.initial_state(
+            size, seq_len=seq_len
+        )  # views of the initial latents, which the first refill replaces
         return cls(cells, cells.clone(), rows, rows.clone(), torch.ones(size, dtype=torch.bool, device=device), state)
 
     def refill(self, inputs: Tensor, labels: Tensor, puzzle_ids: Tensor, fresh: RecursionState) -> None:
@@ -57,8 +59,10 @@ class Slots:
         state = {f"state.{name}": field for name, field in self.state._asdict().items() if field is not None}
         return {name: value for name, value in vars(self).items() if name != "state"} | state
 
-    def load_state_dict(self, saved: Mapping[str, Tensor]) -> None:
+    def load_state_dict(self, saved: Mapping[str, Tensor], prefix: str = "") -> None:
+        """What `state_dict` gave, of which `prefix` stands before each name. Raises ValueError for other shapes."""
         device = self.steps.device
+        saved = {name.removeprefix(prefix): value for name, value in saved.items() if name.startswith(prefix)}
         for name, present in self.state_dict().items():
             if saved[name].shape != present.shape:
                 raise ValueError(f"slots: {name} has shape {list(saved[name].shape)}, expected {list(present.shape)}")

@@ -1,11 +1,11 @@
 """One optimiser step: refill the slots, one supervision step forward and back, update, release what is finished.
 
-Source: arXiv 2510.04871, section 2 and the public code's pretrain.py. Shapes: B slots of this process, b of one part
-of it (gradient accumulation), L cells.
+Source: arXiv 2510.04871, section 2 and the public code's pretrain.py. Shapes: b slots of one part of a bucket
+(gradient accumulation), L cells.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from contextlib import nullcontext
 
 import torch
 from accelerate import Accelerator
@@ -15,34 +15,14 @@ from torch.optim import Optimizer
 from ..configuration_trm import TRMConfig
 from ..losses_trm import IGNORE_INDEX, TOKEN_LOSSES, halting_loss, is_exact
 from ..modeling_trm import TRMForGridReasoning
-from ..recursion_trm import RecursionState
 from .arguments import OptimisationArguments
+from .bucket import Bucket, Outcome
 from .ema import ExponentialMovingAverage
-from .improvement import ImprovementPath
 from .optimiser_state import load_optimiser_state, optimiser_state
 from .optimisers import core_parameters
-from .perturbation import PAD_ID, Perturbation
-from .rows import RowFeed, send
+from .perturbation import PAD_ID
 from .schedule import lr_factor, set_lr, stage_at, step_weights
-from .slots import Slots, exploration
-
-
-class Outcome(NamedTuple):
-    """What the supervision step made of each slot of a part: [b] each, without gradient, and the latents to carry."""
-
-    token_loss: Tensor
-    halt_loss: Tensor
-    exact: Tensor
-    halted: Tensor
-    cells: Tensor
-    cells_right: Tensor
-    state: RecursionState
-
-    @staticmethod
-    def join(parts: "list[Outcome]") -> "Outcome":
-        """The parts of a batch as one."""
-        *columns, states = zip(*parts, strict=True)
-        return Outcome(*map(torch.cat, columns), RecursionState.join(states))  # type: ignore[call-arg, arg-type]
+from .slots import Slots
 
 
 def check_stages(arguments: OptimisationArguments, config: TRMConfig) -> None:
@@ -67,7 +47,7 @@ class TrainingStep:
     Args:
         arguments: its curricula end at or below the model's H_cycles, L_cycles and halt_max_steps.
         model: on its device; `wrapped` is the same model as accelerate prepared it (autocast, several processes).
-        slots: this process's share of the batch, `feed` the rows for it.
+        buckets: this process's share of the batch, one for each size of grids, the model's own first.
         train_steps: of the whole run; may be set later, but before a step is called for.
 
     Attributes:
@@ -82,47 +62,34 @@ class TrainingStep:
         wrapped: nn.Module,
         optimisers: list[Optimizer],
         ema: ExponentialMovingAverage,
-        feed: RowFeed,
-        slots: Slots,
-        seed: int,
+        buckets: list[Bucket],
         train_steps: int,
     ) -> None:
         self.train_steps, self.slots_begun = train_steps, 0
         self.arguments, self.accelerator, self.model, self.wrapped = arguments, accelerator, model, wrapped
-        self.optimisers, self.ema, self.feed, self.slots, self.seed = optimisers, ema, feed, slots, seed
+        self.optimisers, self.ema, self.buckets = optimisers, ema, buckets
         self.core = list(core_parameters(model).values())
         self.token_loss = TOKEN_LOSSES[arguments.token_loss]
         self.depths, self.limits = arguments.depth_stages(), arguments.supervision_stages()
         check_stages(arguments, model.config)
-        max_steps, device = model.config.halt_max_steps, slots.steps.device
-        self.weights = torch.tensor(step_weights(arguments.step_weights, max_steps), device=device)
-        is_dis = arguments.objective == "dis"
-        self.perturbation = Perturbation(arguments, model, seed, feed.slots)
-        self.path = ImprovementPath(seed, feed.slots, arguments.batch_size, max_steps) if is_dis else None
+        weights = step_weights(arguments.step_weights, model.config.halt_max_steps)
+        self.weights = torch.tensor(weights, device=model.device)
 
     def __call__(self, step: int) -> dict[str, Tensor]:
         """Sums over this process's slots, scalars on the device: nothing here waits for it."""
-        slots, max_steps = self.slots, self.max_steps(step)
-        once = self._refill(step)
-        slots.state = self.perturbation.disturb(step, slots.state)
-        outcome = self._forward_backward(step)
+        once = [bucket.begin(step) for bucket in self.buckets]
+        outcomes = self._forward_backward(step)
         self._update(step)
-        done = outcome.exact if self.arguments.release_when == "exact" else outcome.halted
-        if self.path is not None:
-            done = torch.zeros_like(done)  # its path ends at the last step
-        minimum = exploration(self.seed, step, self.feed.slots, self.arguments.halt_exploration, max_steps)
-        state = outcome.state.damped(slots.state, self.arguments.damping)
-        slots.advance(state, done | once, send(minimum, done.device).masked_fill(once, 0), max_steps)
-        return {
-            "slots": torch.ones_like(outcome.token_loss).sum(),
-            "token_loss": outcome.token_loss.sum(),
-            "halt_loss": outcome.halt_loss.sum(),
-            "cells": outcome.cells.sum(),
-            "cells_right": outcome.cells_right.sum(),
-            "released": slots.released.sum(),
-            "released_exact": (slots.released & outcome.exact).sum(),
-            "released_steps": (slots.released * slots.steps).sum(),
-        }
+        max_steps = self.max_steps(step)
+        tallies = [
+            bucket.end(step, outcome, only, max_steps) for bucket, outcome, only in zip(self.buckets, outcomes, once)
+        ]
+        return {name: torch.stack([tally[name] for tally in tallies]).sum(0) for name in tallies[0]}
+
+    def close(self) -> None:
+        """No further step is asked for."""
+        for bucket in self.buckets:
+            bucket.feed.close()
 
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
         """Everything that a step changes, {part: {name: tensor}}, on its device and not copied."""
@@ -130,7 +97,11 @@ class TrainingStep:
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict(),
             "optimisers": optimiser_state(self.model, self.optimisers),
-            "slots": self.slots.state_dict(),
+            "slots": {
+                prefix + name: value
+                for prefix, bucket in self._by_prefix()
+                for name, value in bucket.slots.state_dict().items()
+            },
         }
 
     def load_state_dict(self, saved: Mapping[str, Mapping[str, Tensor]]) -> None:
@@ -143,7 +114,13 @@ class TrainingStep:
         self.ema.load_state_dict(saved["ema"])
         load_optimiser_state(self.model, self.optimisers, saved["optimisers"])
         if "slots" in saved:
-            self.slots.load_state_dict(saved["slots"])
+            for prefix, bucket in self._by_prefix():
+                bucket.slots.load_state_dict(saved["slots"], prefix)
+
+    def _by_prefix(self) -> list[tuple[str, Bucket]]:
+        """Before the names of what a checkpoint holds of the other sizes stands the number of their cells."""
+        own, *others = self.buckets
+        return [("", own), *((f"{bucket.slots.inputs.shape[1]}.", bucket) for bucket in others)]
 
     def lr_factor(self, step: int) -> float:
         """What the recipe's rates are multiplied with at the run's step `step`."""
@@ -167,57 +144,41 @@ class TrainingStep:
         """The supervision steps after which a puzzle is released at the run's step `step`."""
         return stage_at(step, self.train_steps, self.limits, self.model.config.halt_max_steps)
 
-    def _refill(self, step: int) -> Tensor:
-        """Give released slots new puzzles; [B], of which of them this is the only step: they began near their end."""
-        slots = self.slots
-        inputs, labels, puzzle_ids = self.feed(step)
-        fresh, once = self.perturbation.start(step), torch.zeros_like(slots.released)
-        if self.arguments.corrupted_share:
-            corrupted, z_H = self.perturbation.corrupted(step, labels, puzzle_ids)
-            fresh, once = (
-                fresh.replaced(z_H=z_H.to(fresh.z_H.dtype)).where(corrupted, fresh),
-                slots.released & corrupted,
-            )
-        slots.refill(inputs, labels, puzzle_ids, fresh)
-        return once
+    def _forward_backward(self, step: int) -> list[Outcome]:
+        """The gradient of the whole batch's mean loss, part by part; what became of each bucket."""
+        parts = [(bucket, rows) for bucket in self.buckets for rows in bucket.parts()]
+        outcomes: dict[Bucket, list[Outcome]] = {bucket: [] for bucket in self.buckets}
+        for number, (bucket, rows) in enumerate(parts, start=1):
+            with nullcontext() if number == len(parts) else self.accelerator.no_sync(self.wrapped):
+                outcomes[bucket].append(self._part(step, bucket, rows))
+        return [Outcome.join(ended) for ended in outcomes.values()]
 
-    def _forward_backward(self, step: int) -> Outcome:
-        """The gradient of the batch's mean loss, in `gradient_accumulation` parts."""
-        size = -(-len(self.slots.steps) // self.arguments.gradient_accumulation)
-        *parts, last = (slice(start, start + size) for start in range(0, len(self.slots.steps), size))
-        outcomes = []
-        for rows in parts:
-            with self.accelerator.no_sync(self.wrapped):
-                outcomes.append(self._part(step, rows))
-        outcomes.append(self._part(step, last))
-        return Outcome.join(outcomes)
-
-    def _part(self, step: int, rows: slice) -> Outcome:
-        slots = self.slots
+    def _part(self, step: int, bucket: Bucket, rows: slice) -> Outcome:
+        slots = bucket.slots
         out = self.wrapped(
             slots.inputs[rows],
             puzzle_ids=slots.puzzle_ids[rows],
             state=slots.state.select(rows),
             cycles=self.cycles(step),
         )
-        labels = self._labels(rows)
+        labels = self._labels(slots, rows)
         with torch.no_grad():
             exact, right = is_exact(out.logits, labels), (out.logits.argmax(-1) == labels).sum(-1)
         targets = labels
-        if self.path is not None:
-            targets = self.path.targets(step, rows, slots.inputs[rows], labels, self.slots_begun)
+        if bucket.path is not None:
+            targets = bucket.path.targets(step, rows, slots.inputs[rows], labels, self.slots_begun)
         token_loss = self.token_loss(out.logits, targets, self.arguments.label_smoothing)
         halt_loss = halting_loss(out.halt_logits, exact)
         weighted = self.weights[slots.steps[rows]] * token_loss
-        loss = (weighted + self.arguments.halt_loss_weight * halt_loss).sum() / len(slots.steps)
+        loss = (weighted + self.arguments.halt_loss_weight * halt_loss).sum() / sum(map(len, self.buckets))
         self.accelerator.backward(loss)
         cells = (labels != IGNORE_INDEX).sum(-1)
         losses = token_loss.detach().float(), halt_loss.detach()
         return Outcome(*losses, exact, out.halt_logits.detach() > 0, cells, right, out.state)
 
-    def _labels(self, rows: slice) -> Tensor:
+    def _labels(self, slots: Slots, rows: slice) -> Tensor:
         """The labels [b, L] but for the cells that are not trained: padding and, if the recipe says so, the givens."""
-        inputs, labels = self.slots.inputs[rows], self.slots.labels[rows]
+        inputs, labels = slots.inputs[rows], slots.labels[rows]
         labels = labels.masked_fill(labels.eq(PAD_ID), IGNORE_INDEX)
         if self.arguments.loss_on == "blanks":
             labels = labels.masked_fill(inputs.ne(self.model.config.blank_token_id), IGNORE_INDEX)

@@ -13,8 +13,9 @@ import time
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -32,8 +33,10 @@ from ..memory_trm import keep_freed_memory
 from ..modeling_trm import TRMForGridReasoning
 from ..operator_files_trm import own_code
 from ..utils.flops import training_flops
+from ..utils.loading import resized
 from ..utils.machine import computes_in_bf16
 from .arguments import Recipe
+from .bucket import Bucket
 from .checkpointing import load_progress, save_checkpoint
 from .data import RunData
 from .determinism import deterministic_algorithms
@@ -45,7 +48,6 @@ from .resuming import check_same_run, load_newest
 from .rows import RowFeed
 from .run_folder import RunLog, choose_trackers, save_model
 from .schedule import reveal_share
-from .slots import Slots
 from .step import TrainingStep
 from .stopping import Stopping
 
@@ -75,12 +77,16 @@ class Trainer:
         if data.validation is None and recipe.run.early_stopping_patience is not None:
             patience = recipe.run.early_stopping_patience
             raise ValueError(f"early_stopping_patience={patience} needs validation puzzles, and this run has none")
+        for other in data.others:
+            why = model.config.misfit(recipe.data.task, other.processor.vocab_size, other.processor.seq_len)
+            if why is not None:
+                raise ValueError(f"other_sizes: the model does not answer grids of {other.grid}: {why}")
         self.packed = None if recipe.run.resume_from is None else Path(recipe.run.resume_from)
         if self.packed is not None:
             check_packed(self.packed)
         self.accelerator = self._accelerator(choose_trackers(recipe.run.report_to))
         self.model = model.to(self.accelerator.device)
-        self.puzzle_flops = cache(partial(training_flops, model.config))  # counted once a depth: it takes a millisecond
+        self.batch_flops = cache(self._batch_flops)  # counted once a depth: it takes a millisecond
         self.step = self._training_step()
         self.log = RunLog(self.output, self.accelerator)
         self.progress: dict[str, Any] = {
@@ -107,17 +113,16 @@ class Trainer:
         with self._algorithms():
             self._set_length()
         before, resumed = self.progress["seconds"], time.perf_counter()
-        batch_size = self.recipe.optimisation.batch_size  # of all processes
         tallies: list[dict[str, Tensor]] = []
         with self._progress_bar(step) as bar, self.stopping.signals(), self._algorithms():
             while step < self.train_steps and not self.stopping.asked(step):
                 step += 1
                 tallies.append(self.step(step))
-                self.progress["flops"] += batch_size * self.puzzle_flops(self.step.cycles(step))
+                self.progress["flops"] += self.batch_flops(self.step.cycles(step))
                 self.progress["seconds"] = before + time.perf_counter() - resumed
                 self._advance(bar, step)
                 if self._due(step)["eval"] and self.data.validation is not None:
-                    self._evaluate(step, self.data.validation)
+                    self._evaluate(step)
                     self._end_where_it_stands_still(step)
                 due = self._due(step)
                 # A checkpoint is always logged before, so that a line never spans what a resumed run has not seen.
@@ -130,7 +135,7 @@ class Trainer:
                 if tallies:
                     self._log(step, tallies, bar)
                 self._checkpoint(step)
-        self.step.feed.close()
+        self.step.close()
         if step == self.train_steps:
             self._save_final_weights()
         return step
@@ -196,28 +201,44 @@ class Trainer:
         )
 
     def _training_step(self) -> TrainingStep:
-        o, run, accelerator, model = self.recipe.optimisation, self.recipe.run, self.accelerator, self.model
-        share, rest = divmod(o.batch_size, accelerator.num_processes)
-        if rest or o.gradient_accumulation > share:
-            raise ValueError(
-                f"batch_size={o.batch_size} must be a multiple of the {accelerator.num_processes} processes and leave "
-                f"each at least gradient_accumulation={o.gradient_accumulation} puzzles"
-            )
+        o, accelerator, model = self.recipe.optimisation, self.accelerator, self.model
         if o.train_only == "puzzle_table" and accelerator.num_processes > 1:
             raise ValueError("train_only='puzzle_table' runs in one process: there is nothing to average between them")
         optimisers = build_optimisers(model, o)
         ema = ExponentialMovingAverage(core_parameters(model), o.ema_decay)
-        if self._compiles():
-            model.model.stack.compile()  # the stack alone: one small graph instead of the unrolled recursion
+        if self._compiles():  # the stack alone: one small graph, not the unrolled recursion; for each size its own
+            model.model.stack.compile(dynamic=False if self.data.others else None)
         # The table's sparse gradient is averaged in TrainingStep.
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, [TABLE])
         with warnings.catch_warnings():  # its successor is not known to every version of PyTorch that is supported
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
             wrapped, *optimisers = accelerator.prepare(model, *optimisers)
-        slots = np.arange(share) + accelerator.process_index * share
-        feed = RowFeed(self.data.stream, slots, o.batch_size, self._reveal, accelerator.device)
-        empty = Slots.empty(model, share)
-        return TrainingStep(o, accelerator, model, wrapped, optimisers, ema, feed, empty, run.seed, o.train_steps or 0)
+        steps = o.train_steps or 0
+        return TrainingStep(o, accelerator, model, wrapped, optimisers, ema, self._buckets(), steps)
+
+    def _buckets(self) -> list[Bucket]:
+        """This process's share of the batch, of each size of grids."""
+        o, accelerator, first, buckets = self.recipe.optimisation, self.accelerator, 0, []
+        for data in self.data.sizes:
+            batch_size = data.recipe.optimisation.batch_size
+            share, rest = divmod(batch_size, accelerator.num_processes)
+            if rest or o.gradient_accumulation > share:
+                raise ValueError(
+                    f"batch_size={batch_size} must be a multiple of the {accelerator.num_processes} processes and "
+                    f"leave each at least gradient_accumulation={o.gradient_accumulation} puzzles"
+                )
+            slots = np.arange(share) + accelerator.process_index * share
+            feed = RowFeed(data.stream, slots, batch_size, self._reveal, accelerator.device)
+            buckets.append(Bucket(o, self.model, feed, data.processor.seq_len, self.recipe.run.seed, first))
+            first += batch_size
+        return buckets
+
+    def _batch_flops(self, cycles: tuple[int, int] | None) -> int:
+        """Of a step with so many cycles, over all processes and sizes of grids."""
+        return sum(
+            one.recipe.optimisation.batch_size * training_flops(resized(self.model.config, one.processor), cycles)
+            for one in self.data.sizes
+        )
 
     def _reveal(self, step: int) -> float:
         """The curriculum: up to which share of its blanks a row of this step is filled in."""
@@ -257,7 +278,8 @@ class Trainer:
         """On what the validation accuracies are measured that choose the best weights."""
         if self.data.validation is None:
             return None
-        return f"{self.data.validation.fingerprint}, {self.recipe.run.eval_max_steps or 'all'} steps"
+        sets = [one.validation.fingerprint for one in self.data.sizes if one.validation is not None]
+        return f"{' '.join(sets)}, {self.recipe.run.eval_max_steps or 'all'} steps"
 
     def _set_length(self) -> int:
         """The run's number of steps; planned once, at its beginning, where the recipe says minutes."""
@@ -309,31 +331,41 @@ class Trainer:
         self.log.write(record)
         bar.set_postfix(loss=f"{record['loss']:.3f}", exact=f"{record['exact_accuracy']:.1%}", refresh=False)
 
-    def _evaluate(self, step: int, validation: Puzzles) -> None:
-        """Score the averaged weights on the validation puzzles; keep them if they are the best so far."""
+    def _evaluate(self, step: int) -> None:
+        """Score the averaged weights on the validation puzzles; keep them if they are the best so far.
+
+        With grids of several sizes the mean over the sizes says which are best.
+        """
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             with self.step.ema.swapped_in():
-                metrics = evaluate_puzzles(
-                    self.model,
-                    validation,
-                    max_steps=self.recipe.run.eval_max_steps,
-                    batch_size=self.recipe.run.eval_batch_size,
-                    progress=False,
-                    engine="eager",  # what is trained: autocast and the compiled stack included
-                )
-                scores = {name: metrics[name] or 0.0 for name in ("exact_accuracy", "cell_accuracy")}
+                metrics = {
+                    one.grid: self._score(one.validation) for one in self.data.sizes if one.validation is not None
+                }
+                names = ("exact_accuracy", "cell_accuracy")
+                scores = {name: fmean(one[name] or 0.0 for one in metrics.values()) for name in names}
                 best = self.progress["best"]
                 # Cells decide between equals: few validation puzzles, or hard ones, leave all checkpoints at zero.
                 if best is None or tuple(scores.values()) > tuple(best[name] for name in scores):
                     self.progress["best"] = {"step": step, **scores}
                     save_model(self.model, self.data.processor, self.output / "weights" / "best")
-            low, high = metrics["exact_accuracy_ci95"]
-            exact = f"{metrics['exact_accuracy']:.1%} of {len(validation)} validation puzzles exact"
-            tqdm.write(f"step {step}: {exact} ({low:.1%} to {high:.1%})")
+            for grid, one in metrics.items():
+                low, high = one["exact_accuracy_ci95"]
+                puzzles = f"{one['count']} validation puzzles" + (f" of {grid}" if self.data.others else "")
+                tqdm.write(f"step {step}: {one['exact_accuracy']:.1%} of {puzzles} exact ({low:.1%} to {high:.1%})")
             cost = {name: self.progress[name] for name in ("seconds", "flops")}
-            self.log.write({"step": step, **cost, "eval": metrics})
+            self.log.write({"step": step, **cost, "eval": metrics.pop(self.data.grid), "others": metrics})
         self.accelerator.wait_for_everyone()
+
+    def _score(self, validation: Puzzles) -> dict[str, Any]:
+        return evaluate_puzzles(
+            self.model,
+            validation,
+            max_steps=self.recipe.run.eval_max_steps,
+            batch_size=self.recipe.run.eval_batch_size,
+            progress=False,
+            engine="eager",  # what is trained: autocast and the compiled stack included
+        )
 
     def _end_where_it_stands_still(self, step: int) -> None:
         """Make this step the run's last one if its validation no longer improves."""

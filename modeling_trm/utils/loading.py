@@ -3,6 +3,7 @@
 The installed classes are used, so that no code from the checkpoint's folder runs and none is asked about.
 """
 
+import copy
 import difflib
 import re
 from collections.abc import Iterator
@@ -77,9 +78,20 @@ def fit_model(model: TRMForGridReasoning, processor: GridProcessor) -> None:
         ValueError: as `check_model_fits`.
     """
     check_model_fits(model, processor)
-    if processor.seq_len != model.config.seq_len:
-        model.config.grid_width = None  # of other sizes all are square
-    model.config.vocab_size, model.config.seq_len = processor.vocab_size, processor.seq_len
+    _resize(model.config, processor)
+
+
+def resized(config: TRMConfig, processor: GridProcessor) -> TRMConfig:
+    """A copy of the config with the processor's grids, which the model answers, as its own size."""
+    copied = copy.deepcopy(config)
+    _resize(copied, processor)
+    return copied
+
+
+def _resize(config: TRMConfig, processor: GridProcessor) -> None:
+    if processor.seq_len != config.seq_len:
+        config.grid_width = None  # of other sizes all are square
+    config.vocab_size, config.seq_len = processor.vocab_size, processor.seq_len
 
 
 def choose_device(name: str) -> torch.device:

@@ -11,10 +11,10 @@ from datasets_builders.features import load_puzzles
 from datasets_builders.sampling import TrainingStream
 from modeling_trm import TRMConfig, TRMForGridReasoning
 from modeling_trm.training.arguments import OptimisationArguments
+from modeling_trm.training.bucket import Bucket
 from modeling_trm.training.ema import ExponentialMovingAverage
 from modeling_trm.training.optimisers import build_optimisers, core_parameters
 from modeling_trm.training.rows import RowFeed
-from modeling_trm.training.slots import Slots
 from modeling_trm.training.step import TrainingStep
 
 B, SEED = 6, 3
@@ -46,6 +46,6 @@ def frozen_step(
     stream = TrainingStream(load_puzzles("sudoku", "train").select(np.arange(50)), seed=SEED)
     feed = RowFeed(stream, slots, B, lambda step: 0.95, torch.device("cpu"))
     ema = ExponentialMovingAverage(core_parameters(model), 0.0)
-    empty = Slots.empty(model, len(slots))
+    bucket = Bucket(still, model, feed, 81, SEED)
     steps = still.train_steps or 100
-    return TrainingStep(still, Accelerator(cpu=True), model, model, optimisers, ema, feed, empty, SEED, steps)
+    return TrainingStep(still, Accelerator(cpu=True), model, model, optimisers, ema, [bucket], steps)

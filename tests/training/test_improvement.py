@@ -33,7 +33,7 @@ def seen_targets(step, monkeypatch, steps):
     for number in range(1, steps + 1):
         step(number)
     handle.remove()
-    step.feed.close()
+    step.buckets[0].feed.close()
     return torch.stack(targets), torch.stack(reads)
 
 
@@ -43,7 +43,7 @@ def test_each_step_is_asked_for_its_frame_and_reads_its_last_answer(loss_on, mon
     step = frozen_step(config, objective="dis", loss_on=loss_on, halt_loss_weight=0.0)
     targets, reads = seen_targets(step, monkeypatch, 2 * S)
     for first in (0, S):  # two puzzles of each slot, one after the other
-        puzzles = step.feed.stream.rows(first * B + np.arange(B), reveal=0.95)
+        puzzles = step.buckets[0].feed.stream.rows(first * B + np.arange(B), reveal=0.95)
         inputs, labels = (torch.from_numpy(puzzles[name]).long() for name in ("inputs", "labels"))
         scored = labels.masked_fill(inputs != 1, IGNORE_INDEX) if loss_on == "blanks" else labels
         assert torch.equal(targets[first + S - 1], scored) and torch.equal(reads[first], inputs)
@@ -62,7 +62,7 @@ def test_each_step_is_asked_for_its_frame_and_reads_its_last_answer(loss_on, mon
             assert not torch.equal(reads[first + s], inputs)
             if loss_on == "blanks":
                 assert torch.equal(reads[first + s][given], inputs[given]), "given cells are protected"
-    assert step.slots.released.all()
+    assert step.buckets[0].slots.released.all()
 
 
 def test_the_order_is_one_for_a_puzzle_and_new_for_the_next():
@@ -96,7 +96,7 @@ def test_slots_are_never_released_before_the_path_ends():
     step = frozen_step(DIS, objective="dis", halt_exploration=0.0)
     torch.nn.init.constant_(step.model.q_head.bias, 50.0)  # would halt at once under ACT
     assert [int(step(number)["released"]) for number in range(1, 2 * S + 1)] == [0, 0, 0, B] * 2
-    step.feed.close()
+    step.buckets[0].feed.close()
 
 
 def test_slots_that_are_not_in_step_keep_their_own_answers_and_steps():
@@ -106,14 +106,14 @@ def test_slots_that_are_not_in_step_keep_their_own_answers_and_steps():
     for number in range(1, 9):
         step(number)
         for slot in range(B):
-            inputs = step.slots.inputs[slot : slot + 1]
+            inputs = step.buckets[0].slots.inputs[slot : slot + 1]
             with torch.no_grad():
                 out = model(inputs, state=naive[slot])
-            assert torch.equal(step.slots.state.answers[slot], out.state.answers[0])
-            assert step.slots.state.steps[slot] == step.slots.steps[slot] == out.state.steps[0]
-            naive[slot] = None if step.slots.released[slot] else out.state
-    assert len(set(step.slots.steps.tolist())) > 1
-    step.feed.close()
+            assert torch.equal(step.buckets[0].slots.state.answers[slot], out.state.answers[0])
+            assert step.buckets[0].slots.state.steps[slot] == step.buckets[0].slots.steps[slot] == out.state.steps[0]
+            naive[slot] = None if step.buckets[0].slots.released[slot] else out.state
+    assert len(set(step.buckets[0].slots.steps.tolist())) > 1
+    step.buckets[0].feed.close()
 
 
 @pytest.mark.parametrize("kind", ["rising", "falling"])
@@ -121,8 +121,8 @@ def test_step_weights_scale_each_slots_loss(kind):
     step = frozen_step(step_weights=kind, token_loss="softmax", halt_loss_weight=0.0, halt_exploration=1.0)
     for number in range(1, 4):
         step(number)
-    slots, weights = step.slots, step_weights(kind, 5)
-    slots.refill(*step.feed(4), step.perturbation.start(4))
+    slots, weights = step.buckets[0].slots, step_weights(kind, 5)
+    slots.refill(*step.buckets[0].feed(4), step.buckets[0].perturbation.start(4))
     assert len(set(slots.steps.tolist())) > 1  # the slots are at different steps
     step.model.zero_grad()
     step._forward_backward(4)
@@ -134,7 +134,7 @@ def test_step_weights_scale_each_slots_loss(kind):
     for parameter, gradient in zip(step.core, actual):
         expected = torch.zeros_like(gradient) if parameter.grad is None else parameter.grad
         torch.testing.assert_close(gradient, expected, atol=1e-6, rtol=1e-5)
-    step.feed.close()
+    step.buckets[0].feed.close()
 
 
 def test_the_depth_of_a_step_is_the_curriculums(monkeypatch):
@@ -145,7 +145,7 @@ def test_the_depth_of_a_step_is_the_curriculums(monkeypatch):
     )
     for number in range(1, 11):
         step(number)
-    step.feed.close()
+    step.buckets[0].feed.close()
     assert depths == [(1, 1)] * 3 + [(1, 2)] * 3 + [None] * 4
 
 

@@ -51,7 +51,7 @@ def waits_of(step, monkeypatch):
     states = [state for optimiser in step.optimisers for state in optimiser.state.values()]
     with Waits([state["step"] for state in states if "step" in state]) as waits:
         step(3)
-    step.feed.close()
+    step.buckets[0].feed.close()
     return waits.names
 
 
@@ -94,11 +94,11 @@ def test_what_goes_to_a_gpu_is_pinned_by_the_thread_that_draws_it(monkeypatch):
     rows_module.pinned(np.zeros(3), torch.device("cpu"))
     assert pinned == [torch.uint8]
     step = frozen_step()
-    drawn = step.feed._draw(1)
+    drawn = step.buckets[0].feed._draw(1)
     assert {name: column.dtype for name, column in drawn.items()} == {
         "inputs": torch.uint8, "labels": torch.uint8, "puzzle_ids": torch.int64,
     }  # fmt: skip
-    step.feed.device = cuda
-    step.feed._draw(SEED)
+    step.buckets[0].feed.device = cuda
+    step.buckets[0].feed._draw(SEED)
     assert pinned == [torch.uint8] * 3 + [torch.int64]
-    step.feed.close()
+    step.buckets[0].feed.close()

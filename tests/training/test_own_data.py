@@ -67,7 +67,7 @@ def test_what_the_data_do_not_have_gives_way_and_is_said(own):
     weights = ["--source_weights", "{gen_unbiased: 1, elsewhere: 2}"]
     data = open_data(parse_recipe(["sudoku-trm-mlp-t", "--data", own(60), *weights]))
     assert len(data.stream) == 48 and len(data.validation) == 6 and len(data.load_test()) == 6
-    assert data.test_is_made
+    assert data.made_test == "test.parquet"
     assert data.stream.source_weights == {"gen_unbiased": 1}
     assert data.notes[2:] == (
         "subset=1,000 is more than there is: all 48 training puzzles are taken",

@@ -74,7 +74,7 @@ def test_each_stage_is_measured_at_its_depth_and_undone():
     depths, forward = [], step.wrapped.forward
     step.wrapped = lambda *args, **kwargs: depths.append(kwargs["cycles"]) or forward(*args, **kwargs)
     seconds, _ = planning._measure_stages(step)
-    step.feed.close()
+    step.buckets[0].feed.close()
     assert len(seconds) == 3 and all(cost > 0 for cost in seconds)
     assert [(depth, len(list(group))) for depth, group in itertools.groupby(depths)] == [
         ((1, 1), MEASURED + 3), ((1, 2), MEASURED + 2), (None, MEASURED + 2),
@@ -94,7 +94,7 @@ def test_what_is_planned_with_is_what_the_processes_agree_on(write_recipe, monke
     monkeypatch.setattr(step.accelerator, "reduce", lambda mine, how: agreed if (mine > 0).all() else mine)
     data = replace(open_data(recipe), validation=load_puzzles("sudoku", "validation").select(np.arange(3)))
     costs = planning.measure_costs(step, recipe, data, -1.0)
-    step.feed.close()
+    step.buckets[0].feed.close()
     assert costs == Costs(((0.5, 0.25), (1.0, 0.5)), started=32.0, evaluation=6.0, final=10.0, eval_every=8)
 
 

@@ -20,7 +20,7 @@ def test_slots_follow_the_transcription(release_when, accumulation, halt_explora
         gradient_accumulation=accumulation,
         halt_exploration=halt_exploration,
     )
-    model, config, stream = step.model, step.model.config, step.feed.stream
+    model, config, stream = step.model, step.model.config, step.buckets[0].feed.stream
     naive = [{"row": None, "steps": 0, "state": None, "released": True} for _ in range(B)]
     releases = 0
     for number in range(1, STEPS + 1):
@@ -38,13 +38,15 @@ def test_slots_follow_the_transcription(release_when, accumulation, halt_explora
             done = exact if release_when == "exact" else halted
             mine["released"] = (done and mine["steps"] >= minimum[slot]) or mine["steps"] >= config.halt_max_steps
             releases += mine["released"]
-            assert torch.equal(step.slots.inputs[slot], inputs[0])
-            assert torch.equal(step.slots.labels[slot], labels[0])
-            torch.testing.assert_close(step.slots.state.z_H[slot], mine["state"].z_H[0], atol=1e-5, rtol=1e-5)
-        assert step.slots.steps.tolist() == [mine["steps"] for mine in naive]
-        assert step.slots.released.tolist() == [mine["released"] for mine in naive]
+            assert torch.equal(step.buckets[0].slots.inputs[slot], inputs[0])
+            assert torch.equal(step.buckets[0].slots.labels[slot], labels[0])
+            torch.testing.assert_close(
+                step.buckets[0].slots.state.z_H[slot], mine["state"].z_H[0], atol=1e-5, rtol=1e-5
+            )
+        assert step.buckets[0].slots.steps.tolist() == [mine["steps"] for mine in naive]
+        assert step.buckets[0].slots.released.tolist() == [mine["released"] for mine in naive]
         assert tallies["released"].item() == sum(mine["released"] for mine in naive)
-    step.feed.close()
+    step.buckets[0].feed.close()
     assert releases > B  # the run has seen slots refilled
 
 
@@ -63,22 +65,22 @@ def test_accumulated_gradient_is_that_of_the_whole_batch():
     for accumulation in (1, 4):
         step = frozen_step(gradient_accumulation=accumulation, halt_exploration=0.0)
         step.optimisers = []  # keep the gradients
-        step.slots.refill(*step.feed(1), step.model.initial_state(B))
+        step.buckets[0].slots.refill(*step.buckets[0].feed(1), step.model.initial_state(B))
         step._forward_backward(1)
         gradients.append([p.grad.to_dense().clone() for p in step.model.parameters()])
-        step.feed.close()
+        step.buckets[0].feed.close()
     for whole, parts in zip(*gradients):
         torch.testing.assert_close(parts, whole, atol=1e-6, rtol=1e-5)
 
 
 def test_loss_on_blanks_ignores_the_givens():
     step = frozen_step({"blank_token_id": 1}, loss_on="blanks")
-    step.slots.refill(*step.feed(1), step.model.initial_state(B))
-    targets = step._labels(slice(B))
-    blank = step.slots.inputs == 1
-    assert torch.equal(targets[blank], step.slots.labels[blank])
+    step.buckets[0].slots.refill(*step.buckets[0].feed(1), step.model.initial_state(B))
+    targets = step._labels(step.buckets[0].slots, slice(B))
+    blank = step.buckets[0].slots.inputs == 1
+    assert torch.equal(targets[blank], step.buckets[0].slots.labels[blank])
     assert (targets[~blank] == -100).all()
-    step.feed.close()
+    step.buckets[0].feed.close()
 
 
 def test_a_puzzle_takes_no_more_steps_than_the_supervision_curriculum_allows():
@@ -88,8 +90,8 @@ def test_a_puzzle_takes_no_more_steps_than_the_supervision_curriculum_allows():
     for number in range(1, 13):
         step(number)
         limits.append(step.max_steps(number))
-        steps.append(int(step.slots.steps.max()))
-        assert torch.equal(step.slots.released, step.slots.steps >= limits[-1])
-    step.feed.close()
+        steps.append(int(step.buckets[0].slots.steps.max()))
+        assert torch.equal(step.buckets[0].slots.released, step.buckets[0].slots.steps >= limits[-1])
+    step.buckets[0].feed.close()
     assert limits == [1] * 2 + [2] * 4 + [5] * 6
     assert steps == [1, 1, 1, 2, 1, 2, 1, 2, 3, 4, 5, 1]

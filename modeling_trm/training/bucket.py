@@ -1,0 +1,107 @@
+"""The grids of one size in a batch: their slots, the rows that come into them, and what is drawn for them.
+
+A batch may hold grids of several sizes, one bucket each. Shapes: B slots of this process, b of one part of them
+(gradient accumulation), L cells.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..modeling_trm import TRMForGridReasoning
+from ..recursion_trm import RecursionState
+from .arguments import OptimisationArguments
+from .improvement import ImprovementPath
+from .perturbation import Perturbation
+from .rows import RowFeed, send
+from .slots import Slots, exploration
+
+
+class Outcome(NamedTuple):
+    """What the supervision step made of each slot of a part: [b] each, without gradient, and the latents to carry."""
+
+    token_loss: Tensor
+    halt_loss: Tensor
+    exact: Tensor
+    halted: Tensor
+    cells: Tensor
+    cells_right: Tensor
+    state: RecursionState
+
+    @staticmethod
+    def join(parts: "list[Outcome]") -> "Outcome":
+        """The parts of a bucket as one."""
+        *columns, states = zip(*parts, strict=True)
+        return Outcome(*map(torch.cat, columns), RecursionState.join(states))  # type: ignore[call-arg, arg-type]
+
+
+class Bucket:
+    """Slots of one grid size; between `begin` and `end` of a step, the supervision step is taken.
+
+    Args:
+        model: on its device. feed: the rows for this process's slots. seq_len: L.
+        first: number of this size's first slot among those of all sizes, which keeps apart what is drawn for them.
+    """
+
+    def __init__(
+        self,
+        arguments: OptimisationArguments,
+        model: TRMForGridReasoning,
+        feed: RowFeed,
+        seq_len: int,
+        seed: int,
+        first: int = 0,
+    ) -> None:
+        self.arguments, self.feed, self.seed, self.numbers = arguments, feed, seed, feed.slots + first
+        self.slots = Slots.empty(model, len(feed.slots), seq_len)
+        self.perturbation = Perturbation(arguments, model, seed, self.numbers, seq_len)
+        is_dis, steps = arguments.objective == "dis", model.config.halt_max_steps
+        self.path = ImprovementPath(seed, self.numbers, feed.batch_size, steps) if is_dis else None
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def parts(self) -> list[slice]:
+        """The slots in `gradient_accumulation` parts."""
+        size = -(-len(self) // self.arguments.gradient_accumulation)
+        return [slice(start, start + size) for start in range(0, len(self), size)]
+
+    def begin(self, step: int) -> Tensor:
+        """Give released slots new puzzles and disturb the latents.
+
+        Returns:
+            [B], of which slots this is the only step: their puzzles began near the end.
+        """
+        slots = self.slots
+        inputs, labels, puzzle_ids = self.feed(step)
+        fresh, once = self.perturbation.start(step), torch.zeros_like(slots.released)
+        if self.arguments.corrupted_share:
+            corrupted, z_H = self.perturbation.corrupted(step, labels, puzzle_ids)
+            fresh, once = (
+                fresh.replaced(z_H=z_H.to(fresh.z_H.dtype)).where(corrupted, fresh),
+                slots.released & corrupted,
+            )
+        slots.refill(inputs, labels, puzzle_ids, fresh)
+        slots.state = self.perturbation.disturb(step, slots.state)
+        return once
+
+    def end(self, step: int, outcome: Outcome, once: Tensor, max_steps: int) -> dict[str, Tensor]:
+        """Release what is finished. Returns sums over the slots, scalars on the device."""
+        slots = self.slots
+        done = outcome.exact if self.arguments.release_when == "exact" else outcome.halted
+        if self.path is not None:
+            done = torch.zeros_like(done)  # its path ends at the last step
+        minimum = exploration(self.seed, step, self.numbers, self.arguments.halt_exploration, max_steps)
+        state = outcome.state.damped(slots.state, self.arguments.damping)
+        slots.advance(state, done | once, send(minimum, done.device).masked_fill(once, 0), max_steps)
+        return {
+            "slots": torch.ones_like(outcome.token_loss).sum(),
+            "token_loss": outcome.token_loss.sum(),
+            "halt_loss": outcome.halt_loss.sum(),
+            "cells": outcome.cells.sum(),
+            "cells_right": outcome.cells_right.sum(),
+            "released": slots.released.sum(),
+            "released_exact": (slots.released & outcome.exact).sum(),
+            "released_steps": (slots.released * slots.steps).sum(),
+        }
