@@ -311,22 +311,6 @@ def test_a_signal_that_ends_the_compiler_too_is_a_stop_and_no_error(write_recipe
     assert trm.main(["train", recipe]) == 0
 
 
-def test_a_model_with_symbol_fields_resumes_bit_for_bit(write_recipe, tmp_path):
-    fields = {"block_operators": ["mamba2", "attention", "symbols", "mlp"], "symbol_fields": True, "random_start": True}
-    fields |= {"puzzle_prefix_len": 0, "position_embedding": "rope2d", "scan_orders": ["transposed-reversed"]}
-    fields |= {"noise_std": 0.1, "damping": 0.05, "corrupted_share": 0.25}
-    fields |= {"num_attention_heads": 4, "train_steps": 4, "validation_puzzles": 2, "test_puzzles": 2, "batch_size": 3}
-    assert train.main([str(write_recipe("whole", **fields))]) == 0
-    recipe = str(write_recipe("parts", **fields))
-    assert train.main([recipe, "--stop_after_minutes", "0.00001"]) == 0
-    assert not (tmp_path / "parts" / "model").exists()
-    assert train.main([recipe]) == 0
-    whole, parts = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "parts"))
-    assert whole["lm_head.weight"].shape == (3, 32)
-    for name, value in whole.items():
-        assert torch.equal(parts[name], value), name
-
-
 def test_accuracies_on_other_validation_puzzles_are_not_compared(write_recipe, tmp_path, capsys, monkeypatch):
     """The best weights of before were the best on other puzzles: the choice begins anew, and says so."""
     recipe, output = str(write_recipe("run", eval_every=4)), tmp_path / "run"
