@@ -75,8 +75,8 @@ def open_data(recipe: Recipe) -> RunData:
     if recipe.data.task == "arc":
         return _open_arc(recipe)
     own, others = _open_puzzles(recipe), [_open_other(other) for other in recipe.other_sizes().values()]
-    if own.grid in [other.grid for other in others]:
-        raise ValueError(f"other_sizes: the puzzles beside which they are trained are of {own.grid} cells already")
+    if own.processor.seq_len in [other.processor.seq_len for other in others]:
+        raise ValueError(f"other_sizes: the run's own puzzles, {own.grid}, have as many cells; name other sizes")
     together = replace(own, others=tuple(others))
     return replace(
         together,

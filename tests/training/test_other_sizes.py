@@ -148,7 +148,7 @@ def test_a_planned_run_has_time_for_the_puzzles_of_each_size(write_recipe, field
         ({4: {"batch_size": 2, "batchsize": 2}}, "other_sizes: 4: the recipe has no field --batchsize; did you mean"),
         ({4: {"batch_size": 2, "seed": 2}}, "other_sizes: 4: the recipe has no field --seed"),
         ({4: {"batch_size": 2, "data": "gone.csv"}}, "gone.csv"),
-        ({9: {"batch_size": 2}}, "are of 9x9 cells already"),
+        ({9: {"batch_size": 2}}, "the run's own puzzles, 9x9, have as many cells"),
         ({8: {"batch_size": 2}}, "8"),
     ],
 )
