@@ -18,10 +18,10 @@ from typing import Any
 
 from ..configuration_trm import TRMConfig
 from ..training.arguments import Recipe, parse_recipe
-from ..training.data import open_data
+from ..training.data import RunData, open_data
 from ..training.recipes import find_recipe
 from ..training.resuming import operators_fact
-from ..utils.flops import flops, training_flops
+from ..utils.flops import flops
 from ..utils.reading import read_json
 
 # Student's t at 97.5 %, by degrees of freedom from 1.
@@ -38,7 +38,7 @@ class Contender:
 
     Args:
         overrides: on top of the file, as on the command line. variation: those that make it another contender than the
-            file itself, "FIELD=VALUE" each. label: what reports call it. fingerprint: of its data.
+            file itself, "FIELD=VALUE" each. label: what reports call it.
     """
 
     path: Path
@@ -47,7 +47,7 @@ class Contender:
     overrides: tuple[str, ...]
     variation: tuple[str, ...]
     label: str
-    fingerprint: str
+    data: RunData
 
     @property
     def name(self) -> str:
@@ -67,9 +67,9 @@ class Contender:
         """Of an optimiser step, on average over the run."""
         average, start = 0.0, 0.0
         for end, cycles in sorted(self.recipe.optimisation.depth_stages().items()):
-            average += (end - start) * training_flops(self.config, cycles)
+            average += (end - start) * self.data.step_flops(self.config, cycles)
             start = end
-        return self.recipe.optimisation.batch_size * (average + (1 - start) * training_flops(self.config))
+        return average + (1 - start) * self.data.step_flops(self.config)
 
     @property
     def flops(self) -> float:
@@ -100,7 +100,7 @@ def read_contender(path: str, assignments: Sequence[str], variation: Sequence[st
         raise ValueError(f"{path}: start_from={recipe.optimisation.start_from!r}; only runs from new weights compare")
     data = open_data(recipe)
     config = recipe.model_config(data.processor, 1 if data.index is None else len(data.index))
-    return Contender(find_recipe(path), recipe, config, tuple(overrides), tuple(variation), label, data.fingerprint)
+    return Contender(find_recipe(path), recipe, config, tuple(overrides), tuple(variation), label, data)
 
 
 def train(contender: Contender, seed: int, steps: int, folder: Path, imports: Sequence[str] = ()) -> dict[str, Any]:
@@ -124,7 +124,7 @@ def train(contender: Contender, seed: int, steps: int, folder: Path, imports: Se
         if not (folder / "metrics.json").exists():
             return None
         run = read_json(folder / "metrics.json")
-        facts = {"training data": contender.fingerprint} | operators_fact(contender.config.block_operators)
+        facts = {"training data": contender.data.fingerprint} | operators_fact(contender.config.block_operators)
         return run if run["recipe"] == wanted and facts.items() <= run["train"].items() else None
 
     run = finished()

@@ -15,10 +15,13 @@ from datasets_builders.sampling import TrainingStream
 from datasets_builders.sources import named_source
 
 from ..arc_task_trm import task_name
+from ..configuration_trm import TRMConfig
 from ..evaluation.runner import Puzzles, choose_subset
 from ..evaluation.trained_on import MADE_TEST, OTHER_MADE_TEST
 from ..processing_trm import GridProcessor
 from ..puzzle_index_trm import PuzzleIndex
+from ..utils.flops import training_flops
+from ..utils.loading import resized
 from ..voting.views import ArcViews
 from .arguments import Recipe
 from .fields import parse_files, parse_mapping
@@ -64,6 +67,13 @@ class RunData:
         """The size of its grids, for people: "9x9"."""
         return "{}x{}".format(*self.processor.grid_shape)
 
+    def step_flops(self, config: TRMConfig, cycles: tuple[int, int] | None = None) -> int:
+        """Of an optimiser step with so many cycles (None: the config's), over all processes and sizes of grids."""
+        return sum(
+            one.recipe.optimisation.batch_size * training_flops(resized(config, one.processor), cycles)
+            for one in self.sizes
+        )
+
     def arc_views(self, views: int | None, index: PuzzleIndex | None) -> ArcViews:
         """What votes at the end of an ARC run, of a model whose puzzle table has this index."""
         assert self.arc is not None
@@ -77,12 +87,14 @@ def open_data(recipe: Recipe) -> RunData:
     own, others = _open_puzzles(recipe), [_open_other(other) for other in recipe.other_sizes().values()]
     if own.processor.seq_len in [other.processor.seq_len for other in others]:
         raise ValueError(f"other_sizes: the run's own puzzles, {own.grid}, have as many cells; name other sizes")
-    together = replace(own, others=tuple(others))
+    fingerprint = " ".join(one.fingerprint for one in (own, *others))
+    counts = {f"training puzzles, {one.grid}": one.facts["training puzzles"] for one in others}
     return replace(
-        together,
-        fingerprint=" ".join(one.fingerprint for one in together.sizes),
-        description="; ".join(one.description for one in together.sizes),
-        facts=own.facts | {f"{name}, {one.grid}": fact for one in others for name, fact in one.facts.items()},
+        own,
+        others=tuple(others),
+        fingerprint=fingerprint,
+        description="; ".join(one.description for one in (own, *others)),
+        facts=own.facts | counts | {"training data": fingerprint},
         notes=(*own.notes, *(f"{one.grid}: {note}" for one in others for note in one.notes)),
     )
 

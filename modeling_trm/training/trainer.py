@@ -13,7 +13,7 @@ import time
 import warnings
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -32,8 +32,6 @@ from ..evaluation.runner import Puzzles, evaluate_puzzles
 from ..memory_trm import keep_freed_memory
 from ..modeling_trm import TRMForGridReasoning
 from ..operator_files_trm import own_code
-from ..utils.flops import training_flops
-from ..utils.loading import resized
 from ..utils.machine import computes_in_bf16
 from .arguments import Recipe
 from .bucket import Bucket
@@ -86,7 +84,7 @@ class Trainer:
             check_packed(self.packed)
         self.accelerator = self._accelerator(choose_trackers(recipe.run.report_to))
         self.model = model.to(self.accelerator.device)
-        self.batch_flops = cache(self._batch_flops)  # counted once a depth: it takes a millisecond
+        self.step_flops = cache(partial(data.step_flops, model.config))  # counted once a depth: it takes a millisecond
         self.step = self._training_step()
         self.log = RunLog(self.output, self.accelerator)
         self.progress: dict[str, Any] = {
@@ -118,7 +116,7 @@ class Trainer:
             while step < self.train_steps and not self.stopping.asked(step):
                 step += 1
                 tallies.append(self.step(step))
-                self.progress["flops"] += self.batch_flops(self.step.cycles(step))
+                self.progress["flops"] += self.step_flops(self.step.cycles(step))
                 self.progress["seconds"] = before + time.perf_counter() - resumed
                 self._advance(bar, step)
                 if self._due(step)["eval"] and self.data.validation is not None:
@@ -232,13 +230,6 @@ class Trainer:
             buckets.append(Bucket(o, self.model, feed, data.processor.seq_len, self.recipe.run.seed, first))
             first += batch_size
         return buckets
-
-    def _batch_flops(self, cycles: tuple[int, int] | None) -> int:
-        """Of a step with so many cycles, over all processes and sizes of grids."""
-        return sum(
-            one.recipe.optimisation.batch_size * training_flops(resized(self.model.config, one.processor), cycles)
-            for one in self.data.sizes
-        )
 
     def _reveal(self, step: int) -> float:
         """The curriculum: up to which share of its blanks a row of this step is filled in."""

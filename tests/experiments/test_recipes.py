@@ -192,7 +192,7 @@ def test_a_stopped_run_and_an_older_one_are_not_taken_for_the_result(
     contender = read_contender(recipe, [])
     folder = output / "act" / "seed-0"
     wanted = parse_recipe([recipe, "--seed", "0", "--train_steps", "16", "--output_dir", str(folder)]).to_dict()
-    done = run_of([0.1]) | {"recipe": wanted, "train": {"training data": contender.fingerprint}}
+    done = run_of([0.1]) | {"recipe": wanted, "train": {"training data": contender.data.fingerprint}}
     for run in (None, done | {"recipe": wanted | {"batch_size": 9}}, done | {"train": {"training data": "other"}}):
         if run is not None:
             folder.mkdir(parents=True, exist_ok=True)

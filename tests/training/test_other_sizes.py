@@ -12,7 +12,9 @@ from safetensors.torch import load_file
 from datasets_builders.features import load_puzzles
 from datasets_builders.sampling import TrainingStream
 from datasets_builders.sources import SAMPLES
+from modeling_trm import GridProcessor, TRMConfig
 from modeling_trm.evaluation.trained_on import count_trained_on
+from modeling_trm.experiments.recipes import read_contender
 from modeling_trm.losses_trm import stablemax_cross_entropy
 from modeling_trm.training import planning
 from modeling_trm.training.arguments import parse_recipe
@@ -21,6 +23,8 @@ from modeling_trm.training.data import open_data
 from modeling_trm.training.rows import RowFeed
 from modeling_trm.training.start import initial_model
 from modeling_trm.training.trainer import Trainer
+from modeling_trm.utils.flops import training_flops
+from modeling_trm.utils.loading import resized
 from scripts import train
 
 from .frozen import SEED, B, frozen_step
@@ -97,15 +101,16 @@ def test_a_run_of_two_sizes_tells_of_each_and_resumes_bit_for_bit(write_recipe, 
         assert torch.equal(resumed[name], value), name
 
     metrics = json.loads((whole / "metrics.json").read_text(encoding="utf-8"))
-    test, small = metrics["evaluations"]["test"], metrics["evaluations"]["4x4"]
+    test, small, made = metrics["evaluations"]["test"], metrics["evaluations"]["4x4"], whole / "test-4x4.parquet"
     assert (test["count"], small["count"]) == (2, 2)
-    assert "--side" not in test["command"] and f"--data {whole / 'test-4x4.parquet'}" in small["command"]
-    assert (
-        "--side 4 " in small["command"]
-        and f"test puzzles held out: {whole / 'test-4x4.parquet'}" in capsys.readouterr().out
-    )
+    assert "--side" not in test["command"]
+    assert "--side 4 " in small["command"] and f"--data {made}" in small["command"]
+    assert f"test puzzles held out: {made}" in capsys.readouterr().out
+    data = open_data(parse_recipe([recipe]))
+    assert metrics["flops"] == 4 * data.step_flops(TRMConfig.from_pretrained(whole / "model"))
+    assert metrics["train"]["training data"] == data.fingerprint
     assert metrics["train"]["training puzzles, 4x4"] == 193  # of 198, two and three held out
-    rows = open_data(parse_recipe([recipe])).others[0].stream.questions
+    rows = data.others[0].stream.questions
     assert count_trained_on(rows, metrics["trained_on"])[0] == len(rows) == 193
     last = [json.loads(line) for line in (whole / "log.jsonl").read_text().splitlines()][-2]
     assert last["eval"]["count"] == 2 and last["others"]["4x4"]["count"] == 3
@@ -167,3 +172,13 @@ def test_a_model_of_one_size_and_a_batch_that_does_not_divide_are_refused(write_
     with pytest.raises(SystemExit):
         train.main([str(write_recipe("run", **fields)), "--gradient_accumulation", "3"])
     assert "batch_size=2 must be a multiple of the 1 processes and leave each at least" in capsys.readouterr().err
+
+
+def test_the_flops_of_a_step_are_those_of_all_sizes(write_recipe, fields):
+    """As a run counts them, and as `trm compare-recipes` shares them out."""
+    recipe = write_recipe("run", **fields)
+    contender = read_contender(str(recipe), [])
+    small = resized(contender.config, GridProcessor("sudoku", grid_shape=(4, 4)))
+    assert small.num_symbols == 4 and small.seq_len == 16
+    wanted = 3 * training_flops(contender.config) + 2 * training_flops(small)
+    assert contender.flops_a_step == contender.data.step_flops(contender.config) == wanted
