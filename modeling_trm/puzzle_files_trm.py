@@ -8,7 +8,7 @@ one grid a line ("012/340").
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -38,12 +38,14 @@ def read_file(
     characters: str | None = None,
     columns: Mapping[str, str] | None = None,
     data: bytes | None = None,
+    tell: Callable[[str], object] = logger.warning,
 ) -> list[Puzzle | NoPuzzle]:
-    """All puzzles of a file, in its order; a warning of `logging` says which column was taken, where that is news.
+    """All puzzles of a file, in its order.
 
     Args:
         characters: see `read_puzzle`. columns: {"question": name of its column} where the name does not say it.
         data: what the file holds, where `path` is but the name of it: of stdin.
+        tell: is told which column was taken, where that is news.
 
     Raises:
         OSError: it cannot be read. ValueError: it is no file of puzzles, naming it and the reason.
@@ -53,7 +55,7 @@ def read_file(
     reader = replace(processor.reader, written=characters)
     found, told, note = read_puzzles(Path(path), reader, columns, data)
     if note is not None:
-        logger.warning(note)
+        tell(note)
     return [checked(text, processor, place, told.written) for place, text in found] or [
         NoPuzzle(str(path), "", "holds no puzzle")
     ]
@@ -75,18 +77,19 @@ def read_arguments(
     stdin: BinaryIO,
     characters: str | None = None,
     columns: Mapping[str, str] | None = None,
+    tell: Callable[[str], object] = logger.warning,
 ) -> list[Puzzle | NoPuzzle]:
     """What a command line means: each argument "-" for stdin, the name of a file, or a puzzle itself.
 
     Args:
-        characters, columns: see `read_file`.
+        characters, columns, tell: see `read_file`.
     """
     found: list[Puzzle | NoPuzzle] = []
     for number, argument in enumerate(arguments, start=1):
         if argument == "-":
-            found += read_file("stdin", processor, characters, columns, stdin.read())
+            found += read_file("stdin", processor, characters, columns, stdin.read(), tell)
         elif os.path.isfile(argument):
-            found += read_file(argument, processor, characters, columns)
+            found += read_file(argument, processor, characters, columns, tell=tell)
         else:
             found.append(_typed(argument, processor, f"puzzle {number}", characters))
     return found

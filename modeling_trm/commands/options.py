@@ -237,7 +237,8 @@ def add_side(parser: argparse._ActionsContainer) -> None:
         "--side",
         type=int,
         metavar="N",
-        help="Sudokus or mazes of N x N cells, for a checkpoint that answers several sizes (default: as trained)",
+        help="Sudokus or mazes of N x N cells, for a checkpoint that answers several sizes (default: as the puzzles "
+        "given, else as trained)",
     )
 
 

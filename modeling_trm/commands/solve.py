@@ -10,7 +10,7 @@ examples:
   trm solve --model MODEL puzzles.txt --views 8      relabelled views of each puzzle are solved and vote
   trm solve --model MODEL puzzles.txt --num-trajectories 8 --noise-std 0.3 --selection vote
   trm solve --model MODEL puzzles.txt --views 8 --certificate rules       "not sure" instead of a wrong answer
-  trm solve --model MODEL large.txt --side 16        a model with symbol fields: Sudokus of another size
+  trm solve --model MODEL large.txt                  Sudokus of another size, where the model answers it; --side 16
   trm solve --model MODEL task.json                  arc: the tests of a task, or of a file of challenges
 
 Steps, halting and views are the checkpoint's own (its reasoning_config.json) where no option says otherwise.
@@ -20,6 +20,7 @@ error; the others are still answered.
 """
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -54,6 +55,7 @@ if TYPE_CHECKING:  # PyTorch takes seconds to import: --help and wrong arguments
     import torch
 
     from .. import GridProcessor
+    from ..puzzle_files_trm import NoPuzzle
     from ..puzzle_input_trm import Puzzle
 
 
@@ -103,7 +105,7 @@ def with_trace(words: Sequence[str]) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
-    from ..puzzle_files_trm import NoPuzzle, read_arguments
+    from ..puzzle_files_trm import NoPuzzle
     from ..utils.cli import USER_ERROR, user_errors
     from ..utils.files import write_json
     from ..utils.loading import choose_device, load_processor
@@ -113,18 +115,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.output is not None:
             refuse_source(arguments.output, arguments.puzzles)
         device = choose_device(arguments.device)
-        processor = load_processor(arguments.model, arguments.side)
-        if processor.task == "arc":
-            refuse_reading(arguments)
-        how = reading(arguments)
-        found = read_arguments(arguments.puzzles, processor, sys.stdin.buffer, how["characters"], how["columns"])
+        found, processor, note = read_given(arguments, load_processor(arguments.model, arguments.side))
         wrong = [one for one in found if isinstance(one, NoPuzzle)]
         for one in wrong[:MAX_NAMED]:
             print(f"error: {one.name}: {one.error}", file=sys.stderr)
         if len(wrong) > MAX_NAMED:
             print(f"error: {len(wrong) - MAX_NAMED} more of {len(found)} puzzles are wrong", file=sys.stderr)
-        if wrong and arguments.side is None and takes_other_sizes(arguments.model):
-            print("note: this checkpoint answers square grids of other sizes too, with --side N", file=sys.stderr)
+        if note is not None:
+            print(f"note: {note}", file=sys.stderr)
         puzzles = [one for one in found if not isinstance(one, NoPuzzle)]
         solutions = solve(arguments, processor, puzzles, device) if puzzles else []
         solved = iter(solutions)
@@ -138,12 +136,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     return USER_ERROR if wrong else 0
 
 
-def takes_other_sizes(model: str) -> bool:
-    """Whether a checkpoint's weights hold for grids of every size."""
-    from ..configuration_trm import TRMConfig
-    from ..utils.shipped import find_checkpoint
+def read_given(
+    arguments: argparse.Namespace, own: "GridProcessor"
+) -> "tuple[list[Puzzle | NoPuzzle], GridProcessor, str | None]":
+    """What was given; the processor that read it, in the size of the puzzles; a note of `read_in_their_size`."""
+    from ..puzzle_files_trm import read_arguments
+    from ..utils.sizes import read_in_their_size, written_for
 
-    return TRMConfig.from_pretrained(find_checkpoint(model)).size_bound_by is None
+    if own.task == "arc":
+        refuse_reading(arguments)
+    stdin = sys.stdin.buffer.read() if "-" in arguments.puzzles else b""
+    notes, how = list[str](), reading(arguments)
+
+    def read(processor: "GridProcessor") -> "list[Puzzle | NoPuzzle]":
+        return read_arguments(arguments.puzzles, processor, io.BytesIO(stdin), **how, tell=notes.append)
+
+    told = own if arguments.side is not None else written_for(own, arguments.characters)
+    result = (read(told), told, None) if told else read_in_their_size(read, own, arguments.model)
+    for line in dict.fromkeys(notes):
+        print(line, file=sys.stderr)
+    return result
 
 
 def solve(

@@ -25,6 +25,7 @@ from .reading import read_json
 from .shipped import find_checkpoint, shipped_checkpoints
 
 WEIGHTS = ["*.safetensors", "metrics.json"]
+SQUARE_TASKS = ("sudoku", "maze")  # whose grids may have another size than the checkpoint's
 LOADING_ERRORS = (OSError, ValueError, TypeError, RuntimeError, SafetensorError, StrictDataclassError)
 
 
@@ -43,7 +44,7 @@ def load_processor(name: str, side: int | None = None) -> GridProcessor:
         processor = GridProcessor.from_pretrained(name)
     if side is None:
         return processor
-    if processor.task not in ("sudoku", "maze"):
+    if processor.task not in SQUARE_TASKS:
         raise ValueError(f"--side {side} is for Sudokus and mazes; the checkpoint is for task {processor.task!r}")
     return GridProcessor(processor.task, grid_shape=(side, side))
 

@@ -283,13 +283,91 @@ def test_as_a_process(sudoku: str) -> None:
     assert "Traceback" not in shown.stderr
 
 
-def test_a_maze_of_another_size_is_solved_with_its_side_and_the_option_is_named_without(
-    tiny_model, tmp_path: Path, capsys
+@pytest.fixture
+def sizes(tiny_model, tmp_path: Path) -> dict[str, str]:
+    """Checkpoints that answer grids of several sizes: of mazes one of 5 x 5, of Sudokus of 9 x 9 and 4 x 4."""
+    fields = {"block_operators": ["conv2d"], "position_embedding": "none", "num_puzzles": 1}
+    maze = tiny_model("trm-attn", **fields, vocab_size=6, seq_len=25)
+    fields |= {"block_operators": ["axial", "symbols"], "symbol_fields": True}
+    sudoku = tiny_model("trm-attn", **fields, vocab_size=11, seq_len=81)
+    small = tiny_model("trm-attn", **fields, vocab_size=6, seq_len=16)
+    return {
+        "maze": save(maze, GridProcessor("maze", grid_shape=(5, 5)), tmp_path / "maze"),
+        "sudoku": save(sudoku, GridProcessor("sudoku"), tmp_path / "sudoku"),
+        "small": save(small, GridProcessor("sudoku", grid_shape=(4, 4)), tmp_path / "small"),
+    }
+
+
+MAZE = "S  ##  G#"
+FOUR = "1..4......1.4..2"
+SIXTEEN = "123456789ABCDEFG" + "." * 240
+ROWS = "\n".join(SIXTEEN[start : start + 16] for start in range(0, 256, 16))
+
+
+@pytest.mark.parametrize(
+    ("task", "text", "side", "wrong"),
+    [
+        ("maze", MAZE, 3, 0),
+        ("maze", f"{MAZE}\n{MAZE}\n", 3, 0),  # a maze a line
+        ("maze", "S  #\n##  \n ###\n   G\n", 4, 0),  # in rows, each of which is as long as a maze of 2 x 2
+        ("sudoku", FOUR, 4, 0),
+        ("sudoku", f"{FOUR}\n{FOUR.replace('2', '4')}\n", 4, 1),  # a clue twice does not change the size
+        ("sudoku", "\n".join([FOUR] * 16), 4, 0),  # or one grid of 16 x 16, were its clues not given twice
+        ("sudoku", ROWS, 16, 0),  # or 16 puzzles of 4 x 4, were they written with its digits
+        ("sudoku", f"puzzle,solution\n{SIXTEEN},\n{SIXTEEN},\n", 16, 0),
+        ("sudoku", SIXTEEN.replace("G", "0"), 16, 1),  # a blank or a digit? asked of that size
+    ],
+)
+def test_puzzles_of_another_size_are_read_in_it(
+    task: str, text: str, side: int, wrong: int, sizes, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
-    fields = {"block_operators": ["conv2d"], "position_embedding": "none", "vocab_size": 6, "seq_len": 25}
-    model = save(tiny_model("trm-attn", **fields), GridProcessor("maze", grid_shape=(5, 5)), tmp_path / "maze")
-    small = "S  ##  G#"
-    assert solve.main(["--model", model, small]) == 2
-    assert "note: this checkpoint answers square grids of other sizes too, with --side N" in capsys.readouterr().err
-    assert solve.main(["--model", model, small, "--side", "3", "--json"]) == 0
-    assert len(json.loads(capsys.readouterr().out)[0]["answer"]) == 9
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    assert solve.main(["--model", sizes[task], "-", "--json", "--max-steps", "1"]) == (2 if wrong else 0)
+    shown = capsys.readouterr()
+    assert shown.err.count(f"note: the puzzles are {side} x {side}, which this checkpoint of ") == 1
+    assert shown.err.count("error: ") == wrong and "expected" not in shown.err
+    assert shown.err.count("stdin: read 'puzzle' as the question") == text.count("puzzle")
+    assert all(len(one["puzzle"]) == side**2 for one in json.loads(shown.out) if "error" not in one)
+
+
+def test_a_size_in_doubt_is_asked_for_and_one_that_is_said_is_taken(sizes, tmp_path: Path, capsys) -> None:
+    hint = "note: this checkpoint answers square grids of other sizes too, with --side N"
+    for task, puzzles in (
+        ("sudoku", [FOUR, SIXTEEN]),
+        ("sudoku", [PUZZLE, FOUR]),
+        ("sudoku", ["puzzles_of_mine."]),  # a misspelt file of so many letters
+        ("maze", [MAZE, "S  ##  G# ##   #"]),
+    ):
+        assert solve.main(["--model", sizes[task], *puzzles, "--max-steps", "1"]) == 2
+        shown = capsys.readouterr().err
+        assert hint in shown and "cells, expected " in shown and "the puzzles are" not in shown
+    assert solve.main(["--model", sizes["maze"], MAZE, "--side", "3", "--json"]) == 0
+    assert solve.main(["--model", sizes["maze"], MAZE, "--side", "4"]) == 2
+    assert "has 9 cells, expected 16" in capsys.readouterr().err
+    zero = SIXTEEN.replace("G", "0")
+    path = tmp_path / "large.txt"
+    path.write_text(zero)
+    for given in (zero, str(path)):
+        common = ["--model", sizes["sudoku"], given, "--max-steps", "1", "--json"]
+        assert solve.main([*common, "--characters", ".123456789ABCDEF0"]) == 0  # which say how many digits there are
+        assert json.loads(capsys.readouterr().out)[0]["puzzle"] == zero
+
+
+def test_a_faulty_puzzle_does_not_change_the_size_of_the_others(sizes, tmp_path: Path, capsys) -> None:
+    """16 lines of 16 may be one grid of 16 x 16."""
+    for fault, has_hint in ((FOUR.replace("2", "4"), False), (FOUR.replace("2", "9"), True)):  # 9: of a larger one?
+        path = tmp_path / "small.txt"
+        path.write_text("\n".join([FOUR] * 15 + [fault]))
+        assert solve.main(["--model", sizes["small"], str(path), "--max-steps", "1", "--json"]) == 2
+        shown = capsys.readouterr()
+        assert [len(one["puzzle"]) for one in json.loads(shown.out)] == [16] * 16
+        assert "error: " in shown.err and "line 16: row 4, column 4: " in shown.err
+        assert ("with --side N" in shown.err) is has_hint
+
+
+def test_a_checkpoint_of_one_size_says_its_own(sudoku: str, capsys) -> None:
+    assert solve.main(["--model", sudoku, FOUR]) == 2
+    assert (
+        capsys.readouterr().err
+        == f"error: puzzle 1: {FOUR!r} has 16 cells, expected 81 (9 x 9), and is no file either\n"
+    )
