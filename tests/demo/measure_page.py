@@ -1,4 +1,4 @@
-"""How long a built page takes in headless Chromium, as a table: the mean over 20 visits and over 20 hard puzzles.
+"""How long a built page takes in headless Chromium, as a table: the mean over 20 visits and over 20 hard Sudokus.
 
 Beside it the seconds of all the browser's threads on a processor, which hang less on what else this machine computes.
 
@@ -61,6 +61,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         with tempfile.TemporaryDirectory() as profile, Browser(Path(profile)) as browser:
             browser.open(address)
             for index, model in enumerate(models):
+                if model["task"] != puzzles.task:
+                    continue
                 browser.run(f"{SOLVE}({index}, [])")  # loads it
                 found = [solve(browser, index, tokens) for tokens in hard]
                 steps = statistics.mean(one["steps"] for one, _ in found)
