@@ -32,7 +32,7 @@ from transformers.utils import logging as transformers_logging
 
 from datasets_builders.features import PuzzleSet
 from modeling_trm import PRESETS, GridProcessor, TRMConfig, TRMForGridReasoning
-from tests.pictures import draw_quickly
+from tests.pictures import leave_blank
 
 # Tiny tensors: a second thread only waits for the first.
 torch.set_num_threads(1)
@@ -101,13 +101,13 @@ def _no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def whole_pictures() -> None:
-    """For tests of pictures themselves: they are laid out and drawn as for a user."""
+    """For tests of pictures themselves: they are drawn as for a user."""
 
 
 @pytest.fixture(autouse=True)
-def _quick_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def _blank_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if "whole_pictures" not in request.fixturenames:
-        monkeypatch.setattr(Figure, "savefig", draw_quickly)
+        monkeypatch.setattr(Figure, "savefig", leave_blank)
 
 
 @pytest.fixture(autouse=True)

@@ -296,11 +296,13 @@ def test_peak_is_of_the_fastest_product_that_is_float32(
     ]
     assert peak.peaks(lines) == {"float32": 2000.0, "bfloat16": 4000.0}
     monkeypatch.setattr(peak, "rounding", lambda precision, device: 3e-3)
-    found = measured("peak", settings())
+    found = measured("peak", settings(dtypes=["float32", "bfloat16"]))
     assert [(line["dtype"], line["precision"]) for line in found.lines] == [
         ("float32", "highest"),
         ("bfloat16", "highest"),
     ]
+    asked = measured("peak", settings(dtypes=["bfloat16"]))
+    assert [line["dtype"] for line in asked.lines] == ["bfloat16"] and asked.skipped == []
     assert "an error of 3.0e-03" in found.skipped[0]["reason"]
     assert torch.get_float32_matmul_precision() == "highest"
 

@@ -151,6 +151,7 @@ def test_solved_only_by() -> None:
     assert solved_only_by(arrays) == {"a": 2, "b": 0, "c": 0}
 
 
+@pytest.mark.usefixtures("whole_pictures")
 def test_comparison_is_consistent_and_written(models: Models, puzzles: PuzzleSet, tmp_path: Path) -> None:
     comparison = compare_models(models, puzzles, max_steps=2, batch_size=4, progress=False)
     matrix = np.array(comparison["agreement"])

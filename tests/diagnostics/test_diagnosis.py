@@ -103,6 +103,7 @@ def test_nothing_finite_is_no_figure() -> None:
     assert summarise_moment(moment) == {"step": 2, "H_cycle": 1, "entropy": None}
 
 
+@pytest.mark.usefixtures("whole_pictures")
 def test_a_diverged_model_is_reported(model: TRMForGridReasoning, puzzles: PuzzleSet, tmp_path: Path) -> None:
     with torch.no_grad():
         model.lm_head.weight.fill_(torch.nan)
@@ -118,6 +119,7 @@ def test_model_of_another_size_is_refused(tiny_model: Callable, puzzles: PuzzleS
         observe_puzzles(tiny_model("trm-attn", seq_len=9), puzzles, 1, progress=False)
 
 
+@pytest.mark.usefixtures("whole_pictures")
 def test_page_holds_everything(model: TRMForGridReasoning, puzzles: PuzzleSet, tmp_path: Path) -> None:
     seen = observe_puzzles(model, puzzles, 2, progress=False)
     summary = summarise_observation(seen)

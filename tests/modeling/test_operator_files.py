@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from modeling_trm import OPERATORS, GridProcessor, TRMForGridReasoning
+from modeling_trm.benchmarking import peak
 from modeling_trm.commands import benchmark, compare_recipes, doctor, evaluate, solve, sweep, train
 from modeling_trm.engines_trm import choose_engine
 from modeling_trm.layers_trm import rms_norm
@@ -107,6 +108,7 @@ def test_the_operator_of_the_guide_is_trained_saved_and_loaded_without_the_packa
 
 def test_sweep_benchmark_doctor_and_compare_recipes_read_them_too(tiny_model, monkeypatch, capsys) -> None:
     """A checkpoint of another process: nothing is registered until --import is met."""
+    monkeypatch.setitem(peak.SIZES, "cpu", 64)
     Path("my_ops.py").write_text(PLAIN)
     import_operators("my_ops.py")
     model = tiny_model("trm-attn", block_operators=["plain", "mlp"], vocab_size=11, seq_len=81, num_puzzles=1)

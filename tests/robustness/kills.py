@@ -150,10 +150,10 @@ def learn(action: Callable[[], None], before: Callable[[int], None], what: Calla
 if __name__ == "__main__":
     from matplotlib.figure import Figure
 
-    from tests.pictures import draw_quickly
+    from tests.pictures import leave_blank
     from tests.robustness.scenarios import SCENARIOS
 
-    Figure.savefig = draw_quickly
+    Figure.savefig = leave_blank
 
     for scenario, _, text in (argument.partition("=") for argument in sys.argv[2:]):
         every, _, first = text.partition("+")
