@@ -10,9 +10,7 @@ import torch
 from torch import Tensor, nn
 
 COMPILERS = {"cpu": ("g++", "clang++"), "gpu": ("gcc", "clang", "cc")}
-MOST_FORMS = (
-    64  # of one function: every architecture and precision of a process is one, and past the bound runs eagerly
-)
+MOST_FORMS = 64  # of one function: every architecture, precision and grid size of a process is one
 
 
 def find_compiler(device: torch.device) -> str | None:
@@ -30,6 +28,11 @@ def can_compile(device: torch.device) -> bool:
     return python_header().exists() and find_compiler(device) is not None
 
 
+def allow_forms() -> None:
+    """As many forms of a function as a process may need: past PyTorch's bound of 8 it would go on uncompiled."""
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_FORMS)
+
+
 class CompiledStack(nn.Module):
     """A Stack, [B, L, D] -> [B, L, D], by torch.compile's code; the stack itself stays as it is.
 
@@ -39,7 +42,7 @@ class CompiledStack(nn.Module):
 
     def __init__(self, stack: Any) -> None:
         super().__init__()
-        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MOST_FORMS)
+        allow_forms()
         self.prepare, self.run = stack.prepare, torch.compile(stack.forward)
 
     def forward(self, h_BLD: Tensor, prepared: Sequence[tuple[Tensor, ...]]) -> Tensor:

@@ -256,6 +256,7 @@ def _eval_result(evaluation: dict[str, Any], data: str, name: str, value: float,
         task_name=TASK_NAMES[evaluation["task"]],
         dataset_type=evaluation.get("dataset_id", evaluation["task"]),
         dataset_name=data,
+        dataset_config=data,  # the Hub takes figures for those of one data set where only the name differs
         dataset_split=evaluation["split"],
         dataset_revision=evaluation.get("dataset_revision"),
         metric_type="accuracy",

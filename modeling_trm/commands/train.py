@@ -63,6 +63,7 @@ def run(recipe: Any, typed: list[str]) -> int:
     from ..training.threads import gpu_sized, use_all_cores
     from ..training.trainer import Trainer
     from ..utils.cli import INTERRUPTED
+    from ..utils.loading import resized
 
     transformers_logging.disable_progress_bar()  # those of files written and read, among ours
     with own_folder(recipe):
@@ -74,8 +75,14 @@ def run(recipe: Any, typed: list[str]) -> int:
         core, table = model.num_parameters_core(), model.num_parameters_table()
         say(f"model: {core:,} parameters ({' '.join(model.config.block_operators)}) + puzzle table {table:,}")
         say(f"data:  {data.description}")
-        batch_size = recipe.optimisation.batch_size
-        for note in (*data.notes, *used, *gpu_sized(model.config, batch_size, trainer.accelerator.device)):
+        sized = [
+            note
+            for one in data.of_each_size
+            for note in gpu_sized(
+                resized(model.config, one.processor), one.recipe.optimisation.batch_size, trainer.accelerator.device
+            )
+        ]
+        for note in (*data.notes, *used, *sized):
             say(f"note:  {note}")
         step = trainer.train()
         if step < trainer.train_steps:
@@ -83,7 +90,7 @@ def run(recipe: Any, typed: list[str]) -> int:
         else:
             folder = evaluate_and_publish(trainer, typed)
             say(f"model, card and plots: {folder}\nfigures: {trainer.output / 'metrics.json'}")
-            for made in filter(None, (one.made_test for one in data.sizes)):
+            for made in filter(None, (one.made_test for one in data.of_each_size)):
                 say(f"test puzzles held out: {trainer.output / made} (trm evaluate --data, not the whole file)")
         trainer.close()
     return INTERRUPTED if step < trainer.train_steps and trainer.stopping.signal is not None else 0

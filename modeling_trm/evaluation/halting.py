@@ -9,6 +9,7 @@ and the standard error of that sum is the square root of their number (as in McN
 Shapes: N puzzles, S supervision steps.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,13 @@ def calibrate_halting(
     steps = DEPTH * model.config.halt_max_steps if max_steps is None else max_steps
     records = record_puzzles(model, puzzles, max_steps=steps, halt=False, **evaluation)
     return model.reasoning_config.updated(**choose_halting(records))
+
+
+def most_careful(chosen: Sequence[ReasoningConfig], halt_max_steps: int) -> ReasoningConfig:
+    """Of defaults that several sets of puzzles chose, the most steps and the latest halting: nothing loses by them."""
+    steps = max(one.max_steps or halt_max_steps for one in chosen)
+    halts = [one.halt for one in chosen]
+    return chosen[0].updated(max_steps=steps, halt=max(halts) if all(halts) else False)
 
 
 def choose_halting(records: EvaluationRecords) -> dict[str, Any]:

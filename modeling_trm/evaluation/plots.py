@@ -59,7 +59,7 @@ def learning_curve(log_path: str | Path, output: str | Path) -> Path:
     return save_figure(figure, output)
 
 
-def accuracy_by_step(metrics: dict[str, Any], output: str | Path, title: str | None = None) -> Path:
+def accuracy_by_step(metrics: dict[str, Any], output: str | Path, subject: str | None = None) -> Path:
     """Exact accuracy against supervision step: the whole set with its 95 % interval, and the largest sources.
 
     Raises:
@@ -80,7 +80,7 @@ def accuracy_by_step(metrics: dict[str, Any], output: str | Path, title: str | N
             )
     _with_band(axes, steps, metrics["by_step"], metrics["count"])
     axes.set(
-        title=title or f"{metrics['task'].capitalize()}: accuracy against thinking time",
+        title=f"{subject or metrics['task'].capitalize()}: accuracy against thinking time",
         xlabel="supervision step",
         ylabel="puzzles solved",
         xlim=(1, max(2, len(steps))),
@@ -91,7 +91,7 @@ def accuracy_by_step(metrics: dict[str, Any], output: str | Path, title: str | N
     return save_figure(figure, output)
 
 
-def halting_histogram(metrics: dict[str, Any], output: str | Path, title: str | None = None) -> Path:
+def halting_histogram(metrics: dict[str, Any], output: str | Path, subject: str | None = None) -> Path:
     """Share of the puzzles that first ask to halt at each supervision step; a grey bar for those that never do."""
     counts = np.array(metrics["halting_histogram"])
     total = metrics["count"]
@@ -106,7 +106,7 @@ def halting_histogram(metrics: dict[str, Any], output: str | Path, title: str | 
     shown = steps if len(steps) <= 16 else steps[:: -(-len(steps) // 8)]
     axes.set_xticks([*shown, never], [*map(str, shown), "never"])
     axes.set(
-        title=title or f"{metrics['task'].capitalize()}: when the model wants to halt",
+        title=f"{subject or metrics['task'].capitalize()}: when the model wants to halt",
         xlabel="supervision step with the first positive halt logit",
         ylabel=f"share of {total:,} puzzles",
     )
@@ -157,9 +157,14 @@ def write_plots(
     written = [] if log_path is None else [learning_curve(log_path, folder / "learning_curve.png")]
     for name, metrics in evaluations.items():
         if "by_step" in metrics:
-            written.append(accuracy_by_step(metrics, folder / f"{name}_accuracy_by_step.png"))
-        written.append(halting_histogram(metrics, folder / f"{name}_halting.png"))
+            written.append(accuracy_by_step(metrics, folder / f"{name}_accuracy_by_step.png", _of(name, metrics)))
+        written.append(halting_histogram(metrics, folder / f"{name}_halting.png", _of(name, metrics)))
     return written
+
+
+def _of(name: str, metrics: dict[str, Any]) -> str:
+    """What a plot of an evaluation is of; a run's own test set needs no name."""
+    return metrics["task"].capitalize() + ("" if name == "test" else f", {name}")
 
 
 def _trend(axes: Axes, steps: np.ndarray, values: Iterable[float], label: str, colour: str) -> None:

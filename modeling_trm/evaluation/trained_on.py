@@ -7,6 +7,7 @@ Shapes: N puzzles, L positions.
 """
 
 import base64
+import math
 from hashlib import blake2b
 
 import numpy as np
@@ -16,8 +17,11 @@ from ..utils.reading import read_json
 
 KEY = "trained_on"  # in metrics.json
 KEPT = 1024  # 11 KB of text; all of them where there are no more puzzles
-MADE_TEST = "test.parquet"  # of a run whose data had no test split, in its folder
-OTHER_MADE_TEST = "test-{}.parquet"  # the same of grids of another size, "16x16"
+
+
+def made_test(grid: str | None = None) -> str:
+    """The file, in a run's folder, of the test puzzles of data without a test split; grid: "16x16" of another size."""
+    return "test.parquet" if grid is None else f"test-{grid}.parquet"
 
 
 def hashes_kept(questions_NL: np.ndarray, before: str = "") -> str:
@@ -61,8 +65,10 @@ def trained_on_note(checkpoint: str, questions_NL: np.ndarray) -> str | None:
         return None
     if not count:
         return None
-    about, made = "" if is_counted else "about ", folder.parent / MADE_TEST
-    others = f"; its run held out {made}" if folder.name == "model" and made.is_file() else ""
+    about, side = "" if is_counted else "about ", math.isqrt(questions_NL.shape[1])
+    held_out = [folder.parent / made_test(f"{side}x{side}"), folder.parent / made_test()]
+    made = next((file for file in held_out if folder.name == "model" and file.is_file()), None)
+    others = "" if made is None else f"; its run held out {made}"
     return (
         f"{checkpoint} was trained on {about}{count:,} of these {len(questions_NL):,} puzzles: the figures are not "
         f"those of new ones{others}"

@@ -22,10 +22,10 @@ from .fields import (
     FieldError,
     MappingText,
     Range,
+    by_side,
     check_known,
     check_range,
     options_by_name,
-    sizes,
     stages,
     typed,
 )
@@ -42,8 +42,8 @@ def _help(text: str, default: Any = None, allowed: Range | None = None) -> Any:
 
 
 SOURCE_FIELDS = (  # where puzzles are and which of them, said of each size of other_sizes alone
-    "data", "data_dir", "data_files", "dataset", "columns", "subset", "source_weights", "validation_puzzles",
-    "test_puzzles",
+    "data", "data_dir", "data_files", "dataset", "columns", "characters", "subset", "source_weights",
+    "validation_puzzles", "test_puzzles",
 )  # fmt: skip
 RENAMED = {"test_augmentations": "views"}  # fields of earlier versions
 
@@ -73,7 +73,8 @@ class DataArguments:
     alphabet: str | None = _help("characters of a cell, for task grid")
     other_sizes: MappingText | None = _help(
         "JSON or YAML mapping {side: {batch_size: puzzles a step, data: their file, ...}}: square grids of other sides "
-        "that are trained in the same steps, if the model answers them; without data, the shipped sample of that side"
+        "that are trained in the same steps, if the model answers them; without data, the shipped sample of that side, "
+        "where it has puzzles to train on (Sudoku 16, maze 10)"
     )
     subset: int | None = _help(
         "train on this many puzzles, drawn by data_seed (the literature's 1k: 1000)", allowed=COUNT
@@ -313,6 +314,8 @@ class Recipe:
                 raise ValueError(
                     "task arc needs data, a folder written by: trm build-data arc --on-leak drop --output DIR"
                 )
+        elif d.task == "grid" and d.other_sizes:
+            raise ValueError("other_sizes is for tasks sudoku and maze; of task grid one alphabet has one size")
         elif d.views is not None:
             raise ValueError(f"views={d.views} is for task arc only; task is {d.task!r}")
 
@@ -320,7 +323,7 @@ class Recipe:
         """{side: this recipe with the puzzles of that side and their batch_size}. Raises ValueError naming the side."""
         kinds = {name: FIELDS[name].type for name in ("batch_size", *SOURCE_FIELDS)}
         found = {}
-        for side, stated in sizes("other_sizes", self.data.other_sizes, kinds).items():
+        for side, stated in by_side("other_sizes", self.data.other_sizes, kinds).items():
             optimisation = replace(self.optimisation, batch_size=stated.pop("batch_size"))
             beside: dict[str, Any] = {name: FIELDS[name].default for name in SOURCE_FIELDS} | stated
             data = replace(self.data, other_sizes=None, grid_shape=[side, side], **beside)

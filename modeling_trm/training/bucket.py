@@ -4,14 +4,18 @@ A batch may hold grids of several sizes, one bucket each. Shapes: B slots of thi
 (gradient accumulation), L cells.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
 from ..modeling_trm import TRMForGridReasoning
 from ..recursion_trm import RecursionState
 from .arguments import OptimisationArguments
+from .data import RunData
 from .improvement import ImprovementPath
 from .perturbation import Perturbation
 from .rows import RowFeed, send
@@ -41,7 +45,8 @@ class Bucket:
 
     Args:
         model: on its device. feed: the rows for this process's slots. seq_len: L.
-        first: number of this size's first slot among those of all sizes, which keeps apart what is drawn for them.
+        first: number of this size's first slot among the `total` ones of all sizes and processes, which keeps apart
+            what is drawn for them.
     """
 
     def __init__(
@@ -52,12 +57,13 @@ class Bucket:
         seq_len: int,
         seed: int,
         first: int = 0,
+        total: int | None = None,
     ) -> None:
         self.arguments, self.feed, self.seed, self.numbers = arguments, feed, seed, feed.slots + first
         self.slots = Slots.empty(model, len(feed.slots), seq_len)
         self.perturbation = Perturbation(arguments, model, seed, self.numbers, seq_len)
         is_dis, steps = arguments.objective == "dis", model.config.halt_max_steps
-        self.path = ImprovementPath(seed, self.numbers, feed.batch_size, steps) if is_dis else None
+        self.path = ImprovementPath(seed, self.numbers, total or feed.batch_size, steps) if is_dis else None
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -78,10 +84,8 @@ class Bucket:
         fresh, once = self.perturbation.start(step), torch.zeros_like(slots.released)
         if self.arguments.corrupted_share:
             corrupted, z_H = self.perturbation.corrupted(step, labels, puzzle_ids)
-            fresh, once = (
-                fresh.replaced(z_H=z_H.to(fresh.z_H.dtype)).where(corrupted, fresh),
-                slots.released & corrupted,
-            )
+            fresh = fresh.replaced(z_H=z_H.to(fresh.z_H.dtype)).where(corrupted, fresh)
+            once = slots.released & corrupted
         slots.refill(inputs, labels, puzzle_ids, fresh)
         slots.state = self.perturbation.disturb(step, slots.state)
         return once
@@ -105,3 +109,32 @@ class Bucket:
             "released_exact": (slots.released & outcome.exact).sum(),
             "released_steps": (slots.released * slots.steps).sum(),
         }
+
+
+def open_buckets(
+    accelerator: Accelerator, model: TRMForGridReasoning, data: RunData, reveal: Callable[[int], float]
+) -> list[Bucket]:
+    """This process's share of the batch, of each size of grids, the model's own first.
+
+    Args:
+        reveal: see RowFeed.
+
+    Raises:
+        ValueError: a batch_size that the processes or the parts of gradient accumulation cannot share, naming it.
+    """
+    processes, first, buckets = accelerator.num_processes, 0, []
+    total = sum(one.recipe.optimisation.batch_size for one in data.of_each_size)
+    for one in data.of_each_size:
+        o = one.recipe.optimisation
+        share, rest = divmod(o.batch_size, processes)
+        if rest or o.gradient_accumulation > share:
+            where = f"other_sizes: {one.grid}: " if one is not data else ""
+            raise ValueError(
+                f"{where}batch_size={o.batch_size} must be a multiple of the {processes} processes and leave each at "
+                f"least gradient_accumulation={o.gradient_accumulation} puzzles"
+            )
+        slots = np.arange(share) + accelerator.process_index * share
+        feed = RowFeed(one.stream, slots, o.batch_size, reveal, accelerator.device)
+        buckets.append(Bucket(o, model, feed, one.processor.seq_len, one.recipe.run.seed, first, total))
+        first += o.batch_size
+    return buckets

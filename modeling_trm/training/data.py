@@ -17,7 +17,7 @@ from datasets_builders.sources import named_source
 from ..arc_task_trm import task_name
 from ..configuration_trm import TRMConfig
 from ..evaluation.runner import Puzzles, choose_subset
-from ..evaluation.trained_on import MADE_TEST, OTHER_MADE_TEST
+from ..evaluation.trained_on import made_test
 from ..processing_trm import GridProcessor
 from ..puzzle_index_trm import PuzzleIndex
 from ..utils.flops import training_flops
@@ -58,7 +58,7 @@ class RunData:
     others: tuple["RunData", ...] = ()
 
     @property
-    def sizes(self) -> "list[RunData]":
+    def of_each_size(self) -> "list[RunData]":
         """Of every size, the model's own first."""
         return [self, *self.others]
 
@@ -71,7 +71,7 @@ class RunData:
         """Of an optimiser step with so many cycles (None: the config's), over all processes and sizes of grids."""
         return sum(
             one.recipe.optimisation.batch_size * training_flops(resized(config, one.processor), cycles)
-            for one in self.sizes
+            for one in self.of_each_size
         )
 
     def arc_views(self, views: int | None, index: PuzzleIndex | None) -> ArcViews:
@@ -84,7 +84,12 @@ def open_data(recipe: Recipe) -> RunData:
     """Read and check what the recipe names. Raises DataError, a ValueError, naming file and reason."""
     if recipe.data.task == "arc":
         return _open_arc(recipe)
-    own, others = _open_puzzles(recipe), [_open_other(other) for other in recipe.other_sizes().values()]
+    own = _open_puzzles(recipe)
+    others = [_open_other(side, other) for side, other in recipe.other_sizes().items()]
+    validated = {one.grid: one.validation is not None for one in (own, *others)}
+    if len(set(validated.values())) > 1:
+        without = ", ".join(grid for grid, has in validated.items() if not has)
+        raise ValueError(f"validation_puzzles: {without} has none, other sizes do; give all sizes some, or none")
     if own.processor.seq_len in [other.processor.seq_len for other in others]:
         raise ValueError(f"other_sizes: the run's own puzzles, {own.grid}, have as many cells; name other sizes")
     fingerprint = " ".join(one.fingerprint for one in (own, *others))
@@ -135,14 +140,17 @@ def _open_puzzles(recipe: Recipe) -> RunData:
         fingerprint=puzzles.fingerprint,
         description=f"{len(puzzles):,} training and {validated:,} validation puzzles, {puzzles.origin}",
         facts={"training puzzles": len(puzzles), "training data": puzzles.fingerprint},
-        made_test=None if test is None else MADE_TEST,
+        made_test=None if test is None else made_test(),
         notes=(*splits.notes, *notes),
     )
 
 
-def _open_other(recipe: Recipe) -> RunData:
-    opened = _open_puzzles(recipe)
-    return opened if opened.made_test is None else replace(opened, made_test=OTHER_MADE_TEST.format(opened.grid))
+def _open_other(side: int, recipe: Recipe) -> RunData:
+    try:
+        opened = _open_puzzles(recipe)
+    except ValueError as error:
+        raise ValueError(f"other_sizes: {side}: {error}") from error
+    return opened if opened.made_test is None else replace(opened, made_test=made_test(opened.grid))
 
 
 def _source_weights(recipe: Recipe, puzzles: PuzzleSet) -> tuple[dict[str, float] | None, list[str]]:

@@ -228,7 +228,7 @@ def parse_files(name: str, text: str | None) -> dict[str, Any] | None:
     return found
 
 
-def sizes(name: str, text: str | None, kinds: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+def by_side(name: str, text: str | None, kinds: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
     """{side of a square grid: {field: value}}, in order; batch_size is among the fields.
 
     Args:
@@ -242,10 +242,11 @@ def sizes(name: str, text: str | None, kinds: Mapping[str, Any]) -> dict[int, di
         try:
             side = _scalar("side", key if isinstance(key, int) else str(key), int)
             check_range("side", side, COUNT)
-            if not isinstance(stated, dict) or "batch_size" not in stated:
+            if not isinstance(stated, dict) or stated.get("batch_size") is None:
                 raise ValueError("expected {batch_size: puzzles a step, data: their file, ...}")
             for field in map(str, stated):
-                check_known(field, kinds, {}, ())
+                if field not in kinds:
+                    raise ValueError(f"{field!r} is not said of one size; allowed: {', '.join(kinds)}")
             found[side] = {field: typed(field, value, kinds[field], None) for field, value in stated.items()}
         except ValueError as error:
             raise ValueError(f"{name}: {key}: {error}") from error

@@ -17,8 +17,8 @@ from ..cards.card import SOLVING
 from ..cards.solving import solving_picture
 from ..cards.update import VOTES_ON_CARD
 from ..evaluation.engine import precision
-from ..evaluation.halting import calibrate_halting
-from ..evaluation.runner import Puzzles, evaluate_puzzles
+from ..evaluation.halting import calibrate_halting, most_careful
+from ..evaluation.runner import evaluate_puzzles
 from ..evaluation.trained_on import hashes_kept
 from ..modeling_trm import TRMForGridReasoning
 from ..operator_files_trm import operator_files
@@ -73,8 +73,8 @@ def _evaluate_and_publish(trainer: Trainer, arguments: Sequence[str]) -> Path:
     if not accelerator.is_main_process:
         return output / "model"
     metrics = {}
-    tests = [one.load_test() for one in data.sizes]
-    for one, test in zip(data.sizes, tests):
+    tests = [one.load_test() for one in data.of_each_size]
+    for one, test in zip(data.of_each_size, tests):
         if one.made_test is not None:  # written down, so that the command below can evaluate on it again
             written = BytesIO()
             parquet.write_table(test.to_table(), written)
@@ -90,17 +90,19 @@ def _evaluate_and_publish(trainer: Trainer, arguments: Sequence[str]) -> Path:
     if own:
         facts |= {"operators of its own": ", ".join(own)} | operators_fact(model.config.block_operators)
     if data.validation is not None:
-        facts["inference defaults"] = _calibrate(trainer, data.validation, model)
+        facts["inference defaults"] = _calibrate(trainer, model)
     if len(tests[0]):
         solving_picture(model, tests[0], pictures / SOLVING)
     before, trained_on = past_of(trainer.recipe.optimisation.start_from)
-    for one in data.sizes:
+    for one in data.of_each_size:
         if isinstance(one.stream, TrainingStream):
             trained_on = hashes_kept(one.stream.questions, trained_on)
     best = trainer.progress["best"]
     if best is not None:
         facts["published step"] = best["step"]
-        facts |= {f"validation {name.replace('_', ' ')}": best[name] for name in ("exact_accuracy", "cell_accuracy")}
+        mean = ", mean over the sizes" if data.others else ""
+        scores = ("exact_accuracy", "cell_accuracy")
+        facts |= {f"validation {name.replace('_', ' ')}{mean}": best[name] for name in scores}
     return publish_folder(
         trainer.published_weights,
         output,
@@ -121,17 +123,20 @@ def _evaluate_and_publish(trainer: Trainer, arguments: Sequence[str]) -> Path:
     )
 
 
-def _calibrate(trainer: Trainer, validation: Puzzles, model: TRMForGridReasoning) -> str:
-    """Give the model the defaults of its own with which it loses nothing on the validation puzzles; these in words."""
+def _calibrate(trainer: Trainer, model: TRMForGridReasoning) -> str:
+    """Give the model the defaults of its own with which it loses nothing on any size's validation puzzles; in words."""
     run = trainer.recipe.run
+    validation = [one.validation for one in trainer.data.of_each_size if one.validation is not None]
     with trainer.accelerator.autocast():
-        model.reasoning_config = calibrate_halting(
-            model, validation, run.eval_max_steps, batch_size=run.eval_batch_size, progress=False
-        )
-    chosen = model.reasoning_config
+        each = [
+            calibrate_halting(model, puzzles, run.eval_max_steps, batch_size=run.eval_batch_size, progress=False)
+            for puzzles in validation
+        ]
+    chosen = each[0] if len(each) == 1 else most_careful(each, model.config.halt_max_steps)
+    model.reasoning_config = chosen
     halting = f"stopping above a halt probability of {chosen.halt}" if chosen.halt else "without halting"
     steps = chosen.max_steps or model.config.halt_max_steps
-    return f"at most {steps} steps, {halting} (chosen on {len(validation)} validation puzzles)"
+    return f"at most {steps} steps, {halting} (chosen on {sum(map(len, validation))} validation puzzles)"
 
 
 def _evaluate(trainer: Trainer, data: RunData, test: PuzzleSet, model: TRMForGridReasoning) -> dict[str, Any]:

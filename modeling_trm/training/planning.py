@@ -81,7 +81,7 @@ def measure_costs(step: TrainingStep, recipe: Recipe, data: RunData, started: fl
     """
     stages, first = _measure_stages(step)
     compiling = max(0.0, first - stages[0])  # of one shape; an evaluation has another
-    puzzles = [_measure_evaluation(step, recipe, one) for one in data.sizes]
+    puzzles = [_measure_evaluation(step, recipe, one) for one in data.of_each_size]
     seconds = [*stages, *puzzles, compiling + time.perf_counter() - started]
     agreed = step.accelerator.reduce(torch.tensor(seconds, device=step.accelerator.device), "mean").tolist()
     stages, puzzles, before = agreed[: len(stages)], agreed[len(stages) : -1], agreed[-1]
@@ -89,8 +89,8 @@ def measure_costs(step: TrainingStep, recipe: Recipe, data: RunData, started: fl
     return Costs(
         stages=tuple(zip((*step.depths, 1.0), stages)),
         started=before,
-        evaluation=sum(puzzle * len(one.validation or ()) for puzzle, one in zip(puzzles, data.sizes)),
-        final=sum(puzzle * _final_puzzles(one, processes) for puzzle, one in zip(puzzles, data.sizes)),
+        evaluation=sum(puzzle * len(one.validation or ()) for puzzle, one in zip(puzzles, data.of_each_size)),
+        final=sum(puzzle * _final_puzzles(one, processes) for puzzle, one in zip(puzzles, data.of_each_size)),
         eval_every=recipe.run.eval_every,
     )
 
@@ -126,9 +126,8 @@ def _final_puzzles(data: RunData, processes: int) -> int:
 def _measure_evaluation(step: TrainingStep, recipe: Recipe, data: RunData) -> float:
     """Seconds of a puzzle. Not compiled, as the final evaluation: a further shape would change the run's own graphs."""
     run, puzzles = recipe.run, data.validation
-    if puzzles is None:  # an ARC run may have none
-        assert data.arc is not None
-        puzzles = data.arc.training()
+    if puzzles is None:
+        puzzles = data.load_test() if data.arc is None else data.arc.training()
     batch = puzzles.select(np.arange(min(len(puzzles), run.eval_batch_size)))
 
     def evaluate() -> None:

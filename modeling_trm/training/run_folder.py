@@ -13,7 +13,7 @@ from accelerate.tracking import get_available_trackers
 
 from ..cards.card import write_model_card
 from ..evaluation.plots import write_plots
-from ..evaluation.trained_on import KEY, MADE_TEST, OTHER_MADE_TEST
+from ..evaluation.trained_on import KEY, made_test
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
 from ..reasoning_config_trm import ReasoningConfig
@@ -26,7 +26,7 @@ from .checkpointing import prune
 from .fields import parse_files
 
 RESULTS = ("metrics.json", "weights/last", "weights/ema", "model")  # of a run that came to its end
-WRITTEN = (*RESULTS, "log.jsonl", "checkpoints", "weights", "evaluation", "trackers", MADE_TEST)
+WRITTEN = (*RESULTS, "log.jsonl", "checkpoints", "weights", "evaluation", "trackers", made_test())
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def own_folder(recipe: Recipe) -> Iterator[None]:
     output = Path(recipe.run.output_dir)
     check_folder(output)
     read, others = [recipe.optimisation.start_from], recipe.other_sizes()
-    written = (*WRITTEN, *(OTHER_MADE_TEST.format(f"{side}x{side}") for side in others))
+    written = (*WRITTEN, *(made_test(f"{side}x{side}") for side in others))
     for data in (recipe.data, *(other.data for other in others.values())):
         files = (parse_files("data_files", data.data_files) or {}).values()
         named = [file for files in files for file in (files if isinstance(files, list) else [files])]

@@ -34,9 +34,7 @@ class Slots:
         device = model.device
         cells = torch.zeros(size, seq_len, dtype=torch.long, device=device)
         rows = torch.zeros(size, dtype=torch.long, device=device)
-        state = model.initial_state(
-            size, seq_len=seq_len
-        )  # views of the initial latents, which the first refill replaces
+        state = model.initial_state(size, seq_len=seq_len)  # views, which the first refill replaces
         return cls(cells, cells.clone(), rows, rows.clone(), torch.ones(size, dtype=torch.bool, device=device), state)
 
     def refill(self, inputs: Tensor, labels: Tensor, puzzle_ids: Tensor, fresh: RecursionState) -> None:

@@ -27,14 +27,14 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
-from ..compiling_trm import can_compile
+from ..compiling_trm import allow_forms, can_compile
 from ..evaluation.runner import Puzzles, evaluate_puzzles
 from ..memory_trm import keep_freed_memory
 from ..modeling_trm import TRMForGridReasoning
 from ..operator_files_trm import own_code
 from ..utils.machine import computes_in_bf16
 from .arguments import Recipe
-from .bucket import Bucket
+from .bucket import open_buckets
 from .checkpointing import load_progress, save_checkpoint
 from .data import RunData
 from .determinism import deterministic_algorithms
@@ -43,7 +43,6 @@ from .optimisers import build_optimisers, core_parameters
 from .packing import check_packed
 from .planning import measure_costs
 from .resuming import check_same_run, load_newest
-from .rows import RowFeed
 from .run_folder import RunLog, choose_trackers, save_model
 from .schedule import reveal_share
 from .step import TrainingStep
@@ -205,31 +204,16 @@ class Trainer:
         optimisers = build_optimisers(model, o)
         ema = ExponentialMovingAverage(core_parameters(model), o.ema_decay)
         if self._compiles():  # the stack alone: one small graph, not the unrolled recursion; for each size its own
+            allow_forms()
             model.model.stack.compile(dynamic=False if self.data.others else None)
         # The table's sparse gradient is averaged in TrainingStep.
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, [TABLE])
         with warnings.catch_warnings():  # its successor is not known to every version of PyTorch that is supported
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
             wrapped, *optimisers = accelerator.prepare(model, *optimisers)
+        buckets = open_buckets(accelerator, model, self.data, self._reveal)
         steps = o.train_steps or 0
-        return TrainingStep(o, accelerator, model, wrapped, optimisers, ema, self._buckets(), steps)
-
-    def _buckets(self) -> list[Bucket]:
-        """This process's share of the batch, of each size of grids."""
-        o, accelerator, first, buckets = self.recipe.optimisation, self.accelerator, 0, []
-        for data in self.data.sizes:
-            batch_size = data.recipe.optimisation.batch_size
-            share, rest = divmod(batch_size, accelerator.num_processes)
-            if rest or o.gradient_accumulation > share:
-                raise ValueError(
-                    f"batch_size={batch_size} must be a multiple of the {accelerator.num_processes} processes and "
-                    f"leave each at least gradient_accumulation={o.gradient_accumulation} puzzles"
-                )
-            slots = np.arange(share) + accelerator.process_index * share
-            feed = RowFeed(data.stream, slots, batch_size, self._reveal, accelerator.device)
-            buckets.append(Bucket(o, self.model, feed, data.processor.seq_len, self.recipe.run.seed, first))
-            first += batch_size
-        return buckets
+        return TrainingStep(o, accelerator, model, wrapped, optimisers, ema, buckets, steps)
 
     def _reveal(self, step: int) -> float:
         """The curriculum: up to which share of its blanks a row of this step is filled in."""
@@ -269,7 +253,7 @@ class Trainer:
         """On what the validation accuracies are measured that choose the best weights."""
         if self.data.validation is None:
             return None
-        sets = [one.validation.fingerprint for one in self.data.sizes if one.validation is not None]
+        sets = [one.validation.fingerprint for one in self.data.of_each_size if one.validation is not None]
         return f"{' '.join(sets)}, {self.recipe.run.eval_max_steps or 'all'} steps"
 
     def _set_length(self) -> int:
@@ -331,7 +315,9 @@ class Trainer:
         if self.accelerator.is_main_process:
             with self.step.ema.swapped_in():
                 metrics = {
-                    one.grid: self._score(one.validation) for one in self.data.sizes if one.validation is not None
+                    one.grid: self._score(one.validation)
+                    for one in self.data.of_each_size
+                    if one.validation is not None
                 }
                 names = ("exact_accuracy", "cell_accuracy")
                 scores = {name: fmean(one[name] or 0.0 for one in metrics.values()) for name in names}

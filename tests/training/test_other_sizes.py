@@ -7,18 +7,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
+from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from datasets_builders.features import load_puzzles
 from datasets_builders.sampling import TrainingStream
 from datasets_builders.sources import SAMPLES
 from modeling_trm import GridProcessor, TRMConfig
+from modeling_trm.evaluation.halting import most_careful
 from modeling_trm.evaluation.trained_on import count_trained_on
 from modeling_trm.experiments.recipes import read_contender
 from modeling_trm.losses_trm import stablemax_cross_entropy
+from modeling_trm.reasoning_config_trm import ReasoningConfig
 from modeling_trm.training import planning
 from modeling_trm.training.arguments import parse_recipe
-from modeling_trm.training.bucket import Bucket
+from modeling_trm.training.bucket import Bucket, open_buckets
 from modeling_trm.training.data import open_data
 from modeling_trm.training.rows import RowFeed
 from modeling_trm.training.start import initial_model
@@ -90,12 +94,15 @@ def fields(tmp_path: Path) -> dict:
 
 
 def test_a_run_of_two_sizes_tells_of_each_and_resumes_bit_for_bit(write_recipe, fields, tmp_path: Path, capsys):
+    fields |= {"checkpoint_every": 2}
     assert train.main([str(write_recipe("whole", **fields))]) == 0
     recipe, whole, parts = str(write_recipe("parts", **fields)), tmp_path / "whole", tmp_path / "parts"
-    assert train.main([recipe, "--stop_after_minutes", "0.00001"]) == 0
-    assert not (parts / "model").exists()
+    told = capsys.readouterr().out
+    shutil.copytree(whole, parts)
+    shutil.rmtree(parts / "checkpoints" / "step-00000004")
     assert train.main([recipe]) == 0
-    weights, resumed = (load_file(run / "model" / "model.safetensors") for run in (whole, parts))
+    assert "step-00000002, after step 2" in capsys.readouterr().out
+    weights, resumed = (load_file(run / "checkpoints/step-00000004/model.safetensors") for run in (whole, parts))
     assert weights["lm_head.weight"].shape == (3, 32)
     for name, value in weights.items():
         assert torch.equal(resumed[name], value), name
@@ -105,15 +112,34 @@ def test_a_run_of_two_sizes_tells_of_each_and_resumes_bit_for_bit(write_recipe, 
     assert (test["count"], small["count"]) == (2, 2)
     assert "--side" not in test["command"]
     assert "--side 4 " in small["command"] and f"--data {made}" in small["command"]
-    assert f"test puzzles held out: {made}" in capsys.readouterr().out
+    assert f"test puzzles held out: {made}" in told
     data = open_data(parse_recipe([recipe]))
     assert metrics["flops"] == 4 * data.step_flops(TRMConfig.from_pretrained(whole / "model"))
-    assert metrics["train"]["training data"] == data.fingerprint
+    assert metrics["train"]["training data"] == " ".join(one.stream.puzzles.fingerprint for one in data.of_each_size)
     assert metrics["train"]["training puzzles, 4x4"] == 193  # of 198, two and three held out
     rows = data.others[0].stream.questions
     assert count_trained_on(rows, metrics["trained_on"])[0] == len(rows) == 193
+    results = yaml.safe_load((whole / "model/README.md").read_text().split("---")[1])["model-index"][0]["results"]
+    assert [one["dataset"]["name"] for one in results] == [test["dataset"], small["dataset"]]
     last = [json.loads(line) for line in (whole / "log.jsonl").read_text().splitlines()][-2]
     assert last["eval"]["count"] == 2 and last["others"]["4x4"]["count"] == 3
+
+
+def test_each_bucket_has_its_rows_and_numbers(write_recipe, fields):
+    recipe = parse_recipe([str(write_recipe("run", **fields))])
+    data, model = open_data(recipe), frozen_step(FIELDS).model
+    own, small = open_buckets(Accelerator(cpu=True), model, data, lambda step: 0.0)
+    assert own.numbers.tolist() == [0, 1, 2] and small.numbers.tolist() == [3, 4]
+    assert (own.feed.batch_size, small.feed.batch_size) == (3, 2)
+    assert own.slots.inputs.shape == (3, 81) and small.slots.inputs.shape == (2, 16)
+    assert small.feed(1)[0].shape == (2, 16)
+    small.feed.close()
+
+
+def test_defaults_of_several_sizes_are_the_most_careful():
+    easy, hard = ReasoningConfig(max_steps=4, halt=0.6), ReasoningConfig(max_steps=9, halt=0.8)
+    assert most_careful([easy, hard], 16) == hard
+    assert most_careful([easy, ReasoningConfig()], 16) == ReasoningConfig(max_steps=16, halt=False)
 
 
 def test_the_best_weights_are_those_of_the_best_mean_over_the_sizes(write_recipe, fields, monkeypatch):
@@ -150,11 +176,15 @@ def test_a_planned_run_has_time_for_the_puzzles_of_each_size(write_recipe, field
         ({4: 2}, "other_sizes: 4: expected {batch_size: puzzles a step, data: their file, ...}"),
         ({4: {"data": "x"}}, "other_sizes: 4: expected {batch_size: puzzles a step"),
         ({4: {"batch_size": 0}}, "other_sizes: 4: batch_size=0; allowed: 1 or more"),
-        ({4: {"batch_size": 2, "batchsize": 2}}, "other_sizes: 4: the recipe has no field --batchsize; did you mean"),
-        ({4: {"batch_size": 2, "seed": 2}}, "other_sizes: 4: the recipe has no field --seed"),
-        ({4: {"batch_size": 2, "data": "gone.csv"}}, "gone.csv"),
+        ({4: {"batch_size": None}}, "other_sizes: 4: expected {batch_size: puzzles a step"),
+        (
+            {4: {"batch_size": 2, "seed": 2}},
+            "other_sizes: 4: 'seed' is not said of one size; allowed: batch_size",
+        ),
+        ({4: {"batch_size": 2, "data": "gone.csv"}}, "other_sizes: 4: --data 'gone.csv'"),
+        ({16: {"batch_size": 2, "validation_puzzles": None}}, "validation_puzzles: 16x16 has none, other sizes do"),
         ({9: {"batch_size": 2}}, "the run's own puzzles, 9x9, have as many cells"),
-        ({8: {"batch_size": 2}}, "8"),
+        ({8: {"batch_size": 2}}, "other_sizes: 8: "),
     ],
 )
 def test_what_cannot_be_trained_beside_is_named(write_recipe, stated, message, capsys, tmp_path):
@@ -171,7 +201,10 @@ def test_a_model_of_one_size_and_a_batch_that_does_not_divide_are_refused(write_
     assert "other_sizes: the model does not answer grids of 16x16" in message and "only a model with" in message
     with pytest.raises(SystemExit):
         train.main([str(write_recipe("run", **fields)), "--gradient_accumulation", "3"])
-    assert "batch_size=2 must be a multiple of the 1 processes and leave each at least" in capsys.readouterr().err
+    assert (
+        "other_sizes: 4x4: batch_size=2 must be a multiple of the 1 processes and leave each at least"
+        in capsys.readouterr().err
+    )
 
 
 def test_the_flops_of_a_step_are_those_of_all_sizes(write_recipe, fields):
