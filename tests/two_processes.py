@@ -13,21 +13,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.forked import run_forked
+
 ROOT = Path(__file__).parents[1]
 PROCESSES = 2
 
 
 def run_in_two(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """On the CPU, a thread each."""
-    return subprocess.run(
-        [sys.executable, "-m", "tests.two_processes", module, *arguments],
-        env=os.environ | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    there = os.environ | {"ACCELERATE_USE_CPU": "true"}
+    return run_forked("-m", "tests.two_processes", module, *arguments, cwd=ROOT, env=there)
 
 
 def main(module: str, *arguments: str) -> int:

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +20,7 @@ from modeling_trm.utils.loading import load_model
 from modeling_trm.utils.manifest import changed_weights
 from modeling_trm.utils.shipped import shipped_checkpoints
 from modeling_trm.verifiers_trm import verifier_for
+from tests.forked import run_forked
 
 SHIPPED = shipped_checkpoints()
 # Of the shipped test split, four of gen_easy, one of gen_unbiased; all solve them by their own reasoning_config.
@@ -90,8 +89,7 @@ def test_they_load_and_solve_without_the_package(tmp_path: Path) -> None:
         (tmp_path / name).symlink_to(folder)
     tasks = {name: GridProcessor.from_pretrained(folder).task for name, folder in SHIPPED.items()}
     asked = {name: puzzles_for(task) for name, task in tasks.items()}
-    command = [sys.executable, "-c", FRESH, json.dumps(asked)]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = run_forked("-c", FRESH, json.dumps(asked), cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
     for (name, task), line in zip(tasks.items(), done.stdout.splitlines(), strict=True):
         found = json.loads(line)

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import datasets
@@ -16,6 +14,7 @@ from safetensors.torch import load_file
 from modeling_trm import GridProcessor, TRMForGridReasoning
 from modeling_trm.metrics.pass_at_k import ranking
 from scripts import build_datasets, publish
+from tests.forked import run_forked
 from tests.hub.fake_hub import FakeHub
 
 MODEL, BARE, PUZZLES, METRIC = "org/trm-mamba2attn", "org/bare", "org/mazes", "org/pass_at_k"
@@ -99,8 +98,7 @@ def run_child(script: str, environment: dict[str, str], folder: Path, *arguments
         script = script.replace(f'"{name}"', f'"{value}"')
     folder.mkdir()
     code = WITHOUT_THE_PACKAGE + script if isolated else script
-    command = [sys.executable, *(["-I"] if isolated else []), "-c", code, *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
+    done = run_forked(*(["-I"] if isolated else []), "-c", code, *arguments, cwd=folder, env=environment)
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout
 

@@ -1,8 +1,6 @@
 """A page as a static Space: what goes, that it is what the folder holds, and folders that are no whole page."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from modeling_trm.demo.runtime import FILES
 from modeling_trm.publishing.contents import ContentsError
 from modeling_trm.publishing.hub import publish, read_state
 from modeling_trm.publishing.prepare import prepare
+from tests.forked import run_forked
 from tests.hub.fake_hub import FakeHub
 
 NAME = "org/see-it-think"
@@ -69,9 +68,8 @@ def test_a_space_of_a_checkpoint_is_built_and_links_it(
     trained = checkpoint(name="trained")
     write_model_card(trained, {"evaluations": {}, "model_name": "From the Hub"})
     assert command.main([str(trained), "org/tiny"]) == 0
-    run = [sys.executable, "-c", WITH_ANOTHER_RUNTIME, "org/tiny", "--space", NAME]
     here = child_environment | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(run, cwd=tmp_path, env=here, capture_output=True, text=True, timeout=600)
+    done = run_forked("-c", WITH_ANOTHER_RUNTIME, "org/tiny", "--space", NAME, cwd=tmp_path, env=here)
     assert done.returncode == 0, done.stderr
     files = hub.files(NAME, "space")
     front = yaml.safe_load(files["README.md"].decode().split("---")[1])

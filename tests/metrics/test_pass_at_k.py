@@ -3,8 +3,6 @@
 import inspect
 import random
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import evaluate
@@ -15,6 +13,7 @@ from hypothesis import strategies as st
 from modeling_trm.metrics import pass_at_k as installed
 from modeling_trm.metrics.pass_at_k import ranking
 from modeling_trm.metrics.pass_at_k.ranking import Candidate, pass_at_k, rank_candidates
+from tests.forked import run_forked
 from tests.oracles.voting import published_pass_at_k, published_ranking
 
 FOLDER = Path(ranking.__file__).parent
@@ -173,7 +172,7 @@ def test_folder_is_complete_by_itself(tmp_path: Path) -> None:
         "assert result == {'pass@2': 0.5}, result\n"
         "assert 'modeling_trm' not in sys.modules\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "empty", capture_output=True, text=True)
+    done = run_forked("-c", code, cwd=tmp_path / "empty")
     assert done.returncode == 0, done.stderr
 
 

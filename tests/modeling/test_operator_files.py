@@ -21,6 +21,7 @@ from modeling_trm.layers_trm import rms_norm
 from modeling_trm.operator_files_trm import import_operators, operator_files, write_operators
 from modeling_trm.utils.files import write_json
 from modeling_trm.utils.manifest import weights_sha256
+from tests.forked import run_forked
 
 ROOT = Path(__file__).parents[2]
 PUZZLE = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
@@ -69,9 +70,8 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def in_a_fresh_process(*arguments: str, program: str = FRESH) -> str:
     """What a program prints that has neither the package nor the current folder to import from."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "PYTHON"))}
-    environment |= {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(Path("modules").resolve()), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-I", "-c", program, *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    environment |= {"HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(Path("modules").resolve())}
+    done = run_forked("-I", "-c", program, *arguments, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 

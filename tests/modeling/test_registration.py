@@ -7,17 +7,10 @@ from pathlib import Path
 import pytest
 
 import modeling_trm
+from tests.forked import run_forked
 
 ROOT = Path(modeling_trm.__file__).parents[1]
 FOLDER = str(ROOT / "model_cards" / "tr-mamba2mlpt-sudoku-quickstart")
-
-
-def run(code: str, *arguments: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
 
 
 def test_every_public_name_has_its_file_and_is_imported_when_asked_for():
@@ -29,23 +22,10 @@ def test_every_public_name_has_its_file_and_is_imported_when_asked_for():
 
 
 def test_the_import_brings_neither_pytorch_nor_transformers():
-    assert run("import modeling_trm, sys; print({'torch', 'transformers', 'numpy'} & sys.modules.keys())") == "set()"
+    code = "import modeling_trm, sys; assert not {'torch', 'transformers', 'numpy'} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
-# Each in a process of its own, which is forked where what takes longest to import, and is not transformers', is there.
-EACH = """
-import os, sys
-import numpy, sympy, torch, torch._dynamo, torch.distributed.tensor, torch.export
-assert not {"transformers", "modeling_trm"} & sys.modules.keys()
-for code in sys.argv[1:]:
-    sys.stdout.flush()
-    process = os.fork()
-    if not process:
-        exec(code)
-        print(getattr(a, "__module__", type(a).__module__))
-        sys.exit()
-    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0, code
-"""
 WAYS = (
     f"import modeling_trm; from transformers import AutoModel as A; a = A.from_pretrained({FOLDER!r})",
     f"from transformers import AutoModel as A; import modeling_trm; a = A.from_pretrained({FOLDER!r})",
@@ -56,6 +36,8 @@ WAYS = (
 
 
 @pytest.mark.slow
-def test_the_auto_classes_know_ours():
-    modules = run(EACH, *WAYS).splitlines()
-    assert len(modules) == len(WAYS) and all(module.startswith("modeling_trm.") for module in modules), modules
+@pytest.mark.parametrize("way", WAYS)
+def test_the_auto_classes_know_ours(way: str):
+    unknown = 'import sys; assert not {"transformers", "modeling_trm"} & sys.modules.keys()'
+    done = run_forked("-c", f"{unknown}; {way}; print(getattr(a, '__module__', type(a).__module__))", cwd=ROOT)
+    assert done.stdout.startswith("modeling_trm."), done.stderr

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import pipeline
 
 from modeling_trm import GridProcessor, TRMForGridReasoning
+from tests.forked import run_forked
 
 PRESETS_LOADED = ("trm-attn", "tr-mamba2mlpt", "symbols-mamba2")  # together every operator
 SUDOKU = "1.3.....2...4..."
@@ -116,10 +115,9 @@ def test_remote_code_gives_the_same_function_and_travels_on(
         "HF_HUB_OFFLINE": "1",
         "HF_HOME": str(tmp_path / "home"),
         "HF_MODULES_CACHE": str(tmp_path / "modules"),
-        "OMP_NUM_THREADS": "1",
     }
-    command = [sys.executable, "-I", "-c", SCRIPT, *(str(tmp_path / name) for name in ("alone", *models))]
-    done = subprocess.run(command, cwd=empty, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    folders = [str(tmp_path / name) for name in ("alone", *models)]
+    done = run_forked("-I", "-c", SCRIPT, *folders, cwd=empty, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
 
     assert GridProcessor.from_pretrained(tmp_path / "alone" / "again") == processor

@@ -14,6 +14,8 @@ import numpy
 import pytest
 from packaging.version import Version
 
+from tests.forked import run_forked
+
 ROOT = Path(__file__).parents[2]
 needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
 
@@ -78,7 +80,11 @@ def run(*arguments: str, **environment: str) -> str:
     """The output of a Python process of its own. Fails with it when that fails."""
     own = {name: value for name, value in os.environ.items() if not name.startswith(("TRITON_", "PYTEST_"))}
     own |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **environment}
-    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, env=own, capture_output=True, text=True, check=False)
+    if "TRITON_INTERPRET" in own:
+        command = [sys.executable, *arguments]
+        done = subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True, check=False)
+    else:
+        done = run_forked(*arguments, cwd=ROOT, env=own)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

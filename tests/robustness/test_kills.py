@@ -1,8 +1,8 @@
 """No moment at which a process dies loses what was there, or leaves litter behind the next one. POSIX: it forks."""
 
-import subprocess
-import sys
 from pathlib import Path
+
+from tests.forked import run_forked
 
 ROOT = Path(__file__).parents[2]
 # scenario: (kill at every how manieth moment, at least how many kills). What takes long, at some.
@@ -21,8 +21,7 @@ KILLS = {
 def test_killed_at(tmp_path: Path) -> None:
     """In one process: most of the time goes into what it imports."""
     asked = [f"{name}={every}" for name, (every, _) in KILLS.items()]
-    command = [sys.executable, "-m", "tests.robustness.kills", str(tmp_path), *asked]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
+    done = run_forked("-m", "tests.robustness.kills", str(tmp_path), *asked, cwd=ROOT)
     assert done.returncode == 0, done.stderr[-2000:]
     lines = [line.split() for line in done.stdout.splitlines() if line.startswith("killed ")]
     killed = {name: int(number) for _, name, number in lines}

@@ -1,15 +1,19 @@
 """One process on one output folder, in every command that writes results: the second is told which one is at it."""
 
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from modeling_trm.cards.update import LOCKED, PLAN, WORKPLACE, CardUpdate, finish_update
+from modeling_trm.experiments import recipes
 from modeling_trm.utils import locks
 from modeling_trm.utils.files import alone_in, clear_up, part_of, write_json, write_text
 from modeling_trm.utils.locks import LOCK, InUseError
-from tests.robustness.test_outputs import hold, let_go
+from tests.forked import run_forked
+from tests.robustness.test_outputs import ROOT, hold, let_go
 
 MODEL = ["--model", "no-such-model"]
 COMMANDS = {
@@ -50,15 +54,21 @@ def test_shards_share_a_folder_but_none_is_run_twice(tmp_path: Path, capsys: pyt
 
 
 def test_recipes_are_compared_by_several_commands_but_no_run_is_run_twice(
-    tmp_path: Path, capfd: pytest.CaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     """Its runs are trainings, each with a folder of its own; the report is written by one command at a time."""
     from modeling_trm.commands import compare_recipes
 
+    def run(command: list[str], check: bool) -> subprocess.CompletedProcess[str]:
+        done = run_forked(*command[1:], cwd=ROOT)
+        sys.stderr.write(done.stderr)
+        return done
+
+    monkeypatch.setattr(recipes.subprocess, "run", run)
     process = hold(tmp_path / "quickstart" / "seed-3")
     with pytest.raises(SystemExit, match="2"):
         compare_recipes.main(["quickstart", "--seeds", "3", "--output", str(tmp_path)])
-    assert f"seed-3: process {process.pid} on " in capfd.readouterr().err
+    assert f"seed-3: process {process.pid} on " in capsys.readouterr().err
     let_go(process)
 
 

@@ -5,10 +5,8 @@ No test here asks how late it is: a run is killed or stopped at a step of its ow
 
 import itertools
 import json
-import os
 import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,15 +27,10 @@ from modeling_trm.training.schedule import lr_factor
 from modeling_trm.training.start import OF_A_RUN
 from modeling_trm.training.step import TrainingStep
 from scripts import train
+from tests.forked import run_forked
+from tests.robustness.test_full_disks import full_disk
 
 ROOT = str(Path(train.__file__).parents[1])
-FULL_DISK = """
-import resource, sys
-sys.path.insert(0, {root!r})
-from scripts import train
-resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))  # the next large file fails
-train.main([{recipe!r}])
-"""
 # The run kills itself: when so many files of checkpoints are written, or when its log names a step; then the next one,
 # forked from a process that has imported what it needs. What lies in the checkpoints' folder is printed after each.
 KILLED = """
@@ -74,8 +67,7 @@ for at_file, at_step in {moments!r}:
 def kill_at(recipe: Path, checkpoints: Path, *moments: tuple[int, int]) -> list[list[str]]:
     """Run the recipe in processes of their own, each killed at (file, step); what is in `checkpoints` after each."""
     program = KILLED.format(root=ROOT, recipe=str(recipe), checkpoints=str(checkpoints), moments=moments)
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=600)
+    done = run_forked("-c", program)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -356,17 +348,15 @@ def test_a_tracker_that_is_not_there_is_named(write_recipe, capsys, monkeypatch)
     assert run_folder.choose_trackers(["all"]) == ["tensorboard", "wandb"]
 
 
-def test_a_full_disk_leaves_the_last_checkpoint_and_says_so(write_recipe, tmp_path):
+def test_a_full_disk_leaves_the_last_checkpoint_and_says_so(write_recipe, tmp_path, capsys):
     # No evaluation before the end: the first large file after the stop is a checkpoint, however fast the machine.
     recipe, output = str(write_recipe("run", train_steps=8)), tmp_path / "run"
     assert train.main([recipe, "--stop_after_minutes", "0"]) == 0
     checkpoints = output / "checkpoints"
     before = sorted(path.name for path in checkpoints.iterdir())
-    # In a process of its own that compiles no module: Python would leave half a .pyc behind.
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    program = FULL_DISK.format(root=ROOT, recipe=recipe)
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 2, done.stderr
-    assert "bytes to write" in done.stderr and "earlier checkpoints are intact" in done.stderr
+    with full_disk(50_000), pytest.raises(SystemExit, match="2"):  # the next large file fails
+        train.main([recipe])
+    error = capsys.readouterr().err
+    assert "bytes to write" in error and "earlier checkpoints are intact" in error
     assert sorted(path.name for path in checkpoints.iterdir()) == before
     assert train.main([recipe]) == 0  # nothing is lost

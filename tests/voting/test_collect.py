@@ -1,9 +1,6 @@
 """collect_votes: right votes for a model that is right, and the same records whoever ran it, however often stopped."""
 
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,7 @@ from modeling_trm.voting.collect import collect_votes, weights_sha256
 from modeling_trm.voting.folder import chunk_path, chunks_done
 from modeling_trm.voting.records import VoteRecords, load_records
 from modeling_trm.voting.views import ArcViews, PuzzleViews
+from tests.forked import run_forked
 
 CANVAS = GridProcessor("arc", grid_shape=(6, 6))
 QUIET = {"progress": False}
@@ -179,8 +177,7 @@ def test_kill_9_and_resume(tiny_model, tmp_path: Path) -> None:
     sizes = {"vocab_size": processor.vocab_size, "seq_len": processor.seq_len, "num_puzzles": 1, "L_cycles": 1}
     tiny_model("trm-mlp-t", **sizes).save_pretrained(tmp_path / "model")
     names = {"root": str(Path(__file__).parents[2]), "model": str(tmp_path / "model"), "folder": str(tmp_path / "k")}
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    killed = subprocess.run([sys.executable, "-c", KILLED.format(**names)], env=environment, timeout=600)
+    killed = run_forked("-c", KILLED.format(**names))
     assert killed.returncode == -signal.SIGKILL
     assert chunks_done(tmp_path / "k") == {0, 1}
     model = TRMForGridReasoning.from_pretrained(tmp_path / "model")
