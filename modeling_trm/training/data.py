@@ -94,12 +94,13 @@ def open_data(recipe: Recipe) -> RunData:
         raise ValueError(f"other_sizes: the run's own puzzles, {own.grid}, have as many cells; name other sizes")
     fingerprint = " ".join(one.fingerprint for one in (own, *others))
     counts = {f"training puzzles, {one.grid}": one.facts["training puzzles"] for one in others}
+    every = own.facts["training puzzles"] + sum(counts.values())
     return replace(
         own,
         others=tuple(others),
         fingerprint=fingerprint,
         description="; ".join(one.description for one in (own, *others)),
-        facts=own.facts | counts | {"training data": fingerprint},
+        facts=own.facts | {"training puzzles": every, "training data": fingerprint} | counts,
         notes=(*own.notes, *(f"{one.grid}: {note}" for one in others for note in one.notes)),
     )
 

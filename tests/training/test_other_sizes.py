@@ -116,7 +116,9 @@ def test_a_run_of_two_sizes_tells_of_each_and_resumes_bit_for_bit(write_recipe, 
     data = open_data(parse_recipe([recipe]))
     assert metrics["flops"] == 4 * data.step_flops(TRMConfig.from_pretrained(whole / "model"))
     assert metrics["train"]["training data"] == " ".join(one.stream.puzzles.fingerprint for one in data.of_each_size)
-    assert metrics["train"]["training puzzles, 4x4"] == 193  # of 198, two and three held out
+    train_facts = metrics["train"]
+    assert train_facts["training puzzles, 4x4"] == 193  # of 198, two and three held out
+    assert train_facts["training puzzles"] == len(data.stream.puzzles) + 193
     rows = data.others[0].stream.questions
     assert count_trained_on(rows, metrics["trained_on"])[0] == len(rows) == 193
     results = yaml.safe_load((whole / "model/README.md").read_text().split("---")[1])["model-index"][0]["results"]
