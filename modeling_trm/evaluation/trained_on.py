@@ -1,14 +1,16 @@
 """Which puzzles a checkpoint was trained on, by hashes that its metrics.json keeps: figures on them are no figures.
 
-Kept are the smallest of all hashes, so that they are few whatever was trained on, and still tell a share: of puzzles
-whose hash is up to the largest that is kept, those that were trained on are among the kept ones, and no others.
+Kept are the smallest hashes of each grid size, so that they are few whatever was trained on, and still tell a share: of
+puzzles whose hash is up to the largest that is kept, those that were trained on are among the kept ones, and no others.
 
 Shapes: N puzzles, L positions.
 """
 
 import base64
 import math
+from collections.abc import Mapping
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +18,7 @@ from ..utils.loading import folder_of
 from ..utils.reading import read_json
 
 KEY = "trained_on"  # in metrics.json
-KEPT = 1024  # 11 KB of text; all of them where there are no more puzzles
+KEPT = 1024  # of a grid size, 11 KB of text; all of them where there are no more puzzles
 
 
 def made_test(grid: str | None = None) -> str:
@@ -24,23 +26,33 @@ def made_test(grid: str | None = None) -> str:
     return "test.parquet" if grid is None else f"test-{grid}.parquet"
 
 
-def hashes_kept(questions_NL: np.ndarray, before: str = "") -> str:
-    """What a checkpoint keeps of the questions that it was trained on, uint8 token ids [N, L], as text.
+def hashes_kept(questions_NL: np.ndarray, before: Mapping[str, str]) -> dict[str, str]:
+    """What a checkpoint keeps of the questions that it was trained on: {number of cells: hashes as text}.
 
     Args:
-        before: what the checkpoint keeps that the training began with. Raises ValueError for what keeps nothing.
+        questions_NL: uint8 token ids [N, L]. before: what is kept already, {} of nothing.
     """
-    smallest = np.unique(np.concatenate((_known(before), _hashes(questions_NL))))[:KEPT]
-    return base64.b64encode(smallest.tobytes()).decode("ascii")
+    cells = str(questions_NL.shape[1])
+    smallest = np.unique(np.concatenate((_known(before.get(cells, "")), _hashes(questions_NL))))[:KEPT]
+    return {**before, cells: base64.b64encode(smallest.tobytes()).decode("ascii")}
 
 
-def count_trained_on(questions_NL: np.ndarray, kept: str) -> tuple[int, bool]:
+def checked(kept: Any) -> dict[str, str]:
+    """What `hashes_kept` returned, read from a file. Raises TypeError or ValueError for anything else."""
+    if not isinstance(kept, dict):
+        raise TypeError(f"{KEY} is a {type(kept).__name__}; allowed: {{number of cells: hashes}}")
+    for text in kept.values():
+        _known(text)
+    return kept
+
+
+def count_trained_on(questions_NL: np.ndarray, kept: Mapping[str, str]) -> tuple[int, bool]:
     """How many of these questions, uint8 token ids [N, L], were trained on, and whether they were counted.
 
     Args:
         kept: of `hashes_kept`. Where there were more to train on than are kept, the number is an estimate.
     """
-    known = _known(kept)
+    known = _known(kept.get(str(questions_NL.shape[1]), ""))
     hashes_N = _hashes(questions_NL)
     found = int(np.isin(hashes_N, known).sum())
     if len(known) < KEPT:
@@ -60,7 +72,7 @@ def trained_on_note(checkpoint: str, questions_NL: np.ndarray) -> str | None:
     """
     folder = folder_of(checkpoint)
     try:
-        count, is_counted = count_trained_on(questions_NL, read_json(folder / "metrics.json")[KEY])
+        count, is_counted = count_trained_on(questions_NL, checked(read_json(folder / "metrics.json")[KEY]))
     except (OSError, KeyError, TypeError, ValueError):  # none, an earlier version's, or of another program
         return None
     if not count:

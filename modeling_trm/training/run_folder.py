@@ -127,7 +127,7 @@ def publish_folder(
     recipe: Recipe,
     run: dict[str, Any],
     plots: Path | None = None,
-    trained_on: str | None = None,
+    trained_on: dict[str, str] | None = None,
 ) -> Path:
     """output/model: the weights of `source` with plots and a card whose figures all come from metrics.json.
 

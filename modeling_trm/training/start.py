@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from accelerate.utils import set_seed
 
 from ..cards.update import read_metrics
 from ..configuration_trm import PRESETS, TRMConfig
-from ..evaluation.trained_on import KEY, hashes_kept
+from ..evaluation.trained_on import KEY, checked
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
 from ..puzzle_index_trm import PuzzleIndex
@@ -60,7 +59,7 @@ def initial_model(
     return model
 
 
-def past_of(start_from: str | None) -> tuple[list[dict[str, Any]], str]:
+def past_of(start_from: str | None) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """What the weights that a run begins with had learnt before, by their metrics.json: runs, and hashes of puzzles.
 
     Returns:
@@ -68,12 +67,12 @@ def past_of(start_from: str | None) -> tuple[list[dict[str, Any]], str]:
         Nothing of a checkpoint that tells nothing.
     """
     if start_from is None:
-        return [], ""
+        return [], {}
     try:
         metrics = read_metrics(folder_of(start_from))
-        kept = hashes_kept(np.empty((0, 1), dtype=np.uint8), metrics.get(KEY, ""))
-    except (OSError, TypeError, ValueError):  # none, gone meanwhile, or of another program
-        return [], ""
+        kept = checked(metrics.get(KEY, {}))
+    except (OSError, TypeError, ValueError):  # none, gone meanwhile, of an earlier version or of another program
+        return [], {}
     last = {name: metrics[name] for name in OF_A_RUN if name in metrics}
     return [*metrics.get("before", []), *([last] if "recipe" in metrics else [])], kept
 

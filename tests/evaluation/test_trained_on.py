@@ -12,7 +12,7 @@ from modeling_trm.utils.files import write_json
 @pytest.mark.parametrize("count", [6, KEPT - 1])
 def test_few_puzzles_are_known_one_by_one(count):
     rows = np.random.default_rng(0).integers(1, 10, (2 * count, 81), dtype=np.uint8)
-    kept = hashes_kept(rows[:count])
+    kept = hashes_kept(rows[:count], {})
     assert count_trained_on(rows, kept) == (count, True)
     assert count_trained_on(rows[count:], kept) == (0, True)
 
@@ -20,8 +20,9 @@ def test_few_puzzles_are_known_one_by_one(count):
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_of_many_puzzles_a_share_is_estimated_from_a_text_that_stays_small(share):
     rows = np.random.default_rng(0).integers(1, 10, (20_000, 81), dtype=np.uint8)
-    kept = hashes_kept(rows[:10_000])
-    assert len(kept) < 12_000
+    small = rows[:30, :16]  # of another size, which the many do not drown
+    kept = hashes_kept(rows[:10_000], hashes_kept(small, {}))
+    assert max(map(len, kept.values())) < 12_000 and count_trained_on(small, kept) == (30, True)
     first = 10_000 - int(4_000 * share)
     number, is_counted = count_trained_on(rows[first : first + 4_000], kept)
     assert not is_counted and abs(number - 4_000 * share) <= 4_000 * 0.1 * (0 < share < 1)
@@ -40,7 +41,7 @@ def own(tiny_model, small_sudoku, tmp_path):
     puzzles, folder = small_sudoku(8), tmp_path / "run" / "model"
     tiny_model("trm-attn").save_pretrained(folder)
     puzzles.processor.save_pretrained(folder)
-    write_json(folder / "metrics.json", {KEY: hashes_kept(puzzles.inputs[:6])})
+    write_json(folder / "metrics.json", {KEY: hashes_kept(puzzles.inputs[:6], {})})
     lines = [f"{q},{a}" for q, a in zip(*map(puzzles.to_table().to_pydict().get, ("question", "answer")), strict=True)]
     (tmp_path / "my.csv").write_text("\n".join(["question,answer", *lines]))
     return folder, puzzles
@@ -58,7 +59,9 @@ def test_a_command_that_scores_says_what_was_trained_on(own, tmp_path, capsys):
     assert capsys.readouterr().err.count(f"{expected}; its run held out {held_out}\n") == 2
 
 
-@pytest.mark.parametrize("text", [None, "[1]", "{", "{}", '{"trained_on": 5}', '{"trained_on": "é"}'])
+@pytest.mark.parametrize(
+    "text", [None, "[1]", "{", "{}", '{"trained_on": 5}', '{"trained_on": "é"}', '{"trained_on": {"81": "é"}}']
+)
 def test_a_checkpoint_that_cannot_tell_is_scored_all_the_same(own, text):
     folder, puzzles = own
     assert trained_on_note(str(folder), puzzles.inputs) and trained_on_note(str(folder), puzzles.inputs[6:]) is None

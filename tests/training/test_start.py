@@ -197,16 +197,16 @@ def test_a_model_of_several_sizes_becomes_one_of_the_runs_size(tiny_model, tmp_p
 
 
 def test_what_a_checkpoint_had_learnt_before_is_told_by_its_metrics(tmp_path):
-    assert past_of(None) == past_of(str(tmp_path)) == ([], "")
+    assert past_of(None) == past_of(str(tmp_path)) == ([], {})
     (tmp_path / "config.json").write_text("{}")
     own = {name: f"{name} of the second" for name in OF_A_RUN if name != "train"} | {"train": {}}
     metrics = own | {"recipe": {}, "versions": {}, "evaluations": {}, "before": [own | {"command": "the first"}]}
     rows = np.arange(30, dtype=np.uint8).reshape(3, 10)
-    for kept, expected in ((hashes_kept(rows), hashes_kept(rows)), ("no hashes!", None)):
+    for kept, expected in ((hashes_kept(rows, {}), hashes_kept(rows, {})), ("no hashes!", None), ({"81": "é"}, None)):
         (tmp_path / "metrics.json").write_text(json.dumps(metrics | {"trained_on": kept}))
         runs, seen = past_of(str(tmp_path))
         assert ([run["command"] for run in runs], seen) == (
-            ([], "") if expected is None else (["the first", "command of the second"], expected)
+            ([], {}) if expected is None else (["the first", "command of the second"], expected)
         )
-    both = hashes_kept(rows + 1, hashes_kept(rows))
+    both = hashes_kept(rows + 1, hashes_kept(rows, {}))
     assert count_trained_on(np.concatenate((rows, rows + 1, rows + 2)), both) == (6, True)
