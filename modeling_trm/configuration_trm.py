@@ -83,7 +83,7 @@ class TRMConfig(GridSizes, ConfigFile, PreTrainedConfig):
         seq_len: number of cells of a grid (81 for Sudoku, 900 for a 30x30 canvas), without the prefix.
         num_puzzles: rows of the puzzle table; row 0 is the blank puzzle id.
         puzzle_prefix_len: positions in front of the grid, the first of them filled from the puzzle table
-            (0: no prefix and no table; the halting head then reads the first cell).
+            (0: no prefix and no table; the first position is then the first cell).
         puzzle_conditioning: where a puzzle's row is read: in the "prefix" (reference), from where operators carry it to
             the cells, or there and at the "cells", to each of which it is added.
         hidden_size: channels D of both latents.
@@ -155,6 +155,8 @@ class TRMConfig(GridSizes, ConfigFile, PreTrainedConfig):
         rms_norm_eps: epsilon of every RMSNorm.
         initial_state_std: standard deviation of the fixed initial latents.
         halt_bias: initial bias of the halting head.
+        halt_pooling: what that head reads: the "first" position (reference), or the "mean" of the cells, as with
+            symbol_fields it always does; for stacks that carry a fault to the first cell slowly, or not at all.
         blank_token_id: None = answers are the arg max everywhere (reference); a token id = `solve` keeps every cell
             whose input is another token, so that only blanks are answered (for models trained on blanks alone).
 
@@ -219,6 +221,7 @@ class TRMConfig(GridSizes, ConfigFile, PreTrainedConfig):
     rms_norm_eps: float = 1e-5
     initial_state_std: int | float = 1.0
     halt_bias: int | float = -5.0
+    halt_pooling: Literal["first", "mean"] = "first"
     blank_token_id: int | None = None
 
     @classmethod

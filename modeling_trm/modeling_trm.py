@@ -316,11 +316,12 @@ class TRMForGridReasoning(ReasoningMixin, TRMPreTrainedModel):
         special tokens and halting, is read of the mean over the fields, halting of that over the cells too.
         """
         cells = z_H[..., self.config.puzzle_prefix_len :, :]
-        if not self.config.symbol_fields:
-            return self.lm_head(cells), self.q_head(z_H[:, 0])[:, 0]
-        logits_BKLO = self.lm_head(cells)
-        special_BLO, symbols_BLK = logits_BKLO[..., :-1].mean(1), logits_BKLO[..., -1].transpose(1, 2)
-        return torch.cat((special_BLO, symbols_BLK), dim=-1), self.q_head(cells.mean((1, 2)))[:, 0]
+        if self.config.symbol_fields:
+            logits_BKLO = self.lm_head(cells)
+            special_BLO, symbols_BLK = logits_BKLO[..., :-1].mean(1), logits_BKLO[..., -1].transpose(1, 2)
+            return torch.cat((special_BLO, symbols_BLK), dim=-1), self.q_head(cells.mean((1, 2)))[:, 0]
+        pooled = cells.mean(1) if self.config.halt_pooling == "mean" else z_H[:, 0]
+        return self.lm_head(cells), self.q_head(pooled)[:, 0]
 
     def with_answers(self, state: RecursionState, logits: Tensor, input_ids: Tensor) -> RecursionState:
         """The state with the answers of these logits, where the model reads them in its next step."""

@@ -37,12 +37,12 @@ SUDOKU: Plan = {
     "gen_unbiased": ("sudoku_easy", (1000, 500, 13500)),
     "gen_vicinity_hard": ("sudoku_hard", (1000, 500, 6000)),
 }
-MAZE: Plan = {"gen_maze_30x30_hard": ("maze_hard", (100, 100, 300))}
+MAZE: Plan = {"gen_maze_30x30_hard": ("maze_hard", (1000, 100, 900))}
 # Side of the Sudokus: rows of test, validation, train; equal ones are dropped.
 OTHER_SIDES = {4: (200, 0, 0), 16: (100, 60, 400), 25: (10, 0, 0)}
 # Shape of the mazes: (moves of the shortest path at least, rows of test, validation, train).
 OTHER_MAZES = {(10, 10): (15, (1000, 300, 3000)), (15, 15): (31, (100, 0, 0)), (20, 20): (41, (100, 0, 0))}
-MAX_BYTES = 2_200_000
+MAX_BYTES = 2_700_000
 
 
 def read_source(data_dir: Path, file: str, split: str, source: str) -> pa.Table:

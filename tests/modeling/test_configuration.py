@@ -65,6 +65,7 @@ CHANGED: dict[str, Any] = {
     "rms_norm_eps": 1e-6,
     "initial_state_std": 0.5,
     "halt_bias": -1.0,
+    "halt_pooling": "mean",
     "blank_token_id": 1,
     "num_step_embeddings": 2,
     "answer_feedback": True,
@@ -82,7 +83,14 @@ OTHER_THAN_POSITIVE = {
         "mlp_gate_bias",
     ),
     *("ssd_backend", "initial_state_std", "halt_bias", "blank_token_id", "position_std", "head_init", "mlp_t_norm"),
-    *("num_step_embeddings", "answer_feedback", "attention_backend", "mlp_t_backend", "mamba_rope_fraction"),
+    *(
+        "num_step_embeddings",
+        "answer_feedback",
+        "halt_pooling",
+        "attention_backend",
+        "mlp_t_backend",
+        "mamba_rope_fraction",
+    ),
     *("symbol_fields", "num_special_tokens", "symbol_mixing", "scan_orders", "grid_width", "axial_lines"),
 }
 POSITIVE = sorted(CHANGED.keys() - OTHER_THAN_POSITIVE)
@@ -98,6 +106,7 @@ BAD: list[tuple[dict[str, Any], list[str]]] = [
     ({"puzzle_prefix_len": 0, "num_puzzles": 2}, ["num_puzzles=2", "puzzle_prefix_len"]),
     ({"puzzle_prefix_len": 0, "puzzle_conditioning": "cells"}, ["puzzle_conditioning='cells'", "puzzle_prefix_len=0"]),
     ({"puzzle_conditioning": "cell"}, ["puzzle_conditioning", "cell", "'prefix'", "'cells'"]),
+    ({"halt_pooling": "last"}, ["halt_pooling", "last", "'first'", "'mean'"]),
     ({"puzzle_symbol_width": 3}, ["puzzle_symbol_width=3", "does not divide", "hidden_size=512"]),
     ({"num_step_embeddings": -1}, ["num_step_embeddings=-1", "0 or more"]),
     ({"initial_state_std": -0.5}, ["initial_state_std=-0.5", "0 or more"]),

@@ -19,6 +19,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "one latent": {"num_latents": 1, "H_cycles": 3},
     "normalised gate with bias": {"mlp_gate": "normalized", "mlp_gate_bias": 1.0},
     "no prefix": {"puzzle_prefix_len": 0, "num_puzzles": 1},
+    "halting read of all cells": {"halt_pooling": "mean", "puzzle_prefix_len": 3},
     "the puzzle's row at each cell": {"puzzle_conditioning": "cells", "puzzle_symbol_width": 4},
     "two groups, one cycle": {"mamba_n_groups": 2, "H_cycles": 1, "initial_state_std": 0.3},
 }
@@ -32,6 +33,7 @@ MEETS: dict[str, Sequence[str]] = {
     "one latent": (*ADDED, "compact"),
     "normalised gate with bias": ("trm-mlp-t", "urm", "symbols-mamba2"),  # of each operator with a gate
     "no prefix": (*ADDED, "trm-mlp-t", "urm"),
+    "halting read of all cells": ADDED,  # with fields it always is
     "the puzzle's row at each cell": (*ADDED, "compact"),
     "two groups, one cycle": ("mamba2", "tr-mamba3mlpt", "symbols-mamba2"),
 }

@@ -7,6 +7,7 @@ x = sqrt(D) * e                              with added positions: sqrt(D) * (e 
 z_H, z_L = recursion(x)                      from H_init, L_init at the first step
 with symbol fields (arXiv 2603.02193): the embedding of a cell's role in each field, [B, K, S, D]; see `heads`
 logits = lm_head(z_H) behind the prefix      halt logit = the first output of q_head at position 0
+                                              [with halt_pooling "mean": of the mean behind the prefix]
 """
 
 import math
@@ -94,7 +95,9 @@ def heads(weights: Weights, config: Any, z_H: Tensor) -> tuple[Tensor, Tensor]:
     """Logits and halt logits. With symbol fields: a symbol's is read of its field, all else of the fields' mean."""
     out, w, b = weights["lm_head.weight"], weights["q_head.weight"][0], weights["q_head.bias"][0]
     if not config.symbol_fields:
-        return z_H[:, config.puzzle_prefix_len :] @ out.T, z_H[:, 0] @ w + b
+        cells = z_H[:, config.puzzle_prefix_len :]
+        read = z_H[:, 0] if config.halt_pooling == "first" else cells.sum(1) / cells.shape[1]
+        return cells @ out.T, read @ w + b
     cells = z_H[:, :, config.puzzle_prefix_len :]
     special = cells.mean(1) @ out[: config.num_special_tokens].T
     symbols = [field @ out[-1] for field in cells.unbind(1)]
