@@ -44,9 +44,10 @@ def learning_curve(log_path: str | Path, output: str | Path) -> Path:
     loss_axes.set(title="Training loss", ylabel="loss of a supervision step")
     _trend(accuracy_axes, steps, [record["exact_accuracy"] for record in training], "training puzzles", COLOURS[0])
     if evaluations:
-        _evaluation_points(accuracy_axes, COLOURS[1], "evaluation", evaluations)
-        # A log of an earlier version has no others.
-        for colour, grid in zip(COLOURS[2:], evaluations[0].get("others", {})):
+        others = evaluations[0].get("others", {})  # a log of an earlier version has none
+        own = "evaluation, the model's own size" if others else "evaluation"
+        _evaluation_points(accuracy_axes, COLOURS[1], own, evaluations)
+        for colour, grid in zip(COLOURS[2:], others):
             points = [{"step": one["step"], "eval": one["others"][grid]} for one in evaluations]
             _evaluation_points(accuracy_axes, colour, f"of {grid}", points)
     accuracy_axes.set(title="Exact accuracy", ylabel="puzzles solved")

@@ -78,7 +78,10 @@ def operators_fact(names: Iterable[str]) -> dict[str, str]:
 
 
 def _meaning(value: Any) -> Any:
-    """Of a mapping in text, such as a curriculum, what it says: a file's and a command line's are written otherwise."""
-    if not isinstance(value, str) or not value.startswith("{"):
+    """Of a mapping in text, such as a curriculum or the fields of other sizes, what it says that may not change: a
+    file's and a command line's are written otherwise."""
+    if isinstance(value, str) and value.startswith("{"):
+        value = yaml.safe_load(value)
+    if not isinstance(value, dict):
         return value
-    return {str(key): part for key, part in yaml.safe_load(value).items()}
+    return {str(key): _meaning(part) for key, part in value.items() if key not in FREE_TO_CHANGE}

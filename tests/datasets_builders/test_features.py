@@ -30,7 +30,7 @@ def write_parquet(path, rows, columns=COLUMNS):
     return path
 
 
-@pytest.mark.parametrize(("task", "counts"), [("sudoku", (25500, 1500, 3000)), ("maze", (300, 100, 100))])
+@pytest.mark.parametrize(("task", "counts"), [("sudoku", (25500, 1500, 3000)), ("maze", (900, 100, 1000))])
 def test_the_sample_is_valid_and_apart(task, counts):
     loaded = [load_puzzles(task, split, validate="all") for split in ("train", "validation", "test")]
     assert tuple(map(len, loaded)) == counts
@@ -38,7 +38,7 @@ def test_the_sample_is_valid_and_apart(task, counts):
     assert sum(map(len, questions)) == sum(counts) == len(set.union(*questions))
     assert all(source.startswith("gen_") for puzzles in loaded for source in np.unique(puzzles.sources))
     files = [file for file in sources.SAMPLES.rglob("*") if file.is_file()]
-    assert sum(file.stat().st_size for file in files) <= 2_200_000
+    assert sum(file.stat().st_size for file in files) <= 2_700_000
 
 
 @pytest.mark.parametrize("write", [write_csv, write_parquet])
@@ -113,7 +113,7 @@ def test_rows_are_counted_by_file(tmp_path):
 
 
 def test_maze_paths_are_checked_on_a_sample_or_all(tmp_path, monkeypatch):
-    sample = load_puzzles("maze", "train")
+    sample = load_puzzles("maze", "train", subset=300)
     rows = [list(row.values()) for row in sample.to_table().to_pylist()]
     rows[299][2] = rows[299][1]
     path = write_parquet(tmp_path / "train.parquet", rows)

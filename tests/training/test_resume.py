@@ -180,6 +180,16 @@ def test_another_recipe_does_not_resume(write_recipe, capsys):
     assert train.main([recipe, "--log_every", "2", "--mlp_t_backend", "torch"]) == 0
 
 
+def test_of_another_size_what_does_not_touch_the_learning_may_change(tmp_path):
+    def facts(fields):
+        return {"recipe": {"other_sizes": f"{{16: {fields}}}"}, "training_data": "the same", "operators": {}}
+
+    ours = facts("{batch_size: 8, validation_puzzles: 3}")
+    check_same_run(tmp_path, facts("{test_puzzles: 5, batch_size: 8}"), ours)
+    with pytest.raises(ValueError, match="trained with other_sizes"):
+        check_same_run(tmp_path, facts("{batch_size: 4}"), ours)
+
+
 def test_other_code_of_an_operator_does_not_resume(write_recipe, tmp_path, capsys, monkeypatch):
     for name in list(OPERATORS):
         monkeypatch.setitem(OPERATORS, name, OPERATORS[name])  # as before, afterwards
