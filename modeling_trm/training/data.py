@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,8 +39,8 @@ class RunData:
         index: what the rows of the puzzle table stand for; None for the blank row alone.
         fingerprint: of the training data. held_out: names of the tasks that the protocol keeps out of training.
         facts: {name: number or text} for the card. arc: the whole ARC set, for its test tasks; None otherwise.
-        made_test: file for the test puzzles, which were held out of the source's training puzzles; None where it has
-            test puzzles of its own. notes: lines for the user.
+        made_test: file for the test puzzles, where they were held out of the training puzzles or come from several
+            files; None where one name tells them. notes: lines for the user.
     """
 
     recipe: Recipe
@@ -141,9 +142,15 @@ def _open_puzzles(recipe: Recipe) -> RunData:
         fingerprint=puzzles.fingerprint,
         description=f"{len(puzzles):,} training and {validated:,} validation puzzles, {puzzles.origin}",
         facts={"training puzzles": len(puzzles), "training data": puzzles.fingerprint},
-        made_test=None if test is None else made_test(),
+        made_test=made_test() if test is not None or _are_several(source["data_files"]) else None,
         notes=(*splits.notes, *notes),
     )
+
+
+def _are_several(files: Any) -> bool:
+    """Whether the test puzzles of data_files are more than one file, which no --data could name."""
+    named = files.get("test") if isinstance(files, dict) else None
+    return named is not None and not (isinstance(named, str) and Path(named).is_file())
 
 
 def _open_other(side: int, recipe: Recipe) -> RunData:

@@ -29,7 +29,9 @@ from ..utils.machine import describe_machine, library_versions
 from ..voting.collect import collect_votes
 from ..voting.records import VoteRecords, load_records
 from ..voting.report import write_report
+from .arguments import DataArguments
 from .data import RunData
+from .fields import parse_files, parse_mapping
 from .resuming import operators_fact
 from .run_folder import publish_folder
 from .start import past_of
@@ -193,7 +195,6 @@ def _command(trainer: Trainer, data: RunData, kind: str = "plain") -> str:
         kind: "plain", every puzzle as it is; "voting", an ARC run's views.
     """
     asked, run, output = data.recipe.data, trainer.recipe.run, trainer.output
-    made = None if data.made_test is None else output / data.made_test
     again = f"again-{kind}" if data is trainer.data else f"again-{data.grid}"
     arguments = ["--model", str(output / "model"), "--task", asked.task, "--output", str(output / again)]
     with trainer.accelerator.autocast():
@@ -204,12 +205,28 @@ def _command(trainer: Trainer, data: RunData, kind: str = "plain") -> str:
         ("--seed", None if asked.test_puzzles is None else asked.data_seed),
         ("--views", asked.views if kind == "voting" else None),
         ("--max-steps", run.eval_max_steps),
-        ("--data", made or asked.data or asked.data_dir or asked.dataset),
         ("--precision", "bfloat16" if is_bf16 else None),
         ("--engine", "eager"),
     ):
         if value is not None:
             arguments += [name, str(value)]
+    arguments += _named(asked) if data.made_test is None else ["--data", str(output / data.made_test)]
     for name in operator_files(trainer.published_weights):
         arguments += ["--import", str(output / "model" / name)]
     return command_line("vote" if kind == "voting" else "evaluate", arguments)
+
+
+def _named(asked: DataArguments) -> list[str]:
+    """The options of a command that name a recipe's test puzzles and say how they are read; none for the sample."""
+    files = (parse_files("data_files", asked.data_files) or {}).get("test")
+    columns = parse_mapping("columns", asked.columns) or {}
+    options: list[str] = []
+    for name, values in (
+        ("--data", [asked.data or asked.data_dir or asked.dataset or files]),
+        ("--columns", [f"{role}={column}" for role, column in columns.items()]),
+        ("--characters", [asked.characters]),
+        ("--on-bad-row", ["skip" if asked.on_bad_row == "skip" else None]),
+    ):
+        given = [value for value in values if value is not None]
+        options += [name, *given] if given else []
+    return options

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from pyarrow import csv, parquet
 
 from datasets_builders.features import load_puzzles
 from datasets_builders.run_splits import load_run_splits
-from modeling_trm.commands import evaluate, train
+from modeling_trm.commands import evaluate, train, trm
 from modeling_trm.training import threads
 from modeling_trm.training.arguments import parse_recipe
 from modeling_trm.training.data import open_data
@@ -104,6 +105,24 @@ def test_a_recipe_trains_on_ones_own_file(own, tmp_path, write_recipe, capsys):
     assert run["recipe"]["data"] == str(tmp_path / "my.csv")
     assert "published step" not in run["train"]  # validation was switched off: the averaged weights are published
     assert yaml.safe_load((tmp_path / "run.yaml").read_text())["dataset"] == "hub"
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_the_command_on_the_card_reads_the_test_puzzles_as_the_run_did(several, tmp_path, write_recipe):
+    files = {split: str(tmp_path / f"{split}.csv") for split in ("train", "validation", "test", "more")}
+    for split, count in (("train", 20), ("validation", 2), ("test", 3)):
+        table = load_puzzles("sudoku", split).to_table().slice(0, count).select(["question", "answer"])
+        csv.write_csv(table.rename_columns(["start", "end"]), files[split])
+    csv.write_csv(table.slice(0, 2).rename_columns(["start", "end"]), files["more"])
+    named = {split: files[split] for split in ("train", "validation", "test")}
+    named |= {"test": [files["test"], files["more"]]} if several else {}
+    read = {"data_files": named, "columns": {"question": "start", "answer": "end"}, "test_puzzles": 4 if several else 2}
+    recipe = write_recipe("run", train_steps=2, eval_every=2, eval_max_steps=2, validation_puzzles=2, **read)
+    assert train.main([str(recipe)]) == 0
+    first = json.loads((tmp_path / "run/metrics.json").read_text(encoding="utf-8"))["evaluations"]["test"]
+    assert trm.main(shlex.split(first["command"])[1:]) == 0
+    second = json.loads((tmp_path / "run/again-plain/metrics.json").read_text(encoding="utf-8"))["evaluations"]["test"]
+    assert (first["count"], first["fingerprint"]) == (second["count"], second["fingerprint"])
 
 
 @pytest.mark.parametrize(
