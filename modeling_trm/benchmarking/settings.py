@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..configuration_trm import PRESETS, TRMConfig
-from ..evaluation.runner import Puzzles
+from ..evaluation.puzzles import Puzzles
 from ..modeling_trm import TRMForGridReasoning
 
 PREFIX = 16

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..evaluation.runner import PAD_TOKEN_ID, Puzzles
+from ..evaluation.puzzles import PAD_TOKEN_ID, Puzzles, tensors_of
 
 Chunk = tuple[Tensor, Tensor]  # input_ids and labels [B, L]
 Solver = Callable[[Tensor], tuple[Tensor, Tensor]]  # input_ids [B, L] -> answers [B, L], steps [B]
@@ -15,7 +15,7 @@ Solver = Callable[[Tensor], tuple[Tensor, Tensor]]  # input_ids [B, L] -> answer
 
 def chunks_of(puzzles: Puzzles, at_a_time: int, device: torch.device) -> list[Chunk]:
     """Equal ones, so that their times compare; what is left over at the end is not used."""
-    inputs, labels = (torch.from_numpy(ids).to(device).long() for ids in (puzzles.inputs, puzzles.labels))
+    inputs, _, labels = tensors_of(puzzles, device)
     size = min(at_a_time, len(inputs))
     whole = len(inputs) // size * size
     return list(zip(inputs[:whole].split(size), labels[:whole].split(size)))

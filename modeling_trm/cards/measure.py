@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation.plots import write_plots
-from ..evaluation.runner import Puzzles
+from ..evaluation.puzzles import Puzzles
 from ..modeling_trm import TRMForGridReasoning
 from ..utils.machine import library_versions
 from .card import SOLVING

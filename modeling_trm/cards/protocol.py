@@ -22,17 +22,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..engines_trm import resolve_engine
 from ..evaluation.chunks import Outcome, run_in_chunks
-from ..evaluation.engine import precision
-from ..evaluation.runner import Puzzles, check_puzzles_fit, choose_subset
+from ..evaluation.engine import computed_with
+from ..evaluation.puzzles import Puzzles, check_puzzles_fit, choose_subset, tensors_of
 from ..evaluation.sweep import ANY, check_numbers_of_views, each_view, is_right
 from ..modeling_trm import TRMForGridReasoning
 from ..reasoning_config_trm import ReasoningConfig
 from ..trajectories_trm import Trajectories, select
 from ..utils.machine import describe_machine
 from ..views_trm import View
-from ..voting.collect import weights_sha256
+from ..voting.collect import model_sha256
 
 PASSES = ("steps", "halting", "views", "trajectories")
 
@@ -125,12 +124,8 @@ def measure(
     wanted = [name for name in PASSES if protocol.puzzles.get(name)]
     if "views" in wanted:
         check_numbers_of_views(puzzles, protocol.views)
-    facts = {
-        "engine": resolve_engine(model, engine),
-        "precision": precision(model, engine),
-        "hardware": describe_machine(model.device),
-    }
-    weights, measured = weights_sha256(model), []
+    facts = computed_with(model, engine) | {"hardware": describe_machine(model.device)}
+    weights, measured = model_sha256(model), []
     for number, name in enumerate(wanted, start=1):
         chosen = choose_subset(puzzles, protocol.puzzles[name], protocol.seed)
         settings = protocol.settings(name)
@@ -156,22 +151,20 @@ def _way_to_run(
     model: TRMForGridReasoning, puzzles: Puzzles, protocol: Protocol, name: str, engine: str
 ) -> Callable[[np.ndarray], Outcome]:
     def run(numbers: np.ndarray) -> Outcome:
-        rows = puzzles.select(numbers)
-        input_ids, labels = (torch.from_numpy(ids).to(model.device).long() for ids in (rows.inputs, rows.labels))
-        puzzle_ids = None if rows.puzzle_ids is None else torch.from_numpy(rows.puzzle_ids).to(model.device)
+        batch = tensors_of(puzzles.select(numbers), model.device)
         ways: dict[str, Any] = {"engine": engine, "max_steps": protocol.settings(name)["steps"]}
         if name == "steps":
-            return _single(model, input_ids, puzzle_ids, labels, **ways)
+            return _single(model, *batch, **ways)
         ways["halt"] = protocol.halt
         if name == "halting":
-            return _single(model, input_ids, puzzle_ids, labels, **ways)
+            return _single(model, *batch, **ways)
         if name == "trajectories":
             ways |= {"noise_std": protocol.noise_std, "noise_on": protocol.noise_on}
             # A seed of its own for each chunk: the outcome does not depend on where a run was resumed.
             ways["generator"] = torch.Generator().manual_seed((protocol.seed << 32) + int(numbers[0]))
-            return _several(model, input_ids, puzzle_ids, labels, protocol.trajectories, ("halt", "vote"), **ways)
+            return _several(model, *batch, protocol.trajectories, ("halt", "vote"), **ways)
         views = partial(each_view, puzzles=puzzles, numbers=numbers, seed=protocol.seed)
-        return _several(model, input_ids, puzzle_ids, labels, protocol.views, ("vote",), views, **ways)
+        return _several(model, *batch, protocol.views, ("vote",), views, **ways)
 
     return run
 

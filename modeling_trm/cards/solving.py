@@ -7,7 +7,7 @@ import torch
 
 from ..diagnostics.animation import solving_gif
 from ..diagnostics.report import observe_puzzles
-from ..evaluation.runner import Puzzles, choose_subset
+from ..evaluation.puzzles import Puzzles, choose_subset, tensors_of
 from ..modeling_trm import TRMForGridReasoning
 
 TASKS = ("sudoku", "maze")  # whose cells the picture knows to colour
@@ -23,7 +23,7 @@ def solving_picture(model: TRMForGridReasoning, puzzles: Puzzles, output: str | 
     if puzzles.task not in TASKS:
         return None
     tried = choose_subset(puzzles, TRIED)
-    inputs, labels = (torch.from_numpy(ids.astype(np.int64)).to(model.device) for ids in (tried.inputs, tried.labels))
+    inputs, _, labels = tensors_of(tried, model.device)
     solved = model.solve(inputs, num_trajectories=1)
     steps = torch.where((solved.answers == labels).all(1), solved.steps, 0)
     number = int(steps.argmax())

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..utils.outputs import output_run
-from .options import CommandParser, add_model, add_output, given, valid_seed
+from .options import CommandParser, add_model, add_output, given, print_written, valid_seed
 
 if TYPE_CHECKING:  # PyTorch takes seconds to import: --help and wrong arguments must not wait for it
     from datasets_builders.arc_tasks import ArcTask
@@ -184,7 +184,7 @@ def answer(trainer: "Trainer", tasks: "list[ArcTask]", command: str) -> None:
         expected = {task.id: len(task.test) for task in tasks}
         score = score_submission(read_submission(output / "submission.json", expected), known)
         print(f"score of the submission (2 attempts) on all {len(tasks)} tasks: {score:.1%}")
-    print("\n".join(["written:", *(f"  {path}" for path in [*written, trainer.published_weights])]))
+    print_written([*written, trainer.published_weights])
 
 
 def with_answers(records: "VoteRecords", tasks: "list[ArcTask]") -> "VoteRecords":

@@ -220,7 +220,7 @@ def sample_puzzles(arguments: argparse.Namespace) -> Any:
 
     from datasets_builders.features import load_puzzles
 
-    from ..evaluation.runner import choose_subset
+    from ..evaluation.puzzles import choose_subset
     from ..utils.loading import load_processor
 
     puzzles = load_puzzles(load_processor(arguments.checkpoint).task, "test")

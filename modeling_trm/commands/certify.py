@@ -28,10 +28,10 @@ from .options import (
     add_puzzles,
     add_views,
     autocast,
-    given,
     load_checkpoint,
     load_chosen_puzzles,
     print_written,
+    provenance,
     require_at_least,
 )
 from .search_options import add_halt_option, add_search_options, check_reasoning, probability
@@ -74,13 +74,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
-    from ..engines_trm import resolve_engine
     from ..evaluation.certificates import outcome, record_attempts, risk_coverage
-    from ..evaluation.engine import precision
+    from ..evaluation.engine import computed_with
     from ..evaluation.plots import risk_coverage_curve
-    from ..utils.cli import command_line, user_errors
+    from ..utils.cli import user_errors
     from ..utils.files import alone_in, write_json
-    from ..utils.machine import describe_machine, library_versions
     from ..verifiers_trm import verifier_for
 
     with user_errors(OSError, ValueError), alone_in(Path(arguments.output)):
@@ -92,27 +90,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         with autocast(arguments, model.device):
             calibration = None if others is None else record_attempts(model, others, arguments.reasoning, **how)
             records = record_attempts(model, puzzles, arguments.reasoning, **how)
-            computed = {
-                "engine": resolve_engine(model, arguments.engine),
-                "precision": precision(model, arguments.engine),
-            }
+            computed = computed_with(model, arguments.engine)
         rows = []
         if records.valid is not None:
             rows.append({"name": "rules", "certificate": "rules", **outcome(records, records.valid)})
         if calibration is not None:
             rows += [threshold_row(records, calibration, max_error) for max_error in arguments.max_error]
         report = {
-            "command": command_line("certify", given(argv)),
+            **provenance("certify", argv, puzzles, arguments.split, model.device),
             "model": arguments.model,
-            "dataset": puzzles.origin,
-            "split": arguments.split,
-            "fingerprint": puzzles.fingerprint,
             "count": len(records),
             "calibrated_on": None if others is None else {"dataset": others.origin, "count": len(others)},
             "seed": arguments.seed,
             **computed,
-            "hardware": describe_machine(model.device),
-            "versions": library_versions(),
             "first_attempt_right": float(records.right[:, 0].mean()),
             "certificates": rows,
             "risk_coverage": risk_coverage(records),

@@ -26,12 +26,12 @@ from .options import (
     add_puzzles,
     add_views,
     autocast,
-    given,
+    check_task,
     load_chosen_puzzles,
     print_written,
+    provenance,
     require_at_least,
 )
-from .options import check_task as check_puzzle_task
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -48,7 +48,6 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add_compute(parser, with_engine=False)
     arguments = parser.parse_args(argv)
     require_at_least(parser, arguments, 1, "max_puzzles", "max_steps", "views", "batch_size")
-    require_at_least(parser, arguments, 0, "seed")
     if len(arguments.models) < 2:
         parser.error("--models needs two or more checkpoints")
     arguments.names = arguments.names or default_names(arguments.models)
@@ -69,20 +68,19 @@ def default_names(models: Sequence[str]) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
-    from ..comparison.compare import check_task, compare_models
+    from ..comparison.compare import check_grids, compare_models
     from ..comparison.report import markdown_comparison, write_comparison
-    from ..utils.cli import command_line, user_errors
+    from ..utils.cli import user_errors
     from ..utils.files import alone_in
     from ..utils.loading import choose_device, load_model, load_processor
-    from ..utils.machine import describe_machine, library_versions
 
     with user_errors(OSError, ValueError), alone_in(Path(arguments.output)):
         device = choose_device(arguments.device)
         processor = load_processor(arguments.models[0])
-        check_puzzle_task(arguments.task, processor, arguments.models[0])
+        check_task(arguments.task, processor, arguments.models[0])
         puzzles = load_chosen_puzzles(arguments, processor)
         for name in arguments.models:  # all of them first: a wrong one shows before any weights are read
-            check_task(name, load_processor(name), puzzles)
+            check_grids(name, load_processor(name), puzzles)
         models = {name: load_model(path, device) for name, path in zip(arguments.names, arguments.models, strict=True)}
         with autocast(arguments, device):
             comparison = compare_models(
@@ -93,18 +91,15 @@ def main(argv: Sequence[str] | None = None) -> int:
                 seed=arguments.seed,
                 batch_size=arguments.batch_size,
             )
-        provenance = {
-            "command": command_line("compare", given(argv)),
+        report = {
+            **provenance("compare", argv, puzzles, arguments.split, device),
             "checkpoints": dict(zip(arguments.names, arguments.models, strict=True)),
-            "dataset": puzzles.origin,
-            "split": arguments.split,
             "seed": arguments.seed,
             "precision": arguments.precision,
             "batch_size": arguments.batch_size,
-            "hardware": describe_machine(device),
-            "versions": library_versions(),
+            **comparison,
         }
-        written = write_comparison(provenance | comparison, arguments.output)
+        written = write_comparison(report, arguments.output)
     print(markdown_comparison(comparison))
     print_written(written)
     return 0

@@ -26,7 +26,7 @@ must be new or empty, whole or not at all. Exit code 0 when it was written, 2 wh
 import argparse
 from collections.abc import Sequence
 
-from .options import TASKS, CommandParser, given
+from .options import TASKS, CommandParser, given, print_written
 
 INTEGERS = ("H_cycles", "L_cycles", "num_heads", "puzzle_emb_len", "halt_max_steps")
 NUMBERS = ("rms_norm_eps", "rope_theta", "expansion")
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.to_reference:
         with user_errors(OSError, ValueError):
             written = export_reference(arguments.checkpoint, arguments.output)
-        print("\n".join(["written:", *(f"  {path}" for path in written)]))
+        print_written(written)
         return 0
     fields = (*INTEGERS, *NUMBERS, "pos_encodings")
     options = {name: vars(arguments)[name] for name in fields if vars(arguments)[name] is not None}

@@ -23,10 +23,10 @@ from .options import (
     add_model,
     add_output,
     add_puzzles,
-    given,
     load_checkpoint,
     load_chosen_puzzles,
     print_written,
+    provenance,
     require_at_least,
 )
 
@@ -51,9 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ..diagnostics.diagnosis_plots import write_diagnosis_plots
     from ..diagnostics.page import write_page
     from ..diagnostics.report import observe_puzzles, summarise_observation
-    from ..utils.cli import command_line, user_errors
+    from ..utils.cli import user_errors
     from ..utils.files import alone_in, write_json
-    from ..utils.machine import describe_machine, library_versions
 
     with user_errors(OSError, ValueError), alone_in(Path(arguments.output)):
         model, processor = load_checkpoint(arguments)
@@ -62,18 +61,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         summary = summarise_observation(observation)
         shown = choose_puzzle(observation)
         report = {
-            "command": command_line("diagnose", given(argv)),
+            **provenance("diagnose", argv, puzzles, arguments.split, model.device),
             "model": arguments.model,
             "task": puzzles.task,
-            "dataset": puzzles.origin,
-            "split": arguments.split,
-            "fingerprint": puzzles.fingerprint,
             "block_operators": list(model.config.block_operators),
             "H_cycles": model.config.H_cycles,
             "L_cycles": model.config.L_cycles,
             "num_latents": model.config.num_latents,
-            "hardware": describe_machine(model.device),
-            "versions": library_versions(),
             "shown_puzzle": puzzles.processor.decode(puzzles.inputs[shown]),
             **summary,
         }

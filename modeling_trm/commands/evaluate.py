@@ -85,7 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from ..cards.solving import solving_picture
     from ..evaluation.display import print_metrics
     from ..evaluation.engine import precision
-    from ..evaluation.runner import check_puzzles_fit, evaluate_puzzles
+    from ..evaluation.puzzles import check_puzzles_fit
+    from ..evaluation.runner import evaluate_puzzles
     from ..utils.cli import command_line, user_errors
     from ..utils.files import alone_in
     from ..utils.machine import describe_machine
@@ -137,7 +138,7 @@ def load_evaluated(
         return load_chosen_puzzles(arguments, processor, arguments.side)
     from datasets_builders.arc_folder import load_arc_folder
 
-    from ..evaluation.runner import choose_subset
+    from ..evaluation.puzzles import choose_subset
 
     refuse_reading(arguments)
     if arguments.data is None:

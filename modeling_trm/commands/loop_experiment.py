@@ -25,6 +25,8 @@ from .options import CommandParser, add_device, add_output, given, print_written
 if TYPE_CHECKING:
     from ..experiments.loop_training import Data, Settings
 
+STEPS, BATCH = 600, 16
+
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = CommandParser("loop-experiment", __doc__)
@@ -49,9 +51,6 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         if len(set(values)) < len(values):
             parser.error(f"--{name} names one twice: {' '.join(map(str, values))}")
     return arguments
-
-
-STEPS, BATCH = 600, 16
 
 
 def main(argv: Sequence[str] | None = None) -> int:

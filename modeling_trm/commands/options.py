@@ -330,7 +330,7 @@ def load_chosen_puzzles(
     from datasets_builders.features import load_puzzles
     from datasets_builders.sources import named_source
 
-    from ..evaluation.runner import choose_subset
+    from ..evaluation.puzzles import choose_subset
     from ..evaluation.trained_on import trained_on_note
 
     source = named_source(arguments.data) | reading(arguments)
@@ -354,6 +354,23 @@ def autocast(arguments: argparse.Namespace, device: "torch.device") -> "torch.au
     import torch
 
     return torch.autocast(device.type, torch.bfloat16, enabled=arguments.precision == "bfloat16")
+
+
+def provenance(
+    command: str, argv: Sequence[str] | None, puzzles: "PuzzleSet", split: str, device: "torch.device"
+) -> dict[str, Any]:
+    """Where the figures of a report come from: the command, its puzzles, the machine and the libraries."""
+    from ..utils.cli import command_line
+    from ..utils.machine import describe_machine, library_versions
+
+    return {
+        "command": command_line(command, given(argv)),
+        "dataset": puzzles.origin,
+        "split": split,
+        "fingerprint": puzzles.fingerprint,
+        "hardware": describe_machine(device),
+        "versions": library_versions(),
+    }
 
 
 def hub_data(data: str | None, task: str) -> dict[str, str]:

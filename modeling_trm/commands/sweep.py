@@ -28,10 +28,10 @@ from .options import (
     add_output,
     add_puzzles,
     autocast,
-    given,
     load_checkpoint,
     load_chosen_puzzles,
     print_written,
+    provenance,
     require_at_least,
 )
 from .search_options import add_noise_options, check_noise
@@ -73,13 +73,11 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse_arguments(argv)
-    from ..engines_trm import resolve_engine
-    from ..evaluation.engine import precision
+    from ..evaluation.engine import computed_with
     from ..evaluation.sweep import Sweep, run_sweep
     from ..evaluation.sweep_plots import plot_sweep
-    from ..utils.cli import command_line, user_errors
+    from ..utils.cli import user_errors
     from ..utils.files import alone_in, write_json
-    from ..utils.machine import describe_machine, library_versions
     from ..verifiers_trm import verifier_for
 
     with user_errors(OSError, ValueError), alone_in(Path(arguments.output)):
@@ -98,19 +96,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             rows = run_sweep(
                 model, puzzles, sweep, verifier=verifier, batch_size=arguments.batch_size, engine=arguments.engine
             )
-            engine, computed_in = resolve_engine(model, arguments.engine), precision(model, arguments.engine)
+            computed = computed_with(model, arguments.engine)
         report = {
-            "command": command_line("sweep", given(argv)),
+            **provenance("sweep", argv, puzzles, arguments.split, model.device),
             "model": arguments.model,
-            "dataset": puzzles.origin,
-            "split": arguments.split,
-            "fingerprint": puzzles.fingerprint,
-            "precision": computed_in,
-            "engine": engine,
+            **computed,
             "breadth": sweep.breadth,
             "seed": sweep.seed,
-            "hardware": describe_machine(model.device),
-            "versions": library_versions(),
             "rows": rows,
         }
         print(markdown_table(rows, sweep.breadth))

@@ -21,8 +21,9 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..configuration_trm import PRESETS, TRMConfig
+from ..evaluation.puzzles import PAD_TOKEN_ID, Puzzles, check_puzzles_fit
 from ..evaluation.records import EvaluationRecords, summarise
-from ..evaluation.runner import PAD_TOKEN_ID, Puzzles, check_puzzles_fit, record_puzzles
+from ..evaluation.runner import record_puzzles
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
 from ..utils.flops import flops
@@ -107,7 +108,7 @@ def compare_models(
     return comparison
 
 
-def check_task(name: str, processor: GridProcessor, puzzles: Puzzles) -> None:
+def check_grids(name: str, processor: GridProcessor, puzzles: Puzzles) -> None:
     """Raise a ValueError when the processor of a checkpoint is not the puzzles', naming the checkpoint and both."""
     for field in ("task", "grid_shape", "alphabet"):
         of_model, of_data = (vars(side)[field] for side in (processor, puzzles.processor))

@@ -14,9 +14,10 @@ from matplotlib.ticker import MaxNLocator
 
 from ..utils.figures import COLOURS, DOTS_PER_INCH, PERCENT, TOTAL_COLOUR, new_figure, percent_axis, save_figure
 from ..utils.intervals import wilson_interval
+from ..utils.words import shortened
 
 STYLES = ("-", "--", ":", "-.")  # another one when the colours have run out
-SHOWN_NAME = 34
+SHOWN_NAME = 34  # characters
 MOST_NUMBERS = 12  # models whose agreement is also written into the map
 
 
@@ -30,7 +31,7 @@ def accuracy_curves(comparison: dict[str, Any], output: str | Path, title: str |
         steps = np.arange(1, len(shares) + 1)
         low, high = zip(*(wilson_interval(round(share * count), count) for share in shares), strict=True)
         axes.fill_between(steps, low, high, color=colour, alpha=0.12, linewidth=0)
-        label = f"{_shortened(name)}: {100 * shares[-1]:.1f} %"
+        label = f"{shortened(name, SHOWN_NAME)}: {100 * shares[-1]:.1f} %"
         axes.plot(steps, shares, color=colour, linestyle=style, linewidth=1.8, label=label)
         halt = (figures["mean_halting_step"], figures["halt"]["exact_accuracy"])
         axes.plot(
@@ -52,7 +53,7 @@ def accuracy_curves(comparison: dict[str, Any], output: str | Path, title: str |
 
 def agreement_map(comparison: dict[str, Any], output: str | Path, title: str | None = None) -> Path:
     """Share of the puzzles to which two models give the same answer, right or wrong."""
-    names = [f"{_shortened(name)}  {number}" for number, name in enumerate(comparison["models"], start=1)]
+    names = [f"{shortened(name, SHOWN_NAME)}  {number}" for number, name in enumerate(comparison["models"], start=1)]
     matrix_MM = np.array(comparison["agreement"])
     side = max(2.8, 0.8 + 0.55 * len(names))
     figure = Figure(figsize=(side + 3.0, side), dpi=DOTS_PER_INCH, layout="constrained")
@@ -77,7 +78,7 @@ def solved_only_bars(comparison: dict[str, Any], output: str | Path, title: str 
     figure = Figure(figsize=(7.0, 1.4 + 0.45 * len(names)), dpi=DOTS_PER_INCH, layout="constrained")
     axes = figure.subplots()
     colours = [colour for (colour, _), _ in zip(_looks(), names, strict=False)]
-    bars = axes.barh([_shortened(name) for name in names], list(only.values()), color=colours, height=0.65)
+    bars = axes.barh([shortened(name, SHOWN_NAME) for name in names], list(only.values()), color=colours, height=0.65)
     axes.bar_label(bars, padding=3)
     axes.invert_yaxis()
     axes.margins(x=0.1)
@@ -94,8 +95,3 @@ def solved_only_bars(comparison: dict[str, Any], output: str | Path, title: str 
 def _looks() -> Iterator[tuple[str, str]]:
     """(colour, line style), without end: all colours in the first style, then in the next."""
     return ((colour, style) for style in cycle(STYLES) for colour in COLOURS)
-
-
-def _shortened(name: str) -> str:
-    """The end of a long name, which tells more than its beginning."""
-    return name if len(name) <= SHOWN_NAME else f"…{name[1 - SHOWN_NAME :]}"

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from ..evaluation.runner import PAD_TOKEN_ID, Puzzles
+from ..evaluation.puzzles import PAD_TOKEN_ID, Puzzles
 from ..processing_trm import GridProcessor
 from ..utils.files import write_bytes
 from .observation import STEP, Observation

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..evaluation.engine import in_evaluation_mode
 from ..modeling_trm import TRMForGridReasoning
 from ..reasoning_trm import answers_from_logits
 from ..recursion_trm import RecursionState
@@ -126,12 +127,8 @@ def observe(
     if labels is not None and labels.shape != input_ids.shape:
         raise ValueError(f"labels has shape {list(labels.shape)}; allowed: {list(input_ids.shape)} as input_ids")
     config.vocab_size_of(input_ids.shape[1])
-    was_training = model.training
-    model.eval()
-    try:
+    with in_evaluation_mode(model):
         return _observe(model, _goal(input_ids, labels, config.blank_token_id), puzzle_ids, steps)
-    finally:
-        model.train(was_training)
 
 
 def _observe(model: TRMForGridReasoning, goal: Goal, puzzle_ids: Tensor | None, steps: int) -> Observation:

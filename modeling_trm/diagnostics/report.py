@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..evaluation.runner import Puzzles, check_puzzles_fit
+from ..evaluation.puzzles import Puzzles, check_puzzles_fit, tensors_of
 from ..modeling_trm import TRMForGridReasoning
 from ..utils.intervals import wilson_interval
 from .calibration import calibrate
@@ -31,13 +31,9 @@ def observe_puzzles(
     parts = []
     with tqdm(total=len(puzzles), desc="observing", unit="puzzle", disable=not progress) as bar:
         for start in range(0, len(puzzles), batch_size):
-            rows = slice(start, start + batch_size)
-            inputs, labels = (
-                torch.tensor(ids[rows], device=model.device).long() for ids in (puzzles.inputs, puzzles.labels)
-            )
-            ids = None if puzzles.puzzle_ids is None else torch.tensor(puzzles.puzzle_ids[rows], device=model.device)
-            parts.append(observe(model, inputs, ids, labels, max_steps))
-            bar.update(len(inputs))
+            batch = tensors_of(puzzles, model.device, slice(start, start + batch_size))
+            parts.append(observe(model, *batch, max_steps))
+            bar.update(len(batch[0]))
     return Observation.join(parts)
 
 

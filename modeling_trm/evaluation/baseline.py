@@ -1,6 +1,6 @@
 """What solves the same puzzles without a model: the figure that a model's is to be read beside."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -8,14 +8,12 @@ from datasets_builders.solutions import solved_by_singles
 from datasets_builders.validation import sudoku_units
 
 from ..utils.intervals import wilson_interval
-
-if TYPE_CHECKING:
-    from .runner import Puzzles
+from .puzzles import Puzzles
 
 SINGLES = "baseline without a model: naked and hidden singles, no guess"
 
 
-def baseline(puzzles: "Puzzles") -> dict[str, Any]:
+def baseline(puzzles: Puzzles) -> dict[str, Any]:
     """{"baseline": {name, exact_accuracy, ci95}} of Sudokus; nothing of a task that has none."""
     if puzzles.task != "sudoku":
         return {}

@@ -25,7 +25,7 @@ from ..reasoning_config_trm import RULES, ReasoningConfig
 from ..trajectories_trm import Verifier, verdicts
 from ..utils.intervals import wilson_interval
 from ..views_trm import View
-from .runner import Puzzles, check_puzzles_fit
+from .puzzles import Puzzles, check_puzzles_fit, tensors_of
 from .sweep import check_numbers_of_views, each_view, is_right
 
 CONFIDENCE = 0.95
@@ -90,9 +90,7 @@ def _record_batch(
     verifier: Verifier | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """right, valid and halt_logits [B, V * K]."""
-    rows, device = slice(numbers.start, numbers.stop), model.device
-    input_ids, labels = (torch.tensor(ids[rows], device=device).long() for ids in (puzzles.inputs, puzzles.labels))
-    puzzle_ids = None if puzzles.puzzle_ids is None else torch.tensor(puzzles.puzzle_ids[rows], device=device)
+    input_ids, puzzle_ids, labels = tensors_of(puzzles, model.device, slice(numbers.start, numbers.stop))
     B, L = input_ids.shape
     starts_BVL = each_view(View.apply, puzzles, numbers, seed, input_ids[:, None].expand(-1, views, -1))
     answers, logits = [], []

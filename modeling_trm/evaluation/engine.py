@@ -1,9 +1,28 @@
-"""The precision that an evaluation computes in, by name, for its records; its engine: engines_trm.resolve_engine."""
+"""What computes an evaluation: the model in its mode, and by name, for the records, the engine and the precision."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
-from ..engines_trm import int8_rest
+from ..engines_trm import int8_rest, resolve_engine
 from ..modeling_trm import TRMForGridReasoning
+
+
+@contextmanager
+def in_evaluation_mode(model: TRMForGridReasoning) -> Iterator[None]:
+    """While the block runs; then in the mode that it was in."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def computed_with(model: TRMForGridReasoning, engine: str) -> dict[str, str]:
+    """{engine, precision}. Raises ValueError for an engine that is unknown or cannot run here."""
+    return {"engine": resolve_engine(model, engine), "precision": precision(model, engine)}
 
 
 def precision(model: TRMForGridReasoning, engine: str = "auto") -> str:

@@ -16,8 +16,9 @@ import numpy as np
 
 from ..modeling_trm import TRMForGridReasoning
 from ..reasoning_config_trm import ReasoningConfig
+from .puzzles import Puzzles
 from .records import EvaluationRecords
-from .runner import Puzzles, record_puzzles
+from .runner import record_puzzles
 
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999)
 DEPTH = 3  # times the steps of training are looked at: a recursion that has learnt to go on profits from more

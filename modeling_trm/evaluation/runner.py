@@ -35,7 +35,7 @@ Shapes: N puzzles, B batch, K trajectories of each, L positions, S supervision s
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,49 +43,20 @@ from tqdm.auto import tqdm
 
 from ..engines_trm import choose_engine, resolve_engine
 from ..modeling_trm import TRMForGridReasoning
-from ..processing_trm import GridProcessor
 from ..reasoning_config_trm import ReasoningConfig
 from ..reasoning_trm import answers_from_logits
 from ..trajectories_trm import Verifier, select
-from ..utils.loading import check_model_fits
 from .baseline import baseline
+from .engine import in_evaluation_mode
+from .puzzles import PAD_TOKEN_ID, Puzzles, check_puzzles_fit, tensors_of
 from .records import EvaluationRecords, summarise
 from .relabelling import relabelled, relabelling_metrics
 from .stepwise import trajectories_by_step
-
-PAD_TOKEN_ID = 0  # of every task's alphabet: a label of padding is not scored
 
 EVERY_STEP = ReasoningConfig()  # all steps of the architecture, one trajectory, whatever the checkpoint's own defaults
 
 ScoreValid = Callable[[Any, Any], bool]
 RunBatch = Callable[..., dict[str, torch.Tensor]]
-
-
-class Puzzles(Protocol):
-    """The part of `datasets_builders.features.PuzzleSet` that an evaluation reads; inputs and labels are uint8 [N, L],
-    puzzle_ids int64 [N] or None for the blank row of the puzzle table."""
-
-    @property
-    def task(self) -> str: ...
-    @property
-    def inputs(self) -> np.ndarray: ...
-    @property
-    def labels(self) -> np.ndarray: ...
-    @property
-    def sources(self) -> np.ndarray: ...
-    @property
-    def ratings(self) -> np.ndarray: ...
-    @property
-    def puzzle_ids(self) -> np.ndarray | None: ...
-    @property
-    def processor(self) -> GridProcessor: ...
-    @property
-    def fingerprint(self) -> str: ...
-    def __len__(self) -> int: ...
-    def select(self, indices: np.ndarray) -> Self: ...
-
-
-P = TypeVar("P", bound=Puzzles)
 
 
 def evaluate_puzzles(
@@ -171,20 +142,18 @@ def record_puzzles(
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     if device is not None:
         torch.nn.Module.to(model, device)
-    was_training = model.training
-    model.eval()
     parts: list[EvaluationRecords] = []
     right = 0
-    try:
+    with (
+        in_evaluation_mode(model),
+        tqdm(total=len(puzzles), desc="evaluating", unit="puzzle", disable=not progress) as bar,
+    ):
         run_batch = _way_to_run(model, config, verifier=verifier, generator=generator)
-        with tqdm(total=len(puzzles), desc="evaluating", unit="puzzle", disable=not progress) as bar:
-            for rows in _batches(len(puzzles), batch_size):
-                parts.append(_record_batch(model, puzzles.select(rows), steps, config.halt, run_batch, score_valid))
-                right += int(parts[-1].exact[:, -1].sum())
-                bar.set_postfix(exact=f"{right / (bar.n + len(rows)):.1%}", refresh=False)
-                bar.update(len(rows))
-    finally:
-        model.train(was_training)
+        for rows in _batches(len(puzzles), batch_size):
+            parts.append(_record_batch(model, puzzles.select(rows), steps, config.halt, run_batch, score_valid))
+            right += int(parts[-1].exact[:, -1].sum())
+            bar.set_postfix(exact=f"{right / (bar.n + len(rows)):.1%}", refresh=False)
+            bar.update(len(rows))
     return EvaluationRecords.concatenate(parts)
 
 
@@ -196,41 +165,6 @@ def _way_to_run(model: TRMForGridReasoning, config: ReasoningConfig, **run_time:
     if config.search or run_time["verifier"] is not None:
         return partial(_run_search, config=config, **run_time)
     return partial(_run_every_step, step_by)
-
-
-def check_puzzles_fit(model: TRMForGridReasoning, puzzles: Puzzles) -> None:
-    """Raise a ValueError when the puzzles cannot be fed to this model, naming both sides, or are none at all."""
-    if len(puzzles) == 0:
-        raise ValueError(f"the evaluation set of task {puzzles.task!r} is empty: there is no puzzle to score")
-    check_model_fits(model, puzzles.processor)
-
-
-def choose_subset(puzzles: P, count: int, seed: int = 0) -> P:
-    """At most `count` puzzles, every source in its proportion, the same ones for the same seed; the order is kept."""
-    return puzzles.select(stratified_indices(puzzles.sources, count, seed))
-
-
-def stratified_indices(sources_N: np.ndarray, count: int, seed: int = 0) -> np.ndarray:
-    """Sorted indices of `count` rows, shared out over the sources by largest remainder (all rows if there are fewer).
-
-    Raises:
-        ValueError: when `count` is below 1.
-    """
-    if count < 1:
-        raise ValueError(f"the number of puzzles to choose must be at least 1, got {count}")
-    total = len(sources_N)
-    if count >= total:
-        return np.arange(total)
-    names, sizes = np.unique(sources_N, return_counts=True)
-    whole, remainder = np.divmod(sizes * count, total)
-    largest_first = np.argsort(-remainder, kind="stable")
-    whole[largest_first[: count - whole.sum()]] += 1
-    # RandomState, because numpy promises never to change its stream; Generator's may change with a release.
-    random = np.random.RandomState(seed)
-    chosen = [
-        random.permutation(np.flatnonzero(sources_N == name))[:size] for name, size in zip(names, whole, strict=True)
-    ]
-    return np.sort(np.concatenate(chosen))
 
 
 def _batches(total: int, batch_size: int) -> Iterator[np.ndarray]:
@@ -246,9 +180,7 @@ def _record_batch(
     run_batch: RunBatch,
     score_valid: ScoreValid | None,
 ) -> EvaluationRecords:
-    input_ids_BL = torch.from_numpy(batch.inputs).to(model.device).long()
-    labels_BL = torch.from_numpy(batch.labels).to(model.device).long()
-    puzzle_ids_B = None if batch.puzzle_ids is None else torch.from_numpy(batch.puzzle_ids).to(model.device)
+    input_ids_BL, puzzle_ids_B, labels_BL = tensors_of(batch, model.device)
     with torch.inference_mode():
         tallies = run_batch(model, input_ids_BL, puzzle_ids_B, labels_BL, steps)
         counted_BL = _blank_cells(input_ids_BL, labels_BL, batch.processor.blank_token_id)

@@ -22,7 +22,7 @@ from ..reasoning_config_trm import SELECTIONS, ReasoningConfig
 from ..trajectories_trm import Trajectories, Verifier, select
 from ..utils.intervals import wilson_interval
 from ..views_trm import View, check_views, draw_view, most_views
-from .runner import Puzzles, check_puzzles_fit
+from .puzzles import Puzzles, check_puzzles_fit, tensors_of
 from .stepwise import trajectories_by_step
 
 PLAIN, ANY = "plain", "any"  # one trajectory of the puzzle as it is; some trajectory is right, whoever would choose it
@@ -141,11 +141,7 @@ def _sweep_batch(
     generator: torch.Generator,
 ) -> Iterator[tuple[tuple[int, int, str], Tensor]]:
     """((steps, trajectories, selection), bool [B]: solved exactly), for plain solving too."""
-    rows = slice(part.start, part.stop)
-    input_ids, labels = (
-        torch.tensor(ids[rows], device=model.device).long() for ids in (puzzles.inputs, puzzles.labels)
-    )
-    puzzle_ids = None if puzzles.puzzle_ids is None else torch.tensor(puzzles.puzzle_ids[rows], device=model.device)
+    input_ids, puzzle_ids, labels = tensors_of(puzzles, model.device, slice(part.start, part.stop))
     alone = trajectories_by_step(model, input_ids, puzzle_ids, 1, plain)
     for steps in sweep.steps:
         yield (steps, 1, PLAIN), is_right(alone[steps - 1].answers, labels)[:, 0]

@@ -19,6 +19,7 @@ from ..cards.image import installed_code
 from ..cards.update import WORKPLACE, finish_update, read_metrics
 from ..operator_files_trm import HOOK, operator_files
 from ..utils.loading import check_model_fits, load_model, load_processor
+from ..utils.words import first_few
 from .contents import CONFIG, Contents, ContentsError, collect, front_matter, parse_file, read_text, select
 
 PROCESSOR, WEIGHTS, TABLE = "preprocessor_config.json", "model.safetensors", "puzzle_table.safetensors"
@@ -104,22 +105,24 @@ def _code(folder: Path, modules: set[str]) -> tuple[dict[str, Path | bytes], lis
     """The code that the folder lacks, and notes. The folder's own code goes as it is, if it is whole."""
     installed = installed_code()
     own = {file.name: file for file in folder.glob("*_trm.py")}
-    brought = operator_files(folder)
-    notes = [f"code of the checkpoint's own operators goes along: {_some(brought)}"] if brought else []
+    brought = sorted(operator_files(folder))
+    notes = [f"code of the checkpoint's own operators goes along: {first_few(brought)}"] if brought else []
     ours = own.keys() - ({*brought, HOOK.name} if brought else set())
-    other = [name for name in ours if name not in installed or own[name].read_bytes() != installed[name].read_bytes()]
-    missing = _missing_code(own, modules)
+    other = sorted(
+        name for name in ours if name not in installed or own[name].read_bytes() != installed[name].read_bytes()
+    )
+    missing = sorted(_missing_code(own, modules))
     if not missing:
-        older = [f"code of another version than the installed one goes as it is: {_some(other)}"] if other else []
+        older = [f"code of another version than the installed one goes as it is: {first_few(other)}"] if other else []
         return {}, notes + older
     if other:
         raise ContentsError(
-            f"{folder}: its code lacks {_some(missing)}, and {_some(other)} is of another version than the installed "
-            f"one; remove *_trm.py there to publish the installed code"
+            f"{folder}: its code lacks {first_few(missing)}, and {first_few(other)} is of another version than the "
+            f"installed one; remove *_trm.py there to publish the installed code"
         )
-    unknown = (modules | missing) - own.keys() - installed.keys()
+    unknown = sorted(modules.union(missing) - own.keys() - installed.keys())
     if unknown:
-        raise ContentsError(f"{folder}: its code needs {_some(unknown)}, which is neither there nor in the package")
+        raise ContentsError(f"{folder}: its code needs {first_few(unknown)}, which is neither there nor in the package")
     added = {name: file for name, file in installed.items() if name not in own}
     return dict(added), [*notes, f"{len(added)} code files of the installed package were added"]
 
@@ -134,11 +137,6 @@ def _missing_code(own: dict[str, Path], modules: set[str]) -> set[str]:
         if name in own:
             todo |= {f"{module}.py" for module in get_relative_imports(own[name])} - seen
     return seen - own.keys()
-
-
-def _some(names: Any) -> str:
-    ordered = sorted(names)
-    return ", ".join(ordered[:3]) + (f" and {len(ordered) - 3} more" if ordered[3:] else "")
 
 
 def _card(folder: Path, repository: str, rerender: bool) -> tuple[dict[str, Path | bytes], list[str]]:

@@ -79,7 +79,7 @@ class DataArguments:
     subset: int | None = _help(
         "train on this many puzzles, drawn by data_seed (the literature's 1k: 1000)", allowed=COUNT
     )
-    data_seed: int = _help("seed of the subset", 0, SEED)
+    data_seed: int = _help("seed of which puzzles are taken: subset, validation_puzzles, test_puzzles", 0, SEED)
     on_bad_row: Literal["error", "skip"] = _help("refuse a data set with bad rows, or leave them out", "error")
     augment: bool = _help("draw a symmetry of the puzzle for every row", True)
     source_weights: MappingText | None = _help("JSON or YAML mapping {source: weight}; default: every puzzle alike")

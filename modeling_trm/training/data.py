@@ -17,7 +17,7 @@ from datasets_builders.sources import named_source
 
 from ..arc_task_trm import task_name
 from ..configuration_trm import TRMConfig
-from ..evaluation.runner import Puzzles, choose_subset
+from ..evaluation.puzzles import Puzzles, choose_subset
 from ..evaluation.trained_on import made_test
 from ..processing_trm import GridProcessor
 from ..puzzle_index_trm import PuzzleIndex

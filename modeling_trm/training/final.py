@@ -74,37 +74,19 @@ def _evaluate_and_publish(trainer: Trainer, arguments: Sequence[str]) -> Path:
         records = collect(trainer, model, output / "evaluation", names)
     if not accelerator.is_main_process:
         return output / "model"
-    metrics = {}
     tests = [one.load_test() for one in data.of_each_size]
-    for one, test in zip(data.of_each_size, tests):
-        if one.made_test is not None:  # written down, so that the command below can evaluate on it again
-            written = BytesIO()
-            parquet.write_table(test.to_table(), written)
-            write_bytes(output / one.made_test, written.getbuffer())
-        if len(test):
-            metrics["test" if one is data else one.grid] = _evaluate(trainer, one, test, model)
+    metrics = _metrics(trainer, model, tests)
     if records is not None:
         report, _ = write_report(records, output / "evaluation")
         if metrics:
             metrics["test"]["votes"] = {name: report[name] for name in VOTES_ON_CARD} | {"command": names["command"]}
-    facts = data.facts | trainer.facts
-    pictures, own = output / "evaluation" / "plots", operator_files(trainer.published_weights)
-    if own:
-        facts |= {"operators of its own": ", ".join(own)} | operators_fact(model.config.block_operators)
-    if data.validation is not None:
-        facts["inference defaults"] = _calibrate(trainer, model)
+    facts, pictures = _facts(trainer, model), output / "evaluation" / "plots"
     if len(tests[0]):
         solving_picture(model, tests[0], pictures / SOLVING)
     before, trained_on = past_of(trainer.recipe.optimisation.start_from)
     for one in data.of_each_size:
         if isinstance(one.stream, TrainingStream):
             trained_on = hashes_kept(one.stream.questions, trained_on)
-    best = trainer.progress["best"]
-    if best is not None:
-        facts["published step"] = best["step"]
-        mean = ", mean over the sizes" if data.others else ""
-        scores = ("exact_accuracy", "cell_accuracy")
-        facts |= {f"validation {name.replace('_', ' ')}{mean}": best[name] for name in scores}
     return publish_folder(
         trainer.published_weights,
         output,
@@ -123,6 +105,35 @@ def _evaluate_and_publish(trainer: Trainer, arguments: Sequence[str]) -> Path:
         plots=pictures if pictures.is_dir() else None,
         trained_on=trained_on if data.arc is None else None,
     )
+
+
+def _metrics(trainer: Trainer, model: TRMForGridReasoning, tests: list[PuzzleSet]) -> dict[str, Any]:
+    """{name on the card: figures} of the test puzzles of each size; those made by the run are written down."""
+    metrics = {}
+    for one, test in zip(trainer.data.of_each_size, tests):
+        if one.made_test is not None:  # so that the command on the card can evaluate on it again
+            written = BytesIO()
+            parquet.write_table(test.to_table(), written)
+            write_bytes(trainer.output / one.made_test, written.getbuffer())
+        if len(test):
+            metrics["test" if one is trainer.data else one.grid] = _evaluate(trainer, one, test, model)
+    return metrics
+
+
+def _facts(trainer: Trainer, model: TRMForGridReasoning) -> dict[str, Any]:
+    """Of the training, for the card; the model gets its defaults."""
+    facts, own = trainer.data.facts | trainer.facts, operator_files(trainer.published_weights)
+    if own:
+        facts |= {"operators of its own": ", ".join(own)} | operators_fact(model.config.block_operators)
+    if trainer.data.validation is not None:
+        facts["inference defaults"] = _calibrate(trainer, model)
+    best = trainer.progress["best"]
+    if best is not None:
+        facts["published step"] = best["step"]
+        mean = ", mean over the sizes" if trainer.data.others else ""
+        scores = ("exact_accuracy", "cell_accuracy")
+        facts |= {f"validation {name.replace('_', ' ')}{mean}": best[name] for name in scores}
+    return facts
 
 
 def _calibrate(trainer: Trainer, model: TRMForGridReasoning) -> str:

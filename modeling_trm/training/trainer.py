@@ -28,7 +28,8 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
 from ..compiling_trm import allow_forms, can_compile
-from ..evaluation.runner import Puzzles, evaluate_puzzles
+from ..evaluation.puzzles import Puzzles
+from ..evaluation.runner import evaluate_puzzles
 from ..memory_trm import keep_freed_memory
 from ..modeling_trm import TRMForGridReasoning
 from ..operator_files_trm import own_code

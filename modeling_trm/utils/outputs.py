@@ -9,6 +9,7 @@ from pathlib import Path
 from .files import check_file, check_parent, replaced, resolved
 from .manifest import foreign_files, write_manifest
 from .reading import read_json
+from .words import first_few
 
 # What figures of ours are called, and names of which one is in them, as in no other program's.
 OURS = {
@@ -154,9 +155,9 @@ def check_new_folder(output: Path, overwrite: bool | None, sources: Sources = ()
             f"{output}: is not replaced, as nothing tells that it was built like this ({error}); remove it yourself"
         ) from error
     if foreign:
-        some = ", ".join(foreign[:3]) + (f" and {len(foreign) - 3} more" if foreign[3:] else "")
         raise ValueError(
-            f"{output}: is not replaced, as it holds files that no run of ours wrote like this: {some}; move them away"
+            f"{output}: is not replaced, as it holds files that no run of ours wrote like this: {first_few(foreign)}; "
+            f"move them away"
         )
     return target
 

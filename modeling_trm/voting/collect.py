@@ -18,8 +18,8 @@ import torch
 from tqdm.auto import tqdm
 
 from ..configuration_trm import KERNELS, TRMConfig
-from ..engines_trm import choose_engine, resolve_engine
-from ..evaluation.engine import precision
+from ..engines_trm import choose_engine
+from ..evaluation.engine import computed_with, in_evaluation_mode
 from ..evaluation.runner import EVERY_STEP
 from ..modeling_trm import TRMForGridReasoning
 from ..reasoning_config_trm import ReasoningConfig
@@ -90,12 +90,8 @@ def collect_votes(
     choose_engine(model, config.engine)  # before anything is written
     facts = dict(manifest or {}) | evaluation_facts(model, views, config, chunk_size)
     begin_folder(folder, facts, views.inputs)
-    was_training = model.training
-    model.eval()
-    try:
+    with in_evaluation_mode(model):
         _run_chunks(model, views, folder, facts, batch_size, shard, progress, config)
-    finally:
-        model.train(was_training)
     return len(chunks_done(folder)) == num_chunks(facts)
 
 
@@ -113,18 +109,17 @@ def evaluation_facts(
         "protocol": views.protocol,
         "data_fingerprint": fingerprint_inputs(views.inputs),
         "views_fingerprint": views.fingerprint,
-        "weights_sha256": weights_sha256(model),
+        "weights_sha256": model_sha256(model),
         "max_steps": config.max_steps,
         "halt": True if config.halt == 0.5 else config.halt,  # one rule, two names
-        "precision": precision(model, config.engine),
-        "engine": resolve_engine(model, config.engine),
+        **computed_with(model, config.engine),
         "num_views": int(views.views_of_input.max()),
         "num_items": int(views.views_of_input.sum()),
         "chunk_size": chunk_size,
     }
 
 
-def weights_sha256(model: TRMForGridReasoning) -> str:
+def model_sha256(model: TRMForGridReasoning) -> str:
     """SHA-256 of the parameters, buffers and architecture, as loaded: the rows of the puzzle table that are there."""
     fields = {name: vars(model.config)[name] for name in TRMConfig.__annotations__ if name not in KERNELS}
     fields["ssd_backend"] = "auto"  # it counted once; folders begun then can be gone on with

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from ..utils.figures import COLOURS, GREY, new_figure, percent_axis, save_figure
+from ..utils.words import shortened
 
 RANK_BINS = ((1, 1), (2, 2), (3, 5), (6, 10), (11, 100), (101, 1000))
 ENTROPY_BIN = 0.5  # bits
@@ -127,7 +128,7 @@ def _curve(axes: Axes, name: str, report: dict[str, Any], colour: str) -> set[in
     values = np.array([estimate["value"] for estimate in estimates])[order]
     band = np.array([estimate["ci95"] for estimate in estimates])[order]
     axes.fill_between(k, band[:, 0], band[:, 1], color=colour, alpha=0.15, linewidth=0)
-    axes.plot(k, values, color=colour, marker="o", markersize=4, linewidth=1.8, label=_shortened(name))
+    axes.plot(k, values, color=colour, marker="o", markersize=4, linewidth=1.8, label=shortened(name, SHOWN_NAME))
     axes.axhline(report["coverage"]["value"], color=colour, linewidth=1.2, linestyle=":")
     return set(places)
 
@@ -139,11 +140,6 @@ def _entropies(report: dict[str, Any], hard: bool | None) -> list[float]:
 
 def _whole_numbers() -> MaxNLocator:
     return MaxNLocator(6, integer=True, steps=[1, 2, 5, 10])
-
-
-def _shortened(name: str, most: int = SHOWN_NAME) -> str:
-    """The end of a long name or path, which tells more than its beginning."""
-    return name if len(name) <= most else f"…{name[1 - most :]}"
 
 
 def _between(ranks: Mapping[int, int], low: int, high: int) -> int:

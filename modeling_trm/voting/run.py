@@ -28,12 +28,13 @@ from datasets_builders.arc_tasks import (
 )
 
 from ..arc_task_trm import task_name
-from ..evaluation.runner import stratified_indices
+from ..evaluation.puzzles import stratified_indices
 from ..modeling_trm import TRMForGridReasoning
 from ..processing_trm import GridProcessor
 from ..utils.files import alone_in
 from ..utils.loading import choose_device
 from ..utils.locks import LOCK
+from ..utils.words import first_few
 from .collect import collect_votes
 from .folder import chunks_done, num_chunks, read_manifest
 from .records import load_records
@@ -210,19 +211,14 @@ def _report_lines(report: Mapping[str, Any]) -> Iterator[str]:
         low, high = figure["ci95"]
         yield f"  {name:<10}{figure['value']:7.2%}   95 % interval {low:.1%} to {high:.1%}"
     if counts["inputs_without_prediction"]:
-        yield f"without any prediction, counted as wrong: {_shown(counts['inputs_without_prediction'])}"
+        yield f"without any prediction, counted as wrong: {first_few(counts['inputs_without_prediction'], 10)}"
     if counts["inputs_without_reference"]:
-        yield f"without a known answer, not scored: {_shown(counts['inputs_without_reference'])}"
+        yield f"without a known answer, not scored: {first_few(counts['inputs_without_reference'], 10)}"
     if manifest["non_finite_votes"]:
         yield (
             f"WARNING: NaN or infinite halt probability in {manifest['non_finite_votes']:,} votes, counted as 0: "
             "the model has diverged"
         )
-
-
-def _shown(names: Sequence[str], most: int = 10) -> str:
-    rest = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + rest
 
 
 def _described(tasks: list[ArcTask], where: str) -> ArcSource:

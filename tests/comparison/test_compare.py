@@ -13,7 +13,7 @@ from datasets_builders.features import PuzzleSet
 from modeling_trm import PRESETS, GridProcessor, TRMConfig, TRMForGridReasoning
 from modeling_trm.comparison.compare import (
     Outcome,
-    check_task,
+    check_grids,
     compare_models,
     compare_pair,
     figures_of,
@@ -75,7 +75,7 @@ def test_records_are_those_of_an_evaluation_alone(models: Models, puzzles: Puzzl
     assert 0 < solved < COUNT * len(models)  # else the test shows little
 
 
-def test_models_take_turns(models: Models, puzzles: PuzzleSet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_take_turns(models: Models, puzzles: PuzzleSet) -> None:
     """Every batch through every model, another one first each time; before that one step each, not counted."""
     seen: list[tuple[str, int]] = []
     for name, model in models.items():
@@ -233,8 +233,8 @@ def test_refusals(models: Models, puzzles: PuzzleSet, tiny_model: Callable[..., 
 
 
 def test_checkpoints_of_another_task_or_shape_are_named(puzzles: PuzzleSet) -> None:
-    check_task("own", GridProcessor("sudoku", grid_shape=(4, 4)), puzzles)
+    check_grids("own", GridProcessor("sudoku", grid_shape=(4, 4)), puzzles)
     with pytest.raises(ValueError, match="checkpoint 'x' was made for task 'maze', the puzzles have 'sudoku'"):
-        check_task("x", GridProcessor("maze", grid_shape=(4, 4)), puzzles)
+        check_grids("x", GridProcessor("maze", grid_shape=(4, 4)), puzzles)
     with pytest.raises(ValueError, match=r"'x' was made for grid_shape \[9, 9\], the puzzles have \[4, 4\]"):
-        check_task("x", GridProcessor("sudoku", grid_shape=(9, 9)), puzzles)
+        check_grids("x", GridProcessor("sudoku", grid_shape=(9, 9)), puzzles)

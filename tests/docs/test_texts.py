@@ -98,6 +98,16 @@ def test_links_lead_somewhere(page):
         assert (ROOT / name).exists(), f"{page.name}: {name}"
 
 
+def test_the_page_of_the_builders_names_every_file():
+    text = (ROOT / "datasets_builders" / "README.md").read_text(encoding="utf-8")
+    named = [
+        name
+        for names in re.findall(r"^\| (\w+\.py(?:, \w+\.py)*) \|", text, re.MULTILINE)
+        for name in names.split(", ")
+    ]
+    assert sorted([*named, "__init__.py"]) == sorted(path.name for path in (ROOT / "datasets_builders").glob("*.py"))
+
+
 def test_targets_of_make_exist():
     texts = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
     targets = set(re.findall(r"(?:`|^)make ([a-z-]+)", texts, re.MULTILINE))

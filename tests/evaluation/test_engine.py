@@ -9,7 +9,7 @@ import torch
 from modeling_trm.engines_trm import choose_engine, packing_missing, resolve_engine
 from modeling_trm.evaluation import evaluate_puzzles
 from modeling_trm.evaluation.engine import precision
-from modeling_trm.voting.collect import collect_votes, weights_sha256
+from modeling_trm.voting.collect import collect_votes, model_sha256
 from modeling_trm.voting.records import load_records
 from modeling_trm.voting.views import PuzzleViews
 from tests.conftest import ONE_OF_A_KIND
@@ -111,11 +111,11 @@ def test_halting_figures_are_of_the_probability_asked_for(tiny_model, small_sudo
 def test_the_choice_of_kernels_is_no_other_model(tiny_model) -> None:
     """Votes begun with other kernels, or before there was a choice, are of the same weights."""
     made = tiny_model("trm-mlp-t")
-    before = weights_sha256(made)
+    before = model_sha256(made)
     made.set_kernels(mlp_t_backend="torch", attention_backend="math", ssd_backend="torch")
-    assert weights_sha256(made) == before
+    assert model_sha256(made) == before
     made.config.rope_theta = 100.0
-    assert weights_sha256(made) != before
+    assert model_sha256(made) != before
 
 
 def test_names_are_those_of_what_runs(tiny_model) -> None:

@@ -14,7 +14,7 @@ from datasets_builders.features import load_puzzles
 from modeling_trm import GridProcessor, TRMConfig, TRMForGridReasoning
 from modeling_trm.evaluation import evaluate_puzzles
 from modeling_trm.voting import collect
-from modeling_trm.voting.collect import collect_votes, weights_sha256
+from modeling_trm.voting.collect import collect_votes, model_sha256
 from modeling_trm.voting.folder import chunk_path, chunks_done
 from modeling_trm.voting.records import VoteRecords, load_records
 from modeling_trm.voting.views import ArcViews, PuzzleViews
@@ -216,12 +216,12 @@ def test_a_folder_of_another_checkpoint_or_run_is_refused(echo, views, tmp_path:
 
 def test_the_hash_of_the_weights(tiny_model, tmp_path: Path) -> None:
     model = tiny_model("tr-mamba2attn")
-    digest = weights_sha256(model)
+    digest = model_sha256(model)
     model.save_pretrained(tmp_path)
     loaded = TRMForGridReasoning.from_pretrained(tmp_path)
-    assert weights_sha256(loaded) == digest
+    assert model_sha256(loaded) == digest
     loaded.config.L_cycles += 1  # the same weights in another recursion are another model
-    assert weights_sha256(loaded) != digest
+    assert model_sha256(loaded) != digest
     assert {"L_cycles", "num_puzzles", "block_operators"} <= TRMConfig.__annotations__.keys()
 
 
@@ -254,7 +254,7 @@ def test_sizes_that_do_not_fit_are_named(echo, views, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("task", ["sudoku", "maze"])
-def test_one_view_is_the_plain_evaluation(task: str, echo, tiny_model, tmp_path: Path) -> None:
+def test_one_view_is_the_plain_evaluation(task: str, echo, tmp_path: Path) -> None:
     """Also of a model that is sometimes right: some of the puzzles are given with all their cells."""
     puzzles = load_puzzles(task, "test").select(np.arange(6))
     puzzles.inputs[::2] = puzzles.labels[::2]
