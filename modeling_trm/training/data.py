@@ -142,8 +142,16 @@ def _open_puzzles(recipe: Recipe) -> RunData:
         description=f"{len(puzzles):,} training and {validated:,} validation puzzles, {puzzles.origin}",
         facts={"training puzzles": len(puzzles), "training data": puzzles.fingerprint},
         made_test=None if test is None else made_test(),
-        notes=(*splits.notes, *notes),
+        notes=(*splits.notes, *notes, *known_note("validation", validation, stream)),
     )
+
+
+def known_note(split: str, puzzles: PuzzleSet | None, stream: Stream) -> list[str]:
+    """A line for the user where puzzles that are to tell how the model does on new ones are trained on."""
+    if puzzles is None or not isinstance(stream, TrainingStream) or not puzzles.count_among(stream.questions):
+        return []
+    known = f"{puzzles.count_among(stream.questions):,} of the {len(puzzles):,} {split} puzzles"
+    return [f"{known} are training puzzles too: its figures are not those of new ones"]
 
 
 def _open_other(side: int, recipe: Recipe) -> RunData:

@@ -29,7 +29,7 @@ from ..utils.machine import describe_machine, library_versions
 from ..voting.collect import collect_votes
 from ..voting.records import VoteRecords, load_records
 from ..voting.report import write_report
-from .data import RunData
+from .data import RunData, known_note
 from .resuming import operators_fact
 from .run_folder import publish_folder
 from .start import past_of
@@ -72,20 +72,23 @@ def _evaluate_and_publish(trainer: Trainer, arguments: Sequence[str]) -> Path:
         records = collect(trainer, model, output / "evaluation", names)
     if not accelerator.is_main_process:
         return output / "model"
-    metrics = {}
+    metrics, known = {}, {}
     tests = [one.load_test() for one in data.of_each_size]
     for one, test in zip(data.of_each_size, tests):
         if one.made_test is not None:  # written down, so that the command below can evaluate on it again
             written = BytesIO()
             parquet.write_table(test.to_table(), written)
             write_bytes(output / one.made_test, written.getbuffer())
+        for note in known_note("test", test, one.stream):
+            accelerator.print(f"note:  {note}")
+            known[f"test puzzles{'' if one is data else f', {one.grid}'}"] = note
         if len(test):
             metrics["test" if one is data else one.grid] = _evaluate(trainer, one, test, model)
     if records is not None:
         report, _ = write_report(records, output / "evaluation")
         if metrics:
             metrics["test"]["votes"] = {name: report[name] for name in VOTES_ON_CARD} | {"command": names["command"]}
-    facts = data.facts | trainer.facts
+    facts = data.facts | trainer.facts | known
     pictures, own = output / "evaluation" / "plots", operator_files(trainer.published_weights)
     if own:
         facts |= {"operators of its own": ", ".join(own)} | operators_fact(model.config.block_operators)
