@@ -91,6 +91,17 @@ class PuzzleSet:
             digest.update(self.puzzle_ids.astype("<i8").tobytes())
         return digest.hexdigest()
 
+    def distinct(self) -> np.ndarray:
+        """int64: the first row of each question; a file may hold a puzzle twice, and only one split may have it."""
+        first = np.sort(np.unique(_keys(self.inputs), return_index=True)[1])
+        if len(first) < len(self):
+            LOG.warning("%s: %d of %d rows repeat a puzzle: left out", self.origin, len(self) - len(first), len(self))
+        return first
+
+    def count_among(self, questions_NL: np.ndarray) -> int:
+        """How many of its puzzles are among these questions, uint8 token ids [N, L]."""
+        return int(np.isin(_keys(self.inputs), _keys(questions_NL)).sum())
+
     def select(self, indices: np.ndarray) -> "PuzzleSet":
         """The puzzles at these positions (or where a bool mask is true), in this order."""
         columns = (self.inputs[indices], self.labels[indices], self.sources[indices], self.ratings[indices])
@@ -110,6 +121,11 @@ class PuzzleSet:
         types = (pa.string(), pa.string(), pa.string(), pa.float64() if self.ratings.dtype.kind == "f" else pa.int32())
         names = ("source", "question", "answer", "rating")
         return pa.table({name: pa.array(col, type_) for name, col, type_ in zip(names, columns, types, strict=True)})
+
+
+def _keys(questions_NL: np.ndarray) -> np.ndarray:
+    """int64 [N], equal for equal questions, in this process alone."""
+    return np.fromiter((hash(row.tobytes()) for row in questions_NL), np.int64, len(questions_NL))
 
 
 def load_puzzles(
@@ -213,13 +229,13 @@ def load_training_puzzles(
         size = len(validation) if validation_puzzles is None else min(validation_puzzles, len(validation))
         return training, validation.select(subset_rows(np.arange(len(validation)), size, seed))
     rows = load_puzzles(task, "train", seed=seed, **source)
+    everything = rows.distinct()
     wanted = (subset or 1) + (validation_puzzles or 1)
-    if validation_puzzles is None or wanted > len(rows):
+    if validation_puzzles is None or wanted > len(everything):
         raise DataError(
-            f"{rows.origin}: has no validation split, and its {len(rows)} training puzzles cannot give "
+            f"{rows.origin}: has no validation split, and its {len(everything)} training puzzles cannot give "
             f"subset={subset} and validation_puzzles={validation_puzzles}; name a smaller number of both"
         )
-    everything = np.arange(len(rows))
     chosen = everything[:0] if subset is None else subset_rows(everything, subset, seed)
     rest = np.setdiff1d(everything, chosen)
     held_out = subset_rows(rest, validation_puzzles, seed)

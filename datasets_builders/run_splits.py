@@ -15,7 +15,7 @@ SHARE = 10  # a made split has at most one in so many of the puzzles
 
 @dataclass(frozen=True)
 class RunSplits:
-    """Puzzles of a run; no puzzle of one split is in another.
+    """Puzzles of a run; no puzzle of a split that was made is in another.
 
     Attributes:
         validation: None where none is wanted.
@@ -70,16 +70,16 @@ def _made_splits(
     source: dict[str, Any],
 ) -> RunSplits:
     rows = load_puzzles(task, "train", seed=seed, **source)
-    rest, made, notes = np.arange(len(rows)), {}, []
     wanted = {"test": test_puzzles or len(rows), "validation": validation_puzzles}
-    for split, count in wanted.items():
-        if split in splits or count is None:
-            continue
+    missing = {split: count for split, count in wanted.items() if split not in splits and count is not None}
+    rest = rows.distinct() if missing else np.arange(len(rows))
+    made, notes, whole = {}, [], len(rest)
+    for split, count in missing.items():
         if len(rest) < 2:
-            raise DataError(f"{rows.origin}: {len(rows)} puzzles are too few to train, validate and test with")
-        chosen = subset_rows(rest, min(count, max(1, len(rows) // SHARE)), seed)
+            raise DataError(f"{rows.origin}: {whole} puzzles are too few to train, validate and test with")
+        chosen = subset_rows(rest, min(count, max(1, whole // SHARE)), seed)
         made[split], rest = rows.select(chosen), np.setdiff1d(rest, chosen)
-        notes.append(f"the data have no {split} split: {len(chosen):,} of {len(rows):,} puzzles are held out for it")
+        notes.append(f"the data have no {split} split: {len(chosen):,} of {whole:,} puzzles are held out for it")
     if subset is not None and subset > len(rest):
         if not at_most:
             raise DataError(f"subset={subset} is not between 1 and the {len(rest)} puzzles of {rows.origin}")
@@ -88,7 +88,6 @@ def _made_splits(
         rest = subset_rows(rest, subset, seed)
     validation = made.get("validation")
     if validation is None and validation_puzzles is not None:
-        everything = load_puzzles(task, "validation", seed=seed, **source)
-        size = min(validation_puzzles, len(everything))
-        validation = everything.select(subset_rows(np.arange(len(everything)), size, seed))
+        own = load_puzzles(task, "validation", seed=seed, **source)
+        validation = own.select(subset_rows(np.arange(len(own)), min(validation_puzzles, len(own)), seed))
     return RunSplits(rows.select(rest), validation, made.get("test"), tuple(notes))

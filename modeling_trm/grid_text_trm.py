@@ -39,6 +39,7 @@ FRAME = str.maketrans("|+,[]", "     ")  # what ruled grids and printed lists ha
 DRAWN = dict.fromkeys(range(0x2500, 0x2580), "+") | str.maketrans("─━═│┃║", "---|||")  # lines that Unicode draws
 RULE = re.compile(r"[-=+|\s]*|\*[-=+|]+\*")  # a line between the boxes, where it has a + or no |
 NUMBER = re.compile(r"\d{1,4}(\.0*)?", re.ASCII)
+AS_NUMBER = re.compile(r"\d{10,}|\d\.\d+E\d+", re.ASCII)  # what a table program leaves of a Sudoku that it took for one
 SECTION = re.compile(r"\s*\[(\w+)\]\s*")  # of an .sdk file
 PLAYED = ("state", "pencilmarks")  # sections that repeat the puzzle as far as somebody has come
 REMARK = re.compile(r"\s*(#.*|\[\w+\]|(grid|puzzle|sudoku)\s*\d*:?)\s*", re.IGNORECASE)
@@ -250,7 +251,7 @@ class GridReader:
         return self._checked(rows)
 
     def _is_flat(self, line: Any) -> bool:
-        lengths = (1, 2) if self.task == "sudoku" else (1,)  # a digit may be written "16"
+        lengths = (0, 1, 2) if self.task == "sudoku" else (1,)  # a digit may be written "16", a blank ""
         return (
             isinstance(line, list)
             and bool(line)
@@ -288,7 +289,9 @@ class GridReader:
     def _counted(self, cells: list[Any]) -> list[Any]:
         height, width = self.grid_shape
         if len(cells) != height * width:
-            raise LayoutError(f"the grid has {len(cells)} cells, expected {height * width} ({height} x {width})")
+            is_cut = self.task == "sudoku" and AS_NUMBER.fullmatch("".join(map(str, cells)))
+            hint = "; if a program took it for a number, save it as text" if is_cut else ""
+            raise LayoutError(f"the grid has {len(cells)} cells, expected {height * width} ({height} x {width}){hint}")
         return cells
 
     # --- what the characters stand for --------------------------------------------------------------------------------
@@ -391,7 +394,7 @@ def shown(value: Any) -> str:
 
 def _word(cell: Any) -> str:
     """A cell as text; a number without leading zeros and without ".0"."""
-    word = str(cell) if not isinstance(cell, bool) else repr(cell)
+    word = str(cell) or " "
     if len(word) > 1 and NUMBER.fullmatch(word):
         return str(int(float(word)))
     return word

@@ -167,10 +167,16 @@ def grid_as_text(task: str, grid: Any) -> str | None:
         return grid
     if task != "sudoku" and grid and all(isinstance(row, list) for row in grid):
         return "\n".join(grid_as_text(task, row) or "" for row in grid)
-    words = [str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell) for cell in _cells(grid)]
-    if words and all(isinstance(cell, str) and len(cell) > 2 for cell in _cells(grid)):
-        return "\n".join(words)  # rows
-    return (" " if task == "sudoku" else "").join(words)
+    cells = list(_cells(grid))
+    if cells and all(isinstance(cell, str) and len(cell) > 2 for cell in cells):
+        return "\n".join(cells)  # rows
+    if task != "sudoku":
+        return "".join(map(_cell_text, cells))
+    return " ".join(_cell_text(cell).strip() or "." for cell in cells)
+
+
+def _cell_text(cell: Any) -> str:
+    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)
 
 
 def _cells(grid: Any) -> Iterator[Any]:

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from .arc_task_trm import ArcTask, arc_task, tasks_of
 from .grid_text_trm import LayoutError, shown
 from .processing_trm import GridProcessor
-from .puzzle_input_trm import Puzzle, read_puzzle
+from .puzzle_input_trm import FILES, Puzzle, read_puzzle
 from .puzzle_tables_trm import pa, read_puzzles
 from .text_file_trm import decode, parse_json, unpack
 
@@ -88,6 +88,10 @@ def read_arguments(
     for number, argument in enumerate(arguments, start=1):
         if argument == "-":
             found += read_file("stdin", processor, characters, columns, stdin.read(), tell)
+        elif os.path.isdir(argument):
+            found.append(NoPuzzle(argument, argument, "is a folder; give the files in it"))
+        elif argument.endswith(FILES) and not os.path.exists(argument):
+            found.append(NoPuzzle(argument, argument, "there is no such file"))
         elif os.path.isfile(argument):
             found += read_file(argument, processor, characters, columns, tell=tell)
         else:
@@ -161,7 +165,8 @@ def _arc_tests(text: str, processor: GridProcessor, source: str) -> Iterator[Puz
         try:
             parsed = arc_task(task, task_id, "", source)
         except ValueError as error:
-            yield NoPuzzle(f"{source}: task {task_id}", str(task)[:100], str(error).removeprefix(f"{source}: "))
+            where = f"{source}: task {task_id}"
+            yield NoPuzzle(where, str(task)[:100], str(error).removeprefix(where).lstrip(":, "))
             continue
         if not parsed.test:
             yield NoPuzzle(f"{source}: task {task_id}", "", "is demonstrations alone, of which nothing is asked")

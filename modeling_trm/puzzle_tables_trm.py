@@ -90,7 +90,10 @@ def read_table(
     Raises:
         DataError: naming the file, the row or column, what was found and what is allowed.
     """
-    table = _table(_content(file), _Asked(task, str(file), columns, NEEDED, characters))
+    content = _content(file)
+    if content.size < HEAD and not content.to_pybytes().strip():
+        raise DataError(f"{file}: is empty")
+    table = _table(content, _Asked(task, str(file), columns, NEEDED, characters))
     if table is None:
         raise DataError(
             f"{file}: has neither a header nor a question and an answer in each row; puzzles without answers can be "
@@ -242,8 +245,10 @@ def _layout(head: str, asked: _Asked) -> tuple[str, list[str], Chosen, bool] | N
     task, characters = asked.task, asked.characters
     is_cell = set(" ") & set(characters or MAZE_CHARACTERS) if task != "sudoku" else set()
     records = {delimiter: _records(head, delimiter) for delimiter in DELIMITERS if delimiter not in is_cell}
+    # What divides the header and the row alike, where anything does: "Sudoku puzzle,Sudoku solution" has no three names.
+    headers = {mark: found for mark, found in records.items() if len(found[0]) == len(found[1]) > 1} or records
     problems = {}
-    for delimiter, (names, _) in records.items():
+    for delimiter, (names, _) in headers.items():
         try:
             return delimiter, names, asked.choose(names), True
         except DataError as error:
@@ -258,8 +263,8 @@ def _layout(head: str, asked: _Asked) -> tuple[str, list[str], Chosen, bool] | N
             raise DataError(f"{asked.where}: has no header, and grids in {', '.join(grids)}: say which with {told}")
         if len(grids) == 2:
             return delimiter, names, dict(zip(NEEDED, grids)), False
-    widest = max(DELIMITERS[:-1], key=lambda delimiter: len(records[delimiter][0]))
-    names, row = records[widest]
+    widest = max(headers, key=lambda delimiter: (delimiter != " ", len(headers[delimiter][0])))
+    names, row = headers[widest]
     has_header = len(names) == len(row) > 1 and any(_is_grid(task, field, characters) for field in row)
     is_text = "answer" not in asked.needed or _holds_grids(task, head, characters)
     if asked.columns is None and not has_header and is_text:
@@ -337,6 +342,8 @@ def _json_rows(
             raise NotJSONError(f"{where}, line {error.lineno}: is no JSON, or cut short: {error.msg}") from error
         content = [_load_line(line, f"{where}, line {number}") for number, line in lines]
     content = _without_wrapping(content, where, known)
+    if content in ([], {}):
+        raise DataError(f"{where}: is empty")
     are_lists = isinstance(content, dict) and content and all(isinstance(value, list) for value in content.values())
     if are_lists and not any(map(is_one_grid, content.values())):
         lengths = {name: len(column) for name, column in content.items()}

@@ -143,7 +143,7 @@ def _open_puzzles(recipe: Recipe) -> RunData:
         description=f"{len(puzzles):,} training and {validated:,} validation puzzles, {puzzles.origin}",
         facts={"training puzzles": len(puzzles), "training data": puzzles.fingerprint},
         made_test=made_test() if test is not None or _are_several(source["data_files"]) else None,
-        notes=(*splits.notes, *notes),
+        notes=(*splits.notes, *notes, *known_note("validation", validation, stream)),
     )
 
 
@@ -151,6 +151,14 @@ def _are_several(files: Any) -> bool:
     """Whether the test puzzles of data_files are more than one file, which no --data could name."""
     named = files.get("test") if isinstance(files, dict) else None
     return named is not None and not (isinstance(named, str) and Path(named).is_file())
+
+
+def known_note(split: str, puzzles: PuzzleSet | None, stream: Stream) -> list[str]:
+    """A line for the user where puzzles that are to tell how the model does on new ones are trained on."""
+    if puzzles is None or not isinstance(stream, TrainingStream) or not puzzles.count_among(stream.questions):
+        return []
+    known = f"{puzzles.count_among(stream.questions):,} of the {len(puzzles):,} {split} puzzles"
+    return [f"{known} are training puzzles too: its figures are not those of new ones"]
 
 
 def _open_other(side: int, recipe: Recipe) -> RunData:

@@ -30,7 +30,7 @@ from ..voting.collect import collect_votes
 from ..voting.records import VoteRecords, load_records
 from ..voting.report import write_report
 from .arguments import DataArguments
-from .data import RunData
+from .data import RunData, known_note
 from .fields import parse_files, parse_mapping
 from .resuming import operators_fact
 from .run_folder import publish_folder
@@ -80,7 +80,7 @@ def _evaluate_and_publish(trainer: Trainer, arguments: Sequence[str]) -> Path:
         report, _ = write_report(records, output / "evaluation")
         if metrics:
             metrics["test"]["votes"] = {name: report[name] for name in VOTES_ON_CARD} | {"command": names["command"]}
-    facts, pictures = _facts(trainer, model), output / "evaluation" / "plots"
+    facts, pictures = _facts(trainer, model, tests), output / "evaluation" / "plots"
     if len(tests[0]):
         solving_picture(model, tests[0], pictures / SOLVING)
     before, trained_on = past_of(trainer.recipe.optimisation.start_from)
@@ -120,9 +120,13 @@ def _metrics(trainer: Trainer, model: TRMForGridReasoning, tests: list[PuzzleSet
     return metrics
 
 
-def _facts(trainer: Trainer, model: TRMForGridReasoning) -> dict[str, Any]:
+def _facts(trainer: Trainer, model: TRMForGridReasoning, tests: list[PuzzleSet]) -> dict[str, Any]:
     """Of the training, for the card; the model gets its defaults."""
     facts, own = trainer.data.facts | trainer.facts, operator_files(trainer.published_weights)
+    for one, test in zip(trainer.data.of_each_size, tests):
+        for note in known_note("test", test, one.stream):
+            trainer.accelerator.print(f"note:  {note}")
+            facts[f"test puzzles{'' if one is trainer.data else f', {one.grid}'}"] = note
     if own:
         facts |= {"operators of its own": ", ".join(own)} | operators_fact(model.config.block_operators)
     if trainer.data.validation is not None:

@@ -38,7 +38,7 @@ def test_a_typed_puzzle() -> None:
 def test_a_typed_puzzle_of_another_length_may_be_a_misspelt_file(typed: str) -> None:
     (puzzle,) = read_arguments([typed], SUDOKU, io.BytesIO())
     assert isinstance(puzzle, NoPuzzle)
-    said = "is the name of a file, which is not here" if typed.endswith("txt") else "cells, expected 16 (4 x 4), and is"
+    said = "there is no such file" if typed.endswith("txt") else "cells, expected 16 (4 x 4), and is no file either"
     assert said in puzzle.error
     assert len(puzzle.error) < 200 and puzzle.text == typed
 
@@ -152,7 +152,7 @@ def test_arc_tasks_challenges_and_grids(tmp_path: Path) -> None:
     assert texts(json.dumps({"b1": TASK, "b2": broken, "b3": large, "b4": growing}), ARC) == [
         ("stdin: task b1, test 1", GRID),
         ("stdin: task b1, test 2", [[4]]),
-        ("stdin: task b2", "task b2, test 1, input, row 1: colour 12; allowed: whole numbers 0..9"),
+        ("stdin: task b2", "test 1, input, row 1: colour 12; allowed: whole numbers 0..9"),
         ("stdin: task b3", f"its grids need 1 x 5 cells, {why}"),
         ("stdin: task b4", f"its grids need 6 x 2 cells, {why}"),
     ]
@@ -167,7 +167,9 @@ def test_arc_tasks_challenges_and_grids(tmp_path: Path) -> None:
     assert "is no arc grid" in str(texts("10/23\n\n12/3\n", ARC)[1][1])
     assert "is no JSON, or cut short" in str(texts('{"train": [', ARC)[0][1])
     (typed,) = read_arguments(["no.json"], ARC, io.BytesIO())
-    assert typed.error.endswith("'no.json' is no file either")
+    assert typed.error == "there is no such file"
+    (folder,) = read_arguments([str(tmp_path)], ARC, io.BytesIO())
+    assert folder.error == "is a folder; give the files in it"
 
 
 def test_the_pipeline_takes_files_and_their_tasks_rows(echo_pipeline, tmp_path: Path) -> None:

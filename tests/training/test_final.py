@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 import torch
+from pyarrow import csv
 
+from datasets_builders.features import load_puzzles
 from modeling_trm import OPERATORS, ReasoningConfig, TRMForGridReasoning
 from modeling_trm.commands import train
 from modeling_trm.evaluation.halting import calibrate_halting
@@ -14,7 +16,7 @@ from modeling_trm.training import final
 
 
 def test_steps_and_halting_are_chosen_on_the_validation_puzzles(
-    write_recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    write_recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked: list[tuple[Any, ...]] = []
 
@@ -25,12 +27,18 @@ def test_steps_and_halting_are_chosen_on_the_validation_puzzles(
         return own.updated(max_steps=9, halt=0.8)
 
     monkeypatch.setattr(final, "calibrate_halting", choose)
-    recipe = write_recipe("run", train_steps=2, eval_every=2, checkpoint_every=2, eval_max_steps=3)
+    same = tmp_path / "same.csv"
+    csv.write_csv(load_puzzles("sudoku", "train").select(range(8)).to_table(), same)
+    files = str({split: str(same) for split in ("train", "validation", "test")})
+    recipe = write_recipe("run", train_steps=2, eval_every=2, checkpoint_every=2, eval_max_steps=3, data_files=files)
     assert train.main([str(recipe)]) == 0
     assert asked == [(8, 3, False)]
     published = tmp_path / "run" / "model"
     assert TRMForGridReasoning.from_pretrained(published).reasoning_config == ReasoningConfig(max_steps=9, halt=0.8)
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text(encoding="utf-8"))
+    shown, known = capsys.readouterr().out, "puzzles are training puzzles too: its figures are not those of new ones"
+    assert f"note:  8 of the 8 validation {known}" in shown and f"note:  {metrics['train']['test puzzles']}" in shown
+    assert metrics["train"]["test puzzles"].endswith(f" test {known}")
     said = "at most 9 steps, stopping above a halt probability of 0.8 (chosen on 8 validation puzzles)"
     assert metrics["train"]["inference defaults"] == said
     assert metrics["evaluations"]["test"]["steps"] == 3  # the figures are of every step, as the recipe says

@@ -9,7 +9,7 @@ import torch
 import yaml
 from pyarrow import csv, parquet
 
-from datasets_builders.features import load_puzzles
+from datasets_builders.features import load_puzzles, load_training_puzzles
 from datasets_builders.run_splits import load_run_splits
 from modeling_trm.commands import evaluate, train, trm
 from modeling_trm.training import threads
@@ -46,6 +46,20 @@ def test_missing_splits_are_made_and_said(own):
     assert again.training.fingerprint == splits.training.fingerprint
     other = load_run_splits("sudoku", validation_puzzles=3, data_files=own(40), seed=1)
     assert other.training.fingerprint != splits.training.fingerprint
+
+
+def test_a_puzzle_that_a_file_holds_twice_is_in_one_split_alone(own, tmp_path, caplog):
+    twice = tmp_path / "twice.csv"
+    with open(own(40), encoding="utf-8") as file:
+        header, *rows = file.read().splitlines()
+    twice.write_text("\n".join([header, *rows, *rows[:30]]), encoding="utf-8")
+    splits = load_run_splits("sudoku", validation_puzzles=3, data_files=str(twice))
+    parts = splits.training, splits.validation, splits.test
+    assert [len(part) for part in parts] == [33, 3, 4] and len(set.union(*map(rows_of, parts))) == 40
+    assert caplog.messages == [f"files {twice.name}: 30 of 70 rows repeat a puzzle: left out"]
+    files = {"train": str(twice), "test": own(5, "test")}
+    training, validation = load_training_puzzles("sudoku", validation_puzzles=4, data_files=files)
+    assert len(training) == 36 and not rows_of(training) & rows_of(validation)
 
 
 def test_splits_that_are_there_are_taken(tmp_path):
