@@ -72,6 +72,9 @@ def test_folders_that_are_somebodys_are_not_replaced(tmp_path: Path, monkeypatch
     (tmp_path / "file").write_text("x")
     with pytest.raises(ValueError, match="is a file, not a folder"):
         check_new_folder(tmp_path / "file", overwrite=True)
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # a user without a name or a home, as in containers
+    assert check_new_folder(tmp_path / "new", overwrite=True) == tmp_path / "new"
 
 
 def test_only_files_of_the_manifest_are_replaced(tmp_path: Path) -> None:
