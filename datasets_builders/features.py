@@ -98,9 +98,9 @@ class PuzzleSet:
             LOG.warning("%s: %d of %d rows repeat a puzzle: left out", self.origin, len(self) - len(first), len(self))
         return first
 
-    def count_among(self, questions_NL: np.ndarray) -> int:
-        """How many of its puzzles are among these questions, uint8 token ids [N, L]."""
-        return int(np.isin(_keys(self.inputs), _keys(questions_NL)).sum())
+    def is_among(self, questions_NL: np.ndarray) -> np.ndarray:
+        """bool [N]: which of its puzzles are among these questions, uint8 token ids [M, L]."""
+        return np.isin(_keys(self.inputs), _keys(questions_NL))
 
     def select(self, indices: np.ndarray) -> "PuzzleSet":
         """The puzzles at these positions (or where a bool mask is true), in this order."""

@@ -88,10 +88,6 @@ def read_arguments(
     for number, argument in enumerate(arguments, start=1):
         if argument == "-":
             found += read_file("stdin", processor, characters, columns, stdin.read(), tell)
-        elif os.path.isdir(argument):
-            found.append(NoPuzzle(argument, argument, "is a folder; give the files in it"))
-        elif argument.endswith(FILES) and not os.path.exists(argument):
-            found.append(NoPuzzle(argument, argument, "there is no such file"))
         elif os.path.isfile(argument):
             found += read_file(argument, processor, characters, columns, tell=tell)
         else:
@@ -131,6 +127,12 @@ def checked(puzzle: Any, processor: GridProcessor, name: str, characters: str | 
 
 
 def _typed(argument: str, processor: GridProcessor, name: str, characters: str | None) -> Puzzle | NoPuzzle:
+    if os.path.isdir(argument):
+        return NoPuzzle(argument, argument, "is a folder; give the files in it")
+    if os.path.exists(argument):
+        return NoPuzzle(argument, argument, "is a pipe or a device; give - and let it be stdin")
+    if argument.endswith(FILES):
+        return NoPuzzle(argument, argument, "there is no such file")
     try:
         return replace(read_puzzle(argument, processor, characters), name=name)
     except LayoutError as error:

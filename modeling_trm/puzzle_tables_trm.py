@@ -245,7 +245,7 @@ def _layout(head: str, asked: _Asked) -> tuple[str, list[str], Chosen, bool] | N
     task, characters = asked.task, asked.characters
     is_cell = set(" ") & set(characters or MAZE_CHARACTERS) if task != "sudoku" else set()
     records = {delimiter: _records(head, delimiter) for delimiter in DELIMITERS if delimiter not in is_cell}
-    # What divides the header and the row alike, where anything does: "Sudoku puzzle,Sudoku solution" has no three names.
+    # What divides header and row alike, where anything does: "Sudoku puzzle,Sudoku solution" are no three names.
     headers = {mark: found for mark, found in records.items() if len(found[0]) == len(found[1]) > 1} or records
     problems = {}
     for delimiter, (names, _) in headers.items():

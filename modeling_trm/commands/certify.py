@@ -15,6 +15,7 @@ Writes OUTPUT/certificates.json and OUTPUT/plots/risk_coverage.png.
 """
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with user_errors(OSError, ValueError), alone_in(Path(arguments.output)):
         model, processor = load_checkpoint(arguments)
         puzzles = load_chosen_puzzles(arguments, processor)
-        others = load_calibration(arguments, processor) if arguments.max_error else None
+        others = load_calibration(arguments, processor, puzzles) if arguments.max_error else None
         verifier = verifier_for(puzzles.task, puzzles.processor.grid_shape)
         how = {"verifier": verifier, "seed": arguments.seed, "batch_size": arguments.batch_size}
         with autocast(arguments, model.device):
@@ -117,17 +118,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def load_calibration(arguments: argparse.Namespace, processor: Any) -> Any:
-    """The puzzles of --calibrate-on, or the validation split beside those that are reported on.
+def load_calibration(arguments: argparse.Namespace, processor: Any, reported: Any) -> Any:
+    """The puzzles of --calibrate-on, or of the validation split; without those that are reported on, which is said.
 
     Raises:
-        ValueError: they are the puzzles that are reported on.
+        ValueError: none is left.
     """
     if arguments.calibrate_on is None and arguments.split == "validation":
         raise ValueError("--split validation is what the threshold is chosen on: give --calibrate-on other puzzles")
     data = arguments.data if arguments.calibrate_on is None else arguments.calibrate_on
     changed = {"data": data, "split": "validation", "max_puzzles": arguments.max_calibration}
-    return load_chosen_puzzles(argparse.Namespace(**{**vars(arguments), **changed}), processor)
+    puzzles = load_chosen_puzzles(argparse.Namespace(**{**vars(arguments), **changed}), processor)
+    same = puzzles.is_among(reported.inputs)
+    if same.all():
+        raise ValueError(f"{puzzles.origin}: all puzzles are reported on; give --calibrate-on others for the threshold")
+    if same.any():
+        print(
+            f"note: {same.sum():,} of {len(puzzles):,} puzzles are reported on: no threshold from them", file=sys.stderr
+        )
+    return puzzles.select(~same)
 
 
 def threshold_row(records: "AttemptRecords", calibration: "AttemptRecords", max_error: float) -> dict[str, Any]:

@@ -145,6 +145,8 @@ def read_given(
 
     if own.task == "arc":
         refuse_reading(arguments)
+    if "-" in arguments.puzzles and sys.stdin is None:
+        raise ValueError("stdin: is closed")
     stdin = sys.stdin.buffer.read() if "-" in arguments.puzzles else b""
     notes, how = list[str](), reading(arguments)
 

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from ..utils.cli import BROKEN_PIPE, INTERRUPTED
+from ..utils.cli import BROKEN_PIPE, INTERRUPTED, USER_ERROR
+from ..utils.files import FULL
 
 # In the order in which one meets them; the file of a command has its name.
 COMMANDS = (
@@ -20,7 +21,7 @@ COMMANDS = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command's exit code. A reader that has had enough, as `| head`, ends it without a word."""
+    """The command's exit code. A reader that has had enough, as `| head`, ends it without a word, a full disk with one."""
     try:
         try:
             return run(argv)
@@ -29,8 +30,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (BrokenPipeError, SystemExit) as stop:
         if not isinstance(stop, BrokenPipeError) and not isinstance(stop.__context__, BrokenPipeError):  # of rich
             raise
+        code = BROKEN_PIPE
+    except OSError as error:
+        if error.errno not in FULL or error.filename is not None:
+            raise
+        print(f"error: what is printed cannot be written: {error.strerror}", file=sys.stderr)
+        code = USER_ERROR
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return BROKEN_PIPE
+    return code
 
 
 def run(argv: Sequence[str] | None) -> int:

@@ -155,10 +155,11 @@ def _are_several(files: Any) -> bool:
 
 def known_note(split: str, puzzles: PuzzleSet | None, stream: Stream) -> list[str]:
     """A line for the user where puzzles that are to tell how the model does on new ones are trained on."""
-    if puzzles is None or not isinstance(stream, TrainingStream) or not puzzles.count_among(stream.questions):
+    if puzzles is None or not isinstance(stream, TrainingStream):
         return []
-    known = f"{puzzles.count_among(stream.questions):,} of the {len(puzzles):,} {split} puzzles"
-    return [f"{known} are training puzzles too: its figures are not those of new ones"]
+    known = int(puzzles.is_among(stream.questions).sum())
+    which = f"{known:,} of the {len(puzzles):,} {split} puzzles"
+    return [f"{which} are training puzzles too: its figures are not those of new ones"] if known else []
 
 
 def _open_other(side: int, recipe: Recipe) -> RunData:

@@ -86,8 +86,11 @@ def resolved(path: Path) -> Path:
     """Where the path leads, links followed.
 
     Raises:
-        ValueError: nowhere, as links lead in a circle; or no file of ours can have the name, which is written as UTF-8.
+        ValueError: nowhere, as links lead in a circle; or no file of ours can have the name, which is written as UTF-8
+            and begins with the home folder's sign only where no shell has put that folder in its place.
     """
+    if str(path).startswith("~"):
+        raise ValueError(f"{path}: ~ stands for a home folder in a shell alone; write the folder out, or ./{path}")
     try:
         is_name = "\0" not in str(path) and bool(str(path).encode())
     except UnicodeEncodeError:

@@ -29,6 +29,7 @@ def locked(folder: Path, name: str = LOCK, wait: bool = False) -> Iterator[None]
     Raises:
         InUseError: another process does, and it is not to be waited for; it is named.
     """
+    folder = Path(os.path.realpath(folder))  # a link may lead to what is not there yet
     made = [one for one in (folder, *folder.parents) if not one.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     file = _take(folder / name, folder, wait)

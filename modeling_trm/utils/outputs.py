@@ -91,7 +91,10 @@ def _says(path: Path, fields: Iterable[str]) -> bool:
 
 
 def _homes() -> set[Path]:
-    home = Path.home().resolve()
+    try:
+        home = Path.home().resolve()
+    except RuntimeError:  # a user without a name, as in containers, has none
+        return set()
     return {home, *home.parents}
 
 

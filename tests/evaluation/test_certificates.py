@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pyarrow import csv
 
 from datasets_builders.features import load_puzzles
 from modeling_trm import ReasoningConfig
@@ -120,6 +121,18 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert (tmp_path / "out" / "plots" / "risk_coverage.png").stat().st_size > 10_000
     printed = capsys.readouterr().out
     assert re.search(r"\| rules \| \d+\.\d\d % \(", printed) and "no threshold: 12 puzzles" in printed
+
+
+def test_no_threshold_from_the_puzzles_that_are_reported_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    csv.write_csv(load_puzzles("sudoku", "test").select(np.arange(5)).to_table(), tmp_path / "own.csv")
+    output = ["--output", str(tmp_path / "out"), "--max-steps", "1", "--max-error", "0.5"]
+    arguments = ["--model", str(IMAGE), "--data", str(tmp_path / "own.csv"), *output]
+    assert certify.main([*arguments, "--max-puzzles", "2"]) == 0
+    assert "note: 2 of 5 puzzles are reported on: no threshold from them" in capsys.readouterr().err
+    assert json.loads((tmp_path / "out" / "certificates.json").read_text())["calibrated_on"]["count"] == 3
+    with pytest.raises(SystemExit):
+        certify.main(arguments)
+    assert "own.csv: all puzzles are reported on; give --calibrate-on others" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

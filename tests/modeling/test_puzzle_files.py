@@ -170,6 +170,8 @@ def test_arc_tasks_challenges_and_grids(tmp_path: Path) -> None:
     assert typed.error == "there is no such file"
     (folder,) = read_arguments([str(tmp_path)], ARC, io.BytesIO())
     assert folder.error == "is a folder; give the files in it"
+    (device,) = read_arguments(["/dev/null"], ARC, io.BytesIO())
+    assert device.error == "is a pipe or a device; give - and let it be stdin"
 
 
 def test_the_pipeline_takes_files_and_their_tasks_rows(echo_pipeline, tmp_path: Path) -> None:

@@ -33,12 +33,13 @@ def test_a_name_that_leads_nowhere(tmp_path: Path) -> None:
     for name, reason in (
         ("one", "the links lead in a circle"),
         ("one/below", "the links lead in a circle"),
+        ("~/a", "~/a: ~ stands for a home folder in a shell alone; write the folder out, or ./~/a"),
         ("a\0b", r"'.*a\\x00b': is no name of a file; allowed: UTF-8"),
         ("a\udcff", r"'.*a\\udcff': is no name of a file; allowed: UTF-8"),
     ):
         for check in (check_file, check_folder, check_result_file, lambda path: check_new_folder(path, overwrite=True)):
             with pytest.raises(ValueError, match=reason):
-                check(tmp_path / name)
+                check(Path(name) if name[0] == "~" else tmp_path / name)
 
 
 def test_where_a_command_prints_to_is_no_output(tmp_path: Path) -> None:
@@ -55,6 +56,10 @@ def test_a_link_is_followed(tmp_path: Path) -> None:
     write_text(tmp_path / "link.json", "new")
     assert (tmp_path / "link.json").is_symlink()
     assert (tmp_path / "elsewhere" / "real.json").read_text() == "new"
+    (tmp_path / "run").symlink_to(tmp_path / "elsewhere" / "run")
+    with locked(tmp_path / "run"):
+        write_text(tmp_path / "run" / "log", "new")
+    assert (tmp_path / "elsewhere" / "run" / "log").read_text() == "new"
 
 
 def test_folders_that_are_somebodys_are_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,6 +72,9 @@ def test_folders_that_are_somebodys_are_not_replaced(tmp_path: Path, monkeypatch
     (tmp_path / "file").write_text("x")
     with pytest.raises(ValueError, match="is a file, not a folder"):
         check_new_folder(tmp_path / "file", overwrite=True)
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # a user without a name or a home, as in containers
+    assert check_new_folder(tmp_path / "new", overwrite=True) == tmp_path / "new"
 
 
 def test_only_files_of_the_manifest_are_replaced(tmp_path: Path) -> None:

@@ -161,6 +161,10 @@ def test_stdin(sudoku: str, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
         assert solve.main(["--model", sudoku, "-", "--json", *options]) == 0
         assert [result["valid"] for result in json.loads(capsys.readouterr().out)] == [True, False]
+    monkeypatch.setattr(sys, "stdin", None)  # as `<&-` leaves it
+    with pytest.raises(SystemExit):
+        solve.main(["--model", sudoku, "-"])
+    assert capsys.readouterr().err == "error: stdin: is closed\n"
 
 
 def test_maze_file(maze: str, tmp_path: Path, capsys) -> None:

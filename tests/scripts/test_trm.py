@@ -103,15 +103,17 @@ def test_a_misspelt_command_is_told_the_nearest(capsys: pytest.CaptureFixture[st
         ["-c", PRINTS.format("Console().print('x')")],
     ],
 )
-def test_a_reader_that_has_had_enough_is_no_error(program: list[str]) -> None:
+def test_a_reader_that_has_had_enough_is_no_error_and_a_full_disk_is_one_line(program: list[str]) -> None:
     reads, writes = os.pipe()
     os.close(reads)
-    with open(writes, "wb") as pipe:
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
-        done = subprocess.run(
-            [sys.executable, *program], stdout=pipe, stderr=subprocess.PIPE, cwd=ROOT, env=environment
-        )
-    assert (done.returncode, done.stderr) == (141, b"")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    full = b"error: what is printed cannot be written: No space left on device\n"
+    for file, code, told in ((writes, 141, b""), ("/dev/full", 2, full)):
+        with open(file, "wb") as printed:
+            command, there = [sys.executable, *program], {"cwd": ROOT, "env": environment}
+            done = subprocess.run(command, stdout=printed, stderr=subprocess.PIPE, **there)
+        assert done.returncode == code and done.stderr.endswith(told)
+        assert len(done.stderr.splitlines()) <= (0 if code == 141 else 2)
 
 
 @pytest.mark.parametrize("arguments", [["solve"], ["evaluate", "--model", "m"], ["benchmark", "--rounds", "x"]])
