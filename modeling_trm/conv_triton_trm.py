@@ -30,8 +30,9 @@ NAMESPACE = re.sub(r"\W", "_", __name__)
 WIDEST = 4  # of the kernel: so many positions of a column still fit in registers
 # Of a program: its columns, and the positions it loads at once (forward: all that it has). More columns a thread or
 # more positions leave registers for fewer programs at a time. Among the fastest of those tried on an H200 (dev/LOG.md).
-FORWARD = {"ROWS": 8, "CHANNELS": 128, "num_warps": 1}
-BACKWARD = {"ROWS": 8, "CHANNELS": 128, "num_warps": 2}
+# Triton 3.9 asks for a word on fused multiply-adds, which were the default until then.
+FORWARD = {"ROWS": 8, "CHANNELS": 128, "num_warps": 1, "enable_fp_fusion": True}
+BACKWARD = {"ROWS": 8, "CHANNELS": 128, "num_warps": 2, "enable_fp_fusion": True}
 
 
 @torch.library.custom_op(f"{NAMESPACE}::conv_silu", mutates_args=())

@@ -13,6 +13,9 @@ pytestmark = pytest.mark.cuda
 
 # Sizes that the compiled kernels take: heads of 16, states of 16, 2 * 128 + 2 * 16 + 8 = 296 outputs of in_proj.
 SIZES = {"hidden_size": 64, "mamba_d_state": 16, "mamba_head_dim": 16}
+# Few numbers whose gradients are sums over all positions, with cancellation: two right paths differ by up to 0.06 in
+# bfloat16, by 1.4e-4 in float32 (seen on an H200).
+CANCELLING = ("A_log", "dt_bias")
 needs_kernels = pytest.mark.skipif(
     mamba2_trm.CUDA_KERNELS_MISSING is not None, reason=f"the kernels are missing: {mamba2_trm.CUDA_KERNELS_MISSING}"
 )
@@ -24,6 +27,17 @@ def relative_error(actual: Tensor, expected: Tensor) -> float:
     actual, expected = (t.detach().double().cpu() for t in (actual, expected))
     scale = expected.square().mean().sqrt().item()
     return (actual - expected).square().mean().sqrt().item() / (scale or 1.0)
+
+
+def assert_near(actual: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> None:
+    """All that is too far is named in one line, with its error; of CANCELLING three times as much is allowed."""
+    errors = {name: relative_error(actual[name], value) for name, value in expected.items()}
+    too_far = {
+        name: f"{error:.1e}"
+        for name, error in errors.items()
+        if not error < tolerance * (3 if name.endswith(CANCELLING) else 1)
+    }
+    assert not too_far, f"{too_far}, allowed {tolerance}"
 
 
 def step(model: TRMForGridReasoning, batch: dict[str, Tensor], device: str, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -48,21 +62,22 @@ def test_float32_agrees_with_the_cpu(preset: str, backend: str, tiny_model, tiny
     expected = step(model, batch, "cpu", torch.float32)
     model.set_kernels(ssd_backend=backend)
     actual = step(model, batch, "cuda", torch.float32)
-    for name, value in expected.items():
-        # mamba_ssm's kernels multiply in TF32 (10 bits), everything else in float32. The few numbers of A are sums over
-        # all positions, with cancellation (1.4e-4 was seen on an H200).
-        tolerance = 5e-4 if backend != "auto" or mamba2_trm.CUDA_KERNELS_MISSING else 2e-2
-        assert relative_error(actual[name], value) < tolerance, name
+    # mamba_ssm's kernels multiply in TF32 (10 bits), everything else in float32.
+    assert_near(actual, expected, 5e-4 if backend != "auto" or mamba2_trm.CUDA_KERNELS_MISSING else 2e-2)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_bf16_trains_as_near_to_float32_as_on_the_cpu(preset: str, tiny_model, tiny_batch) -> None:
-    """Untrained models that mix positions by an MLP or Mamba-2 multiply bfloat16's rounding up to 0.3 in two steps."""
+    """Untrained models that mix positions by an MLP or Mamba-2 multiply bfloat16's rounding up to 0.3 in two steps.
+
+    Twice the CPU's error: rounding otherwise, by a thousandth of every weight, moves it by up to a factor of 2.1
+    (tr-mamba3attn, eight draws).
+    """
     model = tiny_model(preset, **SIZES)
     batch = tiny_batch(model.config, 16)
     exact, rounded = (step(model, batch, "cpu", dtype) for dtype in (torch.float32, torch.bfloat16))
     actual = step(model, batch, "cuda", torch.bfloat16)
-    allowed = 1.5 * relative_error(rounded["logits"], exact["logits"]) + 0.02
+    allowed = 2 * relative_error(rounded["logits"], exact["logits"]) + 0.02
     assert relative_error(actual["logits"], exact["logits"]) < allowed
     for name, value in actual.items():
         assert value.isfinite().all(), name
@@ -80,14 +95,14 @@ def test_solve_gives_the_same_answers_as_on_the_cpu(preset: str, tiny_model, tin
     assert torch.equal(actual.steps.cpu(), expected.steps)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # asked by dynamo
 def test_compiled_stack_agrees_with_eager(tiny_model, tiny_batch) -> None:
     model = tiny_model("tr-mamba2mlpt", ssd_backend="torch", **SIZES)
     batch = tiny_batch(model.config)
     eager = step(model, batch, "cuda", torch.float32)
     model.model.stack.compile()
     compiled = step(model, batch, "cuda", torch.float32)
-    for name, value in eager.items():
-        assert relative_error(compiled[name], value) < 1e-3, name
+    assert_near(compiled, eager, 1e-3)
 
 
 def layer(name: str, **overrides: object) -> Operator:
@@ -122,8 +137,7 @@ def test_kernels_agree_with_the_pytorch_path(backend: str, groups: int, length: 
     expected, actual = (layer_results(mixer, x, dtype) for mixer in (torch_path, kernels))
     # mamba_ssm's kernels multiply in TF32, ours in float32.
     tolerance = 6e-2 if dtype == torch.bfloat16 else 2e-2 if backend == "cuda" else 1e-3
-    for name, value in expected.items():
-        assert relative_error(actual[name], value) < tolerance, name
+    assert_near(actual, expected, tolerance)
 
 
 @needs_triton
@@ -136,8 +150,7 @@ def test_the_triton_kernels_give_the_same_bits_twice_and_compile(length: int, dt
         if name != "conv1d.bias":  # sums of PyTorch's own
             assert torch.equal(second[name], value), name
     mixer.compile(fullgraph=True)
-    for name, value in layer_results(mixer, x, dtype).items():
-        assert relative_error(value, first[name]) < (1e-3 if dtype == torch.float32 else 6e-2), name
+    assert_near(layer_results(mixer, x, dtype), first, 1e-3 if dtype == torch.float32 else 6e-2)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -152,8 +165,7 @@ def test_mlp_t_from_the_left_agrees_with_the_transposed_layer(
     expected, actual = layer_results(transposed, x, dtype), layer_results(left, x, dtype)
     left.compile(fullgraph=True)
     for found in (actual, layer_results(left, x, dtype)):
-        for name, value in expected.items():
-            assert relative_error(found[name], value) < (1e-4 if dtype == torch.float32 else 3e-2), name
+        assert_near(found, expected, 1e-4 if dtype == torch.float32 else 3e-2)
 
 
 @pytest.mark.parametrize("backend", ["cudnn", "flash", "efficient", "math"])
@@ -165,8 +177,7 @@ def test_attention_backends_agree(length: int, backend: str) -> None:
     expected, actual = (layer_results(operator, x, torch.bfloat16) for operator in (auto, chosen))
     chosen.compile(fullgraph=True)
     for found in (actual, layer_results(chosen, x, torch.bfloat16)):
-        for name, value in expected.items():
-            assert relative_error(found[name], value) < 3e-2, name
+        assert_near(found, expected, 3e-2)
 
 
 @pytest.mark.parametrize("backend", ["cudnn", "flash"])

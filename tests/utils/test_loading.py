@@ -186,7 +186,7 @@ def test_a_misspelt_folder_beside_others_is_not_asked_of_the_hub(folder: Path, m
 
 def test_devices() -> None:
     assert choose_device("cpu") == torch.device("cpu")
-    assert choose_device("auto").type in ("cpu", "cuda")
+    assert choose_device("auto") == torch.device("cpu")  # where there is a GPU, its own tests alone find it
     for name in ("quantum", "cuda:99"):
         with pytest.raises(ValueError, match=f"device '{name}' cannot be used here"):
             choose_device(name)
