@@ -31,8 +31,13 @@ from matplotlib.figure import Figure
 from transformers.utils import logging as transformers_logging
 
 from datasets_builders.features import PuzzleSet
-from modeling_trm import PRESETS, GridProcessor, TRMConfig, TRMForGridReasoning
+from modeling_trm import OPERATORS, PRESETS, GridProcessor, TRMConfig, TRMForGridReasoning
+from modeling_trm.utils.shipped import FIRST
 from tests.pictures import leave_blank
+
+PUZZLE = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
+SOLVED = "534678912672195348198342567859761423426853791713924856961537284287419635345286179"
+IMAGE = Path(__file__).parents[1] / "model_cards" / FIRST  # the shipped checkpoint of the quickstart
 
 # Tiny tensors: a second thread only waits for the first.
 torch.set_num_threads(1)
@@ -115,6 +120,24 @@ def _fresh_accelerator() -> Iterator[None]:
     """accelerate keeps its state for the life of the process; a run of another precision must not find it."""
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def alone(name: str) -> dict[str, Any]:
+    """A stack of this operator; what mixes symbol fields needs them."""
+    return {"block_operators": [name], "symbol_fields": getattr(OPERATORS[name], "mixes_fields", False)}
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """refused(command, *arguments): what stands on stderr when the command has ended with exit code 2."""
+
+    def run(command: Callable[..., Any], *arguments: Any) -> str:
+        with pytest.raises(SystemExit) as stopped:
+            command(*arguments)
+        assert stopped.value.code == 2
+        return capsys.readouterr().err
+
+    return run
 
 
 @pytest.fixture

@@ -16,6 +16,17 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+WITHOUT_THE_PACKAGE = """
+import sys
+sys.modules["modeling_trm"] = None  # an installed package is blocked by name
+try:
+    import modeling_trm
+except ImportError:
+    pass
+else:
+    raise SystemExit("modeling_trm can be imported")
+"""  # the beginning of a program
+
 
 @cache
 def server() -> subprocess.Popen[str]:

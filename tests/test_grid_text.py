@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from modeling_trm.grid_text_trm import SUDOKU_DIGITS, GridReader, sudoku_side
 from modeling_trm.processing_trm import GridProcessor
+from tests.conftest import PUZZLE
 
-PUZZLE = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
 ROWS = [PUZZLE[start : start + 9] for start in range(0, 81, 9)]
 NUMBERS = [[0 if cell == "." else int(cell) for cell in row] for row in ROWS]
 SUDOKU = GridProcessor("sudoku").reader

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modeling_trm.processing_trm import GridProcessor, colours_to_text, text_to_colours
+from tests.conftest import PUZZLE
 
-PUZZLE = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
 PROCESSORS = {
     "sudoku": GridProcessor("sudoku"),
     "sudoku 4x4": GridProcessor("sudoku", grid_shape=(4, 4)),

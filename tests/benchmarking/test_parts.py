@@ -85,7 +85,7 @@ def test_engines_are_measured_side_by_side_and_a_missing_one_is_named(
     assert found.skipped == [{"what": "engine absent, float32", "reason": "not on this machine"}]
 
 
-def test_training_step_moves_every_parameter(settings: MakeSettings, tiny_model: Any, tiny_batch: Any) -> None:
+def test_training_step_moves_every_parameter(settings: MakeSettings, tiny_model: Any) -> None:
     model = tiny_model("tr-mamba2attn").train()
     before = copy.deepcopy(model.state_dict())
     ids = torch.randint(1, 6, (2, 16))

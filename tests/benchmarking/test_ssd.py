@@ -81,7 +81,7 @@ def test_what_cannot_run_is_listed(settings: MakeSettings, monkeypatch: pytest.M
     assert reason.startswith("does not import: ") and reason.endswith("--mamba-ssm takes a checkout")
 
 
-def test_the_calls_are_of_the_type_and_batch_that_the_labels_say(settings: MakeSettings) -> None:
+def test_the_calls_are_of_the_type_and_batch_that_the_labels_say() -> None:
     seen: list[tuple[torch.Size, torch.dtype, torch.dtype]] = []
 
     def scan(x: torch.Tensor, dt: torch.Tensor, *rest: torch.Tensor) -> torch.Tensor:

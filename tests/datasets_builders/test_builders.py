@@ -1,6 +1,5 @@
 """The `datasets` builders, and the folder that scripts/build_datasets.py writes: loaded, streamed, or not there."""
 
-import importlib.util
 import json
 import os
 import shlex
@@ -15,19 +14,12 @@ from datasets_builders import folder
 from datasets_builders.features import load_puzzles
 from datasets_builders.maze import Maze
 from datasets_builders.sudoku import Sudoku
+from scripts import build_datasets
 
 ROOT = Path(__file__).parents[2]
 COLUMNS = ["source", "question", "answer", "rating"]
 QUESTION = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
 ANSWER = "534678912672195348198342567859761423426853791713924856961537284287419635345286179"
-
-
-def load_script():
-    """scripts/build_datasets.py as a module: a process for every test would spend its time importing torch."""
-    spec = importlib.util.spec_from_file_location("build_datasets", ROOT / "scripts" / "build_datasets.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -36,7 +28,7 @@ def build(capsys):
 
     def run(*arguments):
         try:
-            code = load_script().main([str(argument) for argument in arguments])
+            code = build_datasets.main([str(argument) for argument in arguments])
         except SystemExit as stop:
             code = stop.code
         captured = capsys.readouterr()
@@ -51,12 +43,6 @@ def test_the_script_runs_as_a_file(tmp_path):
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout)["rows"] == {"train": 300, "validation": 100, "test": 100}
-
-
-def test_the_help_has_an_example(capsys):
-    with pytest.raises(SystemExit, match="0"):
-        load_script().main(["--help"])
-    assert "trm build-data sudoku --output" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("builder_class", [Sudoku, Maze])

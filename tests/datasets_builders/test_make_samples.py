@@ -1,8 +1,6 @@
 """scripts/make_samples.py: deterministic, keeps the mix of ratings, and keeps families in one split."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -11,20 +9,17 @@ import pytest
 
 from datasets_builders.features import PuzzleSet, load_puzzles
 from modeling_trm.augmentation_trm import SudokuDraws
+from scripts import make_samples
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "make_samples.py"
 PLAN = {"gen_unbiased": ("sudoku_easy", (20, 10, 40))}
 
 
 @pytest.fixture
 def script(monkeypatch):
-    spec = importlib.util.spec_from_file_location("make_samples", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "SUDOKU", PLAN)
-    monkeypatch.setattr(module, "OTHER_SIDES", {4: (5, 0, 0)})
-    monkeypatch.setattr(module, "MAZE", {"gen_maze_30x30_hard": ("maze_hard", (5, 5, 10))})
-    return module
+    monkeypatch.setattr(make_samples, "SUDOKU", PLAN)
+    monkeypatch.setattr(make_samples, "OTHER_SIDES", {4: (5, 0, 0)})
+    monkeypatch.setattr(make_samples, "MAZE", {"gen_maze_30x30_hard": ("maze_hard", (5, 5, 10))})
+    return make_samples
 
 
 def full_files(folder):

@@ -143,7 +143,7 @@ def test_types_of_cells(tmp_path: Path, kind: str, cells: str) -> None:
     assert_is_the_puzzle(load(path))
 
 
-def test_arrays_of_datasets_and_slices_of_lists(tmp_path: Path) -> None:
+def test_arrays_of_datasets_and_slices_of_lists() -> None:
     features = datasets.Features({name: datasets.Array2D((4, 4), "int32") for name in ("question", "answer")})
     grids = [np.reshape(cells, (4, 4)).tolist() for cells in (NUMBERS, [int(cell) for cell in ANSWER])]
     mine = datasets.Dataset.from_dict(dict(zip(features, ([grid] for grid in grids), strict=True)), features=features)

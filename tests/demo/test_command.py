@@ -64,20 +64,16 @@ def test_it_serves_until_it_is_stopped_and_opens_the_browser(built, monkeypatch,
 
 
 @pytest.mark.parametrize("arguments", [["build", "--model", "a"], ["--model", "a", "--output", "site"]])
-def test_the_output_belongs_to_build(arguments, capsys) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        demo.main(arguments)
-    assert stopped.value.code == 2
-    assert "--output DIR belongs to `trm demo build`, which needs it" in capsys.readouterr().err
+def test_the_output_belongs_to_build(arguments, refused) -> None:
+    assert "--output DIR belongs to `trm demo build`, which needs it" in refused(demo.main, arguments)
 
 
-def test_a_failed_build_ends_with_one_line(monkeypatch, tmp_path: Path, capsys) -> None:
+def test_a_failed_build_ends_with_one_line(monkeypatch, tmp_path: Path, refused) -> None:
     def fail(*_, **__):
         raise RuntimeFilesError("npm was not found")
 
     monkeypatch.setattr(build, "runtime_files", fail)
-    with pytest.raises(SystemExit) as stopped:
-        demo.main(["build", "--model", "a", "--output", str(tmp_path / "site")])
-    assert stopped.value.code == 2
-    assert capsys.readouterr().err.endswith(" ...\nerror: npm was not found\n")
+    assert refused(demo.main, ["build", "--model", "a", "--output", str(tmp_path / "site")]).endswith(
+        " ...\nerror: npm was not found\n"
+    )
     assert list(tmp_path.iterdir()) == []

@@ -16,8 +16,8 @@ from modeling_trm.utils.intervals import wilson_interval
 from modeling_trm.utils.loading import load_model
 from modeling_trm.verifiers_trm import verifier_for
 from modeling_trm.views_trm import draw_view
+from tests.conftest import IMAGE
 
-IMAGE = Path(__file__).parents[2] / "model_cards" / "tr-mamba2mlpt-sudoku-quickstart"
 COUNT, SEED = 8, 3
 
 

@@ -180,15 +180,13 @@ def test_the_command_trains_compares_and_does_not_repeat(write_recipe, tmp_path:
         (["no/such.yaml"], "no/such.yaml"),
     ],
 )
-def test_wrong_commands_are_refused_in_a_line(arguments, expected, tmp_path: Path, capsys) -> None:
-    with pytest.raises(SystemExit) as stop:
-        compare_recipes.main([*arguments, "--output", str(tmp_path / "out")])
-    assert stop.value.code == 2 and expected in capsys.readouterr().err
+def test_wrong_commands_are_refused_in_a_line(arguments, expected, tmp_path: Path, refused) -> None:
+    assert expected in refused(compare_recipes.main, [*arguments, "--output", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
 
 
 def test_a_stopped_run_and_an_older_one_are_not_taken_for_the_result(
-    write_recipe, tmp_path: Path, monkeypatch, capsys
+    write_recipe, tmp_path: Path, monkeypatch, refused
 ) -> None:
     """Neither a run that left no figures, nor figures of another recipe or of other data."""
     monkeypatch.setattr(subprocess, "run", lambda command, check: SimpleNamespace(returncode=0))
@@ -201,9 +199,9 @@ def test_a_stopped_run_and_an_older_one_are_not_taken_for_the_result(
         if run is not None:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "metrics.json").write_text(json.dumps(run))
-        with pytest.raises(SystemExit):
-            compare_recipes.main([recipe, "--output", str(output)])
-        assert "was stopped; the same command goes on from there" in capsys.readouterr().err
+        assert "was stopped; the same command goes on from there" in refused(
+            compare_recipes.main, [recipe, "--output", str(output)]
+        )
     (folder / "metrics.json").write_text(json.dumps(done))
     assert train_run(contender, 0, 16, folder) == done
     # Nor figures of other code of an operator of one's own.
@@ -215,8 +213,8 @@ def test_a_stopped_run_and_an_older_one_are_not_taken_for_the_result(
     assert train_run(contender, 0, 16, folder)["train"] == done["train"] | code
 
 
-def test_a_failing_run_is_an_error(write_recipe, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_a_failing_run_is_an_error(write_recipe, tmp_path: Path, monkeypatch, refused) -> None:
     monkeypatch.setattr(subprocess, "run", lambda command, check: SimpleNamespace(returncode=2))
-    with pytest.raises(SystemExit) as stop:
-        compare_recipes.main([str(write_recipe("act")), "--seeds", "5", "--output", str(tmp_path / "out")])
-    assert stop.value.code == 2 and "with seed 5 ended with exit code 2" in capsys.readouterr().err
+    assert "with seed 5 ended with exit code 2" in refused(
+        compare_recipes.main, [str(write_recipe("act")), "--seeds", "5", "--output", str(tmp_path / "out")]
+    )

@@ -221,7 +221,7 @@ def test_a_step_that_multiplies_rounding_is_measured_by_pytorchs_own(tiny_model)
         checking.check(model, lambda inputs: rounded_otherwise(inputs, 1e-3))
 
 
-def test_quiet_silences_and_restores(capsys, caplog) -> None:
+def test_quiet_silences_and_restores(caplog) -> None:
     with quiet():
         warnings.warn("not for users", FutureWarning, stacklevel=1)
         logging.getLogger("torch.onnx").warning("not for users")

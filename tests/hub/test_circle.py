@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from modeling_trm import GridProcessor, TRMForGridReasoning
 from modeling_trm.metrics.pass_at_k import ranking
 from scripts import build_datasets, publish
-from tests.forked import run_forked
+from tests.forked import WITHOUT_THE_PACKAGE, run_forked
 from tests.hub.fake_hub import FakeHub
 
 MODEL, BARE, PUZZLES, METRIC = "org/trm-mamba2attn", "org/bare", "org/mazes", "org/pass_at_k"
@@ -25,17 +25,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning"),  # huggingface_hub's own
 ]
-
-WITHOUT_THE_PACKAGE = """
-import sys
-sys.modules["modeling_trm"] = None  # an installed package is blocked by name
-try:
-    import modeling_trm
-except ImportError:
-    pass
-else:
-    raise SystemExit("modeling_trm can be imported")
-"""
 
 # First of all in its process: the task is known from the checkpoint's configuration alone.
 LOAD_PIPELINE = """

@@ -90,11 +90,8 @@ def test_a_built_page_goes_to_its_space_as_it_is(hub: FakeHub, page: Path, conte
 
 
 @pytest.mark.parametrize("arguments", [[], ["site"], ["one", "two", "three"]])
-def test_what_goes_where_is_asked_for(arguments: list[str], capsys) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        command.main(arguments)
-    assert stopped.value.code == 2
-    assert f"what goes where is DIR ORG/NAME, or --space ORG/NAME; got {arguments}" in capsys.readouterr().err
+def test_what_goes_where_is_asked_for(arguments: list[str], refused) -> None:
+    assert f"what goes where is DIR ORG/NAME, or --space ORG/NAME; got {arguments}" in refused(command.main, arguments)
 
 
 def test_half_a_page_is_refused(page: Path) -> None:

@@ -14,6 +14,11 @@ from tests.oracles.puzzle_table import make_index
 
 ROWS = {"a": 3, "b": 1, "c": 2}
 PUZZLES = 5  # of `problem`
+SUDOKU = GridProcessor("sudoku", grid_shape=(4, 4))
+MAZE = GridProcessor("maze", grid_shape=(4, 4))
+WIDE_MAZE = GridProcessor("maze", grid_shape=(2, 8))
+GRID = GridProcessor("grid", grid_shape=(4, 4), alphabet="ab012")
+ARC = GridProcessor("arc", grid_shape=(4, 4))
 
 
 @pytest.fixture

@@ -90,7 +90,7 @@ def test_any_head_size(head_dim: int) -> None:
         assert_close_to_scale(ours, theirs, TOLERANCES[torch.float32], f"{head_dim}")
 
 
-def test_the_chunked_form_uses_the_kernels_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_chunked_form_uses_the_kernels_too() -> None:
     inputs, calls = ssd_inputs(45, 2, torch.float32), []
     product = lambda *t: (calls.append(t[0].shape), triton_product(*t))[1]  # noqa: E731
     actual = outputs_and_gradients(lambda x, dt, A, B, C: ssd_chunked(scale(x, dt), dt * A, B, C, 32, product), inputs)

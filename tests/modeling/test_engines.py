@@ -6,7 +6,6 @@ The packed forms against the formulas: the model in float64 is itself held to th
 import copy
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,10 +19,9 @@ from modeling_trm.evaluation import choose_subset
 from modeling_trm.layers_trm import Operator
 from modeling_trm.mamba3_trm import Mamba3
 from modeling_trm.mlp_trm import MlpT
-from tests.conftest import ONE_OF_A_KIND
+from tests.conftest import IMAGE, ONE_OF_A_KIND, alone
 from tests.modeling.conftest import PUZZLES
 
-IMAGE = Path(__file__).parents[2] / "model_cards" / "tr-mamba2mlpt-sudoku-quickstart"
 # Of one supervision step, relative to the norm of what is compared.
 TOLERANCES = {"packed": 2e-5, "eager": 2e-5, "bfloat16": 0.2, "int8": 0.3}
 ROUNDING = ("bfloat16", "int8")  # engines that answer otherwise where two tokens are about as likely
@@ -295,8 +293,7 @@ def test_a_subclass_does_not_inherit_the_packed_form(engine: str, name: str, mak
             return -2 * super().forward(x_BLD, *prepared)
 
     monkeypatch.setitem(OPERATORS, "minus", Minus)
-    fields = getattr(OPERATORS[name], "mixes_fields", False)
-    model = make("trm-attn", block_operators=["minus"], symbol_fields=fields)
+    model = make("trm-attn", **alone("minus"))
     exact = copy.deepcopy(model).double()
     found = errors(one_step(choose_engine(model, engine), model, problem), one_step(exact, exact, problem))
     assert max(found) < TOLERANCES[engine]

@@ -13,6 +13,7 @@ from modeling_trm.attention_trm import MOST_POSITIONS, attend
 from modeling_trm.layers_trm import Operator, apply_rotary, rms_norm, rms_norm_over, rotary_tables
 from modeling_trm.mlp_trm import left_multiply
 from modeling_trm.operators_trm import Stack
+from tests.conftest import alone
 from tests.oracles import operators as oracle
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -43,11 +44,6 @@ def build(name: str, config: TRMConfig, dtype: torch.dtype = torch.float64) -> O
         for parameter in operator.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
     return operator
-
-
-def alone(name: str) -> dict[str, Any]:
-    """A stack of this operator; what mixes symbol fields needs them."""
-    return {"block_operators": [name], "symbol_fields": getattr(OPERATORS[name], "mixes_fields", False)}
 
 
 def random_input(config: TRMConfig, batch: int = 2, dtype: torch.dtype = torch.float64) -> Tensor:

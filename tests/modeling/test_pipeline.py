@@ -18,12 +18,8 @@ from transformers.pipelines.pt_utils import KeyDataset
 
 from modeling_trm import PRESETS, GridProcessor, GridReasoningPipeline, ReasoningConfig, TRMConfig
 from modeling_trm.verifiers_trm import verifier_for
+from tests.modeling.conftest import ARC, GRID, MAZE, SUDOKU
 
-SUDOKU = GridProcessor("sudoku", grid_shape=(4, 4))
-MAZE = GridProcessor("maze", grid_shape=(4, 4))
-WIDE_MAZE = GridProcessor("maze", grid_shape=(2, 8))
-GRID = GridProcessor("grid", grid_shape=(4, 4), alphabet="ab012")
-ARC = GridProcessor("arc", grid_shape=(4, 4))
 PUZZLES = ["1.3.....2...4...", "................", "1234341221434321", "4...3......1...2", "..2....1.3......"]
 MAZE_TEXT = "#S# # # #   #G##"
 COLOURS = [[1, 0, 0], [2, 3, 4]]

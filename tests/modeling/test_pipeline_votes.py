@@ -25,12 +25,8 @@ from modeling_trm.reasoning_trm import SolveOutput
 from modeling_trm.views_trm import draw_view
 from modeling_trm.voting.views import ArcViews
 from modeling_trm.voting_trm import rank_votes
+from tests.modeling.conftest import ARC, GRID, MAZE, SUDOKU, WIDE_MAZE
 
-SUDOKU = GridProcessor("sudoku", grid_shape=(4, 4))
-MAZE = GridProcessor("maze", grid_shape=(4, 4))
-WIDE_MAZE = GridProcessor("maze", grid_shape=(2, 8))
-GRID = GridProcessor("grid", grid_shape=(4, 4), alphabet="ab012")
-ARC = GridProcessor("arc", grid_shape=(4, 4))
 SUDOKU_TEXT, MAZE_TEXT = "1.3.....2...4...", "#S# # # #   #G##"
 COLOURS = [[1, 0, 0], [2, 3, 4]]
 Make = Callable[..., Any]

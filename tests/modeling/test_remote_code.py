@@ -11,21 +11,13 @@ from safetensors.torch import load_file, save_file
 from transformers import pipeline
 
 from modeling_trm import GridProcessor, TRMForGridReasoning
-from tests.forked import run_forked
+from tests.forked import WITHOUT_THE_PACKAGE, run_forked
 
-PRESETS_LOADED = ("trm-attn", "tr-mamba2mlpt", "symbols-mamba2")  # together every operator
+PRESETS_LOADED = ("trm-attn", "tr-mamba2mlpt", "symbols-mamba2")  # together attention, both MLPs, Mamba-2 and symbols
 SUDOKU = "1.3.....2...4..."
 
-# Isolated (-I): no PYTHONPATH, no current folder, no user site. An installed package is blocked by name.
+# Isolated (-I): no PYTHONPATH, no current folder, no user site.
 SCRIPT = """
-import sys
-sys.modules["modeling_trm"] = None
-try:
-    import modeling_trm
-except ImportError:
-    pass
-else:
-    raise SystemExit("modeling_trm can be imported")
 import json
 from pathlib import Path
 import torch
@@ -117,7 +109,7 @@ def test_remote_code_gives_the_same_function_and_travels_on(
         "HF_MODULES_CACHE": str(tmp_path / "modules"),
     }
     folders = [str(tmp_path / name) for name in ("alone", *models)]
-    done = run_forked("-I", "-c", SCRIPT, *folders, cwd=empty, env=environment)
+    done = run_forked("-I", "-c", WITHOUT_THE_PACKAGE + SCRIPT, *folders, cwd=empty, env=environment)
     assert done.returncode == 0, done.stderr[-3000:]
 
     assert GridProcessor.from_pretrained(tmp_path / "alone" / "again") == processor

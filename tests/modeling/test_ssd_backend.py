@@ -233,7 +233,7 @@ def test_the_operations_keep_what_they_promise() -> None:
 
 
 @pytest.mark.usefixtures("kernels")
-def test_a_model_may_move_between_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_may_move_between_devices() -> None:
     mixer = operator("auto")
     taken = [mixer._choose_mix(tensor) for tensor in (ON_CPU, ON_GPU, ON_CPU)]
     assert taken == [mixer._mix_torch, mixer._mix_cuda, mixer._mix_torch]

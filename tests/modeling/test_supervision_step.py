@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from modeling_trm import RecursionState, TRMConfig, TRMForGridReasoning, TRMModel
+from modeling_trm import RecursionState, TRMForGridReasoning, TRMModel
 from tests.conftest import ONE_OF_A_KIND
 from tests.oracles import supervision as oracle
 
@@ -266,9 +266,7 @@ def test_a_grid_of_another_size_is_refused(shape: tuple[int, ...], tiny_model) -
 
 
 @pytest.mark.parametrize("num_latents", [1, 2])
-def test_a_state_with_another_number_of_latents_is_refused(
-    num_latents: int, tiny_model, tiny_config: Callable[..., TRMConfig]
-) -> None:
+def test_a_state_with_another_number_of_latents_is_refused(num_latents: int, tiny_model) -> None:
     model, other = tiny_model("trm-attn", num_latents=num_latents), tiny_model("trm-attn", num_latents=3 - num_latents)
     state: RecursionState = other.initial_state(2)
     with pytest.raises(ValueError, match="num_latents"):

@@ -9,13 +9,9 @@ from torch import Tensor
 from modeling_trm import PRESETS, RecursionState, TRMForGridReasoning
 from modeling_trm.reasoning_config_trm import SELECTIONS
 from modeling_trm.trajectories_trm import Noise, Trajectories, select
+from tests.modeling.conftest import PUZZLES
 
-PUZZLES, STEPS = 5, 4
-
-
-@pytest.fixture
-def problem() -> tuple[Tensor, Tensor]:
-    return torch.randint(6, (PUZZLES, 16)), torch.arange(PUZZLES)
+STEPS = 4
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """The verifiers, against the data builders' own checks of text, on shipped puzzles and on answers made wrong."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -9,8 +7,9 @@ from torch import Tensor
 
 from datasets_builders.features import PuzzleSet, load_puzzles
 from datasets_builders.validation import PuzzleError, check_sudoku
-from modeling_trm import GridProcessor
+from modeling_trm import GridProcessor, TRMForGridReasoning
 from modeling_trm.verifiers_trm import RULES, maze_path_connects, sudoku_is_solved, verifier_for
+from tests.conftest import IMAGE
 
 COUNT = 40
 
@@ -128,10 +127,7 @@ def test_a_task_without_rules() -> None:
 
 
 def test_solve_with_the_rules_finds_what_any_trajectory_found() -> None:
-    from modeling_trm import TRMForGridReasoning
-
-    image = Path(__file__).parents[2] / "model_cards" / "tr-mamba2mlpt-sudoku-quickstart"
-    model = TRMForGridReasoning.from_pretrained(image).eval()
+    model = TRMForGridReasoning.from_pretrained(IMAGE).eval()
     _, inputs, labels = shipped("sudoku")
     solved = model.solve(
         inputs[:24],

@@ -54,6 +54,15 @@ def judge(case: Case) -> str | None:
     return f"{case.name}: accepted" if case.must_refuse else None
 
 
+def spoilt(draw: random.Random, content: bytes, by: bytes) -> bytes:
+    """The content with bytes changed, taken out or doubled."""
+    changed = bytearray(content)
+    for _ in range(draw.randint(1, 4)):
+        at = draw.randrange(len(changed))
+        changed[at : at + draw.choice([0, 1, 5])] = bytes(draw.choices(by, k=draw.randint(0, 3)))
+    return bytes(changed)
+
+
 def numbers(draw: random.Random) -> Iterator[Case]:
     """Fields of a recipe with a value of another kind."""
     names = list(FIELDS)
@@ -68,22 +77,17 @@ def numbers(draw: random.Random) -> Iterator[Case]:
 
 
 def recipes(draw: random.Random, folder: Path) -> Iterator[Case]:
-    """Shipped recipes with bytes changed, taken out or doubled."""
+    """Shipped recipes, spoilt."""
     sources = sorted(SHIPPED.glob("*.yaml"))
     path = folder / "recipe.yaml"
     for number in count():
-        content = bytearray(draw.choice(sources).read_bytes())
-        for _ in range(draw.randint(1, 4)):
-            at = draw.randrange(len(content))
-            content[at : at + draw.choice([0, 1, 5])] = bytes(
-                draw.choices(b"\x00\xff:[]{}\"'\t\n-!&*0a", k=draw.randint(0, 3))
-            )
+        content = spoilt(draw, draw.choice(sources).read_bytes(), b"\x00\xff:[]{}\"'\t\n-!&*0a")
 
-        def run(content: bytes = bytes(content)) -> None:
+        def run(content: bytes = content) -> None:
             path.write_bytes(content)
             parse_recipe([str(path)])
 
-        yield Case(f"recipe {number}: {bytes(content)[:60]!r}", run)
+        yield Case(f"recipe {number}: {content[:60]!r}", run)
 
 
 def votes(draw: random.Random) -> Iterator[Case]:
@@ -190,18 +194,13 @@ def tables(draw: random.Random, folder: Path) -> Iterator[Case]:
     forms += [gzip.compress(form, mtime=0) for form in forms]
     path = folder / "puzzles"
     for number in count():
-        content = bytearray(draw.choice(forms))
-        for _ in range(draw.randint(1, 4)):
-            at = draw.randrange(len(content))
-            content[at : at + draw.choice([0, 1, 5])] = bytes(
-                draw.choices(b"\x00\xff,;\"'[]{}\n\r .09x", k=draw.randint(0, 3))
-            )
+        content = spoilt(draw, draw.choice(forms), b"\x00\xff,;\"'[]{}\n\r .09x")
 
-        def run(content: bytes = bytes(content)) -> None:
+        def run(content: bytes = content) -> None:
             path.write_bytes(content)
             load_puzzles("sudoku", "test", data_files=path)
 
-        yield Case(f"table {number}: {bytes(content)[:60]!r}", run)
+        yield Case(f"table {number}: {content[:60]!r}", run)
 
 
 def tasks(draw: random.Random, folder: Path) -> Iterator[Case]:

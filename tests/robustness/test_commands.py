@@ -46,7 +46,7 @@ def test_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     ],
 )
 def test_an_output_is_refused_before_anything_is_read(
-    command, output: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    command, output: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home" / "me"))
@@ -56,18 +56,14 @@ def test_an_output_is_refused_before_anything_is_read(
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text("{}")
     puzzle = ["." * 81] if command is solve else []
-    with pytest.raises(SystemExit, match="2"):
-        command.main(["--model", "no-such-model", "--output", output, *puzzle])
-    assert told in capsys.readouterr().err
+    assert told in refused(command.main, ["--model", "no-such-model", "--output", output, *puzzle])
 
 
-def test_figures_with_other_settings_are_not_replaced_without_a_word(tmp_path: Path, capsys) -> None:
+def test_figures_with_other_settings_are_not_replaced_without_a_word(tmp_path: Path, refused) -> None:
     output, command = str(tmp_path), ["--model", "no-such-model", "--output", str(tmp_path)]
 
     def told(*more: str) -> str:
-        with pytest.raises(SystemExit, match="2"):
-            evaluate.main([*command, *more])
-        return capsys.readouterr().err
+        return refused(evaluate.main, [*command, *more])
 
     assert "note:" not in told()
     earlier = {"command": f"trm evaluate --model no-such-model --output {output}"}
@@ -80,20 +76,20 @@ def test_figures_with_other_settings_are_not_replaced_without_a_word(tmp_path: P
     assert "note:" not in told("--halt", "0.9")
 
 
-def test_puzzles_are_not_replaced_by_their_answers(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_puzzles_are_not_replaced_by_their_answers(tmp_path: Path, refused) -> None:
     file = tmp_path / "puzzles.txt"
     file.write_text("." * 81)
-    with pytest.raises(SystemExit, match="2"):
-        solve.main(["--model", "no-such-model", str(file), "--output", str(file)])
-    assert "which is read; give another output" in capsys.readouterr().err
+    assert "which is read; give another output" in refused(
+        solve.main, ["--model", "no-such-model", str(file), "--output", str(file)]
+    )
     assert file.read_text() == "." * 81
 
 
 @pytest.mark.parametrize("seed", ["-1", str(2**32), "1.5", "x", "²"])
-def test_a_seed_has_a_range(seed: str, capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        evaluate.main(["--model", "m", "--output", "o", "--seed", seed])
-    assert f"seed={seed} is not allowed; allowed: whole numbers from 0 to 4294967295" in capsys.readouterr().err
+def test_a_seed_has_a_range(seed: str, refused) -> None:
+    assert f"seed={seed} is not allowed; allowed: whole numbers from 0 to 4294967295" in refused(
+        evaluate.main, ["--model", "m", "--output", "o", "--seed", seed]
+    )
 
 
 @pytest.mark.parametrize(
@@ -104,12 +100,8 @@ def test_a_seed_has_a_range(seed: str, capsys: pytest.CaptureFixture) -> None:
         *((name, "", "allowed: ") for name in ("--model", "--output", "--data", "--card-entry")),
     ],
 )
-def test_an_option_has_one_reader_by_its_type(
-    option: str, value: str, allowed: str, capsys: pytest.CaptureFixture
-) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        evaluate.main(["--model", "m", "--output", "o", f"{option}={value}"])
-    told = capsys.readouterr().err
+def test_an_option_has_one_reader_by_its_type(option: str, value: str, allowed: str, refused) -> None:
+    told = refused(evaluate.main, ["--model", "m", "--output", "o", f"{option}={value}"])
     assert f"argument {option}: {value!r} is not allowed; " in told
     assert allowed in told
 
@@ -124,12 +116,8 @@ def test_an_option_has_one_reader_by_its_type(
         (benchmark, ["--output", "o", "--rows", "-1"], "--rows must be at least 1, got -1"),
     ],
 )
-def test_what_the_system_would_refuse_later(
-    command, arguments: list[str], told: str, capsys: pytest.CaptureFixture
-) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        command.parse_arguments(arguments)
-    assert told in capsys.readouterr().err
+def test_what_the_system_would_refuse_later(command, arguments: list[str], told: str, refused) -> None:
+    assert told in refused(command.parse_arguments, arguments)
 
 
 @pytest.mark.parametrize("file", ["/etc/passwd", "../model.safetensors", "pytorch_model.bin", 3])

@@ -30,31 +30,29 @@ COMMANDS = {
 }
 
 
-def test_the_second_command_is_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_the_second_command_is_told(tmp_path: Path, refused) -> None:
     process = hold(tmp_path / "results")
     for name, arguments in COMMANDS.items():
         command = importlib.import_module(f"modeling_trm.commands.{name}")
-        with pytest.raises(SystemExit, match="2"):
-            command.main([*arguments, "--output", str(tmp_path / "results")])
-        assert f"process {process.pid} on " in capsys.readouterr().err, name
+        assert f"process {process.pid} on " in refused(
+            command.main, [*arguments, "--output", str(tmp_path / "results")]
+        ), name
     assert [path.name for path in (tmp_path / "results").iterdir()] == [LOCK]
     let_go(process)
 
 
-def test_shards_share_a_folder_but_none_is_run_twice(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_shards_share_a_folder_but_none_is_run_twice(tmp_path: Path, refused) -> None:
     from modeling_trm.commands import vote
 
     process = hold(tmp_path / "results", f"{LOCK}-0-of-2")
     told = {"0/2": f"process {process.pid} on ", "1/2": "no such folder"}  # the second goes on to what it misses
     for shard, words in told.items():
-        with pytest.raises(SystemExit, match="2"):
-            vote.main([*COMMANDS["vote"], "--shard", shard, "--output", str(tmp_path / "results")])
-        assert words in capsys.readouterr().err
+        assert words in refused(vote.main, [*COMMANDS["vote"], "--shard", shard, "--output", str(tmp_path / "results")])
     let_go(process)
 
 
 def test_recipes_are_compared_by_several_commands_but_no_run_is_run_twice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused
 ) -> None:
     """Its runs are trainings, each with a folder of its own; the report is written by one command at a time."""
     from modeling_trm.commands import compare_recipes
@@ -66,9 +64,9 @@ def test_recipes_are_compared_by_several_commands_but_no_run_is_run_twice(
 
     monkeypatch.setattr(recipes.subprocess, "run", run)
     process = hold(tmp_path / "quickstart" / "seed-3")
-    with pytest.raises(SystemExit, match="2"):
-        compare_recipes.main(["quickstart", "--seeds", "3", "--output", str(tmp_path)])
-    assert f"seed-3: process {process.pid} on " in capsys.readouterr().err
+    assert f"seed-3: process {process.pid} on " in refused(
+        compare_recipes.main, ["quickstart", "--seeds", "3", "--output", str(tmp_path)]
+    )
     let_go(process)
 
 
@@ -85,11 +83,10 @@ def test_who_waits_is_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         assert (tmp_path / LOCK).exists()
 
 
-def test_nothing_is_left_of_a_command_that_was_refused(tmp_path: Path) -> None:
+def test_nothing_is_left_of_a_command_that_was_refused(tmp_path: Path, refused) -> None:
     from modeling_trm.commands import evaluate
 
-    with pytest.raises(SystemExit, match="2"):
-        evaluate.main([*MODEL, "--output", str(tmp_path / "new" / "results")])
+    refused(evaluate.main, [*MODEL, "--output", str(tmp_path / "new" / "results")])
     assert not (tmp_path / "new").exists()
 
 

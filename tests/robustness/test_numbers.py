@@ -47,7 +47,7 @@ def test_out_of_range(name: str, value: str) -> None:
         parse_recipe([f"--{name}", value])
 
 
-def test_the_bounds_themselves(tmp_path) -> None:
+def test_the_bounds_themselves() -> None:
     """Each range holds its closed bounds and not the next numbers outside."""
     for name in OF_THE_RECIPE:
         allowed = NUMBERS[name].metadata["range"]

@@ -109,12 +109,12 @@ def test_a_column_has_one_role() -> None:
         choose_columns(["a", "b"], {"question": "a", "answer": "a"}, "file")
 
 
-def test_a_role_has_one_column(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_role_has_one_column(folder: Path, tmp_path: Path, refused) -> None:
     (tmp_path / "a.csv").write_text("x,answer\n")
     given = ["--model", str(folder), "--data", str(tmp_path / "a.csv"), "--output", str(tmp_path / "out")]
-    with pytest.raises(SystemExit, match="2"):
-        evaluate.main([*given, "--columns", "question=x", "question=y"])
-    assert "question=x question=y: names one role twice" in capsys.readouterr().err
+    assert "question=x question=y: names one role twice" in refused(
+        evaluate.main, [*given, "--columns", "question=x", "question=y"]
+    )
 
 
 def test_lines_that_end_in_a_carriage_return(tmp_path: Path) -> None:

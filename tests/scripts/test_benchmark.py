@@ -9,8 +9,7 @@ import pytest
 
 from modeling_trm.benchmarking import peak
 from modeling_trm.commands import benchmark
-
-IMAGE = Path(__file__).parents[2] / "model_cards" / "tr-mamba2mlpt-sudoku-quickstart"
+from tests.conftest import IMAGE
 
 
 @pytest.fixture(autouse=True)
@@ -92,13 +91,9 @@ def test_different_answers_end_in_code_1(tmp_path: Path, monkeypatch: pytest.Mon
     ],
     ids=str,
 )
-def test_bad_arguments_are_named(
-    arguments: list[str], named: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    with pytest.raises(SystemExit) as end:
-        benchmark.main([*arguments, "--device", "cpu", "--output", str(tmp_path)])
-    assert end.value.code == 2 and not list(tmp_path.iterdir())
-    assert named in capsys.readouterr().err
+def test_bad_arguments_are_named(arguments: list[str], named: str, refused, tmp_path: Path) -> None:
+    assert named in refused(benchmark.main, [*arguments, "--device", "cpu", "--output", str(tmp_path)])
+    assert not list(tmp_path.iterdir())
 
 
 def test_puzzles_are_those_of_the_checkpoints_task() -> None:
@@ -112,10 +107,10 @@ def test_puzzles_are_those_of_the_checkpoints_task() -> None:
 
 
 @pytest.mark.parametrize("halt", ["0", "1", "1.5"])
-def test_a_halt_probability_is_between_0_and_1(halt: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        benchmark.parse_arguments(["--output", "x", "--halt", halt])
-    assert f"--halt must be between 0 and 1, got {halt}" in capsys.readouterr().err
+def test_a_halt_probability_is_between_0_and_1(halt: str, refused) -> None:
+    assert f"--halt must be between 0 and 1, got {halt}" in refused(
+        benchmark.parse_arguments, ["--output", "x", "--halt", halt]
+    )
 
 
 def test_slow_parts_run_only_if_asked_for() -> None:

@@ -9,8 +9,7 @@ import pytest
 from modeling_trm import GridProcessor, TRMForGridReasoning
 from modeling_trm.commands.compare import default_names
 from scripts import compare
-
-IMAGE = Path(__file__).parents[2] / "model_cards" / "tr-mamba2mlpt-sudoku-quickstart"
+from tests.conftest import IMAGE
 
 
 @pytest.fixture
@@ -56,14 +55,9 @@ def test_writes_tables_and_plots(tiny, tmp_path: Path, capsys: pytest.CaptureFix
         (["elsewhere"], ["--data", "nowhere.csv"], "nowhere.csv"),
     ],
 )
-def test_errors_are_one_line(
-    models: list[str], arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_errors_are_one_line(models: list[str], arguments: list[str], message: str, tmp_path: Path, refused) -> None:
     run = ["--models", str(IMAGE), *models, "--task", "sudoku", "--output", str(tmp_path / "out"), *arguments]
-    with pytest.raises(SystemExit) as stopped:
-        compare.main(run)
-    assert stopped.value.code == 2
-    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert message in refused(compare.main, run).splitlines()[-1]
     assert not (tmp_path / "out").exists()
 
 
@@ -76,14 +70,11 @@ def test_errors_are_one_line(
     ],
 )
 def test_models_of_other_puzzles_are_named(
-    tiny, task: str, shape: tuple[int, int], vocab_size: int, message: str, tmp_path, capsys
+    tiny, task: str, shape: tuple[int, int], vocab_size: int, message: str, tmp_path, refused
 ) -> None:
     other = tiny("other", task, shape, vocab_size)
     options = ["--task", "sudoku", "--max-puzzles", "2", "--output", str(tmp_path / "out")]
-    with pytest.raises(SystemExit) as stopped:
-        compare.main(["--models", str(IMAGE), other, *options])
-    assert stopped.value.code == 2
-    last = capsys.readouterr().err.splitlines()[-1]
+    last = refused(compare.main, ["--models", str(IMAGE), other, *options]).splitlines()[-1]
     assert message in last and "other" in last
     assert not (tmp_path / "out").exists()
 

@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from scripts import convert_reference, solve
+from tests.conftest import PUZZLE
 from tests.oracles import reference
 
 SCRIPT = Path(convert_reference.__file__)
@@ -18,7 +19,6 @@ ARCH = {
     "H_cycles": 2, "L_cycles": 2, "L_layers": 1, "hidden_size": 32, "num_heads": 4, "expansion": 4,
     "puzzle_emb_ndim": 32, "puzzle_emb_len": 16, "pos_encodings": "rope", "mlp_t": False,
 }  # fmt: skip
-PUZZLE = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
 GIVEN = ["--H-cycles", "2", "--L-cycles", "2", "--num-heads", "4"]
 
 
@@ -76,24 +76,18 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_a_refusal_is_one_line_and_exit_code_2(
-    case: str, save: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_refusal_is_one_line_and_exit_code_2(case: str, save: Callable[..., str], tmp_path: Path, refused) -> None:
     source, (more, message) = save(with_yaml=False), REFUSED[case]
-    with pytest.raises(SystemExit) as stopped:
-        convert_reference.main([source, *more, "--output", str(tmp_path / "ours")])
-    assert stopped.value.code == 2
-    error = capsys.readouterr().err
+    error = refused(convert_reference.main, [source, *more, "--output", str(tmp_path / "ours")])
     assert error.startswith(message.format(source=source))
     assert error.count("\n") == 1
     assert not (tmp_path / "ours").exists()
 
 
-def test_a_folder_that_is_no_checkpoint_does_not_go_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        convert_reference.main([str(tmp_path), "--to-reference", "--output", str(tmp_path / "out" / "step")])
-    assert stopped.value.code == 2
-    assert "holds no config.json" in capsys.readouterr().err
+def test_a_folder_that_is_no_checkpoint_does_not_go_back(tmp_path: Path, refused) -> None:
+    assert "holds no config.json" in refused(
+        convert_reference.main, [str(tmp_path), "--to-reference", "--output", str(tmp_path / "out" / "step")]
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -105,11 +99,8 @@ def test_a_folder_that_is_no_checkpoint_does_not_go_back(tmp_path: Path, capsys:
         (["x"], "--output"),
     ],
 )
-def test_wrong_arguments(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        convert_reference.main(arguments)
-    assert stopped.value.code == 2
-    assert message in capsys.readouterr().err
+def test_wrong_arguments(arguments: list[str], message: str, refused) -> None:
+    assert message in refused(convert_reference.main, arguments)
 
 
 def test_help_as_a_program_imports_no_torch() -> None:

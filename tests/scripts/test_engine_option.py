@@ -19,11 +19,8 @@ def test_the_names_are_those_of_the_engines() -> None:
 
 
 @pytest.mark.parametrize("script", ARGUMENTS, ids=lambda script: script.__name__)
-def test_an_unknown_engine_is_refused(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        script.main([*ARGUMENTS[script], "--engine", "fast"])
-    assert stop.value.code == 2
-    assert "argument --engine: invalid choice: 'fast'" in capsys.readouterr().err
+def test_an_unknown_engine_is_refused(script: ModuleType, refused) -> None:
+    assert "argument --engine: invalid choice: 'fast'" in refused(script.main, [*ARGUMENTS[script], "--engine", "fast"])
 
 
 @pytest.mark.parametrize(("given", "halt"), [([], False), (["--halt"], True), (["--halt", "0.9"], 0.9)])
@@ -34,7 +31,7 @@ def test_halting_is_a_switch_or_a_probability(given: list[str], halt: bool | flo
     assert solve.parse_arguments([*ARGUMENTS[solve], "--no-halt"]).halt is False
 
 
-def test_a_halt_probability_of_1_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        evaluate.parse_arguments([*ARGUMENTS[evaluate], "--halt", "1"])
-    assert "argument --halt: 1 is not between 0 and 1" in capsys.readouterr().err
+def test_a_halt_probability_of_1_is_refused(refused) -> None:
+    assert "argument --halt: 1 is not between 0 and 1" in refused(
+        evaluate.parse_arguments, [*ARGUMENTS[evaluate], "--halt", "1"]
+    )

@@ -115,7 +115,9 @@ def test_a_built_folder_names_its_protocol(checkpoint, data: Path, tmp_path: Pat
     assert run(tmp_path / "no", "--model", checkpoint(0), "--data", str(data))["protocol"] == "unstated"
 
 
-def test_a_task_larger_than_the_canvas_is_left_out_and_named(checkpoint, data: Path, tmp_path: Path, capsys) -> None:
+def test_a_task_larger_than_the_canvas_is_left_out_and_named(
+    checkpoint, data: Path, tmp_path: Path, capsys, refused
+) -> None:
     """Whether its demonstrations or its tests are; and --max-puzzles counts what can be asked."""
     model, wide, small = checkpoint(), [[0] * 5], [[1]]
     big = {"train": [{"input": small, "output": small}], "test": [{"input": wide}, {"input": small}]}
@@ -132,9 +134,9 @@ def test_a_task_larger_than_the_canvas_is_left_out_and_named(checkpoint, data: P
     assert few["counts"]["tasks"] == 3
     for path in (data / "evaluation").glob("task*"):
         path.unlink()
-    with pytest.raises(SystemExit):
-        run(tmp_path / "none", "--model", model, "--data", str(data), "--views", "1")
-    assert "no task fits the checkpoint's canvas of 4 x 4" in capsys.readouterr().err
+    assert "no task fits the checkpoint's canvas of 4 x 4" in refused(
+        run, tmp_path / "none", "--model", model, "--data", str(data), "--views", "1"
+    )
 
 
 def test_kaggle_files(checkpoint, tmp_path: Path) -> None:
@@ -191,7 +193,7 @@ def test_sudoku_by_voting(tiny_model, tmp_path: Path, capsys) -> None:
     assert (tmp_path / "plain" / "metrics.json").is_file()
 
 
-def test_user_errors_are_one_line_each(checkpoint, data: Path, tmp_path: Path, capsys) -> None:
+def test_user_errors_are_one_line_each(checkpoint, data: Path, tmp_path: Path, refused) -> None:
     model, sudoku = checkpoint(), checkpoint(2, GridProcessor("sudoku", grid_shape=(4, 4)))
     arc = ["--task", "arc", "--data", str(data)]
     used = tmp_path / "used"
@@ -212,10 +214,6 @@ def test_user_errors_are_one_line_each(checkpoint, data: Path, tmp_path: Path, c
         ),
     ]
     for arguments, message in cases:
-        with pytest.raises(SystemExit) as caught:
-            eval_puzzles.main(["--output", str(tmp_path / "out"), *arguments])
-        assert caught.value.code == 2, arguments
-        shown = capsys.readouterr().err
-        assert message in shown
-        assert "error: " in shown
+        shown = refused(eval_puzzles.main, ["--output", str(tmp_path / "out"), *arguments])
+        assert message in shown and "error: " in shown, arguments
     assert not (tmp_path / "out").exists()

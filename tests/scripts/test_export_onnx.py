@@ -200,7 +200,7 @@ def sudoku_units(grid: str) -> list[list[str]]:
 
 
 @pytest.mark.slow
-def test_arc_takes_the_rows_asked_for_along(tiny_model, tmp_path: Path, capsys, solve_here) -> None:
+def test_arc_takes_the_rows_asked_for_along(tiny_model, tmp_path: Path, refused, solve_here) -> None:
     model = tiny_model("trm-attn", block_operators=["attention", "mlp"], vocab_size=12, num_puzzles=4).eval()
     augmentations = np.array([[0, *range(10)], [3, *range(10)], [0, *range(10)], [5, *range(10)]], dtype=np.uint8)
     model.set_puzzle_index(PuzzleIndex(("evaluation/aa", "evaluation/bb"), np.array([-1, 0, 1, 1]), augmentations))
@@ -209,10 +209,7 @@ def test_arc_takes_the_rows_asked_for_along(tiny_model, tmp_path: Path, capsys, 
     folder = tmp_path / "export"
     arguments = ["--model", str(checkpoint), "--output", str(folder)]
 
-    with pytest.raises(SystemExit) as caught:
-        export.main([*arguments, "--puzzle-tasks", "evaluation/ba"])
-    assert caught.value.code == 2
-    error = capsys.readouterr().err
+    error = refused(export.main, [*arguments, "--puzzle-tasks", "evaluation/ba"])
     assert error.startswith("error: ")
     assert "'evaluation/ba'" in error
     assert error.count("\n") == 1
@@ -259,36 +256,24 @@ def test_a_torch_program_of_a_bfloat16_checkpoint(tiny_model, tmp_path: Path, so
 
 
 @pytest.mark.slow
-def test_nothing_is_written_over_tolerance_or_over_a_folder(tiny_model, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_nothing_is_written_over_tolerance_or_over_a_folder(tiny_model, tmp_path: Path, monkeypatch, refused) -> None:
     model = tiny_model("trm-attn", block_operators=["mlp"], num_puzzles=1)
     processor = GridProcessor("sudoku", grid_shape=(4, 4))
     checkpoint = save(model, processor, tmp_path / "model")
     arguments = ["--model", str(checkpoint), "--output", str(tmp_path / "export")]
     monkeypatch.setattr(checking, "TOLERANCE", 1e-12)
     monkeypatch.setattr(checking, "ROUNDING_FACTOR", 0)
-    with pytest.raises(SystemExit) as caught:
-        export.main(arguments)
-    assert caught.value.code == 2
-    assert "error: the exported step differs from PyTorch's by" in capsys.readouterr().err
+    assert "error: the exported step differs from PyTorch's by" in refused(export.main, arguments)
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     monkeypatch.undo()
 
-    with pytest.raises(SystemExit) as caught:
-        export.main([*arguments[:3], str(checkpoint)])
-    assert caught.value.code == 2
-    assert "which is read; give another output" in capsys.readouterr().err
-    with pytest.raises(SystemExit) as caught:
-        export.main(["--model", str(tmp_path / "nobody"), *arguments[2:]])
-    assert caught.value.code == 2
-    assert "no such folder" in capsys.readouterr().err
+    assert "which is read; give another output" in refused(export.main, [*arguments[:3], str(checkpoint)])
+    assert "no such folder" in refused(export.main, ["--model", str(tmp_path / "nobody"), *arguments[2:]])
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
     (tmp_path / "export").mkdir()
     (tmp_path / "export" / "old").touch()
-    with pytest.raises(SystemExit) as caught:  # somebody else's
-        export.main([*arguments, "--overwrite"])
-    assert caught.value.code == 2
-    assert "is not replaced" in capsys.readouterr().err
+    assert "is not replaced" in refused(export.main, [*arguments, "--overwrite"])  # somebody else's
     (tmp_path / "export" / "old").unlink()
     for overwrite in ([], ["--overwrite"]):  # the second is over what the first has made
         assert export.main([*arguments, *overwrite]) == 0

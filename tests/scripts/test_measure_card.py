@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from modeling_trm.utils.shipped import shipped_checkpoints
 from scripts import measure_card
+from tests.conftest import IMAGE, PUZZLE, SOLVED
 
 FEW = (
     "--steps-puzzles 4 --halting-puzzles 6 --views-puzzles 2 --trajectories-puzzles 2 --steps 2 --halt-steps 3".split()
@@ -18,15 +18,12 @@ FEWER = "--views 2 3 --trajectories 2 --noise-std 0.3 --batch-size 8".split()
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    copy = shutil.copytree(shipped_checkpoints()["tr-mamba2mlpt-sudoku-quickstart"], tmp_path / "model", symlinks=True)
-    return Path(copy)
+    return shutil.copytree(IMAGE, tmp_path / "model", symlinks=True)
 
 
 def test_two_data_sets_come_onto_the_card(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    puzzle = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
-    answer = "534678912672195348198342567859761423426853791713924856961537284287419635345286179"
     mine = tmp_path / "my-own.csv"
-    pd.DataFrame({"question": [puzzle], "answer": [answer]}).to_csv(mine, index=False)
+    pd.DataFrame({"question": [PUZZLE], "answer": [SOLVED]}).to_csv(mine, index=False)
     arguments = ["--model", str(folder), "--data", "sample", str(mine), "--output", str(tmp_path / "out"), *FEW, *FEWER]
     assert measure_card.main(arguments) == 0
     report = json.loads((tmp_path / "out" / "measured.json").read_text())
@@ -58,10 +55,8 @@ def test_two_data_sets_come_onto_the_card(folder: Path, tmp_path: Path, capsys: 
         (["--noise-std", "0"], "noise_std=0.0 is not allowed; allowed: above 0"),
     ],
 )
-def test_errors_are_one_line(
-    arguments: list[str], message: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        measure_card.main(["--model", str(folder), "--output", str(tmp_path / "out"), *arguments])
-    assert message in capsys.readouterr().err
+def test_errors_are_one_line(arguments: list[str], message: str, folder: Path, tmp_path: Path, refused) -> None:
+    assert message in refused(
+        measure_card.main, ["--model", str(folder), "--output", str(tmp_path / "out"), *arguments]
+    )
     assert not (tmp_path / "out").exists()

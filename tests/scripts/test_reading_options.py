@@ -49,13 +49,11 @@ def checkpoint(tiny_model, tmp_path: Path):
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.__name__.rpartition(".")[2])
-def test_every_command_that_reads_puzzles_has_them(command: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_that_reads_puzzles_has_them(command: ModuleType, refused) -> None:
     told = options.reading(command.parse_arguments([*COMMANDS[command], *TOLD]))
     assert told == {"columns": {"question": "start", "answer": "end"}, "characters": "_abc4"}
     assert options.reading(command.parse_arguments(COMMANDS[command])) == {"columns": None, "characters": None}
-    with pytest.raises(SystemExit):
-        command.parse_arguments([*COMMANDS[command], "--columns", "start"])
-    error = capsys.readouterr().err
+    error = refused(command.parse_arguments, [*COMMANDS[command], "--columns", "start"])
     assert "argument --columns: 'start' must be ROLE=NAME, as in question=start; what is no column, as a file" in error
 
 
@@ -101,10 +99,9 @@ def test_solve_reads_the_column_named(table: str, checkpoint, capsys: pytest.Cap
 
 @pytest.mark.parametrize("command", [evaluate, vote, solve], ids=lambda command: command.__name__.rpartition(".")[2])
 @pytest.mark.parametrize("told", [TOLD[:2], TOLD[-2:]], ids=["columns", "characters"])
-def test_arc_refuses_them(command: ModuleType, told: list[str], checkpoint, tmp_path: Path, capsys) -> None:
+def test_arc_refuses_them(command: ModuleType, told: list[str], checkpoint, tmp_path: Path, refused) -> None:
     model = checkpoint(GridProcessor("arc", grid_shape=(3, 3)))
     rest = ["012/340/111"] if command is solve else ["--output", str(tmp_path / "none")]
-    with pytest.raises(SystemExit) as stop:
-        command.main(["--model", model, *rest, *told])
-    assert stop.value.code == 2
-    assert f"{told[0]} is for tables and grids of text; arc is read from JSON" in capsys.readouterr().err
+    assert f"{told[0]} is for tables and grids of text; arc is read from JSON" in refused(
+        command.main, ["--model", model, *rest, *told]
+    )

@@ -83,12 +83,9 @@ def test_comparison(votes: Path, capsys) -> None:
     )
 
 
-def test_checkpoints_add_up_only_when_asked(votes: Path, capsys) -> None:
+def test_checkpoints_add_up_only_when_asked(votes: Path, refused) -> None:
     arguments = [str(votes / "strong"), str(votes / "weak"), "--output", str(votes / "out")]
-    with pytest.raises(SystemExit) as stopped:
-        vote_report.main(arguments)
-    assert stopped.value.code == 2
-    assert capsys.readouterr().err.startswith("error: ")
+    assert refused(vote_report.main, arguments).startswith("error: ")
     assert not (votes / "out").exists()
     assert vote_report.main([*arguments, "--accumulate"]) == 0
     counts = [load_records(votes / name) for name in ("strong", "weak")]
@@ -104,22 +101,16 @@ def test_checkpoints_add_up_only_when_asked(votes: Path, capsys) -> None:
         (["strong", "--compare", "weak", "--names", "a", "a"], "names must differ"),
     ],
 )
-def test_user_errors(votes: Path, monkeypatch, capsys, arguments: list[str], message: str) -> None:
+def test_user_errors(votes: Path, monkeypatch, refused, arguments: list[str], message: str) -> None:
     store(records_of(random_inputs(3)), [votes / "other"])
     monkeypatch.chdir(votes)
-    with pytest.raises(SystemExit) as stopped:
-        vote_report.main([*arguments, "--output", "out"])
-    assert stopped.value.code == 2
-    assert message in capsys.readouterr().err
+    assert message in refused(vote_report.main, [*arguments, "--output", "out"])
     assert not (votes / "out").exists()
 
 
 @pytest.mark.parametrize("extra", [["--seed", "-1"], ["--names", "a", "b"]])
-def test_wrong_arguments(extra: list[str], capsys) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        vote_report.parse_arguments(["votes", "--output", "out", *extra])
-    assert stopped.value.code == 2
-    assert extra[0] in capsys.readouterr().err
+def test_wrong_arguments(extra: list[str], refused) -> None:
+    assert extra[0] in refused(vote_report.parse_arguments, ["votes", "--output", "out", *extra])
 
 
 def test_help_shows_examples_without_loading_pytorch() -> None:

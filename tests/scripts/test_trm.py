@@ -115,11 +115,8 @@ def test_a_reader_that_has_had_enough_is_no_error(program: list[str]) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["solve"], ["evaluate", "--model", "m"], ["benchmark", "--rounds", "x"]])
-def test_a_wrong_argument_is_at_most_three_lines(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        trm.main(arguments)
-    assert stopped.value.code == 2
-    lines = capsys.readouterr().err.splitlines()
+def test_a_wrong_argument_is_at_most_three_lines(arguments: list[str], refused) -> None:
+    lines = refused(trm.main, arguments).splitlines()
     assert len(lines) <= 3 and ": error: " in lines[-1]
 
 
@@ -187,10 +184,8 @@ def test_data_in_a_file_or_a_folder(tmp_path: Path) -> None:
         (["--subset", "training", "--data", __file__], "--subset is of a folder of official JSON"),
     ],
 )
-def test_tasks_to_adapt_to_are_a_file_or_a_subset(arguments, message, capsys) -> None:
-    with pytest.raises(SystemExit):
-        command_module("adapt").parse_arguments(["--model", "m", "--output", "o", *arguments])
-    assert message in capsys.readouterr().err
+def test_tasks_to_adapt_to_are_a_file_or_a_subset(arguments, message, refused) -> None:
+    assert message in refused(command_module("adapt").parse_arguments, ["--model", "m", "--output", "o", *arguments])
 
 
 def test_old_names_of_options_still_work() -> None:

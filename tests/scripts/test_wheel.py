@@ -13,9 +13,9 @@ import pytest
 
 from modeling_trm.commands import trm
 from modeling_trm.training.recipes import shipped_names
+from tests.conftest import PUZZLE
 
 ROOT = Path(trm.__file__).parents[2]
-PUZZLE = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
 SOURCES = ("modeling_trm", "datasets_builders", "model_cards", "pyproject.toml", "README.md", "LICENSE")
 PIP = [sys.executable, "-m", "pip", "--quiet"]
 # One process: most of a command's time goes into what it imports.

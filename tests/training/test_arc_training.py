@@ -112,13 +112,13 @@ def test_training_leaves_votes_of_every_test_and_a_card_that_names_the_protocol(
 
 
 @pytest.mark.slow
-def test_pairs_are_not_asked_with_the_ids_of_another_data_set(checkpoint, arc_data, tmp_path, capsys):
+def test_pairs_are_not_asked_with_the_ids_of_another_data_set(checkpoint, arc_data, tmp_path, refused):
     other = build_arc({"training": small_tasks("training", 6)}, ONLY_TRAINING)
     write_arc_folder(other, tmp_path / "other")
     again = ["--model", str(checkpoint), "--task", "arc", "--data", str(tmp_path / "other"), "--split", "train"]
-    with pytest.raises(SystemExit):
-        eval_puzzles.main([*again, "--output", str(tmp_path / "known")])
-    assert "was not trained with the puzzle ids of" in capsys.readouterr().err
+    assert "was not trained with the puzzle ids of" in refused(
+        eval_puzzles.main, [*again, "--output", str(tmp_path / "known")]
+    )
 
 
 @pytest.mark.slow
@@ -134,16 +134,14 @@ def test_only_the_rows_of_drawn_puzzles_move(arc_recipe, arc_data, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_is_not_resumed_on_other_data(arc_recipe, tmp_path, capsys):
+def test_a_run_is_not_resumed_on_other_data(arc_recipe, tmp_path, refused):
     data = tmp_path / "data"
     for seed in (0, 1):
         options = dataclasses.replace(ONLY_TRAINING, seed=seed)
         write_arc_folder(build_arc({"training": small_tasks("training", 6)}, options), data, overwrite=True)
         if seed == 0:
             assert train.main([arc_recipe("run", data_dir=str(data)), "--stop_after_minutes", "0"]) == 0
-    with pytest.raises(SystemExit):
-        train.main([arc_recipe("run", data_dir=str(data))])
-    assert "was trained on data with fingerprint" in capsys.readouterr().err
+    assert "was trained on data with fingerprint" in refused(train.main, [arc_recipe("run", data_dir=str(data))])
 
 
 @pytest.mark.slow
@@ -255,22 +253,20 @@ def test_two_processes_share_the_votes(checkpoint, tmp_path):
 
 
 @pytest.mark.slow
-def test_adapting_refuses_a_folder_of_other_tasks(checkpoint, tmp_path, capsys):
+def test_adapting_refuses_a_folder_of_other_tasks(checkpoint, tmp_path, refused):
     arguments = ["--model", str(checkpoint), "--output", str(tmp_path / "adapted"), *FEW.split()]
     tasks = small_tasks("evaluation", 5)
     assert adapt.main([*arguments, *challenges(tmp_path, tasks[2:4], False)]) == 0
-    with pytest.raises(SystemExit):
-        adapt.main([*arguments, *challenges(tmp_path, tasks[3:5], False)])
-    assert "is of other tasks or augmentations, or of a canvas other than" in capsys.readouterr().err
+    assert "is of other tasks or augmentations, or of a canvas other than" in refused(
+        adapt.main, [*arguments, *challenges(tmp_path, tasks[3:5], False)]
+    )
 
 
-def test_adapting_refuses_a_checkpoint_of_another_task_before_anything_is_written(tmp_path, capsys):
+def test_adapting_refuses_a_checkpoint_of_another_task_before_anything_is_written(tmp_path, refused):
     output, tasks = tmp_path / "adapted", challenges(tmp_path, small_tasks("evaluation", 1), False)
     for model, message in (
         ("tr-mamba2mlpt-sudoku-quickstart", "answers sudoku; allowed: a checkpoint for ARC"),
         ("nowhere", "no such folder (and not a Hub id of the form org/name); shipped: "),
     ):
-        with pytest.raises(SystemExit):
-            adapt.main(["--model", model, "--output", str(output), *FEW.split(), *tasks])
-        assert message in capsys.readouterr().err
+        assert message in refused(adapt.main, ["--model", model, "--output", str(output), *FEW.split(), *tasks])
         assert not (output / "data").exists()

@@ -110,20 +110,15 @@ def test_what_a_recipe_says_is_a_recipe_again(write_recipe):
         ({"subset": 10**9}, "subset=1000000000"),
     ],
 )
-def test_a_wrong_recipe_is_refused_by_name(write_recipe, tmp_path, capsys, overrides, expected):
-    with pytest.raises(SystemExit) as stop:
-        train.main([str(write_recipe("run", **overrides))])
-    assert stop.value.code == 2
-    assert expected in capsys.readouterr().err
+def test_a_wrong_recipe_is_refused_by_name(write_recipe, tmp_path, refused, overrides, expected):
+    assert expected in refused(train.main, [str(write_recipe("run", **overrides))])
     assert not (tmp_path / "run" / "model").exists()
 
 
-def test_a_recipe_that_is_no_mapping(tmp_path, capsys):
+def test_a_recipe_that_is_no_mapping(tmp_path, refused):
     path = tmp_path / "list.yaml"
     path.write_text("- 1\n")
-    with pytest.raises(SystemExit):
-        train.main([str(path)])
-    assert "expected a YAML mapping" in capsys.readouterr().err
+    assert "expected a YAML mapping" in refused(train.main, [str(path)])
 
 
 @pytest.mark.parametrize("text", ["{a: 1", "{train: [a.csv, }", "[1, 2]", "5"])

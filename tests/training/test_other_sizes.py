@@ -189,23 +189,16 @@ def test_a_planned_run_has_time_for_the_puzzles_of_each_size(write_recipe, field
         ({8: {"batch_size": 2}}, "other_sizes: 8: "),
     ],
 )
-def test_what_cannot_be_trained_beside_is_named(write_recipe, stated, message, capsys, tmp_path):
-    with pytest.raises(SystemExit):
-        train.main([str(write_recipe("run", **FIELDS, other_sizes=stated))])
-    assert message in capsys.readouterr().err
+def test_what_cannot_be_trained_beside_is_named(write_recipe, stated, message, refused, tmp_path):
+    assert message in refused(train.main, [str(write_recipe("run", **FIELDS, other_sizes=stated))])
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def test_a_model_of_one_size_and_a_batch_that_does_not_divide_are_refused(write_recipe, fields, capsys):
-    with pytest.raises(SystemExit):
-        train.main([str(write_recipe("run", other_sizes={16: {"batch_size": 2}}))])
-    message = capsys.readouterr().err
+def test_a_model_of_one_size_and_a_batch_that_does_not_divide_are_refused(write_recipe, fields, refused):
+    message = refused(train.main, [str(write_recipe("run", other_sizes={16: {"batch_size": 2}}))])
     assert "other_sizes: the model does not answer grids of 16x16" in message and "only a model with" in message
-    with pytest.raises(SystemExit):
-        train.main([str(write_recipe("run", **fields)), "--gradient_accumulation", "3"])
-    assert (
-        "other_sizes: 4x4: batch_size=2 must be a multiple of the 1 processes and leave each at least"
-        in capsys.readouterr().err
+    assert "other_sizes: 4x4: batch_size=2 must be a multiple of the 1 processes and leave each at least" in refused(
+        train.main, [str(write_recipe("run", **fields)), "--gradient_accumulation", "3"]
     )
 
 

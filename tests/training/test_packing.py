@@ -104,7 +104,7 @@ def test_what_it_goes_on_with_is_the_runs_state(stopped, tmp_path):
 
 
 @pytest.mark.parametrize("harm", ["missing", "shortened", "flipped"])
-def test_a_missing_or_damaged_piece_is_named_before_anything_starts(harm, stopped, write_recipe, tmp_path, capsys):
+def test_a_missing_or_damaged_piece_is_named_before_anything_starts(harm, stopped, write_recipe, tmp_path, refused):
     pack_checkpoint(tmp_path / "run", tmp_path / "packed")
     piece = tmp_path / "packed" / "state-1-of-1.bin"
     content = bytearray(piece.read_bytes())
@@ -113,15 +113,13 @@ def test_a_missing_or_damaged_piece_is_named_before_anything_starts(harm, stoppe
         piece.unlink()
     else:
         piece.write_bytes(content if harm == "flipped" else content[:-1])
-    with pytest.raises(SystemExit) as stop:
-        train.main([str(write_recipe("elsewhere")), "--resume_from", str(tmp_path / "packed")])
-    error = capsys.readouterr().err
+    error = refused(train.main, [str(write_recipe("elsewhere")), "--resume_from", str(tmp_path / "packed")])
     expected = {"missing": "is missing", "shortened": "bytes instead of", "flipped": "is damaged: its SHA-256"}[harm]
-    assert stop.value.code == 2 and "state-1-of-1.bin" in error and expected in error
+    assert "state-1-of-1.bin" in error and expected in error
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_what_cannot_be_packed_is_said(stopped, write_recipe, tmp_path):
+def test_what_cannot_be_packed_is_said(stopped, tmp_path):
     with pytest.raises(ValueError, match="no whole checkpoint to pack"):
         pack_checkpoint(tmp_path / "elsewhere", tmp_path / "packed")
     (tmp_path / "mine").mkdir()
@@ -133,14 +131,10 @@ def test_what_cannot_be_packed_is_said(stopped, write_recipe, tmp_path):
         pack_checkpoint(tmp_path / "run", tmp_path / "packed")
 
 
-def test_another_recipe_does_not_go_on_from_it(stopped, write_recipe, tmp_path, capsys):
+def test_another_recipe_does_not_go_on_from_it(stopped, write_recipe, tmp_path, refused):
     pack_checkpoint(tmp_path / "run", tmp_path / "packed")
     other = write_recipe("other", learning_rate=0.5)
-    with pytest.raises(SystemExit):
-        train.main([str(other), "--resume_from", str(tmp_path / "packed")])
-    shown = capsys.readouterr().err
+    shown = refused(train.main, [str(other), "--resume_from", str(tmp_path / "packed")])
     assert "learning_rate=0.001, the recipe now says 0.5" in shown and "--start_step" not in shown
-    with pytest.raises(SystemExit):
-        train.main([str(stopped), "--train_steps", "99"])
-    shown = capsys.readouterr().err
+    shown = refused(train.main, [str(stopped), "--train_steps", "99"])
     assert "the recipe now says 99" in shown and "--start_from FOLDER" in shown and "--start_step 10, which" in shown

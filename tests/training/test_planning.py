@@ -127,10 +127,8 @@ def test_a_planned_run_is_the_run_of_that_many_steps(write_recipe, tmp_path, mon
     assert metrics["steps"] == steps and metrics["train"]["plan"] == progress["plan"]
 
 
-def test_minutes_that_do_not_reach_beyond_the_warm_up_are_refused(write_recipe, tmp_path, capsys):
+def test_minutes_that_do_not_reach_beyond_the_warm_up_are_refused(write_recipe, tmp_path, refused):
     recipe = write_recipe("run", train_steps=None, train_minutes=0.01)
-    with pytest.raises(SystemExit):
-        train.main([str(recipe)])
-    error = capsys.readouterr().err
+    error = refused(train.main, [str(recipe)])
     assert "train_minutes=0.01 holds 0 steps" in error and "warmup_steps=2" in error
     assert not (tmp_path / "run" / "checkpoints").exists()

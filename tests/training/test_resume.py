@@ -123,12 +123,10 @@ def test_a_flipped_bit_is_seen(write_recipe, tmp_path, caplog):
     assert "optimisers.safetensors is damaged: its SHA-256" in caplog.text
 
 
-def test_a_checkpoint_of_an_earlier_version_is_not_taken_for_none(write_recipe, tmp_path, capsys):
+def test_a_checkpoint_of_an_earlier_version_is_not_taken_for_none(write_recipe, tmp_path, refused):
     (tmp_path / "run" / "checkpoints" / "step-00000003").mkdir(parents=True)
     (tmp_path / "run" / "checkpoints" / "step-00000003" / "optimizer.bin").touch()
-    with pytest.raises(SystemExit):
-        train.main([str(write_recipe("run"))])
-    assert "step-00000003 was written by an earlier version" in capsys.readouterr().err
+    assert "step-00000003 was written by an earlier version" in refused(train.main, [str(write_recipe("run"))])
 
 
 def test_a_run_goes_on_from_weights_at_a_step_and_resumes_bit_for_bit(write_recipe, tmp_path, capsys, monkeypatch):
@@ -163,24 +161,21 @@ def test_a_run_goes_on_from_weights_at_a_step_and_resumes_bit_for_bit(write_reci
     assert all(torch.equal(killed[name], value) for name, value in whole.items())
 
 
-def test_another_recipe_does_not_resume(write_recipe, capsys):
+def test_another_recipe_does_not_resume(write_recipe, refused):
     recipe = str(write_recipe("run", train_steps=3))
     assert train.main([recipe]) == 0
-    with pytest.raises(SystemExit) as stop:
-        train.main([recipe, "--learning_rate", "0.1"])
-    assert stop.value.code == 2
-    assert "learning_rate=0.001" in (error := capsys.readouterr().err) and "0.1" in error
+    assert (
+        "learning_rate=0.001" in (error := refused(train.main, [recipe, "--learning_rate", "0.1"])) and "0.1" in error
+    )
     # A curriculum on the command line and in a file are the same one.
     grows, typed = str(write_recipe("grows", train_steps=2, depth_curriculum={0.5: [1, 1]})), "{0.5: [1, 1]}"
     assert train.main([grows]) == train.main([grows, "--depth_curriculum", typed]) == 0
-    with pytest.raises(SystemExit):
-        train.main([grows, "--depth_curriculum", "{0.25: [1, 1]}"])
-    assert "depth_curriculum=" in capsys.readouterr().err
+    assert "depth_curriculum=" in refused(train.main, [grows, "--depth_curriculum", "{0.25: [1, 1]}"])
     # What does not touch the learning may change.
     assert train.main([recipe, "--log_every", "2", "--mlp_t_backend", "torch"]) == 0
 
 
-def test_other_code_of_an_operator_does_not_resume(write_recipe, tmp_path, capsys, monkeypatch):
+def test_other_code_of_an_operator_does_not_resume(write_recipe, tmp_path, refused, monkeypatch):
     for name in list(OPERATORS):
         monkeypatch.setitem(OPERATORS, name, OPERATORS[name])  # as before, afterwards
     recipe, code = str(write_recipe("run", train_steps=2, block_operators=["own", "mlp"])), tmp_path / "resume_ops.py"
@@ -196,10 +191,9 @@ def test_other_code_of_an_operator_does_not_resume(write_recipe, tmp_path, capsy
     assert train.main([recipe, "--import", str(tmp_path / "run" / "model" / "resume_ops_trm.py")]) == 0
     del OPERATORS["own"], sys.modules["modeling_trm.resume_ops_trm"]  # as in another process
     code.write_text(text.replace("pass", "mixes_fields = False"))
-    with pytest.raises(SystemExit):
-        train.main([recipe, "--import", str(code)])
     assert (
-        "was trained with operator 'own' as " in (error := capsys.readouterr().err) and f"of {code}: restore" in error
+        "was trained with operator 'own' as " in (error := refused(train.main, [recipe, "--import", str(code)]))
+        and f"of {code}: restore" in error
     )
     # A checkpoint of an earlier version does not say.
     progress = load_progress(newest_checkpoint(tmp_path / "run" / "checkpoints"))
@@ -209,7 +203,7 @@ def test_other_code_of_an_operator_does_not_resume(write_recipe, tmp_path, capsy
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_all_processes_stop_where_one_is_asked_to(processes, monkeypatch):
+def test_all_processes_stop_where_one_is_asked_to(processes):
     """Two processes add their answers up; here the other one's is in the sum of this one's."""
     accelerator = SimpleNamespace(
         num_processes=processes, device="cpu", reduce=lambda flag, how: flag + (processes - 1)
@@ -257,10 +251,10 @@ def test_a_process_without_the_best_ends_too():
     assert (run.progress["train_steps"], run.progress["ended_early"], run.step.train_steps) == (8, 16, 8)
 
 
-def test_patience_needs_something_to_wait_for(write_recipe, capsys):
-    with pytest.raises(SystemExit):
-        train.main([str(write_recipe("run", validation_puzzles=None, early_stopping_patience=2))])
-    assert "early_stopping_patience=2 needs validation puzzles" in capsys.readouterr().err
+def test_patience_needs_something_to_wait_for(write_recipe, refused):
+    assert "early_stopping_patience=2 needs validation puzzles" in refused(
+        train.main, [str(write_recipe("run", validation_puzzles=None, early_stopping_patience=2))]
+    )
 
 
 def test_stop_after_minutes_leaves_a_checkpoint_and_goes_on(write_recipe, tmp_path, capsys, monkeypatch):
@@ -319,27 +313,23 @@ def test_accuracies_on_other_validation_puzzles_are_not_compared(write_recipe, t
     assert json.loads((output / "metrics.json").read_text())["train"]["published step"] > 5
 
 
-def test_a_run_whose_checkpoints_are_all_damaged_or_gone_is_not_begun_anew(write_recipe, tmp_path, capsys):
+def test_a_run_whose_checkpoints_are_all_damaged_or_gone_is_not_begun_anew(write_recipe, tmp_path, refused):
     recipe, output = str(write_recipe("run")), tmp_path / "run"
     assert train.main([recipe]) == 0
     log = (output / "log.jsonl").read_text()
     for checkpoint in (output / "checkpoints").iterdir():
         (checkpoint / "progress.json").write_text("{}")
-    with pytest.raises(SystemExit):
-        train.main([recipe])
-    assert "no whole checkpoint to go on from (progress.json has 2 bytes" in capsys.readouterr().err
+    assert "no whole checkpoint to go on from (progress.json has 2 bytes" in refused(train.main, [recipe])
     shutil.rmtree(output / "checkpoints")
-    with pytest.raises(SystemExit):
-        train.main([recipe])
-    assert "but no checkpoints to go on from: a finished run" in capsys.readouterr().err
+    assert "but no checkpoints to go on from: a finished run" in refused(train.main, [recipe])
     assert (output / "log.jsonl").read_text() == log
 
 
-def test_a_tracker_that_is_not_there_is_named(write_recipe, capsys, monkeypatch):
+def test_a_tracker_that_is_not_there_is_named(write_recipe, refused, monkeypatch):
     monkeypatch.setattr(run_folder, "get_available_trackers", list)
-    with pytest.raises(SystemExit):
-        train.main([str(write_recipe("run", report_to=["wandb"]))])
-    assert "report_to: wandb is not installed here" in capsys.readouterr().err
+    assert "report_to: wandb is not installed here" in refused(
+        train.main, [str(write_recipe("run", report_to=["wandb"]))]
+    )
     assert run_folder.choose_trackers(["tensorboard"]) == []  # which is the default, and no reason for a warning
     monkeypatch.setattr(run_folder, "get_available_trackers", lambda: ["tensorboard"])
     assert run_folder.choose_trackers(["tensorboard"]) == ["tensorboard"]

@@ -1,7 +1,6 @@
 """The count of floating-point operations against PyTorch's own, taken while the model runs."""
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -13,6 +12,7 @@ from modeling_trm import PRESETS, TRMConfig, TRMForGridReasoning
 from modeling_trm.mamba2_trm import ONE_CHUNK_UP_TO
 from modeling_trm.operators_trm import OPERATORS
 from modeling_trm.utils.flops import OPERATOR_FLOPS, flops, training_flops
+from tests.conftest import alone
 
 
 def measured(config: TRMConfig, batch_size: int) -> int:
@@ -22,11 +22,6 @@ def measured(config: TRMConfig, batch_size: int) -> int:
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model(input_ids)
     return counter.get_total_flops()
-
-
-def alone(name: str) -> dict[str, Any]:
-    """A stack of this operator; what mixes symbol fields needs them."""
-    return {"block_operators": [name], "symbol_fields": getattr(OPERATORS[name], "mixes_fields", False)}
 
 
 @pytest.mark.parametrize("name", OPERATORS)

@@ -8,9 +8,9 @@ import torch
 from modeling_trm.utils.loading import CheckpointError, load_model, load_processor
 from modeling_trm.utils.shipped import find_checkpoint, in_order_of_loading, shipped_checkpoints
 from scripts import solve
+from tests.conftest import PUZZLE
 
 NAME = "tr-mamba2mlpt-sudoku-quickstart"
-PUZZLE = "53..7....6..195....98....6.8...6...34..8.3..17...2...6.6....28....419..5....8..79"
 
 
 def test_a_name_loads_what_its_folder_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,10 +30,8 @@ def test_a_folder_of_that_name_comes_first(tmp_path: Path, monkeypatch: pytest.M
         load_model(NAME)
 
 
-def test_an_unknown_name_lists_the_shipped_ones(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        solve.main(["--model", "tr-mamba2mlpt-sudok", PUZZLE])
-    error = capsys.readouterr().err
+def test_an_unknown_name_lists_the_shipped_ones(refused) -> None:
+    error = refused(solve.main, ["--model", "tr-mamba2mlpt-sudok", PUZZLE])
     assert "checkpoint 'tr-mamba2mlpt-sudok': no such folder (and not a Hub id of the form org/name)" in error
     assert all(name in error for name in shipped_checkpoints()) and "did you mean tr-mamba2mlpt-sudoku?" in error
     with pytest.raises(CheckpointError) as raised:
