@@ -77,8 +77,8 @@ def checkpoint(tiny_model: Callable[..., Any], tmp_path: Path) -> tuple[str, Sim
     labels[labels == 0] = 1
     labels[4] = 5 - labels[4]
     model.save_pretrained(tmp_path / "checkpoint")
-    puzzles = SimpleNamespace(inputs=inputs.numpy().astype("uint8"), labels=labels.numpy().astype("uint8"))
-    return str(tmp_path / "checkpoint"), puzzles, model.solve(inputs, halt=True, engine="eager").steps
+    ids = {"inputs": inputs.numpy().astype("uint8"), "labels": labels.numpy().astype("uint8"), "puzzle_ids": None}
+    return str(tmp_path / "checkpoint"), SimpleNamespace(**ids), model.solve(inputs, halt=True, engine="eager").steps
 
 
 def test_solving_counts_exact_answers_and_steps(
@@ -105,7 +105,7 @@ def test_each_puzzle_is_solved_once_and_the_warm_up_does_not_count() -> None:
         return ids, ids[:, 0]
 
     puzzles: Any = SimpleNamespace(
-        inputs=torch.arange(1, 71)[:, None].numpy(), labels=torch.arange(1, 71)[:, None].numpy()
+        inputs=torch.arange(1, 71)[:, None].numpy(), labels=torch.arange(1, 71)[:, None].numpy(), puzzle_ids=None
     )
     chunks = solving.chunks_of(puzzles, 32, torch.device("cpu"))
     assert [len(inputs) for inputs, _ in chunks] == [32, 32]
