@@ -21,7 +21,7 @@ COMMANDS = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command's exit code. A reader that has had enough, as `| head`, ends it without a word, a full disk with one."""
+    """The command's exit code. A reader that has had enough, as `| head`, ends it without a word; a full disk is told."""
     try:
         try:
             return run(argv)
