@@ -21,7 +21,7 @@ COMMANDS = (
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command's exit code. A reader that has had enough, as `| head`, ends it without a word; a full disk is told."""
+    """The command's exit code. A reader that has had enough, as `| head`, ends it silently, a full disk with a line."""
     try:
         try:
             return run(argv)
