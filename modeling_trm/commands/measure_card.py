@@ -31,6 +31,7 @@ from .options import (
     add_seed,
     given,
     require_at_least,
+    tell_trained_on,
 )
 from .search_options import LATENTS, probability
 
@@ -73,6 +74,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add_engine(parser)
     arguments = parser.parse_args(argv)
     require_at_least(parser, arguments, 1, "batch_size")
+    entries = list(map(entry_of, arguments.data))
+    if twice := [entry for entry in entries if entries.count(entry) > 1]:
+        parser.error(f"--data: {twice[0]!r} would be the card's name of several of these; rename one file")
     return arguments
 
 
@@ -103,6 +107,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         task = load_processor(arguments.model).task
         model = load_model(arguments.model, choose_device(arguments.device))
         sets = {source: load_data(task, source) for source in arguments.data}
+        for puzzles in sets.values():
+            tell_trained_on(arguments.model, puzzles)
         report: dict[str, Any] = {}
         for source, puzzles in sets.items():
             entry = entry_of(source)

@@ -331,7 +331,6 @@ def load_chosen_puzzles(
     from datasets_builders.sources import named_source
 
     from ..evaluation.puzzles import choose_subset
-    from ..evaluation.trained_on import trained_on_note
 
     source = named_source(arguments.data) | reading(arguments)
     if processor.task == "grid":
@@ -344,9 +343,16 @@ def load_chosen_puzzles(
     if arguments.max_puzzles is not None:
         puzzles = choose_subset(puzzles, arguments.max_puzzles, arguments.seed)
     for model in vars(arguments).get("models") or [arguments.model]:
-        if (note := trained_on_note(model, puzzles.inputs)) is not None:
-            print(f"note: {note}", file=sys.stderr)
+        tell_trained_on(model, puzzles)
     return puzzles
+
+
+def tell_trained_on(model: str, puzzles: "PuzzleSet") -> None:
+    """Tell on stderr of a checkpoint that was trained on some of the puzzles."""
+    from ..evaluation.trained_on import trained_on_note
+
+    if (note := trained_on_note(model, puzzles.inputs)) is not None:
+        print(f"note: {note}", file=sys.stderr)
 
 
 def autocast(arguments: argparse.Namespace, device: "torch.device") -> "torch.autocast":
