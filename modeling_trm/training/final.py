@@ -10,6 +10,7 @@ import torch
 from pyarrow import parquet
 
 from datasets_builders.features import PuzzleSet
+from datasets_builders.run_splits import known_note
 from datasets_builders.sampling import TrainingStream
 from datasets_builders.validation import validity_check
 
@@ -29,7 +30,7 @@ from ..utils.machine import describe_machine, library_versions
 from ..voting.collect import collect_votes
 from ..voting.records import VoteRecords, load_records
 from ..voting.report import write_report
-from .data import RunData, known_note
+from .data import RunData
 from .resuming import operators_fact
 from .run_folder import publish_folder
 from .start import past_of
@@ -72,16 +73,14 @@ def _evaluate_and_publish(trainer: Trainer, arguments: Sequence[str]) -> Path:
         records = collect(trainer, model, output / "evaluation", names)
     if not accelerator.is_main_process:
         return output / "model"
-    metrics, known = {}, {}
+    metrics, known = {}, dict[str, str]()
     tests = [one.load_test() for one in data.of_each_size]
     for one, test in zip(data.of_each_size, tests):
         if one.made_test is not None:  # written down, so that the command below can evaluate on it again
             written = BytesIO()
             parquet.write_table(test.to_table(), written)
             write_bytes(output / one.made_test, written.getbuffer())
-        for note in known_note("test", test, one.stream):
-            accelerator.print(f"note:  {note}")
-            known[f"test puzzles{'' if one is data else f', {one.grid}'}"] = note
+        known |= _known(trainer, one, test)
         if len(test):
             metrics["test" if one is data else one.grid] = _evaluate(trainer, one, test, model)
     if records is not None:
@@ -124,6 +123,14 @@ def _evaluate_and_publish(trainer: Trainer, arguments: Sequence[str]) -> Path:
         plots=pictures if pictures.is_dir() else None,
         trained_on=trained_on if data.arc is None else None,
     )
+
+
+def _known(trainer: Trainer, data: RunData, test: PuzzleSet) -> dict[str, str]:
+    """A fact for the card, which is said as well, where test puzzles are trained on."""
+    notes = known_note("test", test, data.stream.questions) if isinstance(data.stream, TrainingStream) else []
+    for note in notes:
+        trainer.accelerator.print(f"note:  {note}")
+    return {f"test puzzles{'' if data is trainer.data else f', {data.grid}'}": note for note in notes}
 
 
 def _calibrate(trainer: Trainer, model: TRMForGridReasoning) -> str:
