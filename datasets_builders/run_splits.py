@@ -29,6 +29,17 @@ class RunSplits:
     notes: tuple[str, ...]
 
 
+def known_note(split: str, puzzles: PuzzleSet, questions_NL: np.ndarray) -> list[str]:
+    """A line for the user where puzzles that are to tell how a model does on new ones are among the training puzzles.
+
+    Args:
+        questions_NL: of these, uint8 token ids.
+    """
+    known = int(puzzles.is_among(questions_NL).sum())
+    which = f"{known:,} of the {len(puzzles):,} {split} puzzles"
+    return [f"{which} are training puzzles too: its figures are not those of new ones"] if known else []
+
+
 def load_run_splits(
     task: str,
     *,

@@ -166,6 +166,7 @@ def load_splits(arguments: argparse.Namespace, source: dict[str, Any], splits: l
 def build(arguments: argparse.Namespace) -> dict[str, Any]:
     """Reads, checks and writes everything; returns the summary."""
     from datasets_builders.folder import write_dataset_folder
+    from datasets_builders.run_splits import known_note
     from datasets_builders.sources import named_source, open_source
     from datasets_builders.validation import DataError
 
@@ -183,6 +184,9 @@ def build(arguments: argparse.Namespace) -> dict[str, Any]:
     if len({tuple(part.processor.grid_shape) for part in puzzles.values()}) > 1:
         shapes = {split: tuple(part.processor.grid_shape) for split, part in puzzles.items()}
         raise DataError(f"the splits have different grid shapes: {shapes}; one data set has one")
+    for split in puzzles.keys() - {"train"} if "train" in puzzles else ():
+        for note in known_note(split, puzzles[split], puzzles["train"].inputs):
+            print(f"note: {note}", file=sys.stderr)
     options = {name: getattr(arguments, name) for name in ("subset", "seed", "validate", "on_bad_row")}
     return write_dataset_folder(
         puzzles,

@@ -191,7 +191,7 @@ def read(argument: str, facts: dict[str, Any]) -> Iterator[str]:
     if argument == "-":
         text = sys.stdin.read()
     elif os.path.isfile(argument):
-        text = Path(argument).read_text(encoding="utf-8")
+        text = Path(argument).read_text(encoding="utf-8-sig")
     else:
         text = argument
     height, width = facts["grid_shape"]
@@ -199,7 +199,8 @@ def read(argument: str, facts: dict[str, Any]) -> Iterator[str]:
     for line in [*text.splitlines(), ""]:
         cells = line
         if facts["task"] == "sudoku":  # as people write it: spaces, box lines, 0 for a blank
-            cells = "".join(c for c in line if not c.isspace() and c not in "|+-").replace("0", ".")
+            cells = "".join(c for c in line if not c.isspace() and c not in "|+-")
+            cells = cells if width > 9 else cells.replace("0", ".")  # in a large one it may be a digit
         if not rows and cells and len(cells) != width:
             yield cells
             continue

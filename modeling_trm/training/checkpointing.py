@@ -6,6 +6,7 @@ once, the slots of every process. Generators are not in it: whatever is random i
 """
 
 import json
+import logging
 import shutil
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -81,7 +82,8 @@ def newest_checkpoint(folder: Path) -> Path | None:
         problem = find_damage(candidate)
         if problem is None:
             return candidate
-        logger.warning(f"checkpoint {candidate} is passed over: {problem}")
+        # Not accelerate's, which is silent or fails outside of a training.
+        logging.getLogger(__name__).warning(f"checkpoint {candidate} is passed over: {problem}")
     if problem is not None:
         raise ValueError(f"{folder} holds no whole checkpoint to go on from ({problem}); remove it to begin anew")
     return None

@@ -11,7 +11,7 @@ from datasets_builders.arc_folder import load_arc_folder
 from datasets_builders.arc_sampling import ArcStream
 from datasets_builders.arc_set import ArcSet
 from datasets_builders.features import PuzzleSet, load_puzzles
-from datasets_builders.run_splits import load_run_splits
+from datasets_builders.run_splits import known_note, load_run_splits
 from datasets_builders.sampling import TrainingStream
 from datasets_builders.sources import named_source
 
@@ -132,6 +132,7 @@ def _open_puzzles(recipe: Recipe) -> RunData:
     weights, notes = _source_weights(recipe, puzzles)
     stream = TrainingStream(puzzles, seed=recipe.run.seed, augment=data.augment, source_weights=weights)
     validated = 0 if validation is None else len(validation)
+    known = [] if validation is None else known_note("validation", validation, stream.questions)
     return RunData(
         recipe,
         stream,
@@ -143,7 +144,7 @@ def _open_puzzles(recipe: Recipe) -> RunData:
         description=f"{len(puzzles):,} training and {validated:,} validation puzzles, {puzzles.origin}",
         facts={"training puzzles": len(puzzles), "training data": puzzles.fingerprint},
         made_test=made_test() if test is not None or _are_several(source["data_files"]) else None,
-        notes=(*splits.notes, *notes, *known_note("validation", validation, stream)),
+        notes=(*splits.notes, *notes, *known),
     )
 
 
@@ -151,15 +152,6 @@ def _are_several(files: Any) -> bool:
     """Whether the test puzzles of data_files are more than one file, which no --data could name."""
     named = files.get("test") if isinstance(files, dict) else None
     return named is not None and not (isinstance(named, str) and Path(named).is_file())
-
-
-def known_note(split: str, puzzles: PuzzleSet | None, stream: Stream) -> list[str]:
-    """A line for the user where puzzles that are to tell how the model does on new ones are trained on."""
-    if puzzles is None or not isinstance(stream, TrainingStream):
-        return []
-    known = int(puzzles.is_among(stream.questions).sum())
-    which = f"{known:,} of the {len(puzzles):,} {split} puzzles"
-    return [f"{which} are training puzzles too: its figures are not those of new ones"] if known else []
 
 
 def _open_other(side: int, recipe: Recipe) -> RunData:

@@ -10,6 +10,7 @@ import torch
 from pyarrow import parquet
 
 from datasets_builders.features import PuzzleSet
+from datasets_builders.run_splits import known_note
 from datasets_builders.sampling import TrainingStream
 from datasets_builders.validation import validity_check
 
@@ -30,7 +31,7 @@ from ..voting.collect import collect_votes
 from ..voting.records import VoteRecords, load_records
 from ..voting.report import write_report
 from .arguments import DataArguments
-from .data import RunData, known_note
+from .data import RunData
 from .fields import parse_files, parse_mapping
 from .resuming import operators_fact
 from .run_folder import publish_folder
@@ -124,9 +125,7 @@ def _facts(trainer: Trainer, model: TRMForGridReasoning, tests: list[PuzzleSet])
     """Of the training, for the card; the model gets its defaults."""
     facts, own = trainer.data.facts | trainer.facts, operator_files(trainer.published_weights)
     for one, test in zip(trainer.data.of_each_size, tests):
-        for note in known_note("test", test, one.stream):
-            trainer.accelerator.print(f"note:  {note}")
-            facts[f"test puzzles{'' if one is trainer.data else f', {one.grid}'}"] = note
+        facts |= _known(trainer, one, test)
     if own:
         facts |= {"operators of its own": ", ".join(own)} | operators_fact(model.config.block_operators)
     if trainer.data.validation is not None:
@@ -138,6 +137,14 @@ def _facts(trainer: Trainer, model: TRMForGridReasoning, tests: list[PuzzleSet])
         scores = ("exact_accuracy", "cell_accuracy")
         facts |= {f"validation {name.replace('_', ' ')}{mean}": best[name] for name in scores}
     return facts
+
+
+def _known(trainer: Trainer, data: RunData, test: PuzzleSet) -> dict[str, str]:
+    """A fact for the card, which is said as well, where test puzzles are trained on."""
+    notes = known_note("test", test, data.stream.questions) if isinstance(data.stream, TrainingStream) else []
+    for note in notes:
+        trainer.accelerator.print(f"note:  {note}")
+    return {f"test puzzles{'' if data is trainer.data else f', {data.grid}'}": note for note in notes}
 
 
 def _calibrate(trainer: Trainer, model: TRMForGridReasoning) -> str:

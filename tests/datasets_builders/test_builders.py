@@ -187,10 +187,11 @@ def test_ratings_that_are_not_whole_and_several_solutions_are_kept(tmp_path, bui
     builder = Sudoku(cache_dir=str(tmp_path / "cache"), data_files={"train": str(path)})
     builder.download_and_prepare()
     assert builder.as_dataset(split="train")["rating"] == [1.5, 2.0]
-    code, _, errors = build("sudoku", "--data-files", f"train={path}", "--output", tmp_path / "out")
+    code, _, errors = build("sudoku", "--data-files", f"train={path}", f"test={path}", "--output", tmp_path / "out")
     assert code == 0, errors
+    assert "note: 2 of the 2 test puzzles are training puzzles too: its figures are not those of new ones" in errors
     summary = json.loads((tmp_path / "out" / "summary.json").read_text(encoding="utf-8"))
     assert summary["splits"]["train"]["several_solutions"] == [1, 2]
-    assert "Puzzles with several solutions: 1 of the 2 searched." in (tmp_path / "out" / "README.md").read_text("utf-8")
+    assert "Puzzles with several solutions: 2 of the 4 searched." in (tmp_path / "out" / "README.md").read_text("utf-8")
     again = load_puzzles("sudoku", "train", data_dir=tmp_path / "out")
     assert again.ratings.tolist() == [1.5, 2.0]

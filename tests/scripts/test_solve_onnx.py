@@ -118,6 +118,15 @@ def test_a_maze_file_keeps_its_spaces(tmp_path: Path) -> None:
     assert list(solve_onnx.read(str(path), facts)) == ["S       G", "S #   #G ", "S "]
 
 
+def test_a_zero_is_a_blank_where_it_can_be_no_digit(tmp_path: Path) -> None:
+    path = tmp_path / "sudoku.txt"
+    for side, read in ((4, "." * 16), (16, "0" * 256)):
+        facts = {"grid_shape": [side, side], "task": "sudoku", "characters": ".123456789ABCDEFG"[: side + 1]}
+        path.write_text("0" * side**2, encoding="utf-8-sig")
+        assert list(solve_onnx.read(str(path), facts)) == [read]
+    assert "row 1, column 1: '0' is not allowed" in str(solve_onnx.find_problem(read, facts))
+
+
 @pytest.mark.parametrize("where", ["row", "column", "box"])
 def test_repeated_digits_are_named(where: str) -> None:
     cells = {"row": (0, 3), "column": (0, 12), "box": (0, 5)}[where]

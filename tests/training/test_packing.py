@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 
 from modeling_trm import TRMConfig, TRMForGridReasoning
 from modeling_trm.training import trainer
@@ -119,13 +119,21 @@ def test_a_missing_or_damaged_piece_is_named_before_anything_starts(harm, stoppe
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_what_cannot_be_packed_is_said(stopped, tmp_path):
+def test_what_cannot_be_packed_is_said(stopped, write_recipe, tmp_path, monkeypatch, caplog):
     with pytest.raises(ValueError, match="no whole checkpoint to pack"):
         pack_checkpoint(tmp_path / "elsewhere", tmp_path / "packed")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
     with pytest.raises(ValueError, match="mine: is not replaced, as nothing tells that it was built like this"):
         pack_checkpoint(tmp_path / "run", tmp_path / "mine")
+    shutil.copytree(tmp_path / "run", tmp_path / "harmed")
+    for weights in (tmp_path / "harmed" / "checkpoints").glob("*/model.safetensors"):
+        weights.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(PartialState, "_shared_state", {})  # as in a process that has trained nothing
+        with pytest.raises(ValueError, match=r"no whole checkpoint to go on from \(model\.safetensors is missing"):
+            pack_checkpoint(tmp_path / "harmed", tmp_path / "packed")
+    assert "step-00000010 is passed over: model.safetensors is missing" in caplog.text
     assert train.main([str(stopped)]) == 0
     with pytest.raises(ValueError, match="step-00000016 is the end of its run"):
         pack_checkpoint(tmp_path / "run", tmp_path / "packed")
