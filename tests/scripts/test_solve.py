@@ -119,7 +119,7 @@ def test_bad_puzzles_are_named_and_the_good_one_is_answered(sudoku: str, capsys)
     assert "also at row 1, column 1" in errors[0]
     assert errors[1].startswith("error: puzzle 2: row 1, column 5: 'q' is not allowed")
     assert "has 80 cells, expected 81 (9 x 9)" in errors[2]
-    assert errors[3].startswith("error: puzzle 5: 'no.txt' is the name of a file, which is not here")
+    assert errors[3].startswith("error: no.txt: there is no such file")
     results = json.loads(shown.out)
     assert ["error" in result for result in results] == [True, True, True, False, True]
 
