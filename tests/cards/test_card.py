@@ -247,13 +247,14 @@ def test_text_says_what_it_must(checkpoint, metrics: dict[str, Any]) -> None:
 def test_any_preset_and_task_without_a_run(checkpoint, tiny_model, preset: str, processor: GridProcessor) -> None:
     """A converted checkpoint: no recipe, no evaluation; parameter counts from the config all the same."""
     width = processor.grid_shape[1]
-    folder = checkpoint(preset, processor, grid_width=width)
+    folder = checkpoint(preset, processor, grid_width=width, halt_pooling="mean")
     card = ModelCard.load(write_model_card(folder, {"evaluations": {}}))
     model = tiny_model(preset, vocab_size=processor.vocab_size, seq_len=processor.seq_len, grid_width=width)
     assert (
         f"**{model.num_parameters_core():,} parameters** and a puzzle table of {model.num_parameters_table():,}"
         in card.text
     )
+    assert ("reads the mean over fields" if model.config.symbol_fields else "reads the mean of the cells") in card.text
     assert card.data.eval_results is None
     assert "No evaluation has been recorded" in card.text
     assert "not trained by the run that wrote this card" in card.text
