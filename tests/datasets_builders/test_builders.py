@@ -42,7 +42,7 @@ def test_the_script_runs_as_a_file(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     assert run.returncode == 0, run.stderr
-    assert json.loads(run.stdout)["rows"] == {"train": 300, "validation": 100, "test": 100}
+    assert json.loads(run.stdout)["rows"] == {"train": 900, "validation": 100, "test": 1000}
 
 
 @pytest.mark.parametrize("builder_class", [Sudoku, Maze])
