@@ -113,7 +113,7 @@ def halting_histogram(metrics: dict[str, Any], output: str | Path, subject: str 
     )
     axes.margins(x=0.02, y=0.18)
     axes.yaxis.set_major_formatter(PERCENT)
-    axes.legend(loc="upper right")
+    axes.legend(loc="upper left" if mean > len(counts) / 2 else "upper right")
     return save_figure(figure, output)
 
 
