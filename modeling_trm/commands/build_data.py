@@ -184,7 +184,7 @@ def build(arguments: argparse.Namespace) -> dict[str, Any]:
     if len({tuple(part.processor.grid_shape) for part in puzzles.values()}) > 1:
         shapes = {split: tuple(part.processor.grid_shape) for split, part in puzzles.items()}
         raise DataError(f"the splits have different grid shapes: {shapes}; one data set has one")
-    for split in puzzles.keys() - {"train"} if "train" in puzzles else ():
+    for split in [split for split in puzzles if split != "train" and "train" in puzzles]:
         for note in known_note(split, puzzles[split], puzzles["train"].inputs):
             print(f"note: {note}", file=sys.stderr)
     options = {name: getattr(arguments, name) for name in ("subset", "seed", "validate", "on_bad_row")}
